@@ -1,0 +1,131 @@
+"""Which module serves which backend and source: two literal dicts, and how one of them is loaded.
+
+The core names an adapter only here, as a string. Nothing registers itself by being imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import cast
+
+from multitl.contracts import Backend, Source
+from multitl.errors import BackboneError, BackendError, nearest_names
+
+BACKENDS = {
+    "jax": "multitl_jax.backend",
+    "tensorflow": "multitl_tensorflow.backend",
+    "torch": "multitl_torch.backend",
+}
+
+SOURCES = {
+    "keras": "multitl.sources.keras_applications",
+    "pypi": "multitl.sources.pypi",
+}
+
+
+def is_installed(backend: str) -> bool:
+    """Whether the framework can be imported; does not import it."""
+    return importlib.util.find_spec(backend) is not None
+
+
+def load_backend(requested: str | None = None) -> Backend:
+    """Choose the framework for this process, before Keras is imported, and return its adapter.
+
+    Order: `requested` (--backend), the KERAS_BACKEND variable, ~/.keras/keras.json, the first one installed.
+    Keras fixes its backend when it is imported, so a second choice in the same process is an error.
+    """
+    name = _choose_backend(requested)
+    if name not in BACKENDS:
+        raise BackendError(
+            f"Unknown backend {name!r}.",
+            expected=", ".join(BACKENDS),
+            received=name,
+            nearest=nearest_names(name, BACKENDS),
+            fix=f"use --backend {'|'.join(BACKENDS)}, or set KERAS_BACKEND to one of them",
+        )
+    if not is_installed(name):
+        raise BackendError(
+            f"The backend {name!r} is not installed.",
+            expected=f"the Python package {name}",
+            received="installed backends: " + (", ".join(filter(is_installed, BACKENDS)) or "none"),
+            fix=f"pip install 'multitl[{name}]'",
+        )
+    os.environ["KERAS_BACKEND"] = name
+    return cast(Backend, importlib.import_module(BACKENDS[name]))
+
+
+def load_source(name: str) -> tuple[Source, str]:
+    """Split "source/rest" and import the source. Returns the module and the rest: ("keras/ResNet50" -> "ResNet50")."""
+    prefix, slash, rest = name.partition("/")
+    if not slash or prefix not in SOURCES:
+        raise BackboneError(
+            f"Unknown backbone {name!r}.",
+            expected="SOURCE/NAME with a source of " + ", ".join(SOURCES),
+            received=name,
+            nearest=nearest_names(name, (info.name for source in SOURCES for info in backbones(source))),
+            fix="multitl backbones",
+        )
+    return _import_source(prefix), rest
+
+
+def backbones(source: str) -> list:
+    """The `BackboneInfo` of every backbone of one source, by full name; loads no framework."""
+    return list(_import_source(source).backbones())
+
+
+def _import_source(source: str) -> Source:
+    return cast(Source, importlib.import_module(SOURCES[source]))
+
+
+def _choose_backend(requested: str | None) -> str:
+    variable = os.environ.get("KERAS_BACKEND") or None
+    running = _running_backend()
+    if running:
+        if requested and requested != running:
+            raise BackendError(
+                f"This process already runs Keras on {running!r}; Keras cannot change its backend once imported.",
+                expected=f"backend={running!r}, or a new process",
+                received=f"backend={requested!r}",
+                fix=f"start a new process with KERAS_BACKEND={requested}",
+            )
+        return running
+    if requested and variable and requested != variable:
+        raise BackendError(
+            "Two different backends were asked for.",
+            expected="one backend, or the same one twice",
+            received=f"--backend {requested} and KERAS_BACKEND={variable}",
+            fix=f"leave --backend out, or: unset KERAS_BACKEND, or: KERAS_BACKEND={requested}",
+        )
+    return requested or variable or _configured_backend() or _first_installed()
+
+
+def _running_backend() -> str | None:
+    keras = sys.modules.get("keras")
+    return keras.config.backend() if keras else None
+
+
+def _configured_backend() -> str | None:
+    """The backend in ~/.keras/keras.json if that framework is installed (Keras writes the file unasked)."""
+    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+    try:
+        name = json.loads(path.read_text()).get("backend")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name if name in BACKENDS and is_installed(name) else None
+
+
+def _first_installed() -> str:
+    for name in BACKENDS:
+        if is_installed(name):
+            return name
+    raise BackendError(
+        "No backend is installed.",
+        expected="one of " + ", ".join(BACKENDS),
+        received="none of them",
+        fix="pip install 'multitl[jax]'",
+    )

