@@ -32,7 +32,9 @@ class Recipe:
     precision: str = option("float32", "mixed: 16-bit arithmetic, 32-bit weights", choices=("float32", "mixed"))
     batch_size: int = option(32, "images per step", least=1, most=65536)
 
-    validation_fraction: float = option(0.2, "share cut from train where no validation split exists", least=0.01, most=0.9)
+    validation_fraction: float = option(
+        0.2, "share cut from train where no validation split exists", least=0.01, most=0.9
+    )
     test_fraction: float = option(0.2, "share cut off for test where DATA has no splits", least=0.01, most=0.9)
     max_unreadable: float = option(0.05, "share of unreadable files above which a run is refused", least=0, most=1)
 
@@ -47,7 +49,9 @@ class Recipe:
     warmup: float = option(0.1, "share of a phase's steps spent warming up", least=0, most=0.9)
     label_smoothing: float = option(0.0, "label smoothing", least=0, most=0.9)
     class_weights: str = option("none", "balanced: weigh classes by 1 / frequency", choices=("none", "balanced"))
-    augment: str = option("auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong"))
+    augment: str = option(
+        "auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong")
+    )
     views: int = option(4, "augmented passes to store when the backbone is frozen and augment is on", least=1, most=100)
 
     head_epochs: int = option(60, "epochs of phase 1: head only, backbone frozen", least=0, most=10000)

@@ -1,0 +1,57 @@
+"""Fixtures that several test files share. One process tests one backend: KERAS_BACKEND, jax if unset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if os.environ["KERAS_BACKEND"] == "torch":
+    import torch  # noqa: F401  (first: a process that loads several frameworks may crash in another order)
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _shared(folder: str) -> Path:
+    path = SHARED / folder
+    if not path.is_dir():
+        pytest.skip(f"needs the real files in {path}")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests never see, or fill, the user's own feature cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["MULTITL_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photos, or skip."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The folder of real weights, or skip."""
+    return _shared("weights")
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """class/images: 3 easy classes (red, green, blue noise), 16 PNG images of 40 x 48 pixels each."""
+    root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for channel, name in enumerate(["red", "green", "blue"]):
+        (root / name).mkdir()
+        for index in range(16):
+            pixels = random.integers(0, 128, (40, 48, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(root / name / f"{index:02}.png")
+    return root
