@@ -1,0 +1,1 @@
+"""multitl on JAX: what differs by framework, and nothing else."""

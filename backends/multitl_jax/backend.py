@@ -1,0 +1,44 @@
+"""The JAX backend: satisfies `multitl.contracts.Backend`."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+
+import jax
+
+name = "jax"
+_OLDEST_BFLOAT16_GPU = 8.0  # Ampere
+
+
+def versions() -> dict[str, str]:
+    """JAX and the compiler it runs on, with the plug-ins (CUDA, Metal, TPU) that are installed."""
+    plugins = {entry.dist.name for entry in metadata.entry_points(group="jax_plugins") if entry.dist}
+    return {package: metadata.version(package) for package in ["jax", "jaxlib", *sorted(plugins)]}
+
+
+def devices() -> list[str]:
+    """One name a device, such as "NVIDIA H100 80GB HBM3" or "TPU v4", or ["CPU"]."""
+    return ["CPU"] if jax.default_backend() == "cpu" else [device.device_kind for device in jax.devices()]
+
+
+def make_deterministic() -> None:
+    """Call before the first computation: XLA reads the flag once. XLA on CPU is deterministic as it is."""
+    flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
+    if flag not in flags and metadata.entry_points(group="jax_plugins"):
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
+def mixed_precision() -> str:
+    """bfloat16 wherever the device computes with it: CPUs, TPUs and GPUs since Ampere."""
+    return "mixed_float16" if _is_old_gpu(jax.devices()[0]) else "mixed_bfloat16"
+
+
+def synchronize() -> None:
+    """Wait for every array that is still being computed."""
+    jax.block_until_ready(jax.live_arrays())
+
+
+def _is_old_gpu(device: jax.Device) -> bool:
+    capability = str(getattr(device, "compute_capability", ""))  # "9.0" by NVIDIA, "gfx90a" by AMD, none elsewhere
+    return capability.replace(".", "").isdigit() and float(capability) < _OLDEST_BFLOAT16_GPU

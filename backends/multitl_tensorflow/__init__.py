@@ -1,0 +1,1 @@
+"""multitl on TensorFlow: what differs by framework, and nothing else."""

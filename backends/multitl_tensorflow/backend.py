@@ -1,0 +1,70 @@
+"""The TensorFlow backend: satisfies `multitl.contracts.Backend`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+
+_START_UP_NOTE = re.compile(rb"I0000 |WARNING: All log messages before absl::InitializeLog")
+
+
+@contextlib.contextmanager
+def _no_start_up_notes() -> Iterator[None]:
+    """Drop TensorFlow's notes at import when TF_CPP_MIN_LOG_LEVEL asks for none; pass on everything else.
+
+    TensorFlow 2.21 prints them before it reads that variable, straight to file descriptor 2. Unset the variable to see
+    the last words of an import that kills the process.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") in ("", "0"):
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if not _START_UP_NOTE.match(line)))
+
+
+with _no_start_up_notes():
+    import tensorflow as tf
+
+name = "tensorflow"
+_OLDEST_BFLOAT16_GPU = (8, 0)  # Ampere
+
+
+def versions() -> dict[str, str]:
+    """TensorFlow, whichever package (tensorflow, tensorflow-cpu) it came in."""
+    return {"tensorflow": tf.__version__}
+
+
+def devices() -> list[str]:
+    """One name a GPU, such as "NVIDIA H100 80GB HBM3", or ["CPU"]."""
+    return [str(details.get("device_name", "GPU")) for details in _gpus()] or ["CPU"]
+
+
+def make_deterministic() -> None:
+    """Seed first (`keras.utils.set_random_seed`): from here on TensorFlow refuses unseeded random numbers."""
+    tf.config.experimental.enable_op_determinism()
+
+
+def mixed_precision() -> str:
+    """bfloat16 on CPUs and on GPUs since Ampere."""
+    old = any(details.get("compute_capability", _OLDEST_BFLOAT16_GPU) < _OLDEST_BFLOAT16_GPU for details in _gpus())
+    return "mixed_float16" if old else "mixed_bfloat16"
+
+
+def synchronize() -> None:
+    """Wait for every operation that was started eagerly."""
+    tf.test.experimental.sync_devices()
+
+
+def _gpus() -> list[dict]:
+    return [tf.config.experimental.get_device_details(device) for device in tf.config.list_physical_devices("GPU")]

@@ -1,0 +1,1 @@
+"""multitl on PyTorch: what differs by framework, and nothing else."""

@@ -1,0 +1,43 @@
+"""The PyTorch backend: satisfies `multitl.contracts.Backend`."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+name = "torch"
+
+
+def versions() -> dict[str, str]:
+    """PyTorch's own version names its build: "2.13.0+cpu", "2.13.0+cu130"."""
+    return {"torch": str(torch.__version__)}
+
+
+def devices() -> list[str]:
+    """One name a device, in the order in which Keras looks for them, or ["CPU"]."""
+    if torch.backends.mps.is_available():
+        return ["Apple GPU (MPS)"]
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or ["CPU"]
+
+
+def make_deterministic() -> None:
+    """Operations that have no deterministic version warn and run all the same."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def mixed_precision() -> str:
+    """bfloat16 on CPUs and wherever the GPU itself computes with it."""
+    if torch.backends.mps.is_available():
+        return "mixed_float16"
+    emulated_at_best = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "mixed_float16" if emulated_at_best else "mixed_bfloat16"
+
+
+def synchronize() -> None:
+    """Wait for the kernels that were queued; PyTorch on a CPU queues nothing."""
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
+    elif torch.cuda.is_available():
+        torch.cuda.synchronize()
