@@ -1,0 +1,222 @@
+"""Where the marks of the report's figures lie: numbers in, SVG coordinates out. The templates draw them.
+
+Coordinates are SVG user units: x to the right, y down. Loads no plotting library, so that the figures can take their
+colours from the page (light, dark, print) and stay small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from multitl.metrics import ReliabilityBin
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from data values [low, high] to coordinates [start, end]."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = self.high - self.low
+        share = (value - self.low) / span if span else 0.5
+        return round(self.start + share * (self.end - self.start), 2)
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`path` is an SVG path; a value that is not finite leaves a gap."""
+
+    name: str
+    path: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Band:
+    """One training phase: an interval on the x axis."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The column of one epoch, for the read-out under the pointer."""
+
+    x: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class CurveChart:
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    curves: list[Curve]
+    bands: list[Band]
+    slots: list[Slot]
+    best: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class ReliabilityMark:
+    """One bin: a dot at (mean confidence, accuracy), its 95 % interval and gap to the diagonal, a bar for its count."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    diagonal: float
+    radius: float
+    bar_x: float
+    bar_width: float
+    bar_y: float
+    bar_height: float
+    is_overconfident: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class ReliabilityChart:
+    size: float
+    left: float
+    top: float
+    bottom: float
+    right: float
+    floor: float
+    ticks: list[tuple[float, float, str]]
+    marks: list[ReliabilityMark]
+
+
+def draw_curves(
+    series: dict[str, Sequence[float]], phases: Sequence[str], best: int | None, *, is_share: bool
+) -> CurveChart:
+    """Lines over epochs 1 ... n.
+
+    series: name -> n values, nan for none.  phases: the phase of each epoch.  best: index of the epoch that was kept.
+    is_share: values are in [0, 1] and shown as per cent; else the y axis starts at 0. The last series carries the mark.
+    """
+    width, height, left, right, top, bottom = 480.0, 272.0, 44.0, 470.0, 14.0, 240.0
+    count = len(phases)
+    low, high, step = _value_range([v for values in series.values() for v in values], is_share=is_share)
+    x, y = Scale(0.5, count + 0.5, left, right), Scale(low, high, bottom, top)
+    steps = round((high - low) / step)
+    values = [low + i * step for i in range(steps + 1)]
+    kept = list(series.values())[-1][best] if best is not None else math.nan
+    return CurveChart(
+        width, height, left, right, top, bottom,
+        x_ticks=[Tick(x(epoch), str(epoch)) for epoch in _epoch_ticks(count)],
+        y_ticks=[Tick(y(v), f"{v * 100:.0f}%" if is_share else f"{v:.{_decimals(step)}f}") for v in values],
+        curves=[Curve(name, _path(values, x, y), tuple(values)) for name, values in series.items()],
+        bands=_bands(phases, x),
+        slots=_slots(series, x, is_share=is_share) if count <= 240 else [],
+        best=(x(best + 1), y(kept)) if best is not None and math.isfinite(kept) else None,
+    )  # fmt: skip
+
+
+def draw_reliability(bins: Sequence[ReliabilityBin], total: int) -> ReliabilityChart:
+    """Accuracy over confidence, with the share of examples in each bin below."""
+    size, left, right, top, bottom, floor = 420.0, 44.0, 410.0, 10.0, 330.0, 396.0
+    x, y = Scale(0, 1, left, right), Scale(0, 1, bottom, top)
+    largest = max((b.count for b in bins), default=1)
+    bar = Scale(0, largest, floor, floor - 44)
+    marks = []
+    for b in bins:
+        low, high = wilson_interval(b.accuracy, b.count)
+        sure, right_share = f"{b.confidence:.0%}", f"{b.accuracy:.0%}"
+        marks.append(ReliabilityMark(
+            x(b.confidence), y(b.accuracy), y(low), y(high), y(b.confidence),
+            radius=round(3.2 + 5.8 * math.sqrt(b.count / total), 2),
+            bar_x=x(b.low) + 1, bar_width=round(x(b.high) - x(b.low) - 2, 2),
+            bar_y=bar(b.count), bar_height=round(max(1.0, floor - bar(b.count)), 2),
+            is_overconfident=b.confidence > b.accuracy,
+            text=f"{b.count} images, on average {sure} sure, {right_share} right",
+        ))  # fmt: skip
+    ticks = [(x(v / 5), y(v / 5), f"{v * 20}%") for v in range(6)]
+    return ReliabilityChart(size, left, top, bottom, right, floor, ticks, marks)
+
+
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion seen in `count` draws."""
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def tick_step(span: float, most: int = 5) -> float:
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that covers `span` in at most `most` steps."""
+    power = 10.0 ** math.floor(math.log10(span / most))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * most >= span * (1 - 1e-9))
+
+
+def _value_range(values: Sequence[float], *, is_share: bool) -> tuple[float, float, float]:
+    """Lower end, upper end and tick step that cover the finite values."""
+    finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    if not is_share:
+        step = tick_step(max(finite) or 1.0)
+        return 0.0, step * math.ceil(max(finite) / step - 1e-9) or step, step
+    step = tick_step(max(1 - min(finite), 0.04))
+    return max(0.0, 1 - step * math.ceil((1 - min(finite)) / step - 1e-9)) if min(finite) < 1 else 1 - step, 1.0, step
+
+
+def _decimals(step: float) -> int:
+    return max(
+        0, -math.floor(math.log10(step)) + (1 if round(step / 10 ** math.floor(math.log10(step)), 1) == 2.5 else 0)
+    )
+
+
+def _epoch_ticks(count: int) -> list[int]:
+    step = max(1, math.ceil(tick_step(max(count, 2), most=8)))
+    return [1, *(epoch for epoch in range(step, count + 1, step) if epoch > 1 and epoch - 1 >= step / 2)]
+
+
+def _path(values: Sequence[float], x: Scale, y: Scale) -> str:
+    parts, pen = [], "M"
+    for epoch, value in enumerate(values, start=1):
+        if math.isfinite(value):
+            parts.append(f"{pen}{x(epoch):g} {y(value):g}")
+        pen = "L" if math.isfinite(value) else "M"
+    if len(parts) == 1:
+        parts.append("h.01")  # a round line cap makes a single epoch a dot
+    return "".join(parts)
+
+
+def _bands(phases: Sequence[str], x: Scale) -> list[Band]:
+    bands: list[Band] = []
+    for epoch, name in enumerate(phases, start=1):
+        if bands and bands[-1].name == name:
+            bands[-1] = Band(name, bands[-1].start, x(epoch + 0.5))
+        else:
+            bands.append(Band(name, x(epoch - 0.5), x(epoch + 0.5)))
+    return bands
+
+
+def _slots(series: dict[str, Sequence[float]], x: Scale, *, is_share: bool) -> list[Slot]:
+    def show(value: float) -> str:
+        return (f"{value:.1%}" if is_share else f"{value:.4f}") if math.isfinite(value) else "none"
+
+    slots = []
+    for epoch, values in enumerate(zip(*series.values(), strict=True), start=1):
+        text = ", ".join(f"{name} {show(value)}" for name, value in zip(series, values, strict=True))
+        start, end = x(epoch - 0.5), x(epoch + 0.5)
+        slots.append(Slot(start, round(end - start, 2), f"epoch {epoch}: {text}"))
+    return slots
