@@ -58,7 +58,8 @@ def finetune(
 ) -> Result:
     """Fine-tune a pretrained backbone on labelled images; judge, save and report the classifier.
 
-    data: a folder `class/images` or `train|validation|test/class/images`, or a CSV or Parquet file of path,label[,split].
+    data: a folder `class/images` or `train|validation|test/class/images`, or a CSV or Parquet file with the columns
+    path,label[,split].
     backbone, weights: override the recipe's.  backend: "jax", "tensorflow" or "torch".
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).  recipe: every other option.
     overwrite / resume: what to do if `output` exists; without either that is an error.

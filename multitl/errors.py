@@ -1,7 +1,7 @@
 """The errors multitl raises on purpose. Each says what was wrong and the next thing to do.
 
 A user meets these on the command line (exit code 2, no traceback) and in Python (ordinary exceptions). Write the
-message for somebody who has never seen the code: `problem` is one sentence, `fix` is a command or an edit they can make.
+message for somebody who has never seen the code: `problem` is one sentence, `fix` a command or an edit they can make.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ def normalise(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 def normalise_in_model(pixels: keras.KerasTensor, preprocess: Preprocess) -> keras.KerasTensor:
     """The same on a symbolic (batch, height, width, 3) tensor of any dtype, with stock layers only.
 
-    Stock layers, so that a saved model loads with plain Keras under every backend. float32 always: under a 16-bit policy
-    a pixel of 255 with an offset would lose its last bits.
+    Stock layers, so that a saved model loads with plain Keras under every backend. float32 always: under a 16-bit
+    policy a pixel of 255 with an offset would lose its last bits.
     """
     if preprocess.channel_order == "bgr":
         pixels = keras.ops.flip(pixels, axis=-1)

@@ -1,6 +1,6 @@
 """Every option of a fine-tuning run, with its default, range and meaning, in one place.
 
-`Recipe` is what `--recipe` reads, what every run writes to recipe.toml, and what the command line's flags are made from.
+`Recipe` is what `--recipe` reads, what every run writes to recipe.toml, and what the flags are made from.
 """
 
 from __future__ import annotations

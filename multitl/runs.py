@@ -9,12 +9,20 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from multitl.contracts import Result
 from multitl.errors import RunError
+from multitl.recipes import Recipe
+
+RUN_FILES = (
+    "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
+    "model.keras", "report.html", "tensorboard",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -86,3 +94,106 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def claim_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool, resume: bool) -> bool:
+    """Make `folder` this run's own. True if it holds the finished run that `resume` asked for.
+
+    A folder that is not empty is touched only on request, and only if it is a run: no file of the user's is removed.
+    """
+    if overwrite and resume:
+        raise RunError(
+            "--overwrite and --resume exclude each other.",
+            expected="one of them",
+            received="both",
+            fix="--resume continues, --overwrite starts again",
+        )
+    is_used = folder.exists() and (
+        not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
+    )
+    if is_used and not (folder / "recipe.toml").is_file():
+        raise RunError(
+            f"{folder} exists and is not a run of multitl, so it is left alone.",
+            expected="a new or empty folder",
+            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
+            fix="choose another folder with --out",
+        )
+    if is_used and not overwrite and not resume:
+        raise RunError(
+            f"{folder} exists already.",
+            expected="a new folder, or permission",
+            received=str(folder),
+            fix="add --resume to continue it, --overwrite to start again, or choose another --out",
+        )
+    _remove_leftovers(folder)
+    if is_used and resume:
+        _check_same_run(folder, recipe, backend)
+        return (folder / "card.json").is_file() and (folder / "report.html").is_file()
+    _clear(folder)
+    write_text(folder / "recipe.toml", recipe.to_toml())
+    write_json(folder / "run.json", {"backend": backend})
+    return False
+
+
+def check_same_data(folder: Path, fingerprint: str) -> None:
+    """Remember which data this run trains on; on resumption, insist on the same."""
+    run = read_started(folder)
+    if run.setdefault("fingerprint", fingerprint) != fingerprint:
+        raise RunError(
+            f"The data changed since {folder} was started.",
+            expected=f"data with fingerprint {run['fingerprint'][:12]}",
+            received=f"data with fingerprint {fingerprint[:12]}",
+            fix="start again with --overwrite; features of unchanged images are reused",
+        )
+    write_json(folder / "run.json", run)
+
+
+def finished_result(folder: Path) -> Result:
+    """The Result of a run whose card has been written."""
+    card = read_json(folder / "card.json", missing="finish the run with --resume")
+    metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
+    data = card["data"]
+    return Result(
+        output=folder,
+        metrics=metrics,
+        class_names=tuple(data["class_names"]),
+        model_path=folder / "model.keras",
+        report_path=folder / "report.html",
+        warnings=tuple(data["warnings"]),
+    )
+
+
+def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
+    changes = Recipe.read(folder / "recipe.toml").differences(recipe)
+    started = read_started(folder).get("backend", backend)
+    if started != backend:
+        changes["backend"] = (started, backend)
+    if changes:
+        raise RunError(
+            f"{folder} was started with other options.",
+            expected=", ".join(f"{name} = {old!r}" for name, (old, _) in changes.items()),
+            received=", ".join(f"{name} = {new!r}" for name, (_, new) in changes.items()),
+            fix=f"resume with --recipe {folder / 'recipe.toml'} --backend {started}, or choose another --out",
+        )
+
+
+def read_started(folder: Path) -> dict[str, Any]:
+    """run.json: backend and data fingerprint of a started run; empty if it was killed before it got that far."""
+    path = folder / "run.json"
+    return read_json(path, missing="start again with --overwrite") if path.exists() else {}
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of a killed process."""
+    for name in RUN_FILES:
+        for path in folder.glob(f".{Path(name).stem}-*"):
+            path.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    for name in RUN_FILES:
+        path = folder / name
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error

@@ -1,0 +1,134 @@
+"""The frozen part runs once: pooled features of every image, computed in one pass and kept on disk.
+
+A store is one folder, named by a hash of everything that decides a feature besides the image: weights, preprocessing,
+pooling, precision, backend and augmentation. Inside, each shard holds the features of up to 256 images under the
+SHA-256 of their files, so renamed, moved or re-split images are found again and only new ones are computed. A shard
+appears atomically: a killed run loses at most the one it was working on, and two runs may fill a store together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import platformdirs
+
+from multitl.augmentation import augment_once
+from multitl.contracts import Example
+from multitl.data import PixelReader
+from multitl.runs import atomic_write
+
+BATCH = 32  # one shape for every pass: XLA compiles once, and a feature does not depend on how many images are missing
+SHARD = 8 * BATCH
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented pass over the training images: strength as in augmentation.py, and which draw."""
+
+    strength: str
+    seed: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """values: (n, channels) float32, in the order of the examples asked for."""
+
+    values: np.ndarray
+    computed: int
+    reused: int
+
+
+class FeatureStore:
+    """Features on disk by image content. `key` names what they depend on besides the image; JSON values only."""
+
+    def __init__(self, key: dict) -> None:
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        self.folder = cache_folder() / "features" / name
+
+    def load(self) -> dict[str, np.ndarray]:
+        """SHA-256 of an image -> its feature (channels,). A damaged shard counts as absent."""
+        known: dict[str, np.ndarray] = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as shard:
+                    known.update(zip(shard["sha256"].tolist(), shard["features"], strict=True))
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                path.unlink(missing_ok=True)  # left by a failing disk; its images are computed again
+        return known
+
+    def add(self, hashes: Sequence[str], features: np.ndarray) -> None:
+        """Write one shard."""
+        name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:32]
+        with atomic_write(self.folder / f"{name}.npz") as path, path.open("wb") as file:
+            np.savez(file, sha256=np.array(hashes), features=features)
+
+
+def cache_folder() -> Path:
+    """$MULTITL_CACHE, or the user's cache folder for multitl."""
+    return Path(os.environ.get("MULTITL_CACHE") or platformdirs.user_cache_dir("multitl"))
+
+
+def compute_features(
+    extractor: keras.Model,
+    examples: Sequence[Example],
+    reader: PixelReader,
+    store: FeatureStore,
+    view: View | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Features:
+    """The feature of each example, from the store where it is there, else computed and stored.
+
+    extractor: uint8 pixels (batch, h, w, 3) -> (batch, channels).  reader: gives the pixels of example i as index i.
+    advance: called with the number of images just finished.
+    """
+    known = store.load()
+    first_index = {example.sha256: index for index, example in reversed(list(enumerate(examples)))}
+    missing = [index for sha256, index in sorted(first_index.items(), key=lambda item: item[1]) if sha256 not in known]
+    advance(len(examples) - len(missing))
+    for indices, shard in _compute_shards(extractor, examples, reader, missing, view, advance):
+        hashes = [examples[index].sha256 for index in indices]
+        store.add(hashes, shard)
+        known.update(zip(hashes, shard, strict=True))
+    values = np.stack([known[example.sha256] for example in examples])
+    return Features(values, computed=len(missing), reused=len(first_index) - len(missing))
+
+
+def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iterator[tuple[list[int], np.ndarray]]:
+    batches = _chunks(missing, BATCH)
+    indices: list[int] = []
+    values: list[np.ndarray] = []
+    for batch, pixels in zip(batches, reader.batches(batches), strict=True):
+        if view:
+            pixels = _augmented(pixels, view, examples[batch[0]].sha256)
+        values.append(predict_padded(extractor, pixels, BATCH))
+        indices += batch
+        advance(len(batch))
+        if len(indices) >= SHARD:
+            yield indices, np.concatenate(values)
+            indices, values = [], []
+    if indices:
+        yield indices, np.concatenate(values)
+
+
+def predict_padded(model: keras.Model, inputs: np.ndarray, batch_size: int) -> np.ndarray:
+    """`model.predict_on_batch` with the batch filled up to `batch_size` rows, whose outputs are dropped again."""
+    padding = np.repeat(inputs[:1], batch_size - len(inputs), axis=0)
+    return np.asarray(model.predict_on_batch(np.concatenate([inputs, padding])))[: len(inputs)]
+
+
+def _augmented(pixels: np.ndarray, view: View, sha256: str) -> np.ndarray:
+    """Seeded by the batch's first image, so that a resumed pass draws what the uninterrupted one would have drawn."""
+    return augment_once(pixels, view.strength, (int(sha256[:7], 16) + 7919 * view.index + view.seed) % 2**31)
+
+
+def _chunks(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

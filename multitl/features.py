@@ -1,0 +1,88 @@
+"""Which features a run needs: one pass over the training images a view, and one over each split that is judged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from multitl.contracts import Dataset, Pretrained, Split
+from multitl.data import PixelReader
+from multitl.feature_store import FeatureStore, View, compute_features, predict_padded
+from multitl.heads import build_extractor
+from multitl.progress import progress_bar
+from multitl.recipes import Recipe
+
+JUDGED: tuple[Split, ...] = ("validation", "test")
+HEAD_BATCH = 256
+
+
+@dataclass(frozen=True)
+class RunFeatures:
+    """Pooled features (n, channels) float32: one array a view for training, one for each split that is judged."""
+
+    train: list[np.ndarray]
+    judged: dict[Split, np.ndarray]
+    computed: int
+    reused: int
+
+    def probabilities(self, head: keras.Model) -> dict[Split, np.ndarray]:
+        """What the whole classifier would say, at the cost of the head alone."""
+        return {split: head_probabilities(head, values) for split, values in self.judged.items()}
+
+
+def head_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
+    """Features (n, channels) -> probabilities (n, classes) float32."""
+    logits = [
+        predict_padded(head, features[start : start + HEAD_BATCH], HEAD_BATCH)
+        for start in range(0, len(features), HEAD_BATCH)
+    ]
+    return softmax(np.concatenate(logits), axis=-1)
+
+
+def compute_run_features(
+    dataset: Dataset,
+    pretrained: Pretrained,
+    recipe: Recipe,
+    backend: str,
+    sha256: str,
+    readers: dict[Split, PixelReader],
+) -> RunFeatures:
+    """Every pass over the images that the head's training and judging need; what the store knows is not computed.
+
+    backend: its name.  sha256: of the backbone's weights.  readers: give the pixels of each split's examples, in order.
+    """
+    strength = "none" if recipe.augment == "auto" else recipe.augment
+    views = [View(strength, recipe.seed, index) for index in range(recipe.views)] if strength != "none" else [None]
+    passes = [("train", view) for view in views] + [(split, None) for split in JUDGED if dataset.split(split)]
+    extractor = build_extractor(pretrained, recipe.pooling)
+    results = []
+    with progress_bar() as bar:
+        task = bar.add_task("features ", total=sum(len(dataset.split(split)) for split, _ in passes), note="")
+        for split, view in passes:
+            store = FeatureStore(feature_key(pretrained, recipe, backend, sha256, view))
+            examples, advance = dataset.split(split), partial(bar.advance, task)
+            results.append(compute_features(extractor, examples, readers[split], store, view, advance))
+    judged = {split: result.values for (split, _), result in zip(passes, results, strict=True) if split != "train"}
+    return RunFeatures(
+        [result.values for result in results[: len(views)]],
+        judged,
+        sum(result.computed for result in results),
+        sum(result.reused for result in results),
+    )
+
+
+def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: str, view: View | None) -> dict:
+    """Everything but the image that a stored feature depends on."""
+    return {
+        "weights": sha256,
+        "backbone": pretrained.name,
+        "preprocess": asdict(pretrained.preprocess),
+        "pooling": recipe.pooling,
+        "precision": recipe.precision,
+        "backend": backend,
+        "view": asdict(view) if view else None,
+    }

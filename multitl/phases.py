@@ -1,0 +1,151 @@
+"""One training phase: the loop that every backend runs, epoch by epoch, with a checkpoint after each.
+
+The same loop trains a head on stored features and a whole network on pixels; `Phase` says what differs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from multitl.checkpoints import TrainingState, read_variables, write_variables
+from multitl.errors import RunError
+from multitl.freezing import frozen_variables
+from multitl.progress import progress_bar
+from multitl.recipes import Recipe
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, one-hot labels (n, classes), weights (n,)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """model: inputs -> logits, not yet compiled.  batches(order): the training batches in the given order of indices.
+
+    validate(): probabilities -> (log loss, accuracy) on the validation split.  count: training images.
+    """
+
+    name: str  # "head" or "finetune"
+    model: keras.Model
+    count: int
+    epochs: int
+    learning_rate: float
+    batches: Callable[[list[np.ndarray], int], Iterator[Batch]]
+    validate: Callable[[], tuple[float, float]]
+
+
+def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
+    """Train until the last epoch or early stopping, then put the best weights back. `state` says where to start.
+
+    `save` is called after every epoch. Raises RunError if the loss is no longer a number.
+    """
+    mutable = mutable_variables(phase.model)
+    steps = len(epoch_order(phase.count, recipe.batch_size, 0, 0))
+    compile_model(phase.model, recipe, phase.learning_rate, steps * phase.epochs)
+    _enter(phase, state, mutable)
+    with progress_bar() as bar:
+        task = bar.add_task(
+            f"{phase.name:<9}", total=phase.epochs * steps, completed=state.phase_epoch * steps, note=""
+        )
+        while state.phase_epoch < phase.epochs and not state.finished:
+            row = _run_epoch(phase, recipe, state, lambda: bar.advance(task))
+            bar.update(task, note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}")
+            _judge_epoch(row, recipe, state, mutable)
+            state.variables, state.optimizer = read_variables(mutable), read_variables(phase.model.optimizer.variables)
+            save(state)
+    write_variables(mutable, state.best)
+
+
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Index arrays of one epoch: a shuffle that depends on seed and epoch only.
+
+    The last batch is filled up from the front, so that compilers see one shape and every image comes at least once.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    size = min(batch_size, count)
+    return list(np.resize(order, (math.ceil(count / size), size)))
+
+
+def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float, steps: int) -> None:
+    """Loss on logits, optimizer and schedule as the recipe says. The optimizer's variables exist afterwards."""
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    model.compile(_optimizer(recipe, _schedule(recipe, learning_rate, steps)), loss, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+
+
+def mutable_variables(model: keras.Model) -> list[keras.Variable]:
+    """What training may change: everything but frozen weights and statistics."""
+    frozen = {id(variable) for variable in frozen_variables(model)}
+    return [variable for variable in model.variables if id(variable) not in frozen]
+
+
+def _enter(phase: Phase, state: TrainingState, mutable: list[keras.Variable]) -> None:
+    """Take up the phase where the state left it, or begin it with the weights as they are."""
+    if state.phase == phase.name and state.variables:
+        write_variables(mutable, state.variables)
+        write_variables(phase.model.optimizer.variables, state.optimizer)
+        return
+    if state.phase != phase.name:
+        state.phase, state.phase_epoch, state.finished, state.waited = phase.name, 0, False, 0
+    state.best = read_variables(mutable)  # a second phase has to beat the first
+
+
+def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callable[[], None]) -> dict:
+    started, epoch = time.perf_counter(), len(state.rows) + 1
+    phase.model.reset_metrics()
+    logs: dict = {}
+    for inputs, labels, weights in phase.batches(
+        epoch_order(phase.count, recipe.batch_size, recipe.seed, epoch), epoch
+    ):
+        logs = phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True)
+        step()
+    if not math.isfinite(float(logs["loss"])):
+        raise RunError(
+            f"Training diverged: the loss is {float(logs['loss'])} in epoch {epoch}.",
+            expected="a finite loss",
+            received=f"learning rate {phase.learning_rate:g} in phase {phase.name}",
+            fix="lower --head-learning-rate" if phase.name == "head" else "lower --learning-rate",
+        )
+    val_loss, val_accuracy = phase.validate()
+    return {
+        "phase": phase.name,
+        "epoch": epoch,
+        "loss": float(logs["loss"]),
+        "accuracy": float(logs["accuracy"]),
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "learning_rate": float(keras.ops.convert_to_numpy(phase.model.optimizer.learning_rate)),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _judge_epoch(row: dict, recipe: Recipe, state: TrainingState, mutable: list[keras.Variable]) -> None:
+    """Keep the weights if they are the best so far; decide on early stopping."""
+    state.rows.append(row)
+    state.phase_epoch += 1
+    state.waited += 1
+    if state.best_loss is None or row["val_loss"] < state.best_loss:
+        state.best_loss, state.waited, state.best = row["val_loss"], 0, read_variables(mutable)
+    state.finished = 0 < recipe.patience <= state.waited
+
+
+def _optimizer(recipe: Recipe, learning_rate) -> keras.optimizers.Optimizer:
+    if recipe.optimizer == "adamw":
+        return keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(learning_rate, momentum=0.9)
+    return keras.optimizers.Adam(learning_rate)
+
+
+def _schedule(recipe: Recipe, peak: float, steps: int):
+    """Linear warm-up from zero, then cosine to zero (arXiv:1608.03983), over `steps`; or a constant."""
+    if recipe.schedule == "constant":
+        return peak
+    warmup = round(recipe.warmup * steps)
+    if not warmup:
+        return keras.optimizers.schedules.CosineDecay(peak, max(1, steps))
+    return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup)

@@ -1,0 +1,34 @@
+"""`load_pretrained`: a name becomes a backbone with its weights."""
+
+from __future__ import annotations
+
+import hashlib
+
+import keras
+
+from multitl.adapters import load_source
+from multitl.contracts import Pretrained
+from multitl.errors import BackendError
+
+
+def load_pretrained(name: str, weights: str = "default", image_size: int = 0) -> Pretrained:
+    """See `multitl.load_pretrained`."""
+    if keras.config.image_data_format() != "channels_last":
+        raise BackendError(
+            "Keras is configured for channels-first images; multitl is channels-last throughout.",
+            expected='"image_data_format": "channels_last"',
+            received='"image_data_format": "channels_first" in ~/.keras/keras.json',
+            fix="edit ~/.keras/keras.json, or call keras.config.set_image_data_format('channels_last')",
+        )
+    source, rest = load_source(name)
+    return source.load(rest, weights, image_size)
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """A hash of every weight's shape and float32 bytes, in the model's order; equal on every backend."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        array = keras.ops.convert_to_numpy(weight)
+        digest.update(str(array.shape).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

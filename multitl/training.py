@@ -1,0 +1,233 @@
+"""`finetune`: labelled images and a backbone's name in, a judged and saved classifier out.
+
+Read `finetune` top to bottom: claim the run folder, look at the data, load the backbone, train the head on stored
+features, train deeper on pixels if asked to, save, judge. Every step that took long leaves a file that a resumed run uses.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from multitl.augmentation import augment_in_model
+from multitl.checkpoints import TrainingState, load_state, save_state
+from multitl.contracts import SPLITS, Backend, Dataset, Example, Preprocess, Pretrained, Result
+from multitl.data import PixelReader, scan
+from multitl.feature_store import BATCH, predict_padded
+from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
+from multitl.freezing import FreezePolicy, apply_policy
+from multitl.heads import build_classifier, build_head, pixel_input, pool
+from multitl.logs import EpochLog
+from multitl.phases import Batch, Phase, run_phase
+from multitl.preprocessing import normalise_in_model
+from multitl.pretrained import load_pretrained, weights_sha256
+from multitl.progress import console, progress_bar
+from multitl.recipes import Recipe
+from multitl.recording import finish, judge, make_card, save_model, write_history
+from multitl.runs import check_same_data, claim_folder, finished_result
+
+CHECKPOINT = "checkpoint.npz"
+PIXEL_MEMORY = 1 << 30  # bytes of resized images that one split keeps in memory
+
+
+def finetune(
+    data: str | os.PathLike[str],
+    *,
+    backbone: str | None,
+    weights: str | os.PathLike[str] | None,
+    backend: Backend,
+    output: str | os.PathLike[str] | None,
+    recipe: Recipe,
+    overwrite: bool,
+    resume: bool,
+) -> Result:
+    """See `multitl.finetune`."""
+    recipe = _with_overrides(recipe, backbone, weights)
+    folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
+    if claim_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
+        console().print(f"{folder} is complete already.")
+        return finished_result(folder)
+    with _session(recipe, backend):
+        return _run(data, folder, recipe, backend)
+
+
+def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
+    """Look at the data as the recipe says, with a progress bar."""
+    with progress_bar() as bar:
+        task = bar.add_task("reading  ", total=None, note="")
+        return scan(
+            data,
+            seed=recipe.seed,
+            validation_fraction=recipe.validation_fraction,
+            test_fraction=recipe.test_fraction,
+            max_unreadable=recipe.max_unreadable,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Backend) -> Result:
+    clock = Clock()
+    with clock("data"):
+        dataset = scan_for(data, recipe)
+        check_same_data(folder, dataset.fingerprint)
+    with clock("backbone"):
+        pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
+        sha256 = weights_sha256(pretrained.backbone)
+        policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
+        policy.select(pretrained.stages)  # a wrong name is found before the long part
+    _introduce(dataset, pretrained, recipe, backend)
+    readers = {split: _reader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
+    state, save = load_state(folder / CHECKPOINT), partial(_save_progress, folder)
+
+    apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
+    with clock("features"):
+        features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
+    head = build_head(features.train[0], len(dataset.class_names), recipe)
+    trained = head.count_params()
+    if state.phase == "head":
+        with clock("head"):
+            run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
+    if recipe.unfreeze != "none" and recipe.epochs:
+        trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
+        with clock("finetune"):
+            run_phase(_deep_phase(pretrained, head, readers, dataset, recipe), recipe, state, save)
+
+    with clock("evaluation"):
+        classifier = build_classifier(pretrained, head, recipe.pooling)
+        if state.phase == "head":  # the frozen part has run already: the head is all that is left to compute
+            probabilities = features.probabilities(head)
+        else:
+            probabilities = {split: predict_pixels(classifier, readers[split]) for split in JUDGED if readers[split]}
+        sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
+        difference = save_model(
+            folder, classifier, sample, probabilities["validation"][: len(sample)], recipe.precision
+        )
+        judge(folder, dataset, probabilities, recipe.seed)
+    card = make_card(data, dataset, pretrained, recipe, backend, sha256) | {
+        "trained_parameters": trained,
+        "saved_model_difference": difference,
+        "features": {"computed": features.computed, "reused": features.reused},
+        "seconds": dict(clock),
+    }
+    return finish(folder, card)
+
+
+class Clock(dict):
+    """Seconds by name of the step."""
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self[name] = round(time.perf_counter() - started, 3)
+
+
+@contextmanager
+def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
+    """Seeds, determinism and arithmetic of this run; the caller's dtype policy comes back afterwards."""
+    policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(recipe.seed)
+    backend.make_deterministic()
+    keras.config.set_dtype_policy(backend.mixed_precision() if recipe.precision == "mixed" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:
+    labels, weights = _targets(dataset, recipe)
+    truth = np.array([example.label for example in dataset.split("validation")])
+
+    def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
+        view = features.train[(epoch - 1) % len(features.train)]
+        return ((view[indices], labels[indices], weights[indices]) for indices in order)
+
+    def validate() -> tuple[float, float]:
+        return log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"]))
+
+    return Phase("head", head, len(labels), recipe.head_epochs, recipe.head_learning_rate, batches, validate)
+
+
+def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, dataset: Dataset, recipe: Recipe) -> Phase:
+    labels, weights = _targets(dataset, recipe)
+    truth = np.array([example.label for example in dataset.split("validation")])
+    model = _deep_model(pretrained, head, recipe)
+
+    def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
+        for indices, pixels in zip(order, readers["train"].batches(order), strict=True):
+            yield pixels, labels[indices], weights[indices]
+
+    def validate() -> tuple[float, float]:
+        return log_loss_and_accuracy(truth, softmax(predict_pixels(model, readers["validation"])))
+
+    return Phase("finetune", model, len(labels), recipe.epochs, recipe.learning_rate, batches, validate)
+
+
+def _deep_model(pretrained: Pretrained, head: keras.Model, recipe: Recipe) -> keras.Model:
+    """uint8 pixels -> augmentation (in training only) -> backbone -> logits; shares every layer with the classifier."""
+    pixels = pixel_input(pretrained.preprocess)
+    strength = "light" if recipe.augment == "auto" else recipe.augment
+    x = normalise_in_model(augment_in_model(pixels, strength, recipe.seed), pretrained.preprocess)
+    return keras.Model(pixels, head(pool(pretrained.backbone(x), recipe.pooling)), name="finetune")
+
+
+def _targets(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """One-hot labels (n, classes) and weights (n,) of the training images, float32."""
+    labels = np.array([example.label for example in dataset.split("train")])
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    by_class = len(labels) / (len(counts) * counts) if recipe.class_weights == "balanced" else np.ones(len(counts))
+    return np.eye(len(counts), dtype="float32")[labels], by_class[labels].astype("float32")
+
+
+def predict_pixels(model: keras.Model, reader: PixelReader) -> np.ndarray:
+    """The model's output (n, classes) for every image of the reader, in order."""
+    batches = [list(range(start, min(start + BATCH, len(reader)))) for start in range(0, len(reader), BATCH)]
+    return np.concatenate([predict_padded(model, pixels, BATCH) for pixels in reader.batches(batches)])
+
+
+def log_loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """Mean negative log-probability of the true class, and the share of images whose best class is the true one."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
+    accuracy = np.mean(probabilities.argmax(axis=1) == labels)
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean()), float(accuracy)
+
+
+def _reader(examples: tuple[Example, ...], preprocess: Preprocess) -> PixelReader:
+    return PixelReader([example.path for example in examples], preprocess, PIXEL_MEMORY)
+
+
+def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
+    save_state(folder / CHECKPOINT, state)
+    write_history(folder, state.rows)
+    log.add(state.rows[-1])
+
+
+def _with_overrides(recipe: Recipe, backbone: str | None, weights: str | os.PathLike[str] | None) -> Recipe:
+    return replace(recipe, backbone=backbone or recipe.backbone, weights=str(weights or recipe.weights))
+
+
+def _default_folder(data: Path, backbone: str, backend: str) -> Path:
+    safe = backbone.replace("/", "-").replace(":", "-").replace("=", "")
+    return Path("runs") / f"{data.resolve().stem}-{safe}-{backend}"
+
+
+def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
+    """Say what was found before anything long starts."""
+    out = console()
+    counts = {split: Counter(example.label for example in dataset.split(split)) for split in SPLITS}
+    sizes = ", ".join(f"{sum(counts[split].values())} {split}" for split in SPLITS)
+    out.print(f"[bold]{len(dataset.class_names)} classes[/], {sizes} images")
+    out.print(f"[bold]{pretrained.name}[/] on {backend.name} ({', '.join(backend.devices())})")
+    for warning in dataset.warnings:
+        out.print(f"[yellow]warning[/] {warning}", markup=True)
