@@ -69,7 +69,7 @@ def load_state(path: Path) -> TrainingState:
 
 def read_variables(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """Copies of the values."""
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
 def write_variables(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:

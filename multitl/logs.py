@@ -21,6 +21,3 @@ class EpochLog:
         for name in FIGURES:
             self._writer.add_scalar(name, row[name], row["epoch"])
         self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()

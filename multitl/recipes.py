@@ -65,6 +65,13 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if not self.head_epochs and (self.unfreeze == "none" or not self.epochs):
+            raise RecipeError(
+                "This recipe trains nothing.",
+                expected="head_epochs > 0, or unfreeze other than none with epochs > 0",
+                received=f"head_epochs = 0, unfreeze = {self.unfreeze!r}, epochs = {self.epochs}",
+                fix="--head-epochs 60",
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -1,6 +1,6 @@
 """The end of a run: save the classifier and prove the file, judge the predictions, write the card.
 
-card.json is written last; a run folder that has one is complete.
+The card, then the report are written last; a run folder that has both is complete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`finetune`: labelled images and a backbone's name in, a judged and saved classifier out.
 
 Read `finetune` top to bottom: claim the run folder, look at the data, load the backbone, train the head on stored
-features, train deeper on pixels if asked to, save, judge. Every step that took long leaves a file that a resumed run uses.
+features, train deeper on pixels if asked to, save, judge. Every step that takes long leaves a file that a resumed run
+uses.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
         policy.select(pretrained.stages)  # a wrong name is found before the long part
     _introduce(dataset, pretrained, recipe, backend)
     readers = {split: _reader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
-    state, save = load_state(folder / CHECKPOINT), partial(_save_progress, folder)
+    state, save = load_state(folder / CHECKPOINT), partial(_save_progress, folder, EpochLog(folder))
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
