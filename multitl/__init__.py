@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any
 
 from multitl.adapters import load_backend
-from multitl.contracts import Preprocess, Pretrained, Result, Stage
+from multitl.contracts import Preprocess, Pretrained, Result, Split, Stage
 from multitl.errors import MultitlError
 from multitl.recipes import Recipe
 
@@ -75,15 +75,17 @@ def finetune(
     )  # fmt: skip
 
 
-def evaluate(run: str | PathLike[str], data: str | PathLike[str], *, backend: str | None = None) -> dict[str, Any]:
+def evaluate(
+    run: str | PathLike[str], data: str | PathLike[str], *, split: Split = "test", backend: str | None = None
+) -> dict[str, Any]:
     """Judge a finished run on labelled images: the figures that metrics.json holds for one split.
 
-    data: as for `finetune`; of a data set with splits its test part is used, else every image.
+    data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
     """
     load_backend(backend)
     from multitl import evaluation
 
-    return evaluation.evaluate_run(run, data)
+    return evaluation.evaluate_run(run, data, split)
 
 
 def predict(

@@ -36,10 +36,10 @@ def is_installed(backend: str) -> bool:
 def load_backend(requested: str | None = None) -> Backend:
     """Choose the framework for this process, before Keras is imported, and return its adapter.
 
-    Order: `requested` (--backend), the KERAS_BACKEND variable, ~/.keras/keras.json, the first one installed.
+    Order: `requested` (--backend), the KERAS_BACKEND variable, ~/.keras/keras.json (jax or torch), the first installed.
     Keras fixes its backend when it is imported, so a second choice in the same process is an error.
     """
-    name = _choose_backend(requested)
+    name = choose_backend(requested)
     if name not in BACKENDS:
         raise BackendError(
             f"Unknown backend {name!r}.",
@@ -57,6 +57,42 @@ def load_backend(requested: str | None = None) -> Backend:
         )
     os.environ["KERAS_BACKEND"] = name
     return cast(Backend, importlib.import_module(BACKENDS[name]))
+
+
+def choose_backend(requested: str | None = None) -> str:
+    """The name `load_backend` would use; it may be unknown or not installed. Raises BackendError for a conflict."""
+    variable = os.environ.get("KERAS_BACKEND") or None
+    running = _running_backend()
+    if running:
+        if requested and requested != running:
+            raise BackendError(
+                f"This process already runs Keras on {running!r}; Keras cannot change its backend once imported.",
+                expected=f"backend={running!r}, or a new process",
+                received=f"backend={requested!r}",
+                fix=f"start a new process with KERAS_BACKEND={requested}",
+            )
+        return running
+    if requested and variable and requested != variable:
+        raise BackendError(
+            "Two different backends were asked for.",
+            expected="one backend, or the same one twice",
+            received=f"--backend {requested} and KERAS_BACKEND={variable}",
+            fix=f"leave --backend out, or: unset KERAS_BACKEND, or: KERAS_BACKEND={requested}",
+        )
+    return requested or variable or _configured_backend() or _first_installed()
+
+
+def keras_json_backend() -> str | None:
+    """The backend that ~/.keras/keras.json names, or None.
+
+    "tensorflow" says nothing: Keras writes it there unasked, at its first import, whatever backend is in use.
+    """
+    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(name)
 
 
 def load_source(name: str) -> tuple[Source, str]:
@@ -82,41 +118,14 @@ def _import_source(source: str) -> Source:
     return cast(Source, importlib.import_module(SOURCES[source]))
 
 
-def _choose_backend(requested: str | None) -> str:
-    variable = os.environ.get("KERAS_BACKEND") or None
-    running = _running_backend()
-    if running:
-        if requested and requested != running:
-            raise BackendError(
-                f"This process already runs Keras on {running!r}; Keras cannot change its backend once imported.",
-                expected=f"backend={running!r}, or a new process",
-                received=f"backend={requested!r}",
-                fix=f"start a new process with KERAS_BACKEND={requested}",
-            )
-        return running
-    if requested and variable and requested != variable:
-        raise BackendError(
-            "Two different backends were asked for.",
-            expected="one backend, or the same one twice",
-            received=f"--backend {requested} and KERAS_BACKEND={variable}",
-            fix=f"leave --backend out, or: unset KERAS_BACKEND, or: KERAS_BACKEND={requested}",
-        )
-    return requested or variable or _configured_backend() or _first_installed()
-
-
 def _running_backend() -> str | None:
     keras = sys.modules.get("keras")
     return keras.config.backend() if keras else None
 
 
 def _configured_backend() -> str | None:
-    """The backend in ~/.keras/keras.json if that framework is installed (Keras writes the file unasked)."""
-    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
-    try:
-        name = json.loads(path.read_text()).get("backend")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return name if name in BACKENDS and is_installed(name) else None
+    name = keras_json_backend()
+    return name if name in BACKENDS and name != "tensorflow" and is_installed(name) else None
 
 
 def _first_installed() -> str:

@@ -1,0 +1,7 @@
+"""`python -m multitl` is the command `multitl`."""
+
+import sys
+
+from multitl.cli import main
+
+sys.exit(main())

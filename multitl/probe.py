@@ -1,0 +1,85 @@
+"""Try one backend in a process of its own: an import that crashes or hangs must not take the caller along.
+
+`python -m multitl.probe jax` trains one step and prints what it found as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from multitl.adapters import is_installed, load_backend
+
+SECONDS = 180  # a first import on a cold disk takes tens of seconds
+# Three probes may share a GPU: none may grab all of its memory. TensorFlow's log is kept for the last words of a crash.
+ENVIRONMENT = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TF_CPP_MIN_LOG_LEVEL": "0",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one backend does here. `error`: why it does not work, in one line. `seconds`: import and one step."""
+
+    backend: str
+    works: bool
+    error: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    mixed_precision: str = ""
+    seconds: float = 0.0
+
+
+def probe(backend: str, timeout: float = SECONDS) -> Probe:
+    """Run this module in a new process for one backend; never raises."""
+    if not is_installed(backend):
+        return Probe(backend, works=False, error="not installed")
+    command = [sys.executable, "-P", "-m", "multitl.probe", backend]  # -P: a folder called torch must not be imported
+    environment = os.environ | ENVIRONMENT | {"KERAS_BACKEND": backend}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(backend, works=False, error=f"no answer within {timeout:g} s")
+    if done.returncode:
+        return Probe(backend, works=False, error=_last_words(done))
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Probe(backend, works=True, devices=tuple(found.pop("devices")), **found)
+
+
+def try_backend(name: str) -> dict:
+    """The fields of a working `Probe`: loads the framework and Keras into this process."""
+    started = time.perf_counter()
+    backend = load_backend(name)
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.train_on_batch(keras.ops.ones((4, 4)), keras.ops.ones((4, 2)))
+    backend.synchronize()
+    return {
+        "versions": backend.versions(),
+        "devices": backend.devices(),
+        "mixed_precision": backend.mixed_precision(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    words = lines[-1] if lines else "it said nothing"
+    if done.returncode < 0:
+        return f"killed by {signal.Signals(-done.returncode).name}: {words}"
+    return words
+
+
+if __name__ == "__main__":
+    print(json.dumps(try_backend(sys.argv[1])))

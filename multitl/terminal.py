@@ -1,0 +1,125 @@
+"""How results look on a terminal: plain text and tables on stdout, nothing decided here.
+
+Text comes from file names and class folders, so Rich's markup is off: a class may be called "[red]".
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from multitl.contracts import BackboneInfo, Result
+    from multitl.doctor import Diagnosis
+
+PIPE_WIDTH = 10_000  # no line breaks inside a table that goes to a file or another program
+FIGURES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "ece": "calibration error",
+    "log_loss": "log loss",
+}
+STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
+
+
+def results() -> Console:
+    """Where results go."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table; the columns named in `right` are aligned to the right."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return grid
+
+
+def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
+    """The closing summary of a run: both splits' figures, the files, what to try next (purpose -> command)."""
+    screen, grid = results(), table("split", "images", "accuracy", "macro F1", right=["images"])
+    for split in ("test", "validation"):
+        if metrics := result.metrics.get(split):
+            grid.add_row(
+                split, str(metrics["count"]), _with_interval(metrics, "accuracy"), _with_interval(metrics, "f1_macro")
+            )
+    screen.print(grid)
+    screen.print(f"report  {printable(result.report_path)}")
+    screen.print(f"model   {printable(result.model_path)}")
+    screen.print("\nWhat to try next")
+    for purpose, command in next_steps.items():
+        screen.print(f"  {purpose}:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    """One judgement: overall figures with 95 % intervals, then every class."""
+    screen = results()
+    screen.print(f"{metrics['count']} images; in brackets the 95 % bootstrap interval")
+    overall = table("overall", "", "")
+    for name, title in FIGURES.items():
+        if name in metrics:
+            overall.add_row(title, *_with_interval(metrics, name).split(" ", 1))
+    screen.print(overall)
+    classes = table("class", "precision", "recall", "F1", "images", right=["precision", "recall", "F1", "images"])
+    for row in metrics["per_class"]:
+        figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
+        classes.add_row(printable(row["class"]), *figures, str(row["support"]))
+    screen.print(classes)
+
+
+def print_predictions(predictions: Iterable[Mapping[str, Any]]) -> None:
+    """One line an image: the class, its probability, and the other probabilities that are there."""
+    grid = table("image", "predicted", "confidence", "then", right=["confidence"])
+    for row in predictions:
+        if "error" in row:
+            grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
+            continue
+        others = ", ".join(f"{printable(name)} {value:.3f}" for name, value in list(row["probabilities"].items())[1:])
+        grid.add_row(printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}", others)
+    results().print(grid)
+
+
+def print_backbones(infos: Iterable[BackboneInfo]) -> None:
+    """Name, native input size, licence, where the weights come from, variants."""
+    grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
+    for info in infos:
+        grid.add_row(info.name, f"{info.image_size} px", info.licence, info.weights, ", ".join(info.variants))
+    results().print(grid)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """The machine, its backends, the active choice, and each known trap."""
+    screen = results()
+    screen.print("   ".join(f"{name} {version}" for name, version in diagnosis.machine.items()))
+    backends = table("backend", "works", "version", "devices", "16-bit", "start-up")
+    for probe in diagnosis.probes:
+        start_up = f"{probe.seconds:.1f} s" if probe.works else ""
+        versions = ", ".join(f"{name} {version}" for name, version in probe.versions.items())
+        outcome = "yes" if probe.works else f"no: {probe.error}"
+        backends.add_row(probe.backend, outcome, versions, ", ".join(probe.devices), probe.mixed_precision, start_up)
+    screen.print(backends)
+    screen.print(f"multitl would use: {diagnosis.choice}")
+    traps = table("check", "", "finding")
+    for finding in diagnosis.findings:
+        text = "\n".join([finding.text, *([f"to mend: {finding.fix}"] if finding.fix else [])])
+        traps.add_row(finding.check, finding.status, text, style=STYLES[finding.status])
+    screen.print(traps)
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """File names may hold bytes that are no text; show those as \\x.. instead of failing to print."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
+    interval = metrics.get(f"{name}_ci")
+    return f"{metrics[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " ")
