@@ -1,0 +1,53 @@
+# Needs only Python >= 3.11 (with venv) and make: every target sets up what it needs in .venv and remembers it in a stamp.
+#   make demo        the main job on real images; installs the light JAX stack only
+#   make test        the whole suite, on JAX, TensorFlow and PyTorch
+#   make lint        ruff and mypy
+#   make constraints write constraints/tested.txt anew from .venv, after a deliberate upgrade
+#   make clean       remove .venv, caches and the demonstration's run
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETTINGS := pyproject.toml constraints/tested.txt
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt --editable
+
+.PHONY: help demo test lint constraints clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: .venv/demo.stamp
+	$(BIN)/multitl demo --out runs/demo --overwrite
+
+test: .venv/test.stamp
+	KERAS_BACKEND=jax $(BIN)/pytest -m "not slow"
+	KERAS_BACKEND=tensorflow $(BIN)/pytest -m "every_backend and not slow"
+	KERAS_BACKEND=torch $(BIN)/pytest -m "every_backend and not slow"
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "multitl needs Python >= 3.11; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: $(SETTINGS) | $(BIN)/python
+	$(PIP_INSTALL) '.[demo]'
+	@touch $@
+
+.venv/test.stamp: $(SETTINGS) | $(BIN)/python
+	$(PIP_INSTALL) '.[test]'
+	@touch $@ .venv/demo.stamp
+
+# Direct dependencies, and what decides how they compute. "+cpu" goes: "torch==2.13.0" takes either build.
+constraints:
+	@{ sed -n '/^#/p' constraints/tested.txt; \
+	   $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -iE \
+	   '^(efficientnet[-_a-z0-9]*|elpv[-_]dataset|h5py|hypothesis|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|mypy|numpy|pillow|platformdirs|protobuf|pyarrow|pytest|rich|ruff|scikit[-_]image|scikit[-_]learn|scipy|tensorboardx|tensorflow([-_]cpu)?|torch)==' ; \
+	   $(BIN)/pip freeze | sed -n 's/^tensorflow[-_]cpu==/tensorflow==/p'; } > constraints/new.txt
+	@mv constraints/new.txt constraints/tested.txt
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo runs/demo-labels.csv
