@@ -52,7 +52,7 @@ def load_state(path: Path) -> TrainingState:
     if not path.exists():
         return TrainingState()
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             state = TrainingState(**json.loads(str(file["meta"])))
             for name in ARRAYS:
                 count = sum(key.startswith(f"{name}/") for key in file.files)

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
-import platformdirs
 
 from multitl.augmentation import augment_once
+from multitl.cache import cache_folder
 from multitl.contracts import Example
-from multitl.data import PixelReader
+from multitl.pixels import PixelReader
 from multitl.runs import atomic_write
 
 BATCH = 32  # one shape for every pass: XLA compiles once, and a feature does not depend on how many images are missing
@@ -59,7 +57,7 @@ class FeatureStore:
         known: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as shard:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
                     known.update(zip(shard["sha256"].tolist(), shard["features"], strict=True))
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)  # left by a failing disk; its images are computed again
@@ -70,11 +68,6 @@ class FeatureStore:
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:32]
         with atomic_write(self.folder / f"{name}.npz") as path, path.open("wb") as file:
             np.savez(file, sha256=np.array(hashes), features=features)
-
-
-def cache_folder() -> Path:
-    """$MULTITL_CACHE, or the user's cache folder for multitl."""
-    return Path(os.environ.get("MULTITL_CACHE") or platformdirs.user_cache_dir("multitl"))
 
 
 def compute_features(

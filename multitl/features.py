@@ -10,9 +10,9 @@ import numpy as np
 from scipy.special import softmax
 
 from multitl.contracts import Dataset, Pretrained, Split
-from multitl.data import PixelReader
 from multitl.feature_store import FeatureStore, View, compute_features, predict_padded
 from multitl.heads import build_extractor
+from multitl.pixels import PixelReader
 from multitl.progress import progress_bar
 from multitl.recipes import Recipe
 

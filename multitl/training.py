@@ -23,13 +23,14 @@ from scipy.special import softmax
 from multitl.augmentation import augment_in_model
 from multitl.checkpoints import TrainingState, load_state, save_state
 from multitl.contracts import SPLITS, Backend, Dataset, Example, Preprocess, Pretrained, Result
-from multitl.data import PixelReader, scan
+from multitl.data import scan
 from multitl.feature_store import BATCH, predict_padded
 from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.freezing import FreezePolicy, apply_policy
 from multitl.heads import build_classifier, build_head, pixel_input, pool
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
+from multitl.pixels import PixelReader
 from multitl.preprocessing import normalise_in_model
 from multitl.pretrained import load_pretrained, weights_sha256
 from multitl.progress import console, progress_bar

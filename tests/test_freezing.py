@@ -67,7 +67,7 @@ def test_only_the_selected_layers_change(unfreeze: str, train_batch_norm: bool) 
     trained = apply_policy(FreezePolicy(unfreeze, train_batch_norm), backbone, STAGES)
     compile_model(model, Recipe(optimizer="adamw"), 0.1, 10)
 
-    frozen = {variable.path: np.array(keras.ops.convert_to_numpy(variable.value)) for variable in frozen_variables(model)}
+    frozen = {v.path: np.array(keras.ops.convert_to_numpy(v.value)) for v in frozen_variables(model)}
     moving = {layer.name: [np.array(w) for w in layer.get_weights()] for layer in trained}
     random = np.random.default_rng(0)
     for _ in range(3):

@@ -20,7 +20,8 @@ def pretrained() -> Pretrained:
     inputs = keras.Input((8, 8, 3))
     backbone = keras.Model(inputs, keras.layers.Conv2D(12, 3, name="conv")(inputs))
     preprocess = Preprocess(8, 8, channel_order="bgr", scale=(0.01, 0.02, 0.03), offset=(-1.0, -0.5, 0.25))
-    return Pretrained("test/one", backbone, preprocess, (Stage("all", ("conv",)),), Origin("test", "none", None, "", ""))
+    origin = Origin("test", "none", None, "", "")
+    return Pretrained("test/one", backbone, preprocess, (Stage("all", ("conv",)),), origin)
 
 
 @pytest.mark.every_backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -33,7 +34,8 @@ def make_phase(recipe: Recipe, val_losses=None, features=FEATURES, seen: list | 
                 seen.append((epoch, indices))
             yield features[indices], ONE_HOT[indices], np.ones(len(indices), "float32")
 
-    return Phase("head", head, COUNT, recipe.head_epochs, recipe.head_learning_rate, batches, lambda: (next(script), 0.5))
+    epochs, rate = recipe.head_epochs, recipe.head_learning_rate
+    return Phase("head", head, COUNT, epochs, rate, batches, lambda: (next(script), 0.5))
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 5), st.integers(0, 5))
@@ -120,8 +122,8 @@ def test_schedule_warms_up_and_ends_at_zero(optimizer: str) -> None:
         rates.append(float(keras.ops.convert_to_numpy(head.optimizer.learning_rate)))
         head.train_on_batch(FEATURES, ONE_HOT)
     assert rates[0] == 0 and np.argmax(rates) == 10 and max(rates) == pytest.approx(0.1, rel=1e-5)
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:11]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert float(keras.ops.convert_to_numpy(head.optimizer.learning_rate)) == pytest.approx(0, abs=1e-8)
 
 

@@ -1,0 +1,154 @@
+"""The frozen part runs once: what is computed, what is reused, and what a killed or damaged store costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from multitl.contracts import Example
+from multitl.feature_store import BATCH, SHARD, FeatureStore, View, compute_features, predict_padded
+
+
+class Pixels:
+    """Stands in for data.PixelReader: image i is a constant of value i % 256, and the batches read are counted."""
+
+    def __init__(self, count: int) -> None:
+        values = (np.arange(count) % 256).astype("uint8")
+        self.images = np.broadcast_to(values[:, None, None, None], (count, 8, 8, 3)).copy()
+        self.read: list[list[int]] = []
+
+    def batches(self, index_batches):
+        for batch in index_batches:
+            self.read.append(list(batch))
+            yield self.images[list(batch)]
+
+
+def examples(count: int, start: int = 0) -> list[Example]:
+    return [Example(f"{i}.png", 0, "train", f"{i:064x}") for i in range(start, start + count)]
+
+
+@pytest.fixture(scope="module")
+def extractor() -> keras.Model:
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(x)))
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> FeatureStore:
+    return FeatureStore({"test": request.node.name})
+
+
+@pytest.mark.every_backend
+def test_second_run_computes_nothing(extractor: keras.Model, store: FeatureStore) -> None:
+    done: list[int] = []
+    first = compute_features(extractor, examples(40), Pixels(40), store, advance=done.append)
+    again = compute_features(extractor, examples(40), Pixels(40), store, advance=done.append)
+    assert (first.computed, first.reused, again.computed, again.reused) == (40, 0, 0, 40)
+    np.testing.assert_array_equal(first.values, again.values)
+    assert sum(done) == 80
+    expected = np.asarray(extractor.predict_on_batch(Pixels(40).images))
+    np.testing.assert_allclose(first.values, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.every_backend
+def test_only_new_images_are_computed(extractor: keras.Model, store: FeatureStore) -> None:
+    compute_features(extractor, examples(40), Pixels(40), store)
+    pixels = Pixels(45)
+    result = compute_features(extractor, examples(45), pixels, store)
+    assert pixels.read == [[40, 41, 42, 43, 44]]
+    assert (result.computed, result.reused) == (5, 40)
+
+
+@pytest.mark.every_backend
+def test_a_feature_does_not_depend_on_its_neighbours(extractor: keras.Model, store: FeatureStore) -> None:
+    """Bit for bit: a resumed run, with other batches, must train on the same numbers."""
+    all_at_once = compute_features(extractor, examples(40), Pixels(40), store)
+    other = FeatureStore({"test": store.folder.name})
+    compute_features(extractor, examples(7, start=33), Pixels(40), other)
+    pixels = Pixels(40)
+    pixels.images = np.roll(pixels.images, -33, axis=0)
+    other_half = FeatureStore({"test": store.folder.name + "b"})
+    alone = compute_features(extractor, examples(7, start=33), pixels, other_half)
+    np.testing.assert_array_equal(alone.values, all_at_once.values[33:])
+
+
+def test_duplicates_are_computed_once(extractor: keras.Model, store: FeatureStore) -> None:
+    twice = examples(3) + examples(3)
+    result = compute_features(extractor, twice, Pixels(6), store)
+    assert (result.computed, len(result.values)) == (3, 6)
+    np.testing.assert_array_equal(result.values[:3], result.values[3:])
+
+
+def test_a_killed_run_repeats_at_most_one_shard(extractor: keras.Model, store: FeatureStore) -> None:
+    count = 2 * SHARD + 10
+
+    class Killed(Pixels):
+        def batches(self, index_batches):
+            for number, batch in enumerate(super().batches(index_batches)):
+                if number == 2 * SHARD // BATCH - 1:
+                    raise KeyboardInterrupt
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_features(extractor, examples(count), Killed(count), store)
+    pixels = Pixels(count)
+    assert compute_features(extractor, examples(count), pixels, store).reused == SHARD
+    assert pixels.read[0] == list(range(SHARD, SHARD + BATCH))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a zip", None])
+def test_a_damaged_shard_is_computed_again(extractor: keras.Model, store: FeatureStore, damage: bytes | None) -> None:
+    compute_features(extractor, examples(5), Pixels(5), store)
+    (shard,) = store.folder.glob("*.npz")
+    shard.write_bytes(shard.read_bytes()[:-30] if damage is None else damage)
+    assert compute_features(extractor, examples(5), Pixels(5), store).computed == 5
+    assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
+
+
+def test_a_pickle_in_the_store_is_not_loaded(extractor: keras.Model, store: FeatureStore, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    store.folder.mkdir(parents=True)
+    np.savez(store.folder / "x.npz", sha256=np.array([Evil()], dtype=object), features=np.zeros((1, 5)))
+    assert compute_features(extractor, examples(1), Pixels(1), store).computed == 1
+    assert not (tmp_path / "executed").exists()
+
+
+def test_every_part_of_the_key_separates_stores() -> None:
+    key = {"weights": "a", "pooling": "avg", "view": None}
+    changed = [{**key, "weights": "b"}, {**key, "pooling": "max"}, {**key, "view": {"index": 0}}]
+    folders = {FeatureStore(k).folder for k in [key, *changed]}
+    assert len(folders) == 4
+    assert FeatureStore(dict(reversed(key.items()))).folder == FeatureStore(key).folder
+
+
+@pytest.mark.every_backend
+def test_views_differ_and_repeat_exactly(extractor: keras.Model, store: FeatureStore) -> None:
+    """Every augmented pass is another draw; drawing it again gives the same."""
+    random = np.random.default_rng(0)
+    pixels = Pixels(6)
+    pixels.images = random.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+    def features(index: int, name: str) -> np.ndarray:
+        other = FeatureStore({"test": store.folder.name, "view": index, "name": name})
+        return compute_features(extractor, examples(6), pixels, other, View("strong", 3, index)).values
+
+    np.testing.assert_array_equal(features(0, "a"), features(0, "b"))
+    plain = compute_features(extractor, examples(6), pixels, store).values
+    for a, b in [(features(0, "a"), features(1, "a")), (features(0, "a"), plain)]:
+        assert np.abs(a - b).max() > 1e-3
+
+
+@pytest.mark.every_backend
+def test_padding_is_dropped(extractor: keras.Model) -> None:
+    images = Pixels(3).images
+    assert predict_padded(extractor, images, 8).shape == (3, 5)
+    np.testing.assert_allclose(
+        predict_padded(extractor, images, 8), np.asarray(extractor.predict_on_batch(images)), rtol=1e-5, atol=1e-6
+    )
