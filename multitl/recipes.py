@@ -121,12 +121,17 @@ def read_options(path: str | Path) -> dict[str, Any]:
 
 
 def _toml_value(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    """TOML's strings are JSON's, but it knows no surrogate pairs and wants DEL escaped."""
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     kind, limits = type(field.default), field.metadata
     fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+    if fits and kind is str:
+        fits = (
+            value.encode(errors="ignore").decode() == value
+        )  # bytes of a path that are no text: TOML cannot hold them
     if fits and limits["choices"]:
         fits = value in limits["choices"]
     if fits and limits["least"] is not None:

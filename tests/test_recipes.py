@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multitl.errors import RecipeError
+from multitl.recipes import Recipe, read_options
+
+FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+NUMBERS = [name for name, field in FIELDS.items() if type(field.default) in (int, float)]
+
+
+def values_of(field: dataclasses.Field) -> st.SearchStrategy:
+    """Any valid value of an option; free text includes what TOML has to escape."""
+    limits, kind = field.metadata, type(field.default)
+    if limits["choices"]:
+        return st.sampled_from(limits["choices"])
+    if kind is bool:
+        return st.booleans()
+    if kind is str:
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    least, most = limits["least"], limits["most"]
+    if kind is int:
+        return st.integers(least, most if most is not None else 2**31)
+    return st.floats(least, most if most is not None else 1e6)
+
+
+def trains(options: dict) -> bool:
+    return bool(options["head_epochs"] or (options["unfreeze"] != "none" and options["epochs"]))
+
+
+recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(trains)
+
+
+@given(recipes)
+def test_toml_gives_an_equal_recipe_back(options: dict):
+    recipe = Recipe(**options)
+    assert Recipe.from_mapping(tomllib.loads(recipe.to_toml())) == recipe
+
+
+def test_toml_file_gives_an_equal_recipe_back(tmp_path: Path):
+    recipe = Recipe(backbone="keras/MobileNet:alpha=0.25", l2=1e-7, train_batch_norm=True)
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe
+
+
+def test_every_option_explains_itself_in_the_file():
+    lines = Recipe().to_toml().splitlines()
+    assert len(lines) == len(FIELDS)
+    for line, field in zip(lines, FIELDS.values(), strict=True):
+        assert line.startswith(f"{field.name} = ") and line.endswith(f"  # {field.metadata['help']}")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_limits_are_included_and_nothing_beyond(name: str):
+    limits = FIELDS[name].metadata
+    for bound, step in ((limits["least"], -1), (limits["most"], 1)):
+        if bound is None:
+            continue
+        kind = type(FIELDS[name].default)
+        assert getattr(Recipe(**{"unfreeze": "all", name: kind(bound)}), name) == bound
+        beyond = bound + step if kind is int else math.nextafter(bound, step * math.inf)
+        with pytest.raises(RecipeError, match=f"The option {name} cannot be"):
+            Recipe(**{name: beyond})
+
+
+def test_path_that_is_no_text_is_refused():
+    with pytest.raises(RecipeError, match="weights"):
+        Recipe(weights="model-\udcff.h5")
+
+
+@pytest.mark.parametrize("options", [{"head_epochs": 0}, {"head_epochs": 0, "epochs": 0, "unfreeze": "all"}])
+def test_recipe_that_trains_nothing_is_refused(options: dict):
+    with pytest.raises(RecipeError, match="trains nothing"):
+        Recipe(**options)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_not_a_number_is_refused(name: str):
+    for value in (math.nan, "3", None, True):
+        with pytest.raises(RecipeError, match=name):
+            Recipe(**{name: value})
+
+
+def test_whole_numbers_do_for_a_fraction_but_not_the_reverse():
+    assert Recipe(l2=1).l2 == 1
+    with pytest.raises(RecipeError, match="head_epochs"):
+        Recipe(head_epochs=2.0)
+
+
+def test_wrong_choice_names_the_choices_and_the_nearest():
+    with pytest.raises(RecipeError) as caught:
+        Recipe(optimizer="adm")
+    assert caught.value.expected == "one of adam, adamw, sgd"
+    assert "adam" in caught.value.nearest
+
+
+def test_unknown_key_names_the_nearest_and_the_file(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text("head_epoch = 3\n")
+    with pytest.raises(RecipeError, match="head_epoch") as caught:
+        Recipe.read(path)
+    assert "head_epochs" in caught.value.nearest
+    assert str(path) in caught.value.problem
+
+
+@pytest.mark.parametrize("content", [b"head_epochs == 3", b"\xff\xfe", b"[a", b"x = 1\nx = 2"])
+def test_damaged_file_is_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "bad.toml").write_bytes(content)
+    with pytest.raises(RecipeError, match="Cannot read the recipe"):
+        read_options(tmp_path / "bad.toml")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(RecipeError, match="Cannot read the recipe"):
+            read_options(path)
+
+
+def test_table_in_a_recipe_is_an_unknown_option(tmp_path: Path):
+    (tmp_path / "nested.toml").write_text("[head]\nepochs = 3\n")
+    with pytest.raises(RecipeError, match="Unknown option 'head'"):
+        Recipe.read(tmp_path / "nested.toml")
+
+
+def test_differences_lists_both_values():
+    assert Recipe(seed=1).differences(Recipe(seed=2, hidden=8)) == {"seed": (1, 2), "hidden": (0, 8)}
+    assert Recipe().differences(Recipe()) == {}
