@@ -201,7 +201,7 @@ def _predict_options(parser: Parser) -> None:
     _add_folder(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, or folders of them")
     parser.add_argument(
-        "--top", type=int, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
+        "--top", type=_positive, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
     )
     _add_backend(parser)
     _add_json(parser)
@@ -281,6 +281,12 @@ def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
         return prediction
     ranked = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
     return prediction | {"probabilities": dict(ranked[:count])}
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _matches(name: str, pattern: str) -> bool:

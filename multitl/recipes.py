@@ -129,9 +129,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     kind, limits = type(field.default), field.metadata
     fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
     if fits and kind is str:
-        fits = (
-            value.encode(errors="ignore").decode() == value
-        )  # bytes of a path that are no text: TOML cannot hold them
+        fits = value.encode(errors="ignore").decode() == value  # False for a path's undecodable bytes: no TOML either
     if fits and limits["choices"]:
         fits = value in limits["choices"]
     if fits and limits["least"] is not None:
