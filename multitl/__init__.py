@@ -69,10 +69,17 @@ def finetune(
     adapter = load_backend(backend)
     from multitl import training
 
-    return training.finetune(
-        data, backbone=backbone, weights=weights, backend=adapter, output=output, recipe=recipe or Recipe(),
-        overwrite=overwrite, resume=resume,
-    )  # fmt: skip
+    with adapter.fast_paths():
+        return training.finetune(
+            data,
+            backbone=backbone,
+            weights=weights,
+            backend=adapter,
+            output=output,
+            recipe=recipe or Recipe(),
+            overwrite=overwrite,
+            resume=resume,
+        )
 
 
 def evaluate(
@@ -82,10 +89,11 @@ def evaluate(
 
     data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
     """
-    load_backend(backend)
+    adapter = load_backend(backend)
     from multitl import evaluation
 
-    return evaluation.evaluate_run(run, data, split)
+    with adapter.fast_paths():
+        return evaluation.evaluate_run(run, data, split)
 
 
 def predict(
@@ -96,7 +104,8 @@ def predict(
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
     or path and error for a file that cannot be read.
     """
-    load_backend(backend)
+    adapter = load_backend(backend)
     from multitl import evaluation
 
-    return evaluation.predict_images(run, images)
+    with adapter.fast_paths():
+        return evaluation.predict_images(run, images)

@@ -9,6 +9,7 @@ Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -164,6 +165,9 @@ class Backend(Protocol):
 
     def mixed_precision(self) -> str:
         """The Keras dtype policy that pays on this device: "mixed_bfloat16" or "mixed_float16"."""
+
+    def fast_paths(self) -> AbstractContextManager[None]:
+        """While open, operations that this framework is slow at on this device run another way, to the same result."""
 
     def synchronize(self) -> None:
         """Wait until the device has finished: call before reading a clock."""

@@ -22,7 +22,7 @@ from scipy.special import softmax
 
 from multitl.augmentation import augment_in_model
 from multitl.checkpoints import TrainingState, load_state, save_state
-from multitl.contracts import SPLITS, Backend, Dataset, Example, Preprocess, Pretrained, Result
+from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
 from multitl.data import scan
 from multitl.feature_store import BATCH, predict_padded
 from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
@@ -39,7 +39,6 @@ from multitl.recording import finish, judge, make_card, save_model, write_histor
 from multitl.runs import check_same_data, claim_folder, finished_result
 
 CHECKPOINT = "checkpoint.npz"
-PIXEL_MEMORY = 1 << 30  # bytes of resized images that one split keeps in memory
 
 
 def finetune(
@@ -88,7 +87,7 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
     _introduce(dataset, pretrained, recipe, backend)
-    readers = {split: _reader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
+    readers = {split: PixelReader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
     state, save = load_state(folder / CHECKPOINT), partial(_save_progress, folder, EpochLog(folder))
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
@@ -203,10 +202,6 @@ def log_loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tupl
     chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
     accuracy = np.mean(probabilities.argmax(axis=1) == labels)
     return float(-np.log(np.maximum(chosen, 1e-12)).mean()), float(accuracy)
-
-
-def _reader(examples: tuple[Example, ...], preprocess: Preprocess) -> PixelReader:
-    return PixelReader([example.path for example in examples], preprocess, PIXEL_MEMORY)
 
 
 def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from importlib import metadata
 
 import jax
+
+from multitl_jax.depthwise import fast_depthwise
 
 name = "jax"
 _OLDEST_BFLOAT16_GPU = 8.0  # Ampere
@@ -32,6 +35,11 @@ def make_deterministic() -> None:
 def mixed_precision() -> str:
     """bfloat16 wherever the device computes with it: CPUs, TPUs and GPUs since Ampere."""
     return "mixed_float16" if _is_old_gpu(jax.devices()[0]) else "mixed_bfloat16"
+
+
+def fast_paths() -> AbstractContextManager[None]:
+    """Depthwise convolution on CPU."""
+    return fast_depthwise()
 
 
 def synchronize() -> None:

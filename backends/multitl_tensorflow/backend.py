@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 _START_UP_NOTE = re.compile(rb"I0000 |WARNING: All log messages before absl::InitializeLog")
 
@@ -59,6 +60,11 @@ def mixed_precision() -> str:
     """bfloat16 on CPUs and on GPUs since Ampere."""
     old = any(details.get("compute_capability", _OLDEST_BFLOAT16_GPU) < _OLDEST_BFLOAT16_GPU for details in _gpus())
     return "mixed_float16" if old else "mixed_bfloat16"
+
+
+def fast_paths() -> AbstractContextManager[None]:
+    """None needed so far."""
+    return nullcontext()
 
 
 def synchronize() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -33,6 +34,11 @@ def mixed_precision() -> str:
         return "mixed_float16"
     emulated_at_best = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
     return "mixed_float16" if emulated_at_best else "mixed_bfloat16"
+
+
+def fast_paths() -> AbstractContextManager[None]:
+    """None needed so far."""
+    return nullcontext()
 
 
 def synchronize() -> None:

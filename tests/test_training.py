@@ -1,0 +1,182 @@
+"""The whole run in one process, on each backend, with a small random backbone and generated photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import multitl
+from multitl.augmentation import augment_in_model
+from multitl.contracts import Result
+from multitl.heads import build_head, pixel_input, pool
+from multitl.phases import compile_model, epoch_order
+from multitl.pixels import PixelReader
+from multitl.preprocessing import normalise_in_model
+from multitl.recipes import Recipe
+from multitl.training import scan_for
+
+pytestmark = pytest.mark.every_backend
+
+RECIPE = Recipe(
+    backbone="keras/MobileNet:alpha=0.25", image_size=32, batch_size=8, head_epochs=4, unfreeze="last", epochs=2
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file, so that every load of the backbone gives the same numbers."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    multitl.load_pretrained(RECIPE.backbone, "none", RECIPE.image_size).backbone.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(photo_folder: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """One run of both phases."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return multitl.finetune(photo_folder, weights=weights, output=out, recipe=RECIPE)
+
+
+def read_history(result: Result) -> list[dict[str, str]]:
+    with (result.output / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_everything(result: Result) -> None:
+    names = {path.name for path in result.output.iterdir()}
+    assert names == {
+        "card.json", "history.csv", "metrics.json", "model.keras", "predictions.csv", "recipe.toml", "report.html",
+        "run.json", "tensorboard",
+    }  # fmt: skip
+    assert list((result.output / "tensorboard").glob("events*"))
+    assert result.class_names == ("blue", "green", "red")
+
+
+def test_metrics_are_of_both_judged_splits(result: Result) -> None:
+    metrics = json.loads((result.output / "metrics.json").read_text())
+    assert metrics == result.metrics
+    for split in ("test", "validation"):
+        assert 0 <= metrics[split]["accuracy"] <= 1 and metrics[split]["count"] > 0
+        assert sum(map(sum, metrics[split]["confusion_matrix"])) == metrics[split]["count"]
+
+
+def test_history_counts_epochs_through_both_phases(result: Result) -> None:
+    rows = read_history(result)
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("head", "1"), ("head", "2"), ("head", "3"), ("head", "4"), ("finetune", "5"), ("finetune", "6"),
+    ]  # fmt: skip
+    assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "val_loss", "learning_rate"))
+
+
+def test_card_says_what_it_is(result: Result, weights: Path) -> None:
+    card = json.loads((result.output / "card.json").read_text())
+    assert card["backbone"]["name"] == "keras/MobileNet:alpha=0.25"
+    assert card["backbone"]["weights"] == str(weights)
+    assert card["backend"]["name"] == keras.config.backend()
+    assert card["saved_model_difference"] < 1e-5
+    assert Recipe(**card["recipe"]) == Recipe.read(result.output / "recipe.toml")
+    assert {"train": 30, "validation": 9, "test": 9} == {k: sum(v.values()) for k, v in card["data"]["counts"].items()}
+
+
+def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(result: Result, weights: Path) -> None:
+    """What was frozen is, after both phases, the file's numbers to the bit, statistics included."""
+    original = multitl.load_pretrained(RECIPE.backbone, weights, RECIPE.image_size)
+    model = keras.models.load_model(result.model_path)
+    trained = model.get_layer(original.backbone.name)
+    last = set(original.stages[-1].layers)
+    moved = set()
+    for layer in original.backbone.layers:
+        for before, after in zip(layer.get_weights(), trained.get_layer(layer.name).get_weights(), strict=True):
+            if layer.name not in last or isinstance(layer, keras.layers.BatchNormalization):
+                np.testing.assert_array_equal(before, after, err_msg=layer.name)
+            elif not np.array_equal(before, after):
+                moved.add(layer.name)
+    assert moved == {name for name in last if not name.endswith("_bn")}
+
+
+def test_predictions_are_those_of_the_saved_model(result: Result) -> None:
+    with (result.output / "predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    said = multitl.predict(result.output, [row["path"] for row in rows])
+    for row, entry in zip(rows, said, strict=True):
+        assert entry["predicted"] == row["predicted"]
+        assert entry["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
+
+
+def test_second_run_starts_from_the_stored_features(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=2)
+    multitl.finetune(photo_folder, weights=weights, output=tmp_path / "a", recipe=recipe)
+    multitl.finetune(photo_folder, weights=weights, output=tmp_path / "b", recipe=recipe)
+    card = json.loads((tmp_path / "b" / "card.json").read_text())
+    assert card["features"] == {"computed": 0, "reused": 48}
+    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert a == b
+
+
+def test_training_on_features_equals_the_naive_loop(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    """The naive loop pushes every pixel through the frozen backbone in every epoch."""
+    recipe = Recipe(backbone=RECIPE.backbone, weights=str(weights), image_size=32, batch_size=8, head_epochs=3)
+    result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
+
+    pretrained = multitl.load_pretrained(recipe.backbone, weights, 32)
+    dataset = scan_for(photo_folder, recipe)
+    reader = PixelReader(dataset.split("train"), pretrained.preprocess)
+    labels = np.eye(3, dtype="float32")[[example.label for example in dataset.split("train")]]
+    pretrained.backbone.trainable = False
+    pixels = pixel_input(pretrained.preprocess)
+    features = pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess), training=False), "avg")
+    extractor = keras.Model(pixels, features)
+    head = build_head(np.asarray(extractor.predict_on_batch(reader.read(range(len(reader))))), 3, recipe)
+    naive = keras.Model(pixels, head(features))
+    steps = len(epoch_order(len(reader), 8, 0, 0))
+    compile_model(naive, recipe, recipe.head_learning_rate, 3 * steps)
+    for epoch, row in enumerate(read_history(result), start=1):
+        naive.reset_metrics()
+        for indices in epoch_order(len(reader), 8, recipe.seed, epoch):
+            logs = naive.train_on_batch(reader.read(indices), labels[indices], return_dict=True)
+        assert float(logs["loss"]) == pytest.approx(float(row["loss"]), rel=1e-4)
+
+
+def test_augmented_views_are_passes_of_their_own(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=3, augment="light", views=2)
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    card = json.loads((result.output / "card.json").read_text())
+    assert card["features"]["computed"] >= 2 * 30  # the plain pass over the judged splits may be stored already
+
+
+def test_augmentation_is_the_identity_outside_training() -> None:
+    pixels = keras.Input((16, 16, 3), dtype="uint8")
+    model = keras.Model(pixels, augment_in_model(pixels, "strong", seed=1))
+    batch = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(model.predict_on_batch(batch)), batch.astype("float32"))
+    changed = keras.ops.convert_to_numpy(model(batch, training=True))
+    assert np.abs(changed - batch).max() > 10 and changed.min() >= 0 and changed.max() <= 255.5
+
+
+def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    before = keras.config.dtype_policy().name
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=2, unfreeze="last", epochs=1, precision="mixed")
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    assert keras.config.dtype_policy().name == before
+    model = keras.models.load_model(result.model_path)
+    assert model.output.dtype == "float32"
+    layers = {layer.compute_dtype for layer in model.get_layer("mobilenet_0.25_32").layers if layer.weights}
+    assert layers in ({"bfloat16"}, {"float16"})
+
+
+def test_another_backend_in_the_same_process_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    other = "torch" if keras.config.backend() != "torch" else "jax"
+    with pytest.raises(multitl.MultitlError, match=f"KERAS_BACKEND={other}"):
+        multitl.finetune(photo_folder, backend=other, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_stage_is_found_before_the_long_part(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, unfreeze="layer4")
+    with pytest.raises(multitl.MultitlError, match="Nothing in the backbone is called 'layer4'"):
+        multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
