@@ -1,0 +1,67 @@
+"""Cutting validation and test images off a data set: stratified, seeded, and blind to names and order.
+
+An image's place depends on the seed and on image contents only: within a class, images are ordered by a hash of (seed,
+content) and the first ones are cut off. Copies of an image share the hash, so they always end on one side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from multitl.contracts import Split
+
+
+def cut_splits(
+    images: Sequence[tuple[str, str]], fractions: Mapping[Split, float], seed: int
+) -> tuple[list[Split], list[str]]:
+    """The split of each (class, sha256): cut off in the order of `fractions`, each a share of what is left by then.
+
+    Every class keeps at least one distinct image in train and gets at least one in each split cut off, if it has
+    enough distinct images; else all of it stays in train, and the class is in the second list. An image that carries
+    two labels stays in train: as a judge it would be wrong once whatever the answer.
+    """
+    if not fractions:
+        return ["train"] * len(images), []
+    classes_of: dict[str, set[str]] = defaultdict(set)
+    for label, sha256 in images:
+        classes_of[sha256].add(label)
+    copies: dict[str, dict[str, int]] = defaultdict(dict)
+    for label, sha256 in images:
+        movable = copies[label]
+        if len(classes_of[sha256]) == 1:
+            movable[sha256] = movable.get(sha256, 0) + 1
+
+    chosen: dict[str, Split] = {}
+    too_small = []
+    for label, movable in copies.items():
+        if len(movable) <= len(fractions):
+            too_small.append(label)
+        else:
+            chosen |= _cut_class(movable, fractions, seed)
+    return [chosen.get(sha256, "train") for _, sha256 in images], too_small
+
+
+def _cut_class(copies: Mapping[str, int], fractions: Mapping[Split, float], seed: int) -> dict[str, Split]:
+    """The split of the images of one class that leave train. copies: sha256 -> how many files have this content."""
+    left = sorted(copies, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).digest())
+    chosen: dict[str, Split] = {}
+    for position, (split, fraction) in enumerate(fractions.items()):
+        spare = len(left) - (len(fractions) - position)  # train and the splits to come need one each
+        taken = _take(left, copies, fraction, spare)
+        chosen |= dict.fromkeys(taken, split)
+        left = [sha256 for sha256 in left if sha256 not in chosen]
+    return chosen
+
+
+def _take(ordered: Sequence[str], copies: Mapping[str, int], fraction: float, spare: int) -> list[str]:
+    """The first images whose files make up `fraction` of all, at least one and at most `spare` of them."""
+    wanted = round(fraction * sum(copies[sha256] for sha256 in ordered))
+    taken: list[str] = []
+    files = 0
+    for sha256 in ordered:
+        if len(taken) < spare and files + copies[sha256] <= wanted:
+            taken.append(sha256)
+            files += copies[sha256]
+    return taken or [min(ordered, key=copies.__getitem__)]
