@@ -7,7 +7,7 @@ colours from the page (light, dark, print) and stay small.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from multitl.metrics import ReliabilityBin
@@ -107,15 +107,38 @@ class ReliabilityChart:
     marks: list[ReliabilityMark]
 
 
+@dataclass(frozen=True)
+class LabelledMark:
+    x: float
+    y: float
+    label: str
+    label_y: float
+
+
+@dataclass(frozen=True)
+class CoverageChart:
+    """Accuracy on the surest images, over how many of all images those are."""
+
+    size: float
+    left: float
+    top: float
+    bottom: float
+    right: float
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    path: str
+    marks: list[LabelledMark]
+
+
 def draw_curves(
-    series: dict[str, Sequence[float]], phases: Sequence[str], best: int | None, *, is_share: bool
+    series: Mapping[str, Sequence[float]], phases: Sequence[str], best: int | None, *, is_share: bool
 ) -> CurveChart:
     """Lines over epochs 1 ... n.
 
     series: name -> n values, nan for none.  phases: the phase of each epoch.  best: index of the epoch that was kept.
     is_share: values are in [0, 1] and shown as per cent; else the y axis starts at 0. The last series carries the mark.
     """
-    width, height, left, right, top, bottom = 480.0, 272.0, 44.0, 470.0, 14.0, 240.0
+    width, height, left, right, top, bottom = 400.0, 262.0, 40.0, 396.0, 16.0, 226.0
     count = len(phases)
     low, high, step = _value_range([v for values in series.values() for v in values], is_share=is_share)
     x, y = Scale(0.5, count + 0.5, left, right), Scale(low, high, bottom, top)
@@ -125,7 +148,7 @@ def draw_curves(
     return CurveChart(
         width, height, left, right, top, bottom,
         x_ticks=[Tick(x(epoch), str(epoch)) for epoch in _epoch_ticks(count)],
-        y_ticks=[Tick(y(v), f"{v * 100:.0f}%" if is_share else f"{v:.{_decimals(step)}f}") for v in values],
+        y_ticks=[Tick(y(v), _as_percent(v, step) if is_share else f"{v:.{_decimals(step)}f}") for v in values],
         curves=[Curve(name, _path(values, x, y), tuple(values)) for name, values in series.items()],
         bands=_bands(phases, x),
         slots=_slots(series, x, is_share=is_share) if count <= 240 else [],
@@ -135,7 +158,7 @@ def draw_curves(
 
 def draw_reliability(bins: Sequence[ReliabilityBin], total: int) -> ReliabilityChart:
     """Accuracy over confidence, with the share of examples in each bin below."""
-    size, left, right, top, bottom, floor = 420.0, 44.0, 410.0, 10.0, 330.0, 396.0
+    size, left, right, top, bottom, floor = 400.0, 40.0, 390.0, 10.0, 326.0, 396.0
     x, y = Scale(0, 1, left, right), Scale(0, 1, bottom, top)
     largest = max((b.count for b in bins), default=1)
     bar = Scale(0, largest, floor, floor - 44)
@@ -155,6 +178,22 @@ def draw_reliability(bins: Sequence[ReliabilityBin], total: int) -> ReliabilityC
     return ReliabilityChart(size, left, top, bottom, right, floor, ticks, marks)
 
 
+def draw_coverage(points: Sequence[tuple[float, float]], marks: Sequence[tuple[float, float, str]]) -> CoverageChart:
+    """points: (share of images answered, accuracy on them), from the surest on.  marks: such points with a label."""
+    size, left, right, top, bottom = 400.0, 40.0, 390.0, 22.0, 326.0
+    low, high, step = _value_range([accuracy for _, accuracy in points], is_share=True)
+    x, y = Scale(0, 1, left, right), Scale(low, high, bottom, top)
+    values = [low + i * step for i in range(round((high - low) / step) + 1)]
+    path = "M" + "L".join(f"{x(share):g} {y(accuracy):g}" for share, accuracy in points)
+    return CoverageChart(
+        size, left, top, bottom, right,
+        x_ticks=[Tick(x(v / 5), f"{v * 20}%") for v in range(6)],
+        y_ticks=[Tick(y(v), _as_percent(v, step)) for v in values],
+        path=path + ("h.01" if len(points) == 1 else ""),
+        marks=_spread_labels([(x(share), y(accuracy), text) for share, accuracy, text in marks]),
+    )  # fmt: skip
+
+
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % Wilson score interval of a proportion seen in `count` draws."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
@@ -168,14 +207,30 @@ def tick_step(span: float, most: int = 5) -> float:
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * most >= span * (1 - 1e-9))
 
 
+def _spread_labels(marks: Sequence[tuple[float, float, str]]) -> list[LabelledMark]:
+    """Labels below and above their marks in turn, and further off where the one before the last is near."""
+    placed: list[LabelledMark] = []
+    for i, (x, y, text) in enumerate(marks):
+        is_crowded = i >= 2 and abs(x - placed[i - 2].x) < 32 and abs(y - placed[i - 2].y) < 16
+        offset = (-11 if i % 2 else 20) * (1.8 if is_crowded else 1)
+        placed.append(LabelledMark(x, y, text, round(y + offset, 2)))
+    return placed
+
+
 def _value_range(values: Sequence[float], *, is_share: bool) -> tuple[float, float, float]:
     """Lower end, upper end and tick step that cover the finite values."""
     finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     if not is_share:
-        step = tick_step(max(finite) or 1.0)
-        return 0.0, step * math.ceil(max(finite) / step - 1e-9) or step, step
-    step = tick_step(max(1 - min(finite), 0.04))
-    return max(0.0, 1 - step * math.ceil((1 - min(finite)) / step - 1e-9)) if min(finite) < 1 else 1 - step, 1.0, step
+        highest = max(*finite, 1e-6)
+        step = tick_step(highest)
+        return 0.0, step * math.ceil(highest / step - 1e-9), step
+    missing = max(1 - min(finite), 0.01)
+    step = tick_step(missing)
+    return max(0.0, 1 - step * math.ceil(missing / step - 1e-9)), 1.0, step
+
+
+def _as_percent(value: float, step: float) -> str:
+    return f"{value * 100:.{_decimals(step * 100)}f}%"
 
 
 def _decimals(step: float) -> int:
@@ -210,7 +265,7 @@ def _bands(phases: Sequence[str], x: Scale) -> list[Band]:
     return bands
 
 
-def _slots(series: dict[str, Sequence[float]], x: Scale, *, is_share: bool) -> list[Slot]:
+def _slots(series: Mapping[str, Sequence[float]], x: Scale, *, is_share: bool) -> list[Slot]:
     def show(value: float) -> str:
         return (f"{value:.1%}" if is_share else f"{value:.4f}") if math.isfinite(value) else "none"
 

@@ -5,30 +5,31 @@ Keras is imported only where a model is loaded, so that reading a run's files st
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multitl.contracts import Preprocess, Split
-from multitl.data import PixelReader, list_images, scan_for_evaluation
+from multitl.contracts import Dataset, Preprocess, Split, Unreadable
+from multitl.data import list_images, scan_for_evaluation
 from multitl.errors import DataError, RunError
-from multitl.images import UnreadableImage, read_pixels
 from multitl.metrics import score
-from multitl.runs import atomic_write, read_json
-from multitl.threads import default_threads, map_batches
+from multitl.pixels import PixelReader, read_files
+from multitl.predictions import write_predictions
+from multitl.progress import progress_bar
+from multitl.runs import read_json
 
 if TYPE_CHECKING:
     import keras
 
+__all__ = ["Run", "evaluate_run", "load_run", "predict_images", "predict_probabilities", "write_predictions"]
+
 BATCH = 32  # one shape for every batch: XLA compiles once, and no figure depends on how images were grouped
 UNFINISHED = "finish the run with --resume, or name the folder of a finished one"
-PREDICTION_COLUMNS = ("split", "path", "label", "predicted", "confidence")
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,13 @@ class Run:
     card: dict[str, Any]
     class_names: tuple[str, ...]
     preprocess: Preprocess
+    max_unreadable: float
+    seed: int
 
     @cached_property
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state, loaded in Keras' safe mode."""
-        return _load_model(self.folder / "model.keras", self)
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What predictions.csv holds. labels: int (n,).  probabilities: float32 (n, k), columns as `class_names`."""
-
-    class_names: tuple[str, ...]
-    splits: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    probabilities: np.ndarray
-
-    def of(self, split: str) -> Predictions:
-        """Only the images of one split."""
-        rows = [row for row, name in enumerate(self.splits) if name == split]
-        paths = tuple(self.paths[row] for row in rows)
-        return Predictions(self.class_names, (split,) * len(rows), paths, self.labels[rows], self.probabilities[rows])
+        return _load_model(self)
 
 
 def load_run(run: str | os.PathLike[str]) -> Run:
@@ -78,7 +64,10 @@ def load_run(run: str | os.PathLike[str]) -> Run:
     try:
         if card["status"] != "complete":
             raise ValueError(f"status {card['status']!r}")
-        return Run(folder, card, tuple(card["data"]["class_names"]), _preprocess(card["backbone"]["preprocess"]))
+        return Run(
+            folder, card, tuple(card["data"]["class_names"]), _preprocess(card["backbone"]["preprocess"]),
+            float(card["recipe"]["max_unreadable"]), int(card["seed"]),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{folder / 'card.json'} does not describe a finished run.",
@@ -88,36 +77,51 @@ def load_run(run: str | os.PathLike[str]) -> Run:
         ) from error
 
 
-def evaluate_run(run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split = "test") -> dict[str, Any]:
+def evaluate_run(
+    run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split | None = None
+) -> dict[str, Any]:
     """Judge a run on labelled images: see `metrics.score` for the figures.
 
-    data: as for `finetune`; of data with splits `split` is used, else every image. The run must know its classes.
+    data: as for `finetune`; of data with splits `split` (None: test) is used, else every image. The run must know its
+    classes. Files that cannot be read are left out and named on stderr; too many of them raise DataError.
     """
     opened = load_run(run)
-    dataset = scan_for_evaluation(data, opened.class_names, split=split)
-    reader = PixelReader([example.path for example in dataset.examples], opened.preprocess)
-    count = len(dataset.examples)
-    probabilities = predict_probabilities(opened.model, reader.batches(_index_batches(count)), count)
-    return score(np.array([example.label for example in dataset.examples]), probabilities, opened.class_names)
+    opened.model  # noqa: B018  (a damaged model is found before the long part)
+    with progress_bar() as bar:
+        task = bar.add_task("reading  ", total=None, note="")
+        dataset = scan_for_evaluation(
+            data, opened.class_names, split=split or "test", max_unreadable=opened.max_unreadable,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+        bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
+        task, count = bar.add_task("judging  ", total=len(dataset.examples), note=""), len(dataset.examples)
+        reader = PixelReader(dataset.examples, opened.preprocess, memory_limit=0)
+        batches = _advancing(reader.batches(_index_batches(count)), lambda done: bar.advance(task, done))
+        probabilities = predict_probabilities(opened.model, batches, count)
+    labels = np.array([example.label for example in dataset.examples])
+    return score(labels, probabilities, opened.class_names, opened.seed)
 
 
 def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     """Classify image files, or folders of them: see `multitl.predict`. Raises DataError if none can be read."""
     opened = load_run(run)
-    paths = list_images(images)
-    entries: list[dict[str, Any]] = []
-    chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-    read = partial(_read_or_explain, preprocess=opened.preprocess)
-    for chunk, contents in zip(chunks, map_batches(read, chunks, threads=default_threads(), ahead=2), strict=True):
-        entries += _classify(opened, chunk, contents)
-    if all("error" in entry for entry in entries):
+    paths, model = list_images(images), opened.model
+    reasons: dict[int, str] = {}
+    rows: list[np.ndarray] = []
+    for pixels in _readable_batches(paths, opened.preprocess, reasons):
+        rows += list(predict_probabilities(model, [pixels], len(pixels)))
+    if not rows:
         raise DataError(
             "None of the images can be read.",
             expected="at least one image file",
-            received="; ".join(f"{entry['path']}: {entry['error']}" for entry in entries[:3]) or "no files",
+            received="; ".join(f"{paths[index]}: {reason}" for index, reason in list(reasons.items())[:3]),
             fix="name files that an image viewer opens, or a folder of them",
         )
-    return entries
+    left = iter(rows)
+    return [
+        {"path": path, "error": reasons[index]} if index in reasons else {"path": path, **_verdict(next(left), opened)}
+        for index, path in enumerate(paths)
+    ]
 
 
 def predict_probabilities(model: keras.Model, batches: Iterable[np.ndarray], total: int) -> np.ndarray:
@@ -139,41 +143,6 @@ def predict_probabilities(model: keras.Model, batches: Iterable[np.ndarray], tot
     return rows
 
 
-def write_predictions(
-    path: str | os.PathLike[str], rows: Iterable[tuple[str, str, str, np.ndarray]], class_names: Sequence[str]
-) -> None:
-    """Write predictions.csv. rows: split, path, true class name and probabilities (k,) of each image, in any order."""
-    with atomic_write(path) as temporary, _open(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PREDICTION_COLUMNS, *(f"p:{name}" for name in class_names)])
-        for split, image, label, probabilities in rows:
-            best = int(np.argmax(probabilities))
-            texts = [f"{value:.9g}" for value in np.asarray(probabilities, np.float32)]  # 9 digits: float32 exactly
-            writer.writerow([split, image, label, class_names[best], texts[best], *texts])
-
-
-def read_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Read predictions.csv back. Raises RunError if it is missing or damaged."""
-    try:
-        with _open(Path(path), "r") as file:
-            header, *rows = csv.reader(file)
-        names = tuple(column.removeprefix("p:") for column in header[len(PREDICTION_COLUMNS) :])
-        index = {name: i for i, name in enumerate(names)}
-        probabilities = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows], np.float32)
-        labels = np.array([index[row[2]] for row in rows], np.int64)
-        splits, paths = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
-        return Predictions(names, splits, paths, labels, probabilities.reshape(len(rows), len(names)))
-    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
-        raise RunError(
-            f"Cannot read {path}.", expected="the file that training wrote", received=repr(error), fix=UNFINISHED
-        ) from error
-
-
-def _open(path: Path, mode: str) -> IO[str]:
-    """A CSV file that can hold any file name, also one that is not UTF-8."""
-    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
-
-
 def _predict_padded(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """At most BATCH images -> float64 (b, k)."""
     padding = np.repeat(pixels[:1], BATCH - len(pixels), axis=0)
@@ -185,21 +154,19 @@ def _index_batches(count: int) -> Iterator[list[int]]:
     return (list(range(start, min(start + BATCH, count))) for start in range(0, count, BATCH))
 
 
-def _read_or_explain(path: str, preprocess: Preprocess) -> np.ndarray | str:
-    try:
-        return read_pixels(path, preprocess)
-    except UnreadableImage as error:
-        return str(error)
-
-
-def _classify(run: Run, paths: Sequence[str], contents: Sequence[np.ndarray | str]) -> list[dict[str, Any]]:
-    """One entry a file: its verdict, or why it cannot be read. contents: pixels or the reason."""
-    pixels = [content for content in contents if not isinstance(content, str)]
-    rows = iter(predict_probabilities(run.model, [np.stack(pixels)], len(pixels)) if pixels else ())
-    return [
-        {"path": path, "error": content} if isinstance(content, str) else {"path": path, **_verdict(next(rows), run)}
-        for path, content in zip(paths, contents, strict=True)
-    ]
+def _readable_batches(paths: Sequence[str], preprocess: Preprocess, reasons: dict[int, str]) -> Iterator[np.ndarray]:
+    """Batches of the files that can be read; of the others the reason is put down under the file's index."""
+    pixels: list[np.ndarray] = []
+    for index, content in enumerate(read_files(paths, preprocess)):
+        if isinstance(content, Unreadable):
+            reasons[index] = content.reason
+            continue
+        pixels.append(content)
+        if len(pixels) == BATCH:
+            yield np.stack(pixels)
+            pixels = []
+    if pixels:
+        yield np.stack(pixels)
 
 
 def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
@@ -211,19 +178,34 @@ def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
     }
 
 
+def _advancing(batches: Iterable[np.ndarray], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
+    """The batches; `advance` hears of each one's size once the consumer is done with it."""
+    for batch in batches:
+        yield batch
+        advance(len(batch))
+
+
+def _oddities(dataset: Dataset) -> list[str]:
+    """Lines for stderr: what is odd about the data, and the files left out."""
+    return [f"warning: {warning}\n" for warning in dataset.warnings] + [
+        f"left out: {file.path}: {file.reason}\n" for file in dataset.unreadable
+    ]
+
+
 def _preprocess(values: dict[str, Any]) -> Preprocess:
     """JSON has no tuples; `Preprocess` compares and hashes by them."""
     triples = {name: tuple(values[name]) for name in ("scale", "offset")}
     return Preprocess(**(values | triples))
 
 
-def _load_model(path: Path, run: Run) -> keras.Model:
+def _load_model(run: Run) -> keras.Model:
     import keras
 
+    path = run.folder / "model.keras"
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive raises whatever its first broken part raises
-        raise _bad_model(path, f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        raise _bad_model(path, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
     expected = [(None, run.preprocess.height, run.preprocess.width, 3)], (None, len(run.class_names))
     received = [tuple(tensor.shape) for tensor in model.inputs], tuple(model.output_shape)
     if received != expected:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from multitl.evaluation import Predictions
 from multitl.metrics import Judged
+from multitl.predictions import Predictions
 
 Metrics = dict[str, Any]
 
@@ -49,6 +49,15 @@ class Pair:
     predicted: str
     count: int
     support: int
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Of the images, the `share` with at least `confidence`; `accuracy` on these."""
+
+    confidence: float
+    share: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,35 @@ def telling_pictures(predictions: Predictions, most: int) -> tuple[list[Picture]
 def overconfidence(judged: Judged) -> float:
     """Mean confidence minus accuracy, in [-1, 1]: how much too sure the model is on average."""
     return float(judged.excess.mean())
+
+
+def coverage(judged: Judged, most: int = 200) -> list[Trust]:
+    """How accurate the model is where it is surest, from the surest images to all of them, at most `most` steps.
+
+    Images of equal confidence come together: nobody could tell them apart. (A risk-coverage curve,
+    El-Yaniv and Wiener 2010.)
+    """
+    confidence, size = -np.sort(-judged.confidence), len(judged.confidence)
+    right = judged.correct[np.argsort(-judged.confidence, kind="stable")].cumsum()
+    ends = np.flatnonzero(np.append(confidence[1:] != confidence[:-1], True))
+    ends = ends[np.unique(np.linspace(0, len(ends) - 1, min(most, len(ends))).round().astype(int))]
+    return [Trust(float(confidence[i]), (int(i) + 1) / size, float(right[i] / (i + 1))) for i in ends]
+
+
+def trust_above(judged: Judged, confidence: float) -> Trust | None:
+    """The images with at least this confidence; None if there is none."""
+    chosen = judged.confidence >= confidence
+    if not chosen.any():
+        return None
+    return Trust(confidence, float(chosen.mean()), float(judged.correct[chosen].mean()))
+
+
+def error_bound_without_mistakes(count: int) -> float:
+    """What the true error rate stays below with 95 % confidence if `count` images showed no mistake (about 3 / count).
+
+    Resampling cannot tell: without mistakes every resample is perfect.
+    """
+    return 1 - 0.05 ** (1 / count)
 
 
 def best_epoch(val_losses: Sequence[float]) -> int | None:

