@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 
 from multitl.contracts import Preprocess
-from multitl.data import PixelReader, scan
+from multitl.data import scan
+from multitl.pixels import PixelReader
 from multitl.threads import default_threads
 
 MOST = 1000  # images decoded in a pass

@@ -1,6 +1,6 @@
 """A look at a user's data before anything is trained on it: what is there, what is wrong with it, what is cut off.
 
-`scan` gives the `Dataset` that training starts from; `PixelReader` gives its pixels.
+`scan` gives the `Dataset` that training starts from; pixels.py reads its pixels.
 """
 
 from __future__ import annotations
@@ -39,12 +39,9 @@ from multitl.listings import (
     parse_split,
     shorten,
 )
-from multitl.pixels import PixelReader
 from multitl.splits import cut_splits
 from multitl.tables import TABLE_SUFFIXES, list_table
 from multitl.threads import default_threads, map_batches
-
-__all__ = ["PixelReader", "Progress", "count_images", "list_images", "scan", "scan_examples", "scan_for_evaluation"]
 
 Progress = Callable[[int, int], None]  # files done, files in all
 CHECKED_AT_ONCE = 64

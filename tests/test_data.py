@@ -13,8 +13,9 @@ from image_folders import make_images, scan_simply
 from PIL import Image
 
 from multitl.contracts import SPLITS, Preprocess
-from multitl.data import PixelReader, count_images, list_images, scan_examples, scan_for_evaluation
+from multitl.data import count_images, list_images, scan_examples, scan_for_evaluation
 from multitl.errors import DataError
+from multitl.pixels import PixelReader
 
 OPTIONS = {"seed": 0, "validation_fraction": 0.2, "test_fraction": 0.2, "max_unreadable": 0.05}
 
