@@ -19,7 +19,7 @@ COLUMNS = ("split", "path", "label", "predicted", "confidence")  # and "p:CLASS"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What predictions.csv holds. labels: int (n,).  probabilities: float32 (n, k), columns as `class_names`."""
+    """What predictions.csv holds. paths are absolute.  labels: int (n,).  probabilities: float32 (n, k), k classes."""
 
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
@@ -37,7 +37,10 @@ class Predictions:
 def write_predictions(
     path: str | os.PathLike[str], rows: Iterable[tuple[str, str, str, np.ndarray]], class_names: Sequence[str]
 ) -> None:
-    """Write predictions.csv. rows: split, path, true class name and probabilities (k,) of each image, in any order."""
+    """Write predictions.csv. rows: split, path, true class name and probabilities (k,) of each image, in any order.
+
+    Paths become absolute, so that the file means the same from any working directory.
+    """
     with atomic_write(path) as temporary, _open(temporary, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, *(f"p:{name}" for name in class_names)])
@@ -45,7 +48,7 @@ def write_predictions(
             values = np.asarray(probabilities, np.float32)
             texts = [f"{value:.9g}" for value in values]  # nine digits bring a float32 back exactly
             best = int(values.argmax())
-            writer.writerow([split, image, label, class_names[best], texts[best], *texts])
+            writer.writerow([split, _absolute(image), label, class_names[best], texts[best], *texts])
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
@@ -65,6 +68,11 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
             received=repr(error),
             fix="finish the run with --resume, or start it again with --overwrite",
         ) from error
+
+
+def _absolute(image: str) -> Path:
+    """Like the data's path in the card, folders are resolved; the image itself keeps its name, also if it is a link."""
+    return Path(image).parent.resolve() / Path(image).name
 
 
 def _open(path: Path, mode: str) -> IO[str]:

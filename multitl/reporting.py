@@ -133,7 +133,9 @@ def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path) ->
         "reliability": draw_reliability(reliability(judged), len(judged.label)),
         "trusted": trusted,
         "coverage": _draw_coverage(judged, trusted),
-        "pictures": [dataclasses.asdict(p) | {"uri": _thumbnail(root / p.path)} for p in pictures],
+        "pictures": [
+            dataclasses.asdict(p) | {"path": _shorten(p.path, root), "uri": _thumbnail(p.path)} for p in pictures
+        ],
         "are_mistakes": are_mistakes,
     }
 
@@ -188,7 +190,15 @@ def _making(card: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(path: Path) -> str | None:
+def _shorten(path: str, root: Path) -> str:
+    """Relative to the data (a folder, or a table of paths beside its images) where it lies in there."""
+    for folder in (root, root.parent):
+        if Path(path).is_relative_to(folder):
+            return str(Path(path).relative_to(folder))
+    return path
+
+
+def _thumbnail(path: str) -> str | None:
     """A data URI, or None if the picture is gone."""
     try:
         return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, THUMBNAIL_SIDE)).decode("ascii")

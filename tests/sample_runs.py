@@ -45,7 +45,7 @@ def make_run(
         for i, label in enumerate(labels):
             name = names[label]
             path = images[name][i % per_class] if images else f"{split}/{name}/{i:04}.png"
-            rows.append((split, path, name, probabilities[i]))
+            rows.append((split, str(data / path), name, probabilities[i]))
     write_predictions(folder / "predictions.csv", rows, names)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "card.json", _card(data, names, per_class, with_test, unreadable, warnings))

@@ -24,7 +24,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, names: list[str], count:
     write_predictions(path, rows, names)
     back = read_predictions(path)
     assert back.class_names == tuple(names)
-    assert back.paths == tuple(row[1] for row in rows)
+    assert back.paths == tuple(f"{Path.cwd()}/{row[1]}" for row in rows)
     assert np.array_equal(back.labels, labels)
     assert np.array_equal(back.probabilities, probabilities)
     assert back.probabilities.dtype == np.float32
@@ -39,9 +39,9 @@ def test_columns_and_splits(tmp_path: Path) -> None:
     write_predictions(path, rows, ["hat", "shoe"])
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     assert lines[0] == "split,path,label,predicted,confidence,p:hat,p:shoe"
-    assert lines[1] == "validation,a.png,hat,shoe,0.75,0.25,0.75"
+    assert lines[1] == f"validation,{Path.cwd().parent}/a.png,hat,shoe,0.75,0.25,0.75"
     test = read_predictions(path).of("test")
-    assert test.paths == ("b\udcff.png",)
+    assert test.paths == (f"{Path.cwd()}/b\udcff.png",)
     assert test.labels.tolist() == [1]
     assert read_predictions(path).of("train").probabilities.shape == (0, 2)
 

@@ -107,7 +107,9 @@ def test_every_figure_is_there(run: Path) -> None:
     ):
         assert any(words in label for label in labels), words
     assert len(page.all("img")) == 12
-    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.all("img"))
+    for image in page.all("img"):
+        assert image["src"].startswith("data:image/jpeg;base64,")
+        assert re.fullmatch(r"test/(\w+)/\d+\.png: \1, called \w+", image["alt"])
     assert len(page.all("circle", class_="kept")) == 3  # the key, and one mark in each chart
 
 
