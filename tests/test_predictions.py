@@ -33,7 +33,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, names: list[str], count:
 def test_columns_and_splits(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     rows = [
-        ("validation", "a.png", "hat", np.array([0.25, 0.75])),
+        ("validation", "../a.png", "hat", np.array([0.25, 0.75])),
         ("test", "b\udcff.png", "shoe", np.array([0.9, 0.1])),
     ]
     write_predictions(path, rows, ["hat", "shoe"])
