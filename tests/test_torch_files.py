@@ -190,6 +190,7 @@ PROGRAMS = {
     "STRING with escapes": b"S'\\w'\n.",
     "LONG4": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "BINUNICODE of 4 GB": b"\x80\x02X\xff\xff\xff\xff.",
+    "protocol 3": b"\x80\x03N.",
     "protocol 4": pickle.dumps({"a": 1}, 4),
     "protocol 0": pickle.dumps({"a": 1}, 0),
     "no opcode": b"\x80\x02\xff.",
@@ -554,3 +555,11 @@ def test_ordered_dicts_of_python_2_and_with_metadata():
     assert read_pickle(program + b".", 0, allowed)[0] == {"a": 1, "b": 2}
     with_metadata = program + b"}X\x09\x00\x00\x00_metadata}sb."
     assert read_pickle(with_metadata, 0, allowed)[0] == {"a": 1, "b": 2}
+
+
+def test_one_list_of_pairs_makes_one_ordered_dict():
+    pairs = b"]q\x00(" + b"".join(b"](M" + struct.pack("<H", key) + b"Ne" for key in range(1_000)) + b"e"
+    program = b"](call\nit\nq\x01" + pairs + b"\x85R" + b"h\x01h\x00\x85R" * 1_000 + b"e."
+    first, *others = read_pickle(program, 0, {"all it": Function(ordered_dict)})[0]
+    assert len(first) == 1_000 and len(others) == 1_000
+    assert not any(others)  # a thousand dicts of a thousand entries would be more than the file's size justifies
