@@ -1,0 +1,85 @@
+"""First weights drawn with numpy while a network is being built: quick, and the same numbers under every backend.
+
+Under JAX each new weight shape compiles a kernel for its random or constant initialiser; for NASNetMobile that is 11 of
+12 seconds. Keras offers no public hook between a layer's configuration and its first weights:
+`StatelessScope(initialize_variables=False)` leaves variables behind that the next scope trips over, and an initialiser
+object of our own would be written into the saved model, which plain Keras could then not load. So the `__call__` of
+three public initialiser classes is replaced while the network is built. Configurations stay as Keras makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+
+Shape = tuple[int, ...]
+Draw = Callable[[keras.initializers.Initializer, Shape], np.ndarray]
+
+
+@contextlib.contextmanager
+def numpy_initialisers(seed: int | None) -> Iterator[None]:
+    """While open, new layers get their first weights from numpy.
+
+    seed: a number draws what Keras' formulas describe, equal on every backend and in every run; None gives kernels of
+    zeros, for a network whose weights are about to be overwritten.  Other initialisers keep working as before.
+    One thread at a time: other threads that build layers meanwhile are affected.
+    """
+    random = None if seed is None else np.random.default_rng(seed)
+    replacements: dict[type, Draw] = {
+        keras.initializers.Zeros: lambda _, shape: np.zeros(shape, "float32"),
+        keras.initializers.Ones: lambda _, shape: np.ones(shape, "float32"),
+        keras.initializers.VarianceScaling: (
+            (lambda _, shape: np.zeros(shape, "float32"))
+            if random is None
+            else (lambda initialiser, shape: _variance_scaling(initialiser, shape, random))
+        ),
+    }
+    originals = {kind: kind.__call__ for kind in replacements}
+    try:
+        for kind, draw in replacements.items():
+            kind.__call__ = _as_initialiser(draw)  # type: ignore[method-assign]
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.__call__ = original  # type: ignore[method-assign]
+
+
+def _as_initialiser(draw: Draw) -> Callable[..., object]:
+    def call(self: keras.initializers.Initializer, shape: Shape, dtype: str | None = None) -> object:
+        return keras.ops.convert_to_tensor(draw(self, tuple(shape)), dtype=dtype or keras.config.floatx())
+
+    return call
+
+
+def _variance_scaling(initialiser: keras.initializers.Initializer, shape: Shape, random: np.random.Generator):
+    """Glorot, He and Lecun all are this one (https://keras.io/api/layers/initializers/#variancescaling-class)."""
+    inputs, outputs = _fans(shape)
+    fan = {"fan_in": inputs, "fan_out": outputs, "fan_avg": (inputs + outputs) / 2}[initialiser.mode]
+    variance = initialiser.scale / max(1.0, fan)
+    if initialiser.distribution == "uniform":
+        limit = np.float32(np.sqrt(3 * variance))
+        return random.random(shape, dtype="float32") * 2 * limit - limit
+    if initialiser.distribution == "untruncated_normal":
+        return random.standard_normal(shape, dtype="float32") * np.float32(np.sqrt(variance))
+    # Cutting a normal distribution off at two deviations leaves 0.8796 of its deviation.
+    return _truncated_normal(shape, random) * np.float32(np.sqrt(variance) / 0.87962566103423978)
+
+
+def _truncated_normal(shape: Shape, random: np.random.Generator) -> np.ndarray:
+    values = random.standard_normal(shape, dtype="float32")
+    outside = np.abs(values) > 2
+    while outside.any():
+        values[outside] = random.standard_normal(int(outside.sum()), dtype="float32")
+        outside = np.abs(values) > 2
+    return values
+
+
+def _fans(shape: Shape) -> tuple[int, int]:
+    """Inputs and outputs of one unit of a dense or convolution kernel (..., inputs, outputs)."""
+    if len(shape) < 2:
+        return max((1, *shape)), max((1, *shape))
+    field = int(np.prod(shape[:-2]))
+    return shape[-2] * field, shape[-1] * field

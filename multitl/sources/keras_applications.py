@@ -1,0 +1,125 @@
+"""Source `keras`: every network of keras.applications, with official, local or random weights.
+
+What is known of the networks is data, in keras_catalogue.py; building and filling them, which needs Keras, is
+keras_networks.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multitl.contracts import BackboneInfo, Origin, Pretrained
+from multitl.errors import BackboneError, nearest_names
+from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
+
+
+def backbones() -> list[BackboneInfo]:
+    """The 40 names, in the order of Keras' documentation; loads nothing."""
+    return [
+        BackboneInfo(
+            name=one.full_name,
+            image_size=one.image_size,
+            licence=one.family.licence,
+            weights=f"downloaded by Keras ({one.megabytes:g} MB)",
+            variants=_variants(one.name),
+        )
+        for one in ARCHITECTURES
+        if not one.variant
+    ]
+
+
+def load(name: str, weights: str, image_size: int) -> Pretrained:
+    """Build one of `backbones()`. See `contracts.Source`.
+
+    weights: a local file or folder also settles the variant, where `name` leaves it open.
+    Raises BackboneError for an unknown name or variant and for a size the network cannot take; WeightsError as
+    `weight_files.load_weights` does, and for a failed download.
+    """
+    from multitl.sources import keras_networks as networks
+    from multitl.stages import stages_by_stride
+    from multitl.weight_files import file_sha256
+
+    architecture = find_architecture(name)
+    size = _check_size(architecture, image_size)
+    path: Path | None = None
+    if weights == "none":
+        backbone = networks.build(architecture, size, seed=0)
+    elif weights == "default":
+        backbone, path = networks.build_filled(architecture, size, networks.download(architecture, size))
+    else:
+        path = Path(weights).expanduser()
+        architecture = architecture if ":" in name else networks.infer_variant(architecture, path)
+        backbone, path = networks.build_filled(architecture, size, path)
+    return Pretrained(
+        name=architecture.full_name,
+        backbone=backbone,
+        preprocess=architecture.preprocess(size),
+        stages=stages_by_stride(backbone),
+        origin=_origin(architecture, size, weights, file_sha256(path) if path else None),
+    )
+
+
+def find_architecture(name: str) -> Architecture:
+    """The catalogue's row for "ResNet50" or "MobileNet:alpha=0.25". Raises BackboneError."""
+    plain, colon, variant = name.partition(":")
+    rows = {one.variant: one for one in ARCHITECTURES if one.name == plain}
+    if not rows:
+        known = [one.name for one in ARCHITECTURES if not one.variant]
+        raise BackboneError(
+            f"Unknown backbone keras/{name}.",
+            expected="one of the 40 networks of keras.applications",
+            received=f"keras/{name}",
+            nearest=[f"keras/{near}" for near in nearest_names(plain, known)],
+            fix="multitl backbones 'keras/*'",
+        )
+    if not colon:
+        return rows[""]
+    choices = _variants(plain)
+    if any(choice.startswith("alpha=") for choice in choices):
+        rows["alpha=1"] = rows[""]
+    wanted = _canonical(variant)
+    if not wanted or wanted not in rows:
+        raise BackboneError(
+            f"Unknown variant {variant!r} of keras/{plain}.",
+            expected="one of " + ", ".join(choices) if choices else f"keras/{plain}, which has no variants",
+            received=f"keras/{name}",
+            nearest=nearest_names(variant, choices),
+            fix=f"--backbone keras/{plain}" + (f":{choices[0]}" if choices else ""),
+        )
+    return rows[wanted]
+
+
+def _canonical(variant: str) -> str:
+    """Evens out case, spaces and digits: "Alpha = 0.50" -> "alpha=0.5"."""
+    key, equals, value = (part.strip().lower() for part in variant.partition("="))
+    try:
+        return f"{key}{equals}{float(value):g}"
+    except ValueError:
+        return f"{key}{equals}{value}"
+
+
+def _variants(name: str) -> tuple[str, ...]:
+    return tuple(one.variant for one in ARCHITECTURES if one.name == name and one.variant)
+
+
+def _check_size(architecture: Architecture, image_size: int) -> int:
+    size, least = image_size or architecture.image_size, architecture.family.minimum
+    if size < least:
+        raise BackboneError(
+            f"{architecture.full_name} cannot take images of {size} x {size} pixels.",
+            expected=f"an image size of at least {least}",
+            received=f"image_size = {size}",
+            fix=f"--image-size {least} or more; without the option it is {architecture.image_size}",
+        )
+    return size
+
+
+def _origin(architecture: Architecture, size: int, weights: str, sha256: str | None) -> Origin:
+    licence, url = architecture.family.licence, "https://keras.io/api/applications/"
+    if weights == "none":
+        licence = "none: random weights"
+    elif weights == "default":
+        url = architecture.weights_url(size)
+    else:
+        licence = f"that of the file; {licence} for the official weights"
+    return Origin(source="keras", weights=weights, file_sha256=sha256, licence=licence, url=url)

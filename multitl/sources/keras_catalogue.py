@@ -1,0 +1,231 @@
+"""The 40 networks of keras.applications as data, known without importing Keras: sizes, pixels, licences, weights.
+
+`tests/test_keras_applications.py` holds this table to the installed Keras: names, URLs and hashes, pixel values,
+smallest sizes and download sizes.
+
+Licences: those of the weights, as the old Keras documentation and the authors' repositories state them (VGG
+https://www.robots.ox.ac.uk/~vgg/research/very_deep, KaimingHe/deep-residual-networks, liuzhuang13/DenseNet,
+facebookresearch/ConvNeXt; Xception was trained by Keras' author; the others come from Google's repositories).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from multitl.contracts import Preprocess, Triple
+
+Pixels = Literal["caffe", "tf", "torch", "inside"]
+_STORE = "https://storage.googleapis.com/tensorflow/keras-applications/"
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels / 255, red green blue
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a group of networks was trained and judged by its authors.
+
+    Geometry at side s: the shorter side becomes s / fraction + border and the centre is cut out; from `squash_from` on
+    the whole image is squashed to s x s instead.  pixels: the style of `preprocess_input`; "inside": the network
+    takes [0, 255] and scales by itself.  minimum: the smallest side that Keras accepts.
+    """
+
+    licence: str
+    pixels: Pixels
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    fraction: float = 1.0
+    border: int = 0
+    squash_from: int = 10_000
+    minimum: int = 32
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network with one set of official weights.
+
+    variant: what follows the colon, "" for the plain name.  megabytes: of the headless weights.
+    url: of those weights; "{size}" stands for one of `url_sizes`, the last of them also serving every other size.
+    digest: MD5 or SHA-256 as Keras checks it, None where Keras has none.  options: arguments of the Keras function.
+    """
+
+    name: str
+    family: Family
+    image_size: int
+    megabytes: float
+    url: str
+    digest: str | None = None
+    variant: str = ""
+    url_sizes: tuple[int, ...] = ()
+    options: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        return f"keras/{self.name}" + (f":{self.variant}" if self.variant else "")
+
+    def weights_url(self, image_size: int) -> str:
+        """Where Keras downloads the headless weights for this size of image from."""
+        sizes = self.url_sizes
+        return self.url.replace("{size}", str(image_size if image_size in sizes else sizes[-1])) if sizes else self.url
+
+    def preprocess(self, image_size: int) -> Preprocess:
+        """Geometry as the authors judged the network, values as `preprocess_input` gives them.
+
+        antialias: Keras' own `load_img` resizes with Pillow, which always smooths.
+        """
+        family = self.family
+        scale, offset = _values(family.pixels)
+        return Preprocess(
+            height=image_size,
+            width=image_size,
+            resize="squash" if image_size >= family.squash_from else "crop",
+            shorter_side=round(image_size / family.fraction) + family.border,
+            interpolation=family.interpolation,
+            antialias=True,
+            channel_order="bgr" if family.pixels == "caffe" else "rgb",
+            scale=scale,
+            offset=offset,
+        )
+
+
+def _values(pixels: Pixels) -> tuple[Triple, Triple]:
+    """Scale and offset per channel, in the order the network takes its channels in."""
+    if pixels == "caffe":
+        return (1.0, 1.0, 1.0), (-103.939, -116.779, -123.68)
+    if pixels == "tf":
+        return (1 / 127.5,) * 3, (-1.0,) * 3
+    if pixels == "torch":
+        (r, g, b), (mean_r, mean_g, mean_b) = IMAGENET_DEVIATION, IMAGENET_MEAN
+        return (1 / 255 / r, 1 / 255 / g, 1 / 255 / b), (-mean_r / r, -mean_g / g, -mean_b / b)
+    return (1.0,) * 3, (0.0,) * 3
+
+
+# VGG's paper tests at a shorter side of 256; He et al. judge one 224 crop of an image of 256.
+_VGG = Family("CC BY 4.0", "caffe", fraction=0.875)
+_RESNET = Family("MIT", "caffe", fraction=0.875)
+# fb.resnet.torch, which DenseNet was trained with: Scale(256), bicubic by default, then CenterCrop(224).
+_DENSENET = Family("BSD-3-Clause", "torch", "bicubic", fraction=0.875)
+# TF-slim's inception_preprocessing: the central 87.5 %, bilinear. (slim squashes what is left to a square.)
+_SLIM = Family("Apache-2.0", "tf", fraction=0.875)
+_INCEPTION = Family("Apache-2.0", "tf", fraction=0.875, minimum=75)
+_XCEPTION = Family("MIT", "tf", fraction=0.875, minimum=71)
+_MOBILENET_V3 = Family("Apache-2.0", "inside", fraction=0.875)
+# tensorflow/tpu efficientnet/preprocessing.py: the central s / (s + 32) of the shorter side, bicubic.
+_EFFICIENTNET = Family("Apache-2.0", "inside", "bicubic", border=32)
+# google/automl efficientnetv2/preprocessing.py: B0 to B3 as version 1; S, M, L bilinear, cropped only below 320.
+_EFFICIENTNET_V2 = Family("Apache-2.0", "inside", "bilinear", border=32, squash_from=320)
+# facebookresearch/ConvNeXt datasets.py: 224/256 of the shorter side, bicubic; warped from 384 on.
+_CONVNEXT = Family("MIT", "inside", "bicubic", fraction=0.875, squash_from=384)
+
+
+def _weights(name: str, family: Family, image_size: int, megabytes: float, file: str, digest: str) -> Architecture:
+    url = f"{_STORE}{file}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return Architecture(name, family, image_size, megabytes, url, digest)
+
+
+def _mobilenet(alpha: float, file: str, megabytes: float) -> Architecture:
+    # Keras names this network after alpha, and PyTorch refuses a layer with a dot in its name.
+    name, variant = f"mobilenet_{file}", "" if alpha == 1 else f"alpha={alpha:g}"
+    url, sizes = f"{_STORE}mobilenet/mobilenet_{file}_{{size}}_tf_no_top.h5", (128, 160, 192, 224)
+    return Architecture("MobileNet", _SLIM, 224, megabytes, url, None, variant, sizes, {"alpha": alpha, "name": name})
+
+
+def _mobilenet_v2(alpha: float, megabytes: float) -> Architecture:
+    name, variant = f"mobilenetv2_{alpha}".replace(".", "_"), "" if alpha == 1 else f"alpha={alpha:g}"
+    url = f"{_STORE}mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{{size}}_no_top.h5"
+    sizes = (96, 128, 160, 192, 224)
+    return Architecture("MobileNetV2", _SLIM, 224, megabytes, url, None, variant, sizes, {"alpha": alpha, "name": name})
+
+
+def _mobilenet_v3(size: str, megabytes: float, digest: str, variant: str = "") -> Architecture:
+    files: dict[str, tuple[str, dict[str, float]]] = {
+        "": ("224_1.0", {}),
+        "alpha=0.75": ("224_0.75", {"alpha": 0.75}),
+        "minimalistic=true": ("minimalistic_224_1.0", {"minimalistic": True}),
+    }
+    file, options = files[variant]
+    url = f"{_STORE}mobilenet_v3/weights_mobilenet_v3_{size.lower()}_{file}_float_no_top_v2.h5"
+    return Architecture(f"MobileNetV3{size}", _MOBILENET_V3, 224, megabytes, url, digest, variant, (), options)
+
+
+def _nasnet(size: str, image_size: int, megabytes: float, digest: str) -> Architecture:
+    url = f"{_STORE}nasnet/NASNet-{size.lower()}-no-top.h5"
+    return Architecture(f"NASNet{size}", _SLIM, image_size, megabytes, url, digest)
+
+
+def _efficientnet(size: str, image_size: int, megabytes: float, digest: str) -> Architecture:
+    url = f"https://storage.googleapis.com/keras-applications/efficientnet{size.lower()}_notop.h5"
+    return Architecture(f"EfficientNet{size}", _EFFICIENTNET, image_size, megabytes, url, digest)
+
+
+def _efficientnet_v2(size: str, image_size: int, megabytes: float, digest: str) -> Architecture:
+    family = _EFFICIENTNET if size.startswith("B") else _EFFICIENTNET_V2
+    url = f"{_STORE}efficientnet_v2/efficientnetv2-{size.lower()}_notop.h5"
+    return Architecture(f"EfficientNetV2{size}", family, image_size, megabytes, url, digest)
+
+
+def _convnext(size: str, megabytes: float, digest: str) -> Architecture:
+    url = f"{_STORE}convnext/convnext_{size.lower()}_notop.h5"
+    return Architecture(f"ConvNeXt{size}", _CONVNEXT, 224, megabytes, url, digest)
+
+
+ARCHITECTURES = (
+    _weights("Xception", _XCEPTION, 299, 84, "xception/xception", "b0042744bf5b25fce3cb969f33bebb97"),
+    _weights("VGG16", _VGG, 224, 59, "vgg16/vgg16", "6d6bbae143d832006294945121d1f1fc"),
+    _weights("VGG19", _VGG, 224, 80, "vgg19/vgg19", "253f8cb515780f3b799900260a226db6"),
+    _weights("ResNet50", _RESNET, 224, 94, "resnet/resnet50", "4d473c1dd8becc155b73f8504c6f6626"),
+    _weights("ResNet101", _RESNET, 224, 171, "resnet/resnet101", "88cf7a10940856eca736dc7b7e228a21"),
+    _weights("ResNet152", _RESNET, 224, 234, "resnet/resnet152", "ee4c566cf9a93f14d82f913c2dc6dd0c"),
+    _weights("ResNet50V2", _SLIM, 224, 94, "resnet/resnet50v2", "fac2f116257151a9d068a22e544a4917"),
+    _weights("ResNet101V2", _SLIM, 224, 170, "resnet/resnet101v2", "c0ed64b8031c3730f411d2eb4eea35b5"),
+    _weights("ResNet152V2", _SLIM, 224, 233, "resnet/resnet152v2", "ed17cf2e0169df9d443503ef94b23b33"),
+    _weights("InceptionV3", _INCEPTION, 299, 87, "inception_v3/inception_v3", "bcbd6486424b2319ff4ef7d526e38f63"),
+    _weights(
+        "InceptionResNetV2",
+        _INCEPTION,
+        299,
+        217,
+        "inception_resnet_v2/inception_resnet_v2",
+        "d19885ff4a710c122648d3b5c3b684e4",
+    ),
+    _mobilenet(1.0, "1_0", 13),
+    _mobilenet(0.75, "7_5", 7.3),
+    _mobilenet(0.5, "5_0", 3.3),
+    _mobilenet(0.25, "2_5", 0.9),
+    _mobilenet_v2(1.0, 9),
+    _mobilenet_v2(0.35, 1.6),
+    _mobilenet_v2(0.5, 2.8),
+    _mobilenet_v2(0.75, 5.5),
+    _mobilenet_v2(1.3, 15),
+    _mobilenet_v2(1.4, 17),
+    _mobilenet_v3("Small", 3.8, "d3e8ec802a04aa4fc771ee12a9a9b836"),
+    _mobilenet_v3("Small", 2.3, "ebdb5cc8e0b497cd13a7c275d475c819", "alpha=0.75"),
+    _mobilenet_v3("Small", 1.8, "cde8136e733e811080d9fcd8a252f7e4", "minimalistic=true"),
+    _mobilenet_v3("Large", 12, "07fb09a5933dd0c8eaafa16978110389"),
+    _mobilenet_v3("Large", 7.2, "40af19a13ebea4e2ee0c676887f69a2e", "alpha=0.75"),
+    _mobilenet_v3("Large", 5.8, "ec5221f64a2f6d1ef965a614bdae7973", "minimalistic=true"),
+    _weights("DenseNet121", _DENSENET, 224, 28, "densenet/densenet121", "30ee3e1110167f948a6b9946edeeb738"),
+    _weights("DenseNet169", _DENSENET, 224, 50, "densenet/densenet169", "b8c4d4c20dd625c148057b9ff1c1176b"),
+    _weights("DenseNet201", _DENSENET, 224, 73, "densenet/densenet201", "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    _nasnet("Mobile", 224, 17, "1ed92395b5b598bdda52abe5c0dbfd63"),
+    _nasnet("Large", 331, 340, "d81d89dc07e6e56530c4e77faddd61b5"),
+    _efficientnet("B0", 224, 16, "50bc09e76180e00e4465e1a485ddc09d"),
+    _efficientnet("B1", 240, 26, "74c4e6b3e1f6a1eea24c589628592432"),
+    _efficientnet("B2", 260, 31, "111f8e2ac8aa800a7a99e3239f7bfb39"),
+    _efficientnet("B3", 300, 43, "af6d107764bb5b1abb91932881670226"),
+    _efficientnet("B4", 380, 71, "ebc24e6d6c33eaebbd558eafbeedf1ba"),
+    _efficientnet("B5", 456, 114, "38879255a25d3c92d5e44e04ae6cec6f"),
+    _efficientnet("B6", 528, 164, "9ecce42647a20130c1f39a5d4cb75743"),
+    _efficientnet("B7", 600, 256, "cbcfe4450ddf6f3ad90b1b398090fe4a"),
+    _efficientnet_v2("B0", 224, 24, "893217f2bb855e2983157299931e43ff"),
+    _efficientnet_v2("B1", 240, 28, "0e80663031ca32d657f9caa404b6ec37"),
+    _efficientnet_v2("B2", 260, 35, "1dfe2e7a5d45b6632553a8961ea609eb"),
+    _efficientnet_v2("B3", 300, 52, "f6abf7b5849ac99a89b50dd3fd532856"),
+    _efficientnet_v2("S", 384, 81, "af0682fb74e8c54910f2d4393339c070"),
+    _efficientnet_v2("M", 480, 213, "1b8dc055df72dde80d614482840fe342"),
+    _efficientnet_v2("L", 480, 471, "b0b66b5c863aef5b46e8608fe1711615"),
+    _convnext("Tiny", 111, "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
+    _convnext("Small", 198, "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab"),
+    _convnext("Base", 350, "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45"),
+    _convnext("Large", 785, "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd"),
+    _convnext("XLarge", 1392, "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
+)

@@ -1,0 +1,105 @@
+"""Build the networks of keras.applications without their heads, and fill them with weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from multitl.errors import WeightsError
+from multitl.initialisers import numpy_initialisers
+from multitl.sources.keras_catalogue import ARCHITECTURES, IMAGENET_DEVIATION, Architecture
+from multitl.weight_files import fits, load_weights
+
+
+def build(architecture: Architecture, size: int, seed: int | None) -> keras.Model:
+    """(batch, size, size, 3) preprocessed pixels -> feature map, with random weights.
+
+    seed: of the weights, which are then equal on every backend; None leaves zeros, to be overwritten.
+    """
+    construct = _constructor(architecture.name)
+    with numpy_initialisers(seed):
+        return construct(input_shape=(size, size, 3), include_top=False, weights=None, **architecture.options)
+
+
+def build_filled(architecture: Architecture, size: int, path: Path) -> tuple[keras.Model, Path]:
+    """The network with a file's weights, and the file (of a folder, the one that fits). Raises WeightsError."""
+    backbone = build(architecture, size, seed=None)
+    used = load_weights(backbone, path)
+    if architecture.name.startswith("EfficientNetB"):
+        _mend_input_scaling(backbone)
+    return backbone, used
+
+
+def infer_variant(architecture: Architecture, path: Path) -> Architecture:
+    """The documented variant that a file fits, the plain network tried first; the plain one too if none does."""
+    variants = [one for one in ARCHITECTURES if one.name == architecture.name]
+    if len(variants) == 1 or not path.exists():
+        return architecture
+    smallest = architecture.family.minimum  # weights have the same shapes whatever the size of image
+    return next((one for one in variants if fits(build(one, smallest, seed=None), path)), architecture)
+
+
+def download(architecture: Architecture, size: int) -> Path:
+    """The official file, from Keras' own cache or its server. Raises WeightsError if it cannot be had."""
+    url = architecture.weights_url(size)
+    home, file_name = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras"), url.rpartition("/")[2]
+    try:
+        fetched = keras.utils.get_file(
+            file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=architecture.digest
+        )
+    except Exception as error:  # get_file raises plain Exception when the network fails
+        raise WeightsError(
+            f"Cannot download the weights of {architecture.full_name}.",
+            expected=url,
+            received=str(error),
+            fix=f"fetch that file elsewhere, put it at {home / 'models' / file_name} and try again, or put it anywhere "
+            f"and add: --weights PATH/{file_name}",
+        ) from error
+    return Path(fetched)
+
+
+def _constructor(name: str) -> Callable[..., keras.Model]:
+    if name == "NASNetMobile" and keras.config.backend() == "torch":
+        return _nasnet_mobile
+    return getattr(keras.applications, name)
+
+
+def _nasnet_mobile(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    """NASNetMobile as keras.applications makes it, past its refusal to run on PyTorch.
+
+    The refusal stems from keras#18451 of 2023; the defect is gone, as tests/test_keras_applications.py shows by
+    comparing features with the other backends. Keras exports no other way to this network.
+    """
+    from keras.src.applications.nasnet import NASNet
+
+    return NASNet(
+        input_shape,
+        penultimate_filters=1056,
+        num_blocks=4,
+        stem_block_filters=32,
+        skip_reduction=False,
+        filter_multiplier=2,
+        include_top=include_top,
+        weights=weights,
+        default_size=224,
+        name="nasnet_mobile",
+    )
+
+
+def _mend_input_scaling(backbone: keras.Model) -> None:
+    """Let an EfficientNet divide its input by the standard deviation, as it was trained.
+
+    The official files hold the deviation where Keras expects the variance (tensorflow#49930). Keras makes up for it
+    with a layer that it adds for weights="imagenet" only; here the variance itself is put right, which comes to the
+    same and serves official weights from a local file too. Any other variance is left alone.
+    """
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            mean, variance, count = layer.get_weights()
+            if np.allclose(variance.ravel(), IMAGENET_DEVIATION, rtol=1e-2):
+                layer.set_weights([mean, variance * np.reshape(IMAGENET_DEVIATION, variance.shape), count])
+                layer.finalize_state()

@@ -1,0 +1,77 @@
+"""Stages: the layers of a backbone in groups from input to output, to be frozen or trained together."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import keras
+
+from multitl.contracts import Stage
+
+_STRIDED = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+)
+
+
+def stages_by_stride(model: keras.Model) -> tuple[Stage, ...]:
+    """Group layers by how much smaller than the image their output is.
+
+    "stage3" holds every leaf layer with weights whose output has a stride of 2**3 against the image: C1 to C5 of
+    feature pyramids, conv1 to conv5 of a ResNet. Strides are followed along the graph, so a side branch (shortcut,
+    squeeze and excite) belongs to the stage it works in. Each layer with weights occurs exactly once; a stage without
+    any is left out.
+
+    model: functional or Sequential, each layer called once, nested Sequential models allowed. TypeError for a nested
+    functional model: Keras does not say publicly where its inputs come from.
+    """
+    layers: dict[int, list[str]] = defaultdict(list)
+    for layer, stride in _strides(model, 1)[0]:
+        if layer.weights:
+            layers[round(math.log2(stride))].append(layer.name)
+    return tuple(Stage(f"stage{depth}", tuple(layers[depth])) for depth in sorted(layers))
+
+
+Strides = list[tuple[keras.layers.Layer, int]]
+
+
+def _strides(model: keras.Model, stride: int) -> tuple[Strides, int]:
+    """Every leaf layer with the stride of its output, and the stride of the model's output.
+
+    stride: of the model's input.
+    """
+    if isinstance(model, keras.Sequential):
+        return _strides_along(model.layers, stride)
+    if any(isinstance(part, keras.Model) and not isinstance(part, keras.Sequential) for part in model.layers):
+        raise TypeError(f"{model.name} contains a functional model; stages need its layers in one graph")
+    found: Strides = []
+    reached: dict[int, int] = {}  # by id of the symbolic tensor
+    for operation in model.operations:
+        arriving = max(
+            (reached.get(id(tensor), stride) for tensor in keras.tree.flatten(operation.input)), default=stride
+        )
+        leaves, leaving = _strides_of(operation, arriving)
+        found += leaves
+        reached |= {id(tensor): leaving for tensor in keras.tree.flatten(operation.output)}
+    return found, max(reached[id(tensor)] for tensor in model.outputs)
+
+
+def _strides_along(layers: Iterable[keras.layers.Layer], stride: int) -> tuple[Strides, int]:
+    found: Strides = []
+    for layer in layers:
+        leaves, stride = _strides_of(layer, stride)
+        found += leaves
+    return found, stride
+
+
+def _strides_of(operation: object, stride: int) -> tuple[Strides, int]:
+    if isinstance(operation, keras.Model):
+        return _strides(operation, stride)
+    if isinstance(operation, _STRIDED):
+        stride *= max(operation.strides)
+    return ([(operation, stride)] if isinstance(operation, keras.layers.Layer) else []), stride
