@@ -10,28 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from multitl.axes import Scale, Tick, lift, linear_axis, log_axis, span_of, tick_step
 from multitl.metrics import ReliabilityBin
 
-
-@dataclass(frozen=True)
-class Scale:
-    """A linear map from data values [low, high] to coordinates [start, end]."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        span = self.high - self.low
-        share = (value - self.low) / span if span else 0.5
-        return round(self.start + share * (self.end - self.start), 2)
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    label: str
+LOG_FROM = 30.0  # a loss that falls by more than this factor is a flat line on a linear axis
+MOST_SLOTS = 240  # epochs up to which each has a read-out under the pointer
 
 
 @dataclass(frozen=True)
@@ -40,7 +23,6 @@ class Curve:
 
     name: str
     path: str
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +57,7 @@ class CurveChart:
     bands: list[Band]
     slots: list[Slot]
     best: tuple[float, float] | None
+    is_log: bool
 
 
 @dataclass(frozen=True)
@@ -136,23 +119,25 @@ def draw_curves(
     """Lines over epochs 1 ... n.
 
     series: name -> n values, nan for none.  phases: the phase of each epoch.  best: index of the epoch that was kept.
-    is_share: values are in [0, 1] and shown as per cent; else the y axis starts at 0. The last series carries the mark.
+    is_share: values are in [0, 1] and shown as per cent, up to 100 %. Others are shown from 0 on, or, if they span more
+    than LOG_FROM, on a logarithmic axis, which leaves out what is not positive. The last series carries the mark.
     """
     width, height, left, right, top, bottom = 400.0, 262.0, 40.0, 396.0, 16.0, 226.0
-    count = len(phases)
-    low, high, step = _value_range([v for values in series.values() for v in values], is_share=is_share)
+    count, values = len(phases), [value for values in series.values() for value in values]
+    is_log = not is_share and span_of(values) > LOG_FROM
+    low, high, ticks = log_axis(values) if is_log else linear_axis(values, is_share=is_share)
     x, y = Scale(0.5, count + 0.5, left, right), Scale(low, high, bottom, top)
-    steps = round((high - low) / step)
-    values = [low + i * step for i in range(steps + 1)]
-    kept = list(series.values())[-1][best] if best is not None else math.nan
+    lifted = {name: [lift(value, low) if is_log else value for value in values] for name, values in series.items()}
+    kept = list(lifted.values())[-1][best] if best is not None else math.nan
     return CurveChart(
         width, height, left, right, top, bottom,
         x_ticks=[Tick(x(epoch), str(epoch)) for epoch in _epoch_ticks(count)],
-        y_ticks=[Tick(y(v), _as_percent(v, step) if is_share else f"{v:.{_decimals(step)}f}") for v in values],
-        curves=[Curve(name, _path(values, x, y), tuple(values)) for name, values in series.items()],
+        y_ticks=[Tick(y(at), label) for at, label in ticks],
+        curves=[Curve(name, _path(values, x, y)) for name, values in lifted.items()],
         bands=_bands(phases, x),
-        slots=_slots(series, x, is_share=is_share) if count <= 240 else [],
+        slots=_slots(series, x, is_share=is_share) if count <= MOST_SLOTS else [],
         best=(x(best + 1), y(kept)) if best is not None and math.isfinite(kept) else None,
+        is_log=is_log,
     )  # fmt: skip
 
 
@@ -181,14 +166,13 @@ def draw_reliability(bins: Sequence[ReliabilityBin], total: int) -> ReliabilityC
 def draw_coverage(points: Sequence[tuple[float, float]], marks: Sequence[tuple[float, float, str]]) -> CoverageChart:
     """points: (share of images answered, accuracy on them), from the surest on.  marks: such points with a label."""
     size, left, right, top, bottom = 400.0, 40.0, 390.0, 22.0, 326.0
-    low, high, step = _value_range([accuracy for _, accuracy in points], is_share=True)
+    low, high, ticks = linear_axis([accuracy for _, accuracy in points], is_share=True)
     x, y = Scale(0, 1, left, right), Scale(low, high, bottom, top)
-    values = [low + i * step for i in range(round((high - low) / step) + 1)]
     path = "M" + "L".join(f"{x(share):g} {y(accuracy):g}" for share, accuracy in points)
     return CoverageChart(
         size, left, top, bottom, right,
         x_ticks=[Tick(x(v / 5), f"{v * 20}%") for v in range(6)],
-        y_ticks=[Tick(y(v), _as_percent(v, step)) for v in values],
+        y_ticks=[Tick(y(at), label) for at, label in ticks],
         path=path + ("h.01" if len(points) == 1 else ""),
         marks=_spread_labels([(x(share), y(accuracy), text) for share, accuracy, text in marks]),
     )  # fmt: skip
@@ -201,12 +185,6 @@ def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def tick_step(span: float, most: int = 5) -> float:
-    """The smallest of 1, 2, 2.5, 5 times a power of ten that covers `span` in at most `most` steps."""
-    power = 10.0 ** math.floor(math.log10(span / most))
-    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * most >= span * (1 - 1e-9))
-
-
 def _spread_labels(marks: Sequence[tuple[float, float, str]]) -> list[LabelledMark]:
     """Labels below and above their marks in turn, and further off where the one before the last is near."""
     placed: list[LabelledMark] = []
@@ -215,28 +193,6 @@ def _spread_labels(marks: Sequence[tuple[float, float, str]]) -> list[LabelledMa
         offset = (-11 if i % 2 else 20) * (1.8 if is_crowded else 1)
         placed.append(LabelledMark(x, y, text, round(y + offset, 2)))
     return placed
-
-
-def _value_range(values: Sequence[float], *, is_share: bool) -> tuple[float, float, float]:
-    """Lower end, upper end and tick step that cover the finite values."""
-    finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
-    if not is_share:
-        highest = max(*finite, 1e-6)
-        step = tick_step(highest)
-        return 0.0, step * math.ceil(highest / step - 1e-9), step
-    missing = max(1 - min(finite), 0.01)
-    step = tick_step(missing)
-    return max(0.0, 1 - step * math.ceil(missing / step - 1e-9)), 1.0, step
-
-
-def _as_percent(value: float, step: float) -> str:
-    return f"{value * 100:.{_decimals(step * 100)}f}%"
-
-
-def _decimals(step: float) -> int:
-    return max(
-        0, -math.floor(math.log10(step)) + (1 if round(step / 10 ** math.floor(math.log10(step)), 1) == 2.5 else 0)
-    )
 
 
 def _epoch_ticks(count: int) -> list[int]:

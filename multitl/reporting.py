@@ -229,7 +229,7 @@ def show_percent(share: float, digits: int = 1) -> str:
     unit = 10.0**-digits
     value = share * 100
     if 0 < value < 100:
-        value = min(max(value, unit), 100 - unit)
+        value = min(max(value + 1e-9, unit), 100 - unit)  # 1e-9: half of a unit is rounded up, as by hand
     return f"{value:.{digits}f}%" if value not in (0, 100) else f"{value:.0f}%"
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitl.charts import Scale, draw_coverage, draw_curves, draw_reliability, tick_step, wilson_interval
+from multitl.axes import Scale, tick_step
+from multitl.charts import draw_coverage, draw_curves, draw_reliability, wilson_interval
 from multitl.metrics import ReliabilityBin
 
 losses = st.lists(st.one_of(st.just(math.nan), st.floats(0, 1e4)), min_size=1, max_size=60)
@@ -28,11 +29,12 @@ def test_curves_stay_inside_the_plot(values: list[float]) -> None:
     for x, y in _points(chart.curves[0].path):
         assert chart.left <= x <= chart.right
         assert chart.top - 0.01 <= y <= chart.bottom + 0.01
-    assert len(_points(chart.curves[0].path)) == sum(map(math.isfinite, values))
-    assert (chart.best is None) == math.isnan(values[0])
+    shown = [math.isfinite(value) and (value > 0 or not chart.is_log) for value in values]
+    assert len(_points(chart.curves[0].path)) == sum(shown)
+    assert (chart.best is None) == (not shown[0])
     heights = [tick.at for tick in chart.y_ticks]
     assert heights == sorted(heights, reverse=True)
-    assert len({tick.label for tick in chart.y_ticks}) == len(chart.y_ticks) >= 2
+    assert len({tick.label for tick in chart.y_ticks}) == len(chart.y_ticks) >= 1
 
 
 @given(st.lists(shares, min_size=1, max_size=60))
@@ -47,6 +49,20 @@ def test_a_gap_is_left_where_there_is_no_value() -> None:
     chart = draw_curves({"validation": [1.0, math.nan, 2.0, 1.5]}, ["head"] * 4, 3, is_share=False)
     assert chart.curves[0].path.count("M") == 2
     assert chart.slots[1].text == "epoch 2: validation none"
+
+
+def test_a_loss_that_falls_far_gets_a_logarithmic_axis() -> None:
+    steep, flat = [2.0, 0.5, 0.05, 0.02], [2.0, 1.5, 0.5, 0.1]
+    chart = draw_curves({"validation": steep}, ["head"] * 4, 3, is_share=False)
+    assert chart.is_log
+    assert [tick.label for tick in chart.y_ticks] == ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]
+    points = _points(chart.curves[0].path)
+    assert (points[0][1], points[3][1]) == (chart.top, chart.bottom)
+    assert points[1][1] - points[0][1] == pytest.approx(
+        (chart.bottom - chart.top) * math.log(4) / math.log(100), abs=0.01
+    )
+    assert not draw_curves({"validation": flat}, ["head"] * 4, 3, is_share=False).is_log
+    assert not draw_curves({"validation": [0.01, 1.0]}, ["head"] * 2, 1, is_share=True).is_log
 
 
 def test_phases_become_bands_and_the_kept_epoch_a_mark() -> None:

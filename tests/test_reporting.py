@@ -223,7 +223,15 @@ def test_an_unwritable_folder_is_a_run_error(run: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0, "0%"), (1, "100%"), (0.9996, "99.9%"), (0.0002, "0.1%"), (0.5, "50.0%"), (0.72449, "72.4%")],
+    [
+        (0, "0%"),
+        (1, "100%"),
+        (0.9996, "99.9%"),
+        (0.0002, "0.1%"),
+        (0.5, "50.0%"),
+        (0.72449, "72.4%"),
+        (0.9625, "96.3%"),
+    ],
 )
 def test_percent(share: float, text: str) -> None:
     assert show_percent(share) == text
