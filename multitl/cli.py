@@ -15,17 +15,15 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import multitl
-from multitl.adapters import BACKENDS, SOURCES, backbones
-from multitl.contracts import SPLITS
+from multitl import flags
+from multitl.adapters import SOURCES, backbones
 from multitl.errors import BackboneError, MultitlError, nearest_names
-from multitl.recipes import Recipe, read_options
+from multitl.recipes import Recipe
 
 FAULT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
-DEMO_FOLDER = "runs/demo"
-METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,19 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but flags are never abbreviated (a new flag would break a script) and unknown ones get a suggestion."""
-
-    def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
-        super().__init__(prog, usage, description, allow_abbrev=False, formatter_class=_wide_help)
-
-    def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Exit with code 2, naming the first unknown argument and the flags closest to it."""
-        first = next((argument for argument in unknown if argument.startswith("-")), unknown[0]).split("=")[0]
-        nearest = nearest_names(first, self._option_string_actions, count=1) if first.startswith("-") else []
-        self.error(f"unknown argument {first}" + "".join(f"; did you mean {flag}?" for flag in nearest))
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the chosen command, and the function to call with them as `run`."""
     options, unknown = build_parser().parse_known_args(arguments)
@@ -68,20 +53,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def build_parser() -> Parser:
+def build_parser() -> flags.Parser:
     """The parser of all commands."""
-    parser = Parser("multitl", "Fine-tune a pretrained image backbone on JAX, TensorFlow or PyTorch.")
+    parser = flags.Parser("multitl", "Fine-tune a pretrained image backbone on JAX, TensorFlow or PyTorch.")
     parser.add_argument("--version", action="version", version=f"multitl {multitl.__version__}")
     parser.set_defaults(parser=parser, run=lambda options: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, (run, add_options, operands) in COMMANDS.items():
+    for name, (run, add_flags, operands) in COMMANDS.items():
         summary = (run.__doc__ or "").rstrip(".")
         usage = " ".join(["multitl", name, *operands.split(), "[options]"])
         command = commands.add_parser(
             name, help=summary, description=f"{summary}.", prog=f"multitl {name}", usage=usage
         )
         command.set_defaults(parser=command, run=run)
-        add_options(command)
+        add_flags(command)
     return parser
 
 
@@ -89,10 +74,10 @@ def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
     _silence_frameworks()
     result = multitl.finetune(
-        options.data, backend=options.backend, output=options.out, recipe=_recipe(options),
+        options.data, backend=options.backend, output=options.out, recipe=flags.recipe_from(options),
         overwrite=options.overwrite, resume=options.resume,
     )  # fmt: skip
-    _print_result(result, options.data)
+    _print_result(result, _deeper(result, options.data, options.backend))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -149,7 +134,9 @@ def demo(options: argparse.Namespace) -> None:
         labels, backend=options.backend, output=options.out, recipe=RECIPE,
         overwrite=options.overwrite, resume=options.resume,
     )  # fmt: skip
-    _print_result(result, str(labels))
+    _print_result(
+        result, {"train on your own images": ["finetune", "FOLDER"]} | _deeper(result, str(labels), options.backend)
+    )
 
 
 def doctor(options: argparse.Namespace) -> None:
@@ -166,113 +153,42 @@ def doctor(options: argparse.Namespace) -> None:
     diagnosis.insist_on_a_backend()
 
 
-def _finetune_options(parser: Parser) -> None:
-    parser.add_argument(
-        "data", metavar="DATA", help="folder class/images or train|validation|test/class/images, or a table"
-    )
-    _add_run_options(parser, "runs/<data>-<backbone>-<backend>")
-    parser.add_argument("--recipe", metavar="FILE", help="TOML file of the options below, which override it")
-    group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
-    for field in dataclasses.fields(Recipe):
-        _add_recipe_flag(group, field)
-
-
-def _add_recipe_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
-    flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
-    text = f"{limits['help']} ({_range(limits['least'], limits['most'])}default: {field.default})".replace("%", "%%")
-    if kind is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        return
-    values = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else METAVARS[kind]
-    group.add_argument(flag, type=kind, metavar=values, default=argparse.SUPPRESS, help=text)
-
-
-def _evaluate_options(parser: Parser) -> None:
-    _add_folder(parser)
-    parser.add_argument("data", metavar="DATA", help="labelled images, as for finetune")
-    parser.add_argument(
-        "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
-    )
-    _add_backend(parser)
-    _add_json(parser)
-
-
-def _predict_options(parser: Parser) -> None:
-    _add_folder(parser)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, or folders of them")
-    parser.add_argument(
-        "--top", type=_positive, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
-    )
-    _add_backend(parser)
-    _add_json(parser)
-
-
-def _backbones_options(parser: Parser) -> None:
-    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
-    _add_json(parser)
-
-
-def _demo_options(parser: Parser) -> None:
-    _add_run_options(parser, DEMO_FOLDER)
-    parser.set_defaults(out=DEMO_FOLDER)
-
-
-def _add_run_options(parser: Parser, default_folder: str) -> None:
-    _add_backend(parser)
-    parser.add_argument("--out", metavar="DIR", help=f"the run folder to make (default: {default_folder})")
-    parser.add_argument("--overwrite", action="store_true", help="start again if the run folder exists")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-
-
-def _add_backend(parser: Parser) -> None:
-    parser.add_argument(
-        "--backend", metavar="{" + ",".join(BACKENDS) + "}", help="default: KERAS_BACKEND, or the first installed"
-    )
-
-
-def _add_folder(parser: Parser) -> None:
-    parser.add_argument("folder", metavar="RUN", help="the folder of a finished run")
-
-
-def _add_json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
 COMMANDS = {
-    "finetune": (finetune, _finetune_options, "DATA"),
-    "evaluate": (evaluate, _evaluate_options, "RUN DATA"),
-    "predict": (predict, _predict_options, "RUN IMAGES..."),
-    "backbones": (list_backbones, _backbones_options, "[PATTERN]"),
-    "demo": (demo, _demo_options, ""),
-    "doctor": (doctor, _add_json, ""),
+    "finetune": (finetune, flags.add_finetune_flags, "DATA"),
+    "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
+    "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
+    "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
+    "demo": (demo, flags.add_demo_flags, ""),
+    "doctor": (doctor, flags.add_json_flag, ""),
 }
 
 
-def _wide_help(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, max_help_position=32)
-
-
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """Flags before the recipe file before the defaults."""
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    flags = {name: value for name, value in vars(options).items() if name in names}
-    values = read_options(options.recipe) if options.recipe else {}
-    return Recipe.from_mapping(values | flags, where=options.recipe or "the command line")
-
-
-def _print_result(result: multitl.Result, data: str) -> None:
+def _print_result(result: multitl.Result, steps: dict[str, list[str]]) -> None:
     from multitl.terminal import print_result
 
     run = str(result.output)
-    deeper = ["--recipe", f"{run}/recipe.toml", "--unfreeze", "last", "--out", f"{run}-unfrozen"]
-    steps = {
-        "train the last stage of the backbone as well": ["finetune", data, *deeper],
+    steps = steps | {
         "classify new images": ["predict", run, "IMAGES"],
         "judge on other labelled images": ["evaluate", run, "DATA"],
     }
-    if Recipe.read(Path(run, "recipe.toml")).unfreeze != "none":
-        del steps["train the last stage of the backbone as well"]
-    print_result(result, {purpose: shlex.join(["multitl", *command]) for purpose, command in steps.items()})
+    print_result(result, {purpose: shlex.join([_program(), *command]) for purpose, command in steps.items()})
+
+
+def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str, list[str]]:
+    """The same run with the backbone's last stage trained as well, where it was frozen."""
+    recipe = Path(result.output, "recipe.toml")
+    if Recipe.read(recipe).unfreeze != "none":
+        return {}
+    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "last", "--out", f"{result.output}-unfrozen"]
+    return {"train the last stage of the backbone as well": command + (["--backend", backend] if backend else [])}
+
+
+def _program() -> str:
+    """How this program can be called again: by its path, if it is not on PATH, as after `make demo`."""
+    import shutil
+
+    typed = sys.argv[0]
+    return typed if Path(typed).name == "multitl" and not shutil.which("multitl") else "multitl"
 
 
 def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
@@ -283,21 +199,9 @@ def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
     return prediction | {"probabilities": dict(ranked[:count])}
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def _matches(name: str, pattern: str) -> bool:
     name, pattern = name.lower(), pattern.lower()
     return pattern in name or fnmatch.fnmatchcase(name, pattern)
-
-
-def _range(least: float | None, most: float | None) -> str:
-    if least is None:
-        return ""
-    return f"at least {least:g}, " if most is None else f"{least:g} to {most:g}, "
 
 
 def _silence_frameworks() -> None:
@@ -312,4 +216,4 @@ def _how_to_resume(arguments: Iterable[str]) -> str:
     command = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
     if command[0] not in ("finetune", "demo"):
         return "Interrupted."
-    return f"Interrupted. What is finished is kept; to go on: {shlex.join(['multitl', *command, '--resume'])}"
+    return f"Interrupted. What is finished is kept; to go on: {shlex.join([_program(), *command, '--resume'])}"

@@ -143,12 +143,19 @@ def test_summary_does_not_advise_what_was_done(finetune: Calls, capsys):
     assert "--unfreeze" not in capsys.readouterr().out
 
 
+def test_next_steps_call_a_program_that_is_not_on_path_by_its_path(finetune: Calls, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/multitl", "finetune", "photos"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.main(None) == 0
+    assert ".venv/bin/multitl predict" in capsys.readouterr().out
+
+
 def test_next_step_is_a_command_that_parses(finetune: Calls, capsys):
-    cli.main(["finetune", "it's photos"])
+    cli.main(["finetune", "it's photos", "--backend", "jax"])
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     command = shlex.split(next(line for line in lines if line.startswith("multitl finetune")))
     assert cli.main(command[1:]) == 0
-    assert finetune[1][0] == ("it's photos",)
+    assert finetune[1][0] == ("it's photos",) and finetune[1][1]["backend"] == "jax"
     assert finetune[1][1]["recipe"] == Recipe(unfreeze="last")
 
 

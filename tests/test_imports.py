@@ -21,11 +21,11 @@ ADAPTER_MAY_USE = {"multitl.contracts", "multitl.errors", "multitl.layouts", "mu
 LAYERS = (
     "errors contracts recipes cache logs progress threads resampling plain_pickles axes",
     "adapters runs preprocessing images listings splits tables data_checks pixels data augmentation freezing heads "
-    "initialisers stages torch_files weight_files metrics predictions charts findings checkpoints",
+    "initialisers stages hdf5_files torch_files weight_files metrics predictions charts findings checkpoints",
     "sources pretrained",
     "feature_store features phases",
     "evaluation reporting recording training",
-    "probe traps doctor demo terminal cli __main__",
+    "probe traps doctor demo terminal flags cli __main__",
 )
 CORE = {
     "multitl." + ".".join(path.relative_to(ROOT / "multitl").with_suffix("").parts).removesuffix(".__init__"): path

@@ -1,0 +1,125 @@
+"""The flags of each command. Those of a recipe are made from `Recipe`'s fields: name, help, range, choices, default."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import NoReturn
+
+from multitl.adapters import BACKENDS
+from multitl.contracts import SPLITS
+from multitl.errors import nearest_names
+from multitl.recipes import Recipe, read_options
+
+DEMO_FOLDER = "runs/demo"
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but flags are never abbreviated (a new flag would break a script) and unknown ones get a suggestion."""
+
+    def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
+        super().__init__(prog, usage, description, allow_abbrev=False, formatter_class=_wide_help)
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Exit with code 2, naming the first unknown argument and the flags closest to it."""
+        first = next((argument for argument in unknown if argument.startswith("-")), unknown[0]).split("=")[0]
+        nearest = nearest_names(first, self._option_string_actions, count=1) if first.startswith("-") else []
+        self.error(f"unknown argument {first}" + "".join(f"; did you mean {flag}?" for flag in nearest))
+
+
+def add_finetune_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="folder class/images or train|validation|test/class/images, or a table"
+    )
+    _add_run_flags(parser, "runs/<data>-<backbone>-<backend>")
+    parser.add_argument("--recipe", metavar="FILE", help="TOML file of the options below, which override it")
+    group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
+    for field in dataclasses.fields(Recipe):
+        _add_recipe_flag(group, field)
+
+
+def _add_recipe_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
+    flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
+    text = f"{limits['help']} ({_range(limits['least'], limits['most'])}default: {field.default})".replace("%", "%%")
+    if kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    values = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else METAVARS[kind]
+    group.add_argument(flag, type=kind, metavar=values, default=argparse.SUPPRESS, help=text)
+
+
+def add_evaluate_flags(parser: Parser) -> None:
+    _add_folder(parser)
+    parser.add_argument("data", metavar="DATA", help="labelled images, as for finetune")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
+    )
+    _add_backend(parser)
+    add_json_flag(parser)
+
+
+def add_predict_flags(parser: Parser) -> None:
+    _add_folder(parser)
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, or folders of them")
+    parser.add_argument(
+        "--top", type=_positive, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
+    )
+    _add_backend(parser)
+    add_json_flag(parser)
+
+
+def add_backbones_flags(parser: Parser) -> None:
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
+    add_json_flag(parser)
+
+
+def add_demo_flags(parser: Parser) -> None:
+    _add_run_flags(parser, DEMO_FOLDER)
+    parser.set_defaults(out=DEMO_FOLDER)
+
+
+def _add_run_flags(parser: Parser, default_folder: str) -> None:
+    _add_backend(parser)
+    parser.add_argument("--out", metavar="DIR", help=f"the run folder to make (default: {default_folder})")
+    parser.add_argument("--overwrite", action="store_true", help="start again if the run folder exists")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+
+
+def _add_backend(parser: Parser) -> None:
+    parser.add_argument(
+        "--backend", metavar="{" + ",".join(BACKENDS) + "}", help="default: KERAS_BACKEND, or the first installed"
+    )
+
+
+def _add_folder(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="RUN", help="the folder of a finished run")
+
+
+def add_json_flag(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def recipe_from(options: argparse.Namespace) -> Recipe:
+    """Flags before the recipe file before the defaults."""
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    flags = {name: value for name, value in vars(options).items() if name in names}
+    values = read_options(options.recipe) if options.recipe else {}
+    return Recipe.from_mapping(values | flags, where=options.recipe or "the command line")
+
+
+def _wide_help(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=32)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is None:
+        return ""
+    return f"at least {least:g}, " if most is None else f"{least:g} to {most:g}, "
