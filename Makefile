@@ -8,7 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints/tested.txt
-PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt --editable
+PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints/tested.txt --editable
 
 .PHONY: help demo test lint constraints clean
 .DELETE_ON_ERROR:
@@ -31,14 +31,16 @@ lint: .venv/test.stamp
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "multitl needs Python >= 3.11; say make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/demo.stamp: $(SETTINGS) | $(BIN)/python
-	$(PIP_INSTALL) '.[demo]'
+	@echo "Installing multitl with JAX into .venv: about a minute, 1 GB"
+	@$(PIP_INSTALL) '.[demo]'
 	@touch $@
 
 .venv/test.stamp: $(SETTINGS) | $(BIN)/python
-	$(PIP_INSTALL) '.[test]'
+	@echo "Installing multitl with JAX, TensorFlow, PyTorch and the test tools into .venv: about two minutes, 4 GB"
+	@$(PIP_INSTALL) '.[test]'
 	@touch $@ .venv/demo.stamp
 
 # Direct dependencies, and what decides how they compute. "+cpu" goes: "torch==2.13.0" takes either build.
