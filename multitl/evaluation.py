@@ -1,34 +1,26 @@
-"""Judge and use a finished run: `multitl evaluate`, `multitl predict`, and what training shares with them.
-
-Keras is imported only where a model is loaded, so that reading a run's files stays cheap.
-"""
+"""Judge and use a finished run: `multitl evaluate` and `multitl predict`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from multitl.contracts import Dataset, Preprocess, Split, Unreadable
 from multitl.data import list_images, scan_for_evaluation
 from multitl.errors import DataError, RunError
+from multitl.inference import BATCH, as_probabilities, predict_padded, predict_pixels
 from multitl.metrics import score
 from multitl.pixels import PixelReader, read_files
-from multitl.predictions import write_predictions
 from multitl.progress import progress_bar
 from multitl.runs import read_json
 
-if TYPE_CHECKING:
-    import keras
-
-__all__ = ["Run", "evaluate_run", "load_run", "predict_images", "predict_probabilities", "write_predictions"]
-
-BATCH = 32  # one shape for every batch: XLA compiles once, and no figure depends on how images were grouped
 UNFINISHED = "finish the run with --resume, or name the folder of a finished one"
 
 
@@ -94,12 +86,11 @@ def evaluate_run(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
         bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
-        task, count = bar.add_task("judging  ", total=len(dataset.examples), note=""), len(dataset.examples)
+        task = bar.add_task("judging  ", total=len(dataset.examples), note="")
         reader = PixelReader(dataset.examples, opened.preprocess, memory_limit=0)
-        batches = _advancing(reader.batches(_index_batches(count)), lambda done: bar.advance(task, done))
-        probabilities = predict_probabilities(opened.model, batches, count)
+        outputs = predict_pixels(opened.model, reader, lambda done: bar.advance(task, done))
     labels = np.array([example.label for example in dataset.examples])
-    return score(labels, probabilities, opened.class_names, opened.seed)
+    return score(labels, as_probabilities(outputs), opened.class_names, opened.seed)
 
 
 def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
@@ -109,7 +100,7 @@ def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLi
     reasons: dict[int, str] = {}
     rows: list[np.ndarray] = []
     for pixels in _readable_batches(paths, opened.preprocess, reasons):
-        rows += list(predict_probabilities(model, [pixels], len(pixels)))
+        rows += list(as_probabilities(predict_padded(model, pixels)))
     if not rows:
         raise DataError(
             "None of the images can be read.",
@@ -122,36 +113,6 @@ def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLi
         {"path": path, "error": reasons[index]} if index in reasons else {"path": path, **_verdict(next(left), opened)}
         for index, path in enumerate(paths)
     ]
-
-
-def predict_probabilities(model: keras.Model, batches: Iterable[np.ndarray], total: int) -> np.ndarray:
-    """Run a classifier over batches of uint8 pixels (b, h, w, 3) -> float32 (total, k), rows summing to 1.
-
-    Every batch is cut into, and filled up to, one fixed size, so an image's probabilities do not depend on how many
-    others there are. A 16-bit model's rows are normalised in float64.
-    """
-    rows: np.ndarray | None = None
-    done = 0
-    for batch in batches:
-        for start in range(0, len(batch), BATCH):
-            values = _predict_padded(model, batch[start : start + BATCH])
-            rows = np.empty((total, values.shape[1]), np.float32) if rows is None else rows
-            rows[done : done + len(values)] = values / values.sum(axis=1, keepdims=True)
-            done += len(values)
-    if rows is None or done != total:
-        raise ValueError(f"{total} images were announced, {done} came")
-    return rows
-
-
-def _predict_padded(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    """At most BATCH images -> float64 (b, k)."""
-    padding = np.repeat(pixels[:1], BATCH - len(pixels), axis=0)
-    outputs = model.predict_on_batch(np.concatenate([pixels, padding]))
-    return np.asarray(outputs).astype(np.float64)[: len(pixels)]
-
-
-def _index_batches(count: int) -> Iterator[list[int]]:
-    return (list(range(start, min(start + BATCH, count))) for start in range(0, count, BATCH))
 
 
 def _readable_batches(paths: Sequence[str], preprocess: Preprocess, reasons: dict[int, str]) -> Iterator[np.ndarray]:
@@ -176,13 +137,6 @@ def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
         "confidence": float(row[best]),
         "probabilities": {name: float(value) for name, value in zip(run.class_names, row, strict=True)},
     }
-
-
-def _advancing(batches: Iterable[np.ndarray], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
-    """The batches; `advance` hears of each one's size once the consumer is done with it."""
-    for batch in batches:
-        yield batch
-        advance(len(batch))
 
 
 def _oddities(dataset: Dataset) -> list[str]:

@@ -20,10 +20,10 @@ import numpy as np
 from multitl.augmentation import augment_once
 from multitl.cache import cache_folder
 from multitl.contracts import Example
+from multitl.inference import BATCH, index_batches, predict_padded
 from multitl.pixels import PixelReader
 from multitl.runs import atomic_write
 
-BATCH = 32  # one shape for every pass: XLA compiles once, and a feature does not depend on how many images are missing
 SHARD = 8 * BATCH
 
 
@@ -96,13 +96,13 @@ def compute_features(
 
 
 def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iterator[tuple[list[int], np.ndarray]]:
-    batches = _chunks(missing, BATCH)
+    batches = [[missing[i] for i in rows] for rows in index_batches(len(missing))]
     indices: list[int] = []
     values: list[np.ndarray] = []
     for batch, pixels in zip(batches, reader.batches(batches), strict=True):
         if view:
             pixels = _augmented(pixels, view, examples[batch[0]].sha256)
-        values.append(predict_padded(extractor, pixels, BATCH))
+        values.append(predict_padded(extractor, pixels))
         indices += batch
         advance(len(batch))
         if len(indices) >= SHARD:
@@ -112,16 +112,6 @@ def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iter
         yield indices, np.concatenate(values)
 
 
-def predict_padded(model: keras.Model, inputs: np.ndarray, batch_size: int) -> np.ndarray:
-    """`model.predict_on_batch` with the batch filled up to `batch_size` rows, whose outputs are dropped again."""
-    padding = np.repeat(inputs[:1], batch_size - len(inputs), axis=0)
-    return np.asarray(model.predict_on_batch(np.concatenate([inputs, padding])))[: len(inputs)]
-
-
 def _augmented(pixels: np.ndarray, view: View, sha256: str) -> np.ndarray:
     """Seeded by the batch's first image, so that a resumed pass draws what the uninterrupted one would have drawn."""
     return augment_once(pixels, view.strength, (int(sha256[:7], 16) + 7919 * view.index + view.seed) % 2**31)
-
-
-def _chunks(items: list[int], size: int) -> list[list[int]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

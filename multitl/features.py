@@ -7,11 +7,14 @@ from functools import partial
 
 import keras
 import numpy as np
+import PIL
 from scipy.special import softmax
 
+import multitl
 from multitl.contracts import Dataset, Pretrained, Split
-from multitl.feature_store import FeatureStore, View, compute_features, predict_padded
+from multitl.feature_store import FeatureStore, View, compute_features
 from multitl.heads import build_extractor
+from multitl.inference import index_batches, predict_padded
 from multitl.pixels import PixelReader
 from multitl.progress import progress_bar
 from multitl.recipes import Recipe
@@ -36,10 +39,8 @@ class RunFeatures:
 
 def head_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
     """Features (n, channels) -> probabilities (n, classes) float32."""
-    logits = [
-        predict_padded(head, features[start : start + HEAD_BATCH], HEAD_BATCH)
-        for start in range(0, len(features), HEAD_BATCH)
-    ]
+    batches = index_batches(len(features), HEAD_BATCH)
+    logits = [predict_padded(head, features[indices], HEAD_BATCH) for indices in batches]
     return softmax(np.concatenate(logits), axis=-1)
 
 
@@ -78,6 +79,8 @@ def compute_run_features(
 def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: str, view: View | None) -> dict:
     """Everything but the image that a stored feature depends on."""
     return {
+        "multitl": multitl.__version__,  # decoding and resizing
+        "pillow": PIL.__version__,
         "weights": sha256,
         "backbone": pretrained.name,
         "preprocess": asdict(pretrained.preprocess),

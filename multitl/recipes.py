@@ -33,7 +33,7 @@ class Recipe:
     batch_size: int = option(32, "images per step", least=1, most=65536)
 
     validation_fraction: float = option(
-        0.2, "share cut from train where no validation split exists", least=0.01, most=0.9
+        0.15, "share cut from train where no validation split exists", least=0.01, most=0.9
     )
     test_fraction: float = option(0.2, "share cut off for test where DATA has no splits", least=0.01, most=0.9)
     max_unreadable: float = option(0.05, "share of unreadable files above which a run is refused", least=0, most=1)
@@ -41,7 +41,7 @@ class Recipe:
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
     hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)
     dropout: float = option(0.0, "dropout before the last layer", least=0, most=0.95)
-    l2: float = option(1e-4, "lambda of lambda * ||theta||^2 on the head's parameters", least=0)
+    l2: float = option(1e-3, "lambda of lambda * ||theta||^2 on the head's parameters", least=0)
 
     optimizer: str = option("adam", "adam, adamw or sgd (momentum 0.9)", choices=("adam", "adamw", "sgd"))
     weight_decay: float = option(1e-4, "decoupled weight decay, adamw only", least=0, most=1)

@@ -21,8 +21,8 @@ import numpy as np
 import multitl
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.errors import RunError
-from multitl.evaluation import write_predictions
 from multitl.metrics import score
+from multitl.predictions import write_predictions
 from multitl.recipes import Recipe
 from multitl.reporting import write_report
 from multitl.runs import atomic_write, finished_result, write_json, write_text

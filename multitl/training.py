@@ -22,12 +22,12 @@ from scipy.special import softmax
 
 from multitl.augmentation import augment_in_model
 from multitl.checkpoints import TrainingState, load_state, save_state
-from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
+from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data import scan
-from multitl.feature_store import BATCH, predict_padded
 from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.freezing import FreezePolicy, apply_policy
 from multitl.heads import build_classifier, build_head, pixel_input, pool
+from multitl.inference import BATCH, as_probabilities, predict_pixels
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
@@ -105,10 +105,8 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
 
     with clock("evaluation"):
         classifier = build_classifier(pretrained, head, recipe.pooling)
-        if state.phase == "head":  # the frozen part has run already: the head is all that is left to compute
-            probabilities = features.probabilities(head)
-        else:
-            probabilities = {split: predict_pixels(classifier, readers[split]) for split in JUDGED if readers[split]}
+        is_frozen = state.phase == "head"  # then the backbone's part is computed already
+        probabilities = features.probabilities(head) if is_frozen else _probabilities(classifier, readers)
         sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
         difference = save_model(
             folder, classifier, sample, probabilities["validation"][: len(sample)], recipe.precision
@@ -191,10 +189,9 @@ def _targets(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     return np.eye(len(counts), dtype="float32")[labels], by_class[labels].astype("float32")
 
 
-def predict_pixels(model: keras.Model, reader: PixelReader) -> np.ndarray:
-    """The model's output (n, classes) for every image of the reader, in order."""
-    batches = [list(range(start, min(start + BATCH, len(reader)))) for start in range(0, len(reader), BATCH)]
-    return np.concatenate([predict_padded(model, pixels, BATCH) for pixels in reader.batches(batches)])
+def _probabilities(classifier: keras.Model, readers: dict[Split, PixelReader]) -> dict[Split, np.ndarray]:
+    judged = [split for split in JUDGED if len(readers[split])]
+    return {split: as_probabilities(predict_pixels(classifier, readers[split])) for split in judged}
 
 
 def log_loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -18,7 +15,7 @@ from PIL import Image
 
 from multitl.contracts import Preprocess
 from multitl.errors import DataError, MultitlError, RunError
-from multitl.evaluation import evaluate_run, load_run, predict_images, predict_probabilities
+from multitl.evaluation import evaluate_run, load_run, predict_images
 from multitl.images import read_pixels
 
 COLOURS = ("blue", "green", "red")
@@ -97,47 +94,6 @@ def test_predictions_are_those_of_the_model_itself(finished_run: Path, photo_fol
     wanted = keras.ops.convert_to_numpy(model(read_pixels(path, PREPROCESS)[None]))[0]
     entry = predict_images(finished_run, [path])[0]
     assert list(entry["probabilities"].values()) == pytest.approx(wanted.tolist(), abs=1e-6)
-
-
-class _Channels:
-    """Stands in for a model: probabilities from the first pixel; notes the shapes it was called with."""
-
-    def __init__(self, dtype: type = np.float32) -> None:
-        self.shapes: list[tuple[int, ...]] = []
-        self.dtype = dtype
-
-    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
-        self.shapes.append(pixels.shape)
-        values = pixels[:, 0, 0].astype(np.float64) + 1
-        return (values / values.sum(axis=1, keepdims=True)).astype(self.dtype)
-
-
-def _batches(pixels: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
-    return iter(np.split(pixels, np.cumsum(sizes)[:-1]))
-
-
-@pytest.mark.parametrize("sizes", [[70], [1, 69], [32, 32, 6], [64, 6], [0, 70], [35, 35]])
-def test_batches_of_any_size_reach_the_model_in_one_shape(sizes: list[int]) -> None:
-    model, pixels = _Channels(), np.random.default_rng(0).integers(0, 255, (70, 2, 2, 3), np.uint8)
-    rows = predict_probabilities(model, _batches(pixels, sizes), 70)
-    values = pixels[:, 0, 0] + 1.0
-    assert rows == pytest.approx(values / values.sum(axis=1, keepdims=True), abs=1e-6)
-    assert rows.dtype == np.float32
-    assert len(set(model.shapes)) == 1
-
-
-def test_rows_of_a_16_bit_model_sum_to_one() -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (40, 2, 2, 3), np.uint8)
-    rows = predict_probabilities(_Channels(np.float16), [pixels], 40)
-    assert rows.sum(axis=1) == pytest.approx(1, abs=1e-6)
-
-
-def test_a_wrong_total_is_noticed() -> None:
-    pixels = np.zeros((4, 2, 2, 3), np.uint8)
-    with pytest.raises(ValueError, match="5 images were announced, 4 came"):
-        predict_probabilities(_Channels(), [pixels], 5)
-    with pytest.raises(ValueError, match="announced"):
-        predict_probabilities(_Channels(), [], 1)
 
 
 def test_evaluate_takes_the_asked_for_split(finished_run: Path, photo_folder: Path, tmp_path: Path) -> None:
@@ -240,11 +196,3 @@ def test_a_damaged_or_unsafe_model_is_a_run_error(copied_run: Path, photo_folder
         predict_images(copied_run, [photo_folder / "red/00.png"])
     assert isinstance(caught.value, MultitlError)
     assert len(caught.value.received) < 500
-
-
-def test_reading_run_files_loads_no_framework() -> None:
-    code = (
-        "import sys, multitl.evaluation, multitl.reporting\n"
-        "sys.exit(bool({'keras', 'jax', 'torch', 'tensorflow', 'matplotlib'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

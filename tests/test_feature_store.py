@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from multitl.contracts import Example
-from multitl.feature_store import BATCH, SHARD, FeatureStore, View, compute_features, predict_padded
+from multitl.feature_store import SHARD, FeatureStore, View, compute_features
+from multitl.inference import BATCH
 
 
 class Pixels:
@@ -143,12 +144,3 @@ def test_views_differ_and_repeat_exactly(extractor: keras.Model, store: FeatureS
     plain = compute_features(extractor, examples(6), pixels, store).values
     for a, b in [(features(0, "a"), features(1, "a")), (features(0, "a"), plain)]:
         assert np.abs(a - b).max() > 1e-3
-
-
-@pytest.mark.every_backend
-def test_padding_is_dropped(extractor: keras.Model) -> None:
-    images = Pixels(3).images
-    assert predict_padded(extractor, images, 8).shape == (3, 5)
-    np.testing.assert_allclose(
-        predict_padded(extractor, images, 8), np.asarray(extractor.predict_on_batch(images)), rtol=1e-5, atol=1e-6
-    )

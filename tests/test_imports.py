@@ -23,6 +23,7 @@ LAYERS = (
     "adapters runs preprocessing images listings splits tables data_checks pixels data augmentation freezing heads "
     "initialisers stages hdf5_files torch_files weight_files metrics predictions charts findings checkpoints",
     "sources pretrained",
+    "inference",
     "feature_store features phases",
     "evaluation reporting recording training",
     "probe traps doctor demo terminal flags cli __main__",
@@ -35,8 +36,8 @@ CORE = {
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}
 LAYER = {name: DEPTH[name.split(".")[1]] for name in CORE if name.split(".")[1] in DEPTH}
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
-LOADS_NO_KERAS = """adapters cache cli contracts data demo doctor errors evaluation images metrics probe recipes
-reporting runs terminal torch_files traps"""
+LOADS_NO_KERAS = """adapters cache cli contracts data demo doctor errors images metrics probe recipes
+predictions reporting runs terminal torch_files traps"""
 
 
 def imports_of(path: Path) -> Iterator[str]:
