@@ -99,7 +99,7 @@ def _damage_as_error(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise refuse(path, f"a damaged file ({error})") from error
+        raise refuse(path, f"a damaged or unreadable file ({error})") from error
 
 
 def _as_hdf5(path: Path, stack: contextlib.ExitStack) -> Path:

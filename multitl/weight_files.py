@@ -17,7 +17,7 @@ import keras
 
 from multitl.errors import WeightsError
 from multitl.freezing import leaf_layers
-from multitl.hdf5_files import StoredLayer, StoredWeight, WeightFile, open_weight_file
+from multitl.hdf5_files import StoredLayer, StoredWeight, WeightFile, open_weight_file, refuse
 
 _SUFFIXES = (".h5", ".hdf5", ".keras")
 _SHOWN = 8
@@ -98,7 +98,10 @@ def _choose(model: keras.Model, path: Path) -> Path:
 def _candidates(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
+    try:
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
+    except OSError as error:
+        raise refuse(path, f"an unreadable folder ({error})") from error
 
 
 def _misfit(model: keras.Model, path: Path) -> str | None:

@@ -172,6 +172,19 @@ def test_a_folder_needs_exactly_one_fitting_file(tmp_path):
     assert not fits(model, tmp_path)
 
 
+def test_an_unreadable_folder_or_file(tmp_path, monkeypatch):
+    def forbid(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    filled().save_weights(tmp_path / "x.weights.h5")
+    monkeypatch.setattr(Path, "iterdir", forbid)
+    with pytest.raises(WeightsError, match="Permission denied"):
+        load_weights(small_network(None), tmp_path)
+    monkeypatch.setattr(Path, "open", forbid)
+    with pytest.raises(WeightsError, match="Permission denied"):
+        load_weights(small_network(None), tmp_path / "x.weights.h5")
+
+
 def test_an_empty_folder_and_a_missing_file(tmp_path):
     with pytest.raises(WeightsError, match="No files in"):
         load_weights(small_network(None), tmp_path)
