@@ -16,6 +16,7 @@ from multitl.contracts import Dataset, Preprocess, Split, Unreadable
 from multitl.data import list_images, scan_for_evaluation
 from multitl.errors import DataError, RunError
 from multitl.inference import BATCH, as_probabilities, predict_padded, predict_pixels
+from multitl.initialisers import numpy_initialisers
 from multitl.metrics import score
 from multitl.pixels import PixelReader, read_files
 from multitl.progress import progress_bar
@@ -157,7 +158,8 @@ def _load_model(run: Run) -> keras.Model:
 
     path = run.folder / "model.keras"
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        with numpy_initialisers(seed=None):
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive raises whatever its first broken part raises
         raise _bad_model(path, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
     expected = [(None, run.preprocess.height, run.preprocess.width, 3)], (None, len(run.class_names))

@@ -58,7 +58,8 @@ def compute_run_features(
     """
     strength = "none" if recipe.augment == "auto" else recipe.augment
     views = [View(strength, recipe.seed, index) for index in range(recipe.views)] if strength != "none" else [None]
-    passes = [("train", view) for view in views] + [(split, None) for split in JUDGED if dataset.split(split)]
+    judged = [split for split in JUDGED if dataset.split(split)]
+    passes: list[tuple[Split, View | None]] = [("train", view) for view in views] + [(split, None) for split in judged]
     extractor = build_extractor(pretrained, recipe.pooling)
     results = []
     with progress_bar() as bar:
@@ -67,10 +68,10 @@ def compute_run_features(
             store = FeatureStore(feature_key(pretrained, recipe, backend, sha256, view))
             examples, advance = dataset.split(split), partial(bar.advance, task)
             results.append(compute_features(extractor, examples, readers[split], store, view, advance))
-    judged = {split: result.values for (split, _), result in zip(passes, results, strict=True) if split != "train"}
+    values = [result.values for result in results]
     return RunFeatures(
-        [result.values for result in results[: len(views)]],
-        judged,
+        values[: len(views)],
+        dict(zip(judged, values[len(views) :], strict=True)),
         sum(result.computed for result in results),
         sum(result.reused for result in results),
     )

@@ -96,16 +96,15 @@ def _enter(phase: Phase, state: TrainingState, mutable: list[keras.Variable]) ->
 
 def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callable[[], None]) -> dict:
     started, epoch = time.perf_counter(), len(state.rows) + 1
-    phase.model.reset_metrics()
-    logs: dict = {}
-    for inputs, labels, weights in phase.batches(
-        epoch_order(phase.count, recipe.batch_size, recipe.seed, epoch), epoch
-    ):
-        logs = phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True)
+    order = epoch_order(phase.count, recipe.batch_size, recipe.seed, epoch)
+    logs = []  # of single batches: train_on_batch starts its metrics anew each time
+    for inputs, labels, weights in phase.batches(order, epoch):
+        logs.append(phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True))
         step()
-    if not math.isfinite(float(logs["loss"])):
+    loss, accuracy = (float(np.mean([log[name] for log in logs])) for name in ("loss", "accuracy"))
+    if not math.isfinite(loss):
         raise RunError(
-            f"Training diverged: the loss is {float(logs['loss'])} in epoch {epoch}.",
+            f"Training diverged: the loss is {loss} in epoch {epoch}.",
             expected="a finite loss",
             received=f"learning rate {phase.learning_rate:g} in phase {phase.name}",
             fix="lower --head-learning-rate" if phase.name == "head" else "lower --learning-rate",
@@ -114,8 +113,8 @@ def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callabl
     return {
         "phase": phase.name,
         "epoch": epoch,
-        "loss": float(logs["loss"]),
-        "accuracy": float(logs["accuracy"]),
+        "loss": loss,
+        "accuracy": accuracy,
         "val_loss": val_loss,
         "val_accuracy": val_accuracy,
         "learning_rate": float(keras.ops.convert_to_numpy(phase.model.optimizer.learning_rate)),

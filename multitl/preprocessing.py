@@ -14,7 +14,7 @@ from multitl.contracts import Preprocess
 def normalise(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """(..., 3) RGB in [0, 255] -> float32 (..., 3) as the backbone wants it."""
     ordered = pixels[..., ::-1] if preprocess.channel_order == "bgr" else pixels
-    return ordered.astype("float32") * np.float32(preprocess.scale) + np.float32(preprocess.offset)
+    return ordered.astype("float32") * np.array(preprocess.scale, "float32") + np.array(preprocess.offset, "float32")
 
 
 def normalise_in_model(pixels: keras.KerasTensor, preprocess: Preprocess) -> keras.KerasTensor:

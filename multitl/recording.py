@@ -21,6 +21,7 @@ import numpy as np
 import multitl
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.errors import RunError
+from multitl.initialisers import numpy_initialisers
 from multitl.metrics import score
 from multitl.predictions import write_predictions
 from multitl.recipes import Recipe
@@ -40,7 +41,8 @@ def save_model(
     """
     with atomic_write(folder / "model.keras") as path:
         classifier.save(path)
-        loaded = keras.models.load_model(path, compile=False)
+        with numpy_initialisers(seed=None):
+            loaded = keras.models.load_model(path, compile=False)
         difference = float(np.abs(np.asarray(loaded.predict_on_batch(pixels)) - expected).max())
         if difference > TOLERANCE[precision]:
             raise RunError(

@@ -128,6 +128,17 @@ def test_schedule_warms_up_and_ends_at_zero(optimizer: str) -> None:
 
 
 @pytest.mark.every_backend
+def test_an_epochs_figures_are_means_over_all_its_batches() -> None:
+    recipe = Recipe(head_epochs=1, head_learning_rate=1e-12, batch_size=COUNT // 5, l2=0.0, schedule="constant")
+    phase, state = make_phase(recipe), TrainingState()
+    logits = np.asarray(phase.model.predict_on_batch(FEATURES)).astype("float64")
+    run_phase(phase, recipe, state, lambda s: None)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert state.rows[0]["loss"] == pytest.approx(-log_probabilities[np.arange(COUNT), LABELS].mean(), rel=1e-5)
+    assert state.rows[0]["accuracy"] == pytest.approx((logits.argmax(axis=1) == LABELS).mean(), abs=1e-6)
+
+
+@pytest.mark.every_backend
 def test_the_loss_is_the_documented_objective() -> None:
     """One batch: mean cross-entropy with label smoothing plus lambda times the squared norm."""
     recipe = Recipe(l2=0.01, label_smoothing=0.1, batch_size=COUNT, head_epochs=1)

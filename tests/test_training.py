@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -80,14 +81,17 @@ def test_card_says_what_it_is(result: Result, weights: Path) -> None:
     assert card["backend"]["name"] == keras.config.backend()
     assert card["saved_model_difference"] < 1e-5
     assert Recipe(**card["recipe"]) == Recipe.read(result.output / "recipe.toml")
-    assert {"train": 30, "validation": 9, "test": 9} == {k: sum(v.values()) for k, v in card["data"]["counts"].items()}
+    assert {k: sum(v.values()) for k, v in card["data"]["counts"].items()} == {"train": 33, "validation": 6, "test": 9}
 
 
-def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(result: Result, weights: Path) -> None:
-    """What was frozen is, after both phases, the file's numbers to the bit, statistics included."""
+def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    """What was frozen is, after training, the file's numbers to the bit, statistics included."""
+    recipe = replace(RECIPE, head_epochs=0)  # no first phase whose weights could be the better ones
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
     original = multitl.load_pretrained(RECIPE.backbone, weights, RECIPE.image_size)
-    model = keras.models.load_model(result.model_path)
-    trained = model.get_layer(original.backbone.name)
+    trained = keras.models.load_model(result.model_path).get_layer(original.backbone.name)
     last = set(original.stages[-1].layers)
     moved = set()
     for layer in filter(lambda layer: layer.weights, original.backbone.layers):
@@ -136,17 +140,18 @@ def test_training_on_features_equals_the_naive_loop(photo_folder: Path, weights:
     steps = len(epoch_order(len(reader), 8, 0, 0))
     compile_model(naive, recipe, recipe.head_learning_rate, 3 * steps)
     for epoch, row in enumerate(read_history(result), start=1):
-        naive.reset_metrics()
-        for indices in epoch_order(len(reader), 8, recipe.seed, epoch):
-            logs = naive.train_on_batch(reader.read(indices), labels[indices], return_dict=True)
-        assert float(logs["loss"]) == pytest.approx(float(row["loss"]), rel=1e-4)
+        logs = [
+            naive.train_on_batch(reader.read(indices), labels[indices], return_dict=True)
+            for indices in epoch_order(len(reader), 8, recipe.seed, epoch)
+        ]
+        assert np.mean([log["loss"] for log in logs]) == pytest.approx(float(row["loss"]), rel=1e-4)
 
 
 def test_augmented_views_are_passes_of_their_own(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
     recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=3, augment="light", views=2)
     result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
     card = json.loads((result.output / "card.json").read_text())
-    assert card["features"]["computed"] >= 2 * 30  # the plain pass over the judged splits may be stored already
+    assert card["features"]["computed"] >= 2 * 33  # the plain pass over the judged splits may be stored already
 
 
 def test_augmentation_is_the_identity_outside_training() -> None:
@@ -167,7 +172,7 @@ def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, we
     assert keras.config.dtype_policy().name == before
     model = keras.models.load_model(result.model_path)
     assert model.output.dtype == "float32"
-    layers = {layer.compute_dtype for layer in model.get_layer("mobilenet_0.25_32").layers if layer.weights}
+    layers = {layer.compute_dtype for layer in model.layers[2].layers if layer.weights}
     assert layers in ({"bfloat16"}, {"float16"})
 
 

@@ -43,7 +43,7 @@ def depthwise_conv(inputs, kernel, strides=1, padding="valid", data_format=None,
         inputs = _pad_same(inputs, size, stride, dilation)
     reach = [dilation[i] * (size[i] - 1) + 1 for i in (0, 1)]
     out = [(inputs.shape[1 + i] - reach[i]) // stride[i] + 1 for i in (0, 1)]
-    total = 0
+    total = jnp.zeros((inputs.shape[0], *out, *kernel.shape[2:]), inputs.dtype)
     for row, column in product(range(size[0]), range(size[1])):
         top, left = row * dilation[0], column * dilation[1]
         bottom, right = top + (out[0] - 1) * stride[0] + 1, left + (out[1] - 1) * stride[1] + 1
