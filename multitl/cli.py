@@ -101,7 +101,7 @@ def predict(options: argparse.Namespace) -> None:
     else:
         from multitl.terminal import print_predictions
 
-        print_predictions(_likeliest(row, options.top or 1) for row in predictions)
+        print_predictions([_likeliest(row, options.top or 1) for row in predictions])
 
 
 def list_backbones(options: argparse.Namespace) -> None:

@@ -76,15 +76,17 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     screen.print(classes)
 
 
-def print_predictions(predictions: Iterable[Mapping[str, Any]]) -> None:
+def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
     """One line an image: the class, its probability, and the other probabilities that are there."""
-    grid = table("image", "predicted", "confidence", "then", right=["confidence"])
+    has_others = any(len(row.get("probabilities", ())) > 1 for row in predictions)
+    grid = table("image", "predicted", "confidence", *(["then"] if has_others else []), right=["confidence"])
     for row in predictions:
         if "error" in row:
             grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
             continue
         others = ", ".join(f"{printable(name)} {value:.3f}" for name, value in list(row["probabilities"].items())[1:])
-        grid.add_row(printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}", others)
+        cells = [printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}"]
+        grid.add_row(*cells, *([others] if has_others else []))
     results().print(grid)
 
 

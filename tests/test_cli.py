@@ -180,6 +180,8 @@ def test_predict_prints_a_line_an_image_and_marks_the_unreadable(predict: Calls,
     assert re.search(r"a\.png +cat +0\.700 +dog 0\.200\s", out)
     assert re.search(r"b\.png +unreadable: truncated", out)
     assert "cow" not in out
+    cli.main(["predict", "run", "a.png", "b.png"])
+    assert "then" not in capsys.readouterr().out
 
 
 def test_predict_json_ranks_the_classes(predict: Calls, capsys):
