@@ -160,8 +160,8 @@ class Backend(Protocol):
     def devices(self) -> list[str]:
         """Human-readable accelerators, or ["CPU"]."""
 
-    def make_deterministic(self) -> None:
-        """Same seed, same machine: same bits."""
+    def make_deterministic(self, seed: int) -> None:
+        """Same seed, same machine: same bits. Seeds the framework's own random numbers."""
 
     def mixed_precision(self) -> str:
         """The Keras dtype policy that pays on this device: "mixed_bfloat16" or "mixed_float16"."""

@@ -42,13 +42,12 @@ def write_predictions(
     Paths become absolute, so that the file means the same from any working directory.
     """
     with atomic_write(path) as temporary, _open(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *(f"p:{name}" for name in class_names)])
+        _write_row(file, [*COLUMNS, *(f"p:{name}" for name in class_names)])
         for split, image, label, probabilities in rows:
             values = np.asarray(probabilities, np.float32)
             texts = [f"{value:.9g}" for value in values]  # nine digits bring a float32 back exactly
             best = int(values.argmax())
-            writer.writerow([split, _absolute(image), label, class_names[best], texts[best], *texts])
+            _write_row(file, [split, str(_absolute(image)), label, class_names[best], texts[best], *texts])
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
@@ -68,6 +67,12 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
             received=repr(error),
             fix="finish the run with --resume, or start it again with --overwrite",
         ) from error
+
+
+def _write_row(file: IO[str], cells: Sequence[str]) -> None:
+    """One line. Python's csv leaves a lone carriage return without quotes, and then cannot read it back."""
+    quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
+    csv.writer(file, lineterminator="\n", quoting=quoting).writerow(cells)
 
 
 def _absolute(image: str) -> Path:

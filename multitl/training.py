@@ -8,6 +8,7 @@ uses.
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -135,8 +136,8 @@ class Clock(dict):
 def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
     """Seeds, determinism and arithmetic of this run; the caller's dtype policy comes back afterwards."""
     policy = keras.config.dtype_policy()
-    keras.utils.set_random_seed(recipe.seed)
-    backend.make_deterministic()
+    random.seed(recipe.seed)  # Keras draws the seeds of layers without one here; its set_random_seed loads TensorFlow
+    backend.make_deterministic(recipe.seed)
     keras.config.set_dtype_policy(backend.mixed_precision() if recipe.precision == "mixed" else "float32")
     try:
         yield

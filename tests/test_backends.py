@@ -34,7 +34,7 @@ def train():
     model.fit(x, x[:, 0, 0, :2], batch_size=8, epochs=2, verbose=0)
     return np.concatenate([weight.ravel() for weight in model.get_weights()])
 keras.utils.set_random_seed(7)
-backend.make_deterministic()
+backend.make_deterministic(0)
 print(sys.argv, np.array_equal(train(), train()))
 """
 
@@ -103,11 +103,11 @@ def test_jax_devices_and_precision(backend, monkeypatch, platform, capability, p
 def test_jax_asks_xla_for_determinism_only_where_a_gpu_plugin_is(backend, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     monkeypatch.setattr(backend.metadata, "entry_points", lambda group: [])
-    backend.make_deterministic()
+    backend.make_deterministic(0)
     assert backend.os.environ["XLA_FLAGS"] == "--xla_dump_to=x"
     monkeypatch.setattr(backend.metadata, "entry_points", lambda group: ["cuda"])
-    backend.make_deterministic()
-    backend.make_deterministic()
+    backend.make_deterministic(0)
+    backend.make_deterministic(0)
     assert backend.os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_deterministic_ops=true"
 
 

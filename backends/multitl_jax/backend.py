@@ -25,8 +25,11 @@ def devices() -> list[str]:
     return ["CPU"] if jax.default_backend() == "cpu" else [device.device_kind for device in jax.devices()]
 
 
-def make_deterministic() -> None:
-    """Call before the first computation: XLA reads the flag once. XLA on CPU is deterministic as it is."""
+def make_deterministic(seed: int) -> None:
+    """Call before the first computation: XLA reads the flag once. XLA on CPU is deterministic as it is.
+
+    JAX has no random state of its own to seed.
+    """
     flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
     if flag not in flags and metadata.entry_points(group="jax_plugins"):
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()

@@ -51,8 +51,9 @@ def devices() -> list[str]:
     return [str(details.get("device_name", "GPU")) for details in _gpus()] or ["CPU"]
 
 
-def make_deterministic() -> None:
-    """Seed first (`keras.utils.set_random_seed`): from here on TensorFlow refuses unseeded random numbers."""
+def make_deterministic(seed: int) -> None:
+    """From here on TensorFlow refuses operations that have no deterministic version, and unseeded random numbers."""
+    tf.random.set_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
 

@@ -22,8 +22,9 @@ def devices() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or ["CPU"]
 
 
-def make_deterministic() -> None:
+def make_deterministic(seed: int) -> None:
     """Operations that have no deterministic version warn and run all the same."""
+    torch.manual_seed(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.use_deterministic_algorithms(True, warn_only=True)
 
