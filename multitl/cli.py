@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
+import importlib.abc
 import json
 import os
 import shlex
@@ -19,7 +20,7 @@ from typing import Any
 
 import multitl
 from multitl import flags
-from multitl.adapters import SOURCES, backbones
+from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_installed
 from multitl.errors import BackboneError, MultitlError, nearest_names
 from multitl.recipes import Recipe
 
@@ -28,9 +29,12 @@ FAULT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Unexpected exceptions propagate: they are bugs, with a traceback."""
+    _mend_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parse(arguments)
     try:
+        if argv is None and "backend" in vars(options):  # a process of our own
+            leave_out_other_frameworks(options.backend)
         options.run(options)
         sys.stdout.flush()
         return 0
@@ -41,8 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_how_to_resume(arguments), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `multitl backbones | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _discard_output()
+        print(f"multitl: {_no_space(error)}", file=sys.stderr)
+        return FAULT
+
+
+def _mend_streams() -> None:
+    """Let every name be printed, escaped where the terminal has no such letter; a closed stream swallows all."""
+    sys.stdout, sys.stderr = (
+        stream or Path(os.devnull).open("w", encoding="utf-8") for stream in (sys.stdout, sys.stderr)
+    )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """What is still in the buffer would raise again when Python flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -68,6 +93,28 @@ def build_parser() -> flags.Parser:
         command.set_defaults(parser=command, run=run)
         add_flags(command)
     return parser
+
+
+def leave_out_other_frameworks(requested: str | None) -> None:
+    """Make the frameworks that this run does not use look absent.
+
+    Keras imports TensorFlow under any backend if it can, when it saves a model for instance: 400 MB and seconds for
+    nothing.
+    """
+    chosen = choose_backend(requested)
+    if chosen in BACKENDS and is_installed(chosen):
+        sys.meta_path.insert(0, LeftOut(frozenset(BACKENDS) - {chosen}))
+
+
+class LeftOut(importlib.abc.MetaPathFinder):
+    """An import hook that knows nothing of some packages; an entry in sys.modules would mislead scipy."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname in self._names:
+            raise ModuleNotFoundError(f"{fullname} is left out of this process", name=fullname)
 
 
 def finetune(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -319,3 +320,22 @@ sys.exit(multitl.cli.main(["evaluate", "run", "data", "--json"]))
 def test_module_runs_as_the_command():
     done = subprocess.run([sys.executable, "-m", "multitl", "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()[0]) == (0, "multitl")
+
+
+def test_a_run_loads_no_framework_but_its_own(photo_folder, tmp_path):
+    """Also where the others are installed, as here."""
+    code = """
+        import sys
+        from multitl.cli import main
+        code = main()
+        print("loaded:", sorted({"jax", "tensorflow", "torch"} & set(sys.modules)))
+        sys.exit(code)
+    """
+    options = "--backend jax --backbone keras/MobileNet:alpha=0.25 --weights none --image-size 32 --head-epochs 1"
+    command = [sys.executable, "-c", textwrap.dedent(code), "finetune", str(photo_folder), *options.split()]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: ['jax']"
