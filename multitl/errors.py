@@ -7,7 +7,10 @@ message for somebody who has never seen the code: `problem` is one sentence, `fi
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError; EFBIG: a file may not grow any more
 
 
 class MultitlError(Exception):

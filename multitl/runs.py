@@ -6,7 +6,6 @@ Every file is written beside its final place, flushed to the disk, and renamed o
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -15,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from multitl.cache import cache_folder
 from multitl.contracts import Result
-from multitl.errors import RunError
+from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
 
 RUN_FILES = (
@@ -73,8 +73,10 @@ def read_json(path: str | os.PathLike[str], missing: str) -> Any:
 
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The RunError for an operating-system error met while writing `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         advice = "free some space and run the same command with --resume; finished work is kept"
+    elif path.is_relative_to(cache_folder()):
+        advice = "let the variable MULTITL_CACHE name a folder you can write to"
     else:
         advice = "choose a folder you can write to with --out"
     return RunError(
@@ -96,8 +98,8 @@ def _umask() -> int:
     return mask
 
 
-def claim_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool, resume: bool) -> bool:
-    """Make `folder` this run's own. True if it holds the finished run that `resume` asked for.
+def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool, resume: bool) -> bool:
+    """Whether `folder` may be written to; changes nothing. True if it holds the finished run that `resume` asked for.
 
     A folder that is not empty is touched only on request, and only if it is a run: no file of the user's is removed.
     """
@@ -108,9 +110,7 @@ def claim_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
             received="both",
             fix="--resume continues, --overwrite starts again",
         )
-    is_used = folder.exists() and (
-        not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
-    )
+    is_used = _is_used(folder)
     if is_used and not (folder / "recipe.toml").is_file():
         raise RunError(
             f"{folder} exists and is not a run of multitl, so it is left alone.",
@@ -125,27 +125,31 @@ def claim_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
             received=str(folder),
             fix="add --resume to continue it, --overwrite to start again, or choose another --out",
         )
-    _remove_leftovers(folder)
     if is_used and resume:
         _check_same_run(folder, recipe, backend)
         return (folder / "card.json").is_file() and (folder / "report.html").is_file()
-    _clear(folder)
-    write_text(folder / "recipe.toml", recipe.to_toml())
-    write_json(folder / "run.json", {"backend": backend})
     return False
 
 
-def check_same_data(folder: Path, fingerprint: str) -> None:
-    """Remember which data this run trains on; on resumption, insist on the same."""
-    run = read_started(folder)
-    if run.setdefault("fingerprint", fingerprint) != fingerprint:
+def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, resume: bool) -> None:
+    """Make `folder` this run's own, once nothing about the input can be wrong any more.
+
+    An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
+    train on the same data, by `fingerprint`.
+    """
+    _remove_leftovers(folder)
+    started = read_started(folder) if resume else {}
+    if started and started["fingerprint"] != fingerprint:
         raise RunError(
             f"The data changed since {folder} was started.",
-            expected=f"data with fingerprint {run['fingerprint'][:12]}",
+            expected=f"data with fingerprint {started['fingerprint'][:12]}",
             received=f"data with fingerprint {fingerprint[:12]}",
             fix="start again with --overwrite; features of unchanged images are reused",
         )
-    write_json(folder / "run.json", run)
+    if not started:
+        _clear(folder)
+        write_text(folder / "recipe.toml", recipe.to_toml())
+        write_json(folder / "run.json", {"backend": backend, "fingerprint": fingerprint})
 
 
 def finished_result(folder: Path) -> Result:
@@ -161,6 +165,16 @@ def finished_result(folder: Path) -> Result:
         report_path=folder / "report.html",
         warnings=tuple(data["warnings"]),
     )
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether something lies there besides temporary files of a killed process."""
+    try:
+        return folder.exists() and (
+            not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
+        )
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
@@ -186,7 +200,7 @@ def read_started(folder: Path) -> dict[str, Any]:
 def _remove_leftovers(folder: Path) -> None:
     """Temporary files of a killed process."""
     for name in RUN_FILES:
-        for path in folder.glob(f".{Path(name).stem}-*"):
+        for path in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
             path.unlink(missing_ok=True)
 
 

@@ -37,7 +37,7 @@ from multitl.pretrained import load_pretrained, weights_sha256
 from multitl.progress import console, progress_bar
 from multitl.recipes import Recipe
 from multitl.recording import finish, judge, make_card, save_model, write_history
-from multitl.runs import check_same_data, claim_folder, finished_result
+from multitl.runs import check_folder, finished_result, start_run
 
 CHECKPOINT = "checkpoint.npz"
 
@@ -56,11 +56,11 @@ def finetune(
     """See `multitl.finetune`."""
     recipe = _with_overrides(recipe, backbone, weights)
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
-    if claim_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
+    if check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
         console().print(f"{folder} is complete already.")
         return finished_result(folder)
     with _session(recipe, backend):
-        return _run(data, folder, recipe, backend)
+        return _run(data, folder, recipe, backend, resume)
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
@@ -77,16 +77,16 @@ def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
         )
 
 
-def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Backend) -> Result:
+def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Backend, resume: bool) -> Result:
     clock = Clock()
     with clock("data"):
         dataset = scan_for(data, recipe)
-        check_same_data(folder, dataset.fingerprint)
     with clock("backbone"):
         pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
+    start_run(folder, recipe, backend.name, dataset.fingerprint, resume=resume)
     _introduce(dataset, pretrained, recipe, backend)
     readers = {split: PixelReader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
     state, save = load_state(folder / CHECKPOINT), partial(_save_progress, folder, EpochLog(folder))
@@ -225,4 +225,4 @@ def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend
     out.print(f"[bold]{len(dataset.class_names)} classes[/], {sizes} images")
     out.print(f"[bold]{pretrained.name}[/] on {backend.name} ({', '.join(backend.devices())})")
     for warning in dataset.warnings:
-        out.print(f"[yellow]warning[/] {warning}", markup=True)
+        out.print(f"warning: {warning}", markup=False)

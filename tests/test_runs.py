@@ -11,15 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from multitl.cache import cache_folder
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs import atomic_write, check_same_data, claim_folder, read_json, write_json, write_text
+from multitl.runs import atomic_write, check_folder, read_json, start_run, write_json, write_text
 
 RECIPE = Recipe()
 
 
-def claim(folder: Path, recipe: Recipe = RECIPE, backend: str = "jax", **permission: bool) -> bool:
-    return claim_folder(folder, recipe, backend, **{"overwrite": False, "resume": False} | permission)
+DATA = "a" * 64  # its fingerprint
+
+
+def claim(
+    folder: Path, recipe: Recipe = RECIPE, backend: str = "jax", *, overwrite: bool = False, resume: bool = False
+) -> bool:
+    """Ask, and start unless the run is complete, as `finetune` does."""
+    is_complete = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
+    if not is_complete:
+        start_run(folder, recipe, backend, DATA, resume=resume)
+    return is_complete
 
 
 def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
@@ -27,7 +37,7 @@ def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
     for name in ("empty", "new/deep"):
         assert claim(tmp_path / name) is False
         assert Recipe.read(tmp_path / name / "recipe.toml") == RECIPE
-        assert json.loads((tmp_path / name / "run.json").read_text()) == {"backend": "jax"}
+        assert json.loads((tmp_path / name / "run.json").read_text()) == {"backend": "jax", "fingerprint": DATA}
 
 
 def test_an_existing_run_needs_permission(tmp_path: Path) -> None:
@@ -102,11 +112,20 @@ def test_killed_before_anything_was_renamed_can_be_started_again(tmp_path: Path)
 
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:
-    claim(tmp_path)
-    check_same_data(tmp_path, "a" * 64)
-    check_same_data(tmp_path, "a" * 64)
+    start_run(tmp_path, RECIPE, "jax", DATA, resume=False)
+    start_run(tmp_path, RECIPE, "jax", DATA, resume=True)
     with pytest.raises(RunError, match="data changed"):
-        check_same_data(tmp_path, "b" * 64)
+        start_run(tmp_path, RECIPE, "jax", "b" * 64, resume=True)
+
+
+def test_asking_changes_nothing(tmp_path: Path) -> None:
+    """Between asking and starting the input may turn out wrong; the old run must still be there then."""
+    claim(tmp_path / "run")
+    (tmp_path / "run" / "model.keras").write_text("weeks of work")
+    assert check_folder(tmp_path / "run", Recipe(seed=2), "torch", overwrite=True, resume=False) is False
+    assert check_folder(tmp_path / "new", RECIPE, "jax", overwrite=False, resume=False) is False
+    assert (tmp_path / "run" / "model.keras").read_text() == "weeks of work"
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
@@ -139,11 +158,23 @@ def test_missing_or_damaged_json_says_what_to_do(tmp_path: Path, text: str | Non
         read_json(tmp_path / "card.json", missing="do this")
 
 
-@pytest.mark.parametrize("folder", ["/proc/nowhere/run", "{file}/run"])
+@pytest.mark.parametrize("folder", ["/proc/nowhere/run", "{file}/run", "/tmp/" + 300 * "long"])
 def test_a_place_that_cannot_be_written(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"Cannot write(.|\n)*--out"):
         claim(Path(folder.format(file=tmp_path / "file")))
+
+
+def test_a_cache_that_cannot_be_written_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTITL_CACHE", "/proc/nowhere")
+    with pytest.raises(RunError, match="MULTITL_CACHE"):
+        write_text(cache_folder() / "features" / "shard", "x")
+
+
+def test_hidden_files_of_the_users_are_not_taken_for_leftovers(tmp_path: Path) -> None:
+    (tmp_path / ".report-for-my-boss.docx").write_text("x")
+    claim(tmp_path)
+    assert (tmp_path / ".report-for-my-boss.docx").exists()
 
 
 def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -156,6 +187,6 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
         write_text({str(tmp_path / "file")!r}, "x" * (1 << 20))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert "multitl.errors.RunError: Cannot write" in done.stderr
+    assert "multitl.errors.RunError: Cannot write" in done.stderr and "--resume" in done.stderr
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
