@@ -10,18 +10,19 @@ import argparse
 import dataclasses
 import fnmatch
 import importlib.abc
+import io
 import json
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import multitl
 from multitl import flags
 from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_installed
-from multitl.errors import BackboneError, MultitlError, nearest_names
+from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
 from multitl.recipes import Recipe
 
 FAULT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -51,18 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in DISK_FULL:
             raise
         _discard_output()
-        print(f"multitl: {_no_space(error)}", file=sys.stderr)
+        print(f"multitl: {_no_room(error)}", file=sys.stderr)
         return FAULT
 
 
 def _mend_streams() -> None:
     """Let every name be printed, escaped where the terminal has no such letter; a closed stream swallows all."""
-    sys.stdout, sys.stderr = (
-        stream or Path(os.devnull).open("w", encoding="utf-8") for stream in (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = _mended(sys.stdout), _mended(sys.stderr)
+
+
+def _mended(stream: TextIO | None) -> TextIO:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream or open(os.devnull, "w")  # noqa: PTH123  (as long as the process lives)
+
+
+def _no_room(error: OSError) -> MultitlError:
+    return MultitlError(
+        f"There is no room left to write to: {error}.",
+        expected="some free space where the output, the run folder, the cache and temporary files go",
+        fix="free some space; finetune and demo then go on with --resume",
     )
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -339,3 +339,24 @@ def test_a_run_loads_no_framework_but_its_own(photo_folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: ['jax']"
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&-", ">/dev/null 2>/dev/full"])
+def test_output_that_nobody_takes_is_no_crash(redirection: str):
+    command = f"{shlex.quote(sys.executable)} -m multitl backbones resnet {redirection}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (2 if redirection == ">/dev/full" else 0)
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    assert ("no room left" in done.stderr) == (redirection == ">/dev/full")
+
+
+def test_letters_that_the_terminal_does_not_have_are_escaped():
+    code = """
+import sys, multitl, multitl.cli
+row = {"path": "猫.png", "predicted": "猫", "confidence": 1.0, "probabilities": {}}
+multitl.predict = lambda *args, **kwargs: [row]
+sys.exit(multitl.cli.main(["predict", "run", "images"]))
+"""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and r"\u732b.png" in done.stdout
