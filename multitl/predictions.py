@@ -71,8 +71,9 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
 
 def _write_row(file: IO[str], cells: Sequence[str]) -> None:
     """One line. Python's csv leaves a lone carriage return without quotes, and then cannot read it back."""
-    quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
-    csv.writer(file, lineterminator="\n", quoting=quoting).writerow(cells)
+    has_return = any("\r" in cell for cell in cells)
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
+    writer.writerow(cells)
 
 
 def _absolute(image: str) -> Path:
