@@ -29,8 +29,11 @@ SOURCES = {
 
 
 def is_installed(backend: str) -> bool:
-    """Whether the framework can be imported; does not import it."""
-    return importlib.util.find_spec(backend) is not None
+    """Whether the framework can be found; does not import it."""
+    try:
+        return importlib.util.find_spec(backend) is not None
+    except ModuleNotFoundError:  # an import hook hides it
+        return False
 
 
 def load_backend(requested: str | None = None) -> Backend:
@@ -56,7 +59,20 @@ def load_backend(requested: str | None = None) -> Backend:
             fix=f"pip install 'multitl[{name}]'",
         )
     os.environ["KERAS_BACKEND"] = name
-    return cast(Backend, importlib.import_module(BACKENDS[name]))
+    return _import_backend(name)
+
+
+def _import_backend(name: str) -> Backend:
+    try:
+        return cast(Backend, importlib.import_module(BACKENDS[name]))
+    except Exception as error:  # a broken installation raises ImportError, OSError, RuntimeError, AttributeError, ...
+        raise BackendError(
+            f"The backend {name!r} is installed but cannot be loaded.",
+            expected=f"that python -c 'import keras, {name}' works",
+            received=f"{type(error).__name__}: {error}".partition("\n")[0],
+            fix=f"pip install --force-reinstall 'multitl[{name}]', or choose another backend; "
+            "multitl doctor says which ones work",
+        ) from error
 
 
 def choose_backend(requested: str | None = None) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.abc
 import json
 import sys
 import types
@@ -135,3 +136,20 @@ def test_every_source_lists_backbones_under_its_own_prefix(source: str):
     infos = adapters.backbones(source)
     assert infos and all(info.name.startswith(f"{source}/") for info in infos)
     assert len({info.name for info in infos}) == len(infos)
+
+
+def test_framework_that_an_import_hook_hides_is_not_installed(monkeypatch: pytest.MonkeyPatch):
+    class Hidden(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname, path, target=None):
+            raise ModuleNotFoundError(fullname)
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Hidden(), *sys.meta_path])
+    assert not adapters.is_installed("torch")
+
+
+def test_broken_installation_is_told_from_a_missing_one(fresh, monkeypatch: pytest.MonkeyPatch):
+    fresh("torch")
+    monkeypatch.setitem(sys.modules, "fake_torch", None)  # its import fails
+    with pytest.raises(BackendError, match=r"'torch' is installed but cannot be loaded(.|\n)*multitl doctor"):
+        adapters.load_backend("torch")
