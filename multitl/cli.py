@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
-import importlib.abc
 import io
 import json
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -113,18 +113,21 @@ def leave_out_other_frameworks(requested: str | None) -> None:
     """
     chosen = choose_backend(requested)
     if chosen in BACKENDS and is_installed(chosen):
-        sys.meta_path.insert(0, LeftOut(frozenset(BACKENDS) - {chosen}))
+        left_out = LeftOut(frozenset(BACKENDS) - {chosen})
+        sys.meta_path[:] = [left_out if finder is PathFinder else finder for finder in sys.meta_path]
 
 
-class LeftOut(importlib.abc.MetaPathFinder):
-    """An import hook that knows nothing of some packages; an entry in sys.modules would mislead scipy."""
+class LeftOut(PathFinder):
+    """Python's own finder, but some packages are not installed to whoever asks it.
+
+    An import hook that raises would stop PyTorch, which asks for TensorFlow; a None in sys.modules would mislead scipy.
+    """
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname in self._names:
-            raise ModuleNotFoundError(f"{fullname} is left out of this process", name=fullname)
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # type: ignore[override]
+        return None if fullname in self._names else PathFinder.find_spec(fullname, path, target)
 
 
 def finetune(options: argparse.Namespace) -> None:

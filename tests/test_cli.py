@@ -322,7 +322,8 @@ def test_module_runs_as_the_command():
     assert (done.returncode, done.stdout.split()[0]) == (0, "multitl")
 
 
-def test_a_run_loads_no_framework_but_its_own(photo_folder, tmp_path):
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_a_run_loads_no_framework_but_its_own(photo_folder, tmp_path, backend):
     """Also where the others are installed, as here."""
     code = """
         import sys
@@ -331,14 +332,14 @@ def test_a_run_loads_no_framework_but_its_own(photo_folder, tmp_path):
         print("loaded:", sorted({"jax", "tensorflow", "torch"} & set(sys.modules)))
         sys.exit(code)
     """
-    options = "--backend jax --backbone keras/MobileNet:alpha=0.25 --weights none --image-size 32 --head-epochs 1"
-    command = [sys.executable, "-c", textwrap.dedent(code), "finetune", str(photo_folder), *options.split()]
+    options = "--backbone keras/MobileNet:alpha=0.25 --weights none --image-size 32 --head-epochs 1 --backend"
+    command = [sys.executable, "-c", textwrap.dedent(code), "finetune", str(photo_folder), *options.split(), backend]
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded: ['jax']"
+    assert done.stdout.splitlines()[-1] == f"loaded: ['{backend}']"
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&-", ">/dev/null 2>/dev/full"])
