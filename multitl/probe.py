@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 from multitl.adapters import is_installed, load_backend
+from multitl.errors import BackendError
 
 SECONDS = 180  # a first import on a cold disk takes tens of seconds
 # Three probes may share a GPU: none may grab all of its memory. TensorFlow's log is kept for the last words of a crash.
@@ -82,4 +83,7 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(try_backend(sys.argv[1])))
+    try:
+        print(json.dumps(try_backend(sys.argv[1])))
+    except BackendError as error:
+        sys.exit(error.received)

@@ -48,7 +48,14 @@ def arguments(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
 def start(arguments: list[str], out: Path, cache: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "multitl", "finetune", *arguments, "--out", str(out), *more]
     environment = os.environ | {"KERAS_BACKEND": keras.config.backend(), "MULTITL_CACHE": str(cache)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+    )
 
 
 def kill_when(process: subprocess.Popen, ready: Callable[[], bool]) -> None:

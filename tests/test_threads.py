@@ -68,6 +68,7 @@ def test_the_interpreter_exits_in_the_middle(ending):
     """An iterator that somebody holds on to does not keep the process alive."""
     code = f"""
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 from multitl.threads import map_batches
 results = map_batches(lambda item: time.sleep(0.01), ([number] * 4 for number in range(10**9)), threads=2, ahead=3)
 for result in results:
