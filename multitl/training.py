@@ -169,7 +169,7 @@ def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, datase
             yield pixels, labels[indices], weights[indices]
 
     def validate() -> tuple[float, float]:
-        return log_loss_and_accuracy(truth, softmax(predict_pixels(model, readers["validation"])))
+        return log_loss_and_accuracy(truth, softmax(predict_pixels(model, readers["validation"]), axis=-1))
 
     return Phase("finetune", model, len(labels), recipe.epochs, recipe.learning_rate, batches, validate)
 

@@ -22,6 +22,12 @@ import multitl
 pytestmark = pytest.mark.every_backend
 
 BACKBONE = "keras/MobileNet:alpha=0.25"
+PROGRAM = """
+import signal, sys
+from multitl.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +52,9 @@ def arguments(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
 
 
 def start(arguments: list[str], out: Path, cache: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "multitl", "finetune", *arguments, "--out", str(out), *more]
+    command = [sys.executable, "-c", PROGRAM, "finetune", *arguments, "--out", str(out), *more]
     environment = os.environ | {"KERAS_BACKEND": keras.config.backend(), "MULTITL_CACHE": str(cache)}
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def kill_when(process: subprocess.Popen, ready: Callable[[], bool]) -> None:

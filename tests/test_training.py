@@ -103,6 +103,20 @@ def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(
     assert moved == {name for name in last if not name.endswith("_bn")}
 
 
+@pytest.mark.parametrize("phase", ["head", "finetune"])
+def test_validation_figures_of_the_kept_epoch_are_those_of_the_saved_model(
+    photo_folder: Path, weights: Path, tmp_path: Path, phase: str
+) -> None:
+    """What the loop saw at its best epoch, on features or on pixels, is what the saved model is judged by."""
+    epochs = {"head": {"unfreeze": "none"}, "finetune": {"head_epochs": 0}}[phase]
+    recipe = replace(RECIPE, learning_rate=1e-3, **epochs)
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    best = min(read_history(result), key=lambda row: float(row["val_loss"]))
+    assert best["phase"] == phase
+    assert result.metrics["validation"]["log_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
+    assert result.metrics["validation"]["accuracy"] == pytest.approx(float(best["val_accuracy"]))
+
+
 def test_predictions_are_those_of_the_saved_model(result: Result) -> None:
     with (result.output / "predictions.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
