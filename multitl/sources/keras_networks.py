@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,9 +50,10 @@ def download(architecture: Architecture, size: int) -> Path:
     url = architecture.weights_url(size)
     home, file_name = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras"), url.rpartition("/")[2]
     try:
-        fetched = keras.utils.get_file(
-            file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=architecture.digest
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # its progress bar is no result
+            fetched = keras.utils.get_file(
+                file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=architecture.digest
+            )
     except Exception as error:  # get_file raises plain Exception when the network fails
         raise WeightsError(
             f"Cannot download the weights of {architecture.full_name}.",
