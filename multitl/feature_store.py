@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from multitl.augmentation import augment_once
+from multitl.augmentation import augment
 from multitl.cache import cache_folder
 from multitl.contracts import Example
 from multitl.inference import BATCH, index_batches, predict_padded
@@ -114,4 +114,4 @@ def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iter
 
 def _augmented(pixels: np.ndarray, view: View, sha256: str) -> np.ndarray:
     """Seeded by the batch's first image, so that a resumed pass draws what the uninterrupted one would have drawn."""
-    return augment_once(pixels, view.strength, (int(sha256[:7], 16) + 7919 * view.index + view.seed) % 2**31)
+    return augment(pixels, view.strength, (int(sha256[:7], 16) + 7919 * view.index + view.seed) % (2**31 - 8))

@@ -21,18 +21,17 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from multitl.augmentation import augment_in_model
+from multitl.augmentation import augment
 from multitl.checkpoints import TrainingState, load_state, save_state
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data import scan
 from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.freezing import FreezePolicy, apply_policy
-from multitl.heads import build_classifier, build_head, pixel_input, pool
+from multitl.heads import build_classifier, build_extractor, build_head
 from multitl.inference import BATCH, as_probabilities, predict_pixels
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
-from multitl.preprocessing import normalise_in_model
 from multitl.pretrained import load_pretrained, weights_sha256
 from multitl.progress import console, progress_bar
 from multitl.recipes import Recipe
@@ -162,24 +161,19 @@ def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, reci
 def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, dataset: Dataset, recipe: Recipe) -> Phase:
     labels, weights = _targets(dataset, recipe)
     truth = np.array([example.label for example in dataset.split("validation")])
-    model = _deep_model(pretrained, head, recipe)
+    strength = "light" if recipe.augment == "auto" else recipe.augment
+    extractor = build_extractor(pretrained, recipe.pooling)
+    model = keras.Model(extractor.input, head(extractor.output), name="finetune")
 
     def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
-        for indices, pixels in zip(order, readers["train"].batches(order), strict=True):
-            yield pixels, labels[indices], weights[indices]
+        for number, pixels in enumerate(readers["train"].batches(order)):
+            seed = np.random.default_rng([recipe.seed, epoch, number]).integers(2**31 - 8)  # resumption draws the same
+            yield augment(pixels, strength, int(seed)), labels[order[number]], weights[order[number]]
 
     def validate() -> tuple[float, float]:
         return log_loss_and_accuracy(truth, softmax(predict_pixels(model, readers["validation"]), axis=-1))
 
     return Phase("finetune", model, len(labels), recipe.epochs, recipe.learning_rate, batches, validate)
-
-
-def _deep_model(pretrained: Pretrained, head: keras.Model, recipe: Recipe) -> keras.Model:
-    """uint8 pixels -> augmentation (in training only) -> backbone -> logits; shares every layer with the classifier."""
-    pixels = pixel_input(pretrained.preprocess)
-    strength = "light" if recipe.augment == "auto" else recipe.augment
-    x = normalise_in_model(augment_in_model(pixels, strength, recipe.seed), pretrained.preprocess)
-    return keras.Model(pixels, head(pool(pretrained.backbone(x), recipe.pooling)), name="finetune")
 
 
 def _targets(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
