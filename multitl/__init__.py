@@ -37,6 +37,8 @@ def load_pretrained(name: str, weights: str | PathLike[str] = "default", image_s
     weights: "default" (the official ones), "none" (random), or the path of a weights file or folder.
     image_size: side of the square input in pixels; 0 for the backbone's own.
 
+    Returns `.backbone` (a functional keras.Model from preprocessed pixels to a feature map), `.preprocess`, `.stages`,
+    `.origin`. Runs on the backend of KERAS_BACKEND, else the first installed; the process keeps it.
     Raises BackboneError for an unknown name and WeightsError for weights that are missing or do not fit.
     """
     load_backend()
@@ -60,10 +62,11 @@ def finetune(
 
     data: a folder `class/images` or `train|validation|test/class/images`, or a CSV or Parquet file with the columns
     path,label[,split].
-    backbone, weights: override the recipe's.  backend: "jax", "tensorflow" or "torch".
-    output: the run folder to make (default: runs/<data>-<backbone>-<backend>).  recipe: every other option.
+    backbone, weights: as for `load_pretrained`; override the recipe's.  backend: "jax", "tensorflow" or "torch".
+    output: the run folder to make (default: runs/<data>-<backbone>-<backend>).  recipe: every other option; `multitl finetune --help` explains each.
     overwrite / resume: what to do if `output` exists; without either that is an error.
 
+    Returns paths, class names and `metrics`: {"test": {...} or None where there is no test part, "validation": {...}}.
     Raises a MultitlError that says what to mend. What was finished before an error stays in `output`.
     """
     adapter = load_backend(backend)
@@ -88,6 +91,8 @@ def evaluate(
     """Judge a finished run on labelled images: the figures that metrics.json holds for one split.
 
     data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
+    Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, per_class, confusion_matrix, intervals (*_ci) and, with
+    more than five classes, top5_accuracy.
     """
     adapter = load_backend(backend)
     from multitl import evaluation

@@ -12,7 +12,7 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.3g}/s" if speed else "-/s", style="progress.data.speed")
+        return Text(f"{speed:,.{0 if speed >= 100 else 1}f}/s" if speed else "-/s", style="progress.data.speed")
 
 
 def console() -> Console:

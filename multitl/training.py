@@ -56,7 +56,7 @@ def finetune(
     recipe = _with_overrides(recipe, backbone, weights)
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
     if check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
-        console().print(f"{folder} is complete already.")
+        console().print(f"{folder} is complete already.", markup=False)
         return finished_result(folder)
     with _session(recipe, backend):
         return _run(data, folder, recipe, backend, resume)
@@ -102,6 +102,9 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
         trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
         with clock("finetune"):
             run_phase(_deep_phase(pretrained, head, readers, dataset, recipe), recipe, state, save)
+
+    kept = min(state.rows, key=lambda row: row["val_loss"])
+    console().print(f"kept: epoch {kept['epoch']} ({kept['phase']}), validation loss {kept['val_loss']:.4f}")
 
     with clock("evaluation"):
         classifier = build_classifier(pretrained, head, recipe.pooling)

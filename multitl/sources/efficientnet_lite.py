@@ -109,8 +109,11 @@ def blocks(width: float, depth: float) -> list[Block]:
 
 
 def stages(backbone: keras.Model, width: float, depth: float) -> tuple[Stage, ...]:
-    """stem, stage1 .. stage7, head: every layer of `backbone` with weights exactly once, input first."""
-    stage_of = {block.prefix: f"stage{block.stage}" for block in blocks(width, depth)}
+    """stem, stage1 .. stage7: every layer of `backbone` with weights exactly once, input first.
+
+    The convolution after the last block counts as stage7: alone it would make a poor last stage to train.
+    """
+    stage_of = {block.prefix: f"stage{block.stage}" for block in blocks(width, depth)} | {"head_": "stage7"}
     members: dict[str, list[str]] = {}
     for layer in backbone.layers:
         if layer.weights:
