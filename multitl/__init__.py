@@ -63,7 +63,8 @@ def finetune(
     data: a folder `class/images` or `train|validation|test/class/images`, or a CSV or Parquet file with the columns
     path,label[,split].
     backbone, weights: as for `load_pretrained`; override the recipe's.  backend: "jax", "tensorflow" or "torch".
-    output: the run folder to make (default: runs/<data>-<backbone>-<backend>).  recipe: every other option; `multitl finetune --help` explains each.
+    output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
+    recipe: every other option; `multitl finetune --help` explains each.
     overwrite / resume: what to do if `output` exists; without either that is an error.
 
     Returns paths, class names and `metrics`: {"test": {...} or None where there is no test part, "validation": {...}}.
@@ -91,8 +92,8 @@ def evaluate(
     """Judge a finished run on labelled images: the figures that metrics.json holds for one split.
 
     data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
-    Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, per_class, confusion_matrix, intervals (*_ci) and, with
-    more than five classes, top5_accuracy.
+    Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, per_class, confusion_matrix, intervals (*_ci) and,
+    with more than five classes, top5_accuracy.
     """
     adapter = load_backend(backend)
     from multitl import evaluation

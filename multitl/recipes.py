@@ -29,7 +29,7 @@ class Recipe:
     weights: str = option("default", "default (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
     seed: int = option(0, "seed of the split, the head's first weights, order and augmentation", least=0, most=10**9)
-    precision: str = option("float32", "float32, or mixed: 16-bit arithmetic, 32-bit weights", choices=("float32", "mixed"))
+    precision: str = option("float32", "mixed: 16-bit arithmetic, 32-bit weights", choices=("float32", "mixed"))
     batch_size: int = option(32, "images per step", least=1, most=65536)
 
     validation_fraction: float = option(
@@ -52,12 +52,14 @@ class Recipe:
     augment: str = option(
         "auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong")
     )
-    views: int = option(4, "stored passes over the training images where augment is light or strong and the backbone frozen", least=1, most=100)
+    views: int = option(
+        4, "stored augmented passes where the backbone is frozen and augment light or strong", least=1, most=100
+    )
 
     head_epochs: int = option(60, "epochs of phase 1: head only, backbone frozen", least=0, most=10000)
     head_learning_rate: float = option(3e-3, "peak learning rate of phase 1", least=0, most=100)
     unfreeze: str = option("none", "phase 2 trains: none, last, last:N, all, or globs of stages or layers (a,b*)")
-    epochs: int = option(8, "epochs of phase 2, which is kept only if it beats phase 1 by val_loss", least=0, most=10000)
+    epochs: int = option(8, "epochs of phase 2; kept only if val_loss beats phase 1's", least=0, most=10000)
     learning_rate: float = option(1e-4, "peak learning rate of phase 2", least=0, most=100)
     train_batch_norm: bool = option(False, "let unfrozen batch normalisation update, statistics included")
     patience: int = option(10, "stop a phase after this many epochs without a better val_loss; 0: never", least=0)
