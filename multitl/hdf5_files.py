@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from multitl.errors import WeightsError
+from multitl.hdf5_heaps import check_heaps
 
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 _ZIP_START = b"PK\x03\x04"
@@ -75,7 +76,9 @@ def open_weight_file(path: Path) -> Iterator[WeightFile]:
     """List the layers of a file. Raises WeightsError if it is missing, damaged, unsafe or of another kind."""
     with contextlib.ExitStack() as stack:
         with _damage_as_error(path):
-            opened = stack.enter_context(h5py.File(_as_hdf5(path, stack), "r", locking=False))
+            plain = _as_hdf5(path, stack)
+            check_heaps(plain)
+            opened = stack.enter_context(h5py.File(plain, "r", locking=False))
             root = _child(opened, "model_weights") if "model_weights" in opened else opened
             is_legacy = "layer_names" in root.attrs or "layer_names0" in root.attrs
             layers = tuple(_legacy_layers(root) if is_legacy else _layers_below(root, "", 0))
@@ -104,6 +107,8 @@ def _damage_as_error(path: Path) -> Iterator[None]:
 
 def _as_hdf5(path: Path, stack: contextlib.ExitStack) -> Path:
     """The HDF5 file itself, for `.keras` a copy of what is inside, which lives as long as `stack`."""
+    if not path.is_file():
+        raise refuse(path, "nothing, or no ordinary file")  # a pipe would be waited for
     with path.open("rb") as file:
         start = file.read(len(_HDF5_START))
     if start == _HDF5_START:

@@ -19,7 +19,7 @@ ADAPTER_MAY_USE = {"multitl.contracts", "multitl.errors", "multitl.layouts", "mu
 
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
-    "errors contracts recipes cache progress threads resampling plain_pickles axes",
+    "errors contracts recipes cache progress threads resampling plain_pickles hdf5_heaps axes",
     "adapters runs preprocessing images listings splits tables data_checks pixels data augmentation freezing heads "
     "initialisers stages hdf5_files torch_files weight_files metrics predictions charts findings logs checkpoints",
     "sources pretrained",
