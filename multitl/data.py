@@ -159,7 +159,7 @@ def _list_data(path: Path) -> Listing:
     check_exists(path)
     if path.is_dir():
         return list_folder(path)
-    if path.suffix.lower() in TABLE_SUFFIXES:
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         return list_table(path)
     raise DataError(
         f"{path} is neither a folder nor a table of images.",

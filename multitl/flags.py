@@ -31,10 +31,10 @@ class Parser(argparse.ArgumentParser):
 
 def add_finetune_flags(parser: Parser) -> None:
     parser.add_argument(
-        "data", metavar="DATA", help="folder class/images or train|validation|test/class/images, or a table"
+        "data", type=_path, metavar="DATA", help="folder class/images or train|validation|test/class/images, or a table"
     )
     _add_run_flags(parser, "runs/<data>-<backbone>-<backend>")
-    parser.add_argument("--recipe", metavar="FILE", help="TOML file of the options below, which override it")
+    parser.add_argument("--recipe", type=_path, metavar="FILE", help="TOML file of options, which those below override")
     group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
     for field in dataclasses.fields(Recipe):
         _add_recipe_flag(group, field)
@@ -52,7 +52,7 @@ def _add_recipe_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -
 
 def add_evaluate_flags(parser: Parser) -> None:
     _add_folder(parser)
-    parser.add_argument("data", metavar="DATA", help="labelled images, as for finetune")
+    parser.add_argument("data", type=_path, metavar="DATA", help="labelled images, as for finetune")
     parser.add_argument(
         "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
     )
@@ -62,7 +62,7 @@ def add_evaluate_flags(parser: Parser) -> None:
 
 def add_predict_flags(parser: Parser) -> None:
     _add_folder(parser)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, or folders of them")
+    parser.add_argument("images", type=_path, metavar="IMAGES", nargs="+", help="image files, or folders of them")
     parser.add_argument(
         "--top", type=_positive, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
     )
@@ -82,7 +82,7 @@ def add_demo_flags(parser: Parser) -> None:
 
 def _add_run_flags(parser: Parser, default_folder: str) -> None:
     _add_backend(parser)
-    parser.add_argument("--out", metavar="DIR", help=f"the run folder to make (default: {default_folder})")
+    parser.add_argument("--out", type=_path, metavar="DIR", help=f"the run folder to make (default: {default_folder})")
     parser.add_argument("--overwrite", action="store_true", help="start again if the run folder exists")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
 
@@ -94,7 +94,7 @@ def _add_backend(parser: Parser) -> None:
 
 
 def _add_folder(parser: Parser) -> None:
-    parser.add_argument("folder", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("folder", type=_path, metavar="RUN", help="the folder of a finished run")
 
 
 def add_json_flag(parser: Parser) -> None:
@@ -111,6 +111,13 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
 
 def _wide_help(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=32)
+
+
+def _path(text: str) -> str:
+    """Not the empty text of an unset shell variable, which would be taken for the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -137,6 +137,7 @@ def text_files(root: Path) -> None:
         pytest.param(folders("cat", "dog", count=1), "too few images", id="two-images"),
         pytest.param(text_files, r"None of the 2 image files(.|\n)*not an image", id="nothing-readable"),
         pytest.param(Path.touch, "neither a folder nor a table", id="a-file"),
+        pytest.param(lambda root: os.mkfifo(root), "neither a folder nor a table", id="a-pipe"),
     ],
 )
 def test_data_that_cannot_be_trained_on(refuse: Refuse, tmp_path: Path, make: Callable, problem: str) -> None:
@@ -291,6 +292,14 @@ def test_options_that_cannot_be(capsys, photos: Path, tmp_path: Path, options: s
     assert (tmp_path / "run").exists() == ("diverged" in problem)
 
 
+@pytest.mark.parametrize("command", [["finetune", ""], ["finetune", "x", "--out", ""], ["predict", "run", ""]])
+def test_empty_path_is_not_the_working_directory(capsys, command: list[str]) -> None:
+    """What `multitl finetune "$PHOTOS"` comes to if the variable is not set."""
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2 and "the path is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("recipe", "problem"),
     [
@@ -362,6 +371,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.h5").write_bytes(good[: len(good) // 2])
     (folder / "text.h5").write_text("not the weights you are looking for")
     (folder / "empty.h5").touch()
+    os.mkfifo(folder / "pipe.h5")
     multitl.load_pretrained("keras/MobileNet:alpha=0.5", "none", 32).backbone.save_weights(folder / "other.weights.h5")
     return folder
 
@@ -373,6 +383,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("text.h5", "a file of another kind"),
         ("empty.h5", "an empty file"),
         ("cut.h5", "damaged or unreadable"),
+        ("pipe.h5", "no ordinary file"),
         ("other.weights.h5", r"does not fit.*layers differ(.|\n)*conv1: 3x3x3x16.* in the file, 3x3x3x8 in the model"),
     ],
 )
