@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -30,6 +31,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["MULTITL_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def import_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line run inside the tests' process may hide frameworks; it must not hide them from later tests."""
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path[:])
 
 
 @pytest.fixture(scope="session")
