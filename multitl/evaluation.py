@@ -45,7 +45,7 @@ class Run:
 def load_run(run: str | os.PathLike[str]) -> Run:
     """Open a run folder. Raises RunError if it is missing, unfinished or damaged."""
     folder = Path(run)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  (never raises)
         raise RunError(
             f"There is no run folder {folder}.",
             expected="a folder that multitl finetune made",

@@ -161,6 +161,8 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 def _visible(folder: Path) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
+        for entry in entries[:1]:
+            entry.lstat()  # a folder may let its names be read and nothing more
     except OSError as error:
         raise DataError(
             f"Cannot look into {folder}: {error.strerror or error}.",

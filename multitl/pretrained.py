@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import keras
 
 from multitl.adapters import load_source
 from multitl.contracts import Pretrained
-from multitl.errors import BackendError
+from multitl.errors import BackendError, WeightsError
 
 
 def load_pretrained(name: str, weights: str = "default", image_size: int = 0) -> Pretrained:
@@ -21,7 +22,21 @@ def load_pretrained(name: str, weights: str = "default", image_size: int = 0) ->
             fix="edit ~/.keras/keras.json, or call keras.config.set_image_data_format('channels_last')",
         )
     source, rest = load_source(name)
+    if weights not in ("default", "none"):
+        _check_exists(weights)
     return source.load(rest, weights, image_size)
+
+
+def _check_exists(weights: str) -> None:
+    try:
+        Path(weights).expanduser().stat()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL
+        raise WeightsError(
+            f"There is no weights file {weights}: {getattr(error, 'strerror', None) or error}.",
+            expected="default (the official ones), none (random), or the path of a file or folder",
+            received=weights,
+            fix="check the path after --weights",
+        ) from error
 
 
 def weights_sha256(model: keras.Model) -> str:

@@ -379,7 +379,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("nowhere.h5", "There is no weights file"),
+        ("nowhere.h5", "There is no weights file.*No such file"),
+        ("~nobody-at-all/x.h5", "There is no weights file"),
+        (300 * "x", "There is no weights file.*name too long"),
         ("text.h5", "a file of another kind"),
         ("empty.h5", "an empty file"),
         ("cut.h5", "damaged or unreadable"),
@@ -388,8 +390,37 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_weights_that_do_not_fit(refuse: Refuse, photos: Path, weights: Path, tmp_path: Path, name: str, problem: str):
-    options = ["--out", tmp_path / "run", *QUICK, "--weights", weights / name]
+    options = ["--out", tmp_path / "run", *QUICK, "--weights", name if name.startswith("~") else weights / name]
     assert re.search(problem, refuse("finetune", photos, *options))
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv, of util-linux")
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_folders_that_may_not_be_looked_into(photos: Path, finished: Path, weights: Path, tmp_path: Path, mode: int):
+    """Also for root: without two capabilities, permissions hold for root as for anybody."""
+    data, file = Path(shutil.copytree(photos, tmp_path / "data")), weights / "good.weights.h5"
+    closed = Path(shutil.copytree(weights, tmp_path / "closed", ignore=shutil.ignore_patterns("pipe*")))
+    commands = [
+        ["finetune", data, "--out", tmp_path / "run", *QUICK],
+        ["finetune", photos, "--out", tmp_path / "run", *QUICK, "--weights", closed / file.name],
+        ["finetune", photos, "--out", closed / "run", *QUICK],
+        ["predict", finished, data / "cat"],
+        ["predict", closed, photos],
+    ]
+    code = "import json, sys; from multitl.cli import main; print([main(each) for each in json.loads(sys.argv[1])])"
+    as_anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    for folder in (data / "cat", closed):
+        folder.chmod(mode)
+    try:
+        done = subprocess.run(
+            [*(as_anybody if os.getuid() == 0 else []), sys.executable, "-c", code, json.dumps(commands, default=str)],
+            env=os.environ | {"KERAS_BACKEND": keras.config.backend()}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    finally:
+        for folder in (data / "cat", closed):
+            folder.chmod(0o755)
+    assert (done.stdout, done.returncode) == (f"{[2] * len(commands)}\n", 0), done.stderr
+    assert done.stderr.count("Permission denied") >= len(commands) and "Traceback" not in done.stderr
 
 
 class Trap:
