@@ -1,7 +1,7 @@
 """Depthwise convolution as a sum of shifted products: what XLA on a CPU runs several times faster.
 
 XLA's CPU compiler turns a grouped convolution into a plain single-threaded loop, but fuses element-wise arithmetic and
-runs it in parallel. EfficientNet-Lite0 computes features 6 to 10 times faster this way (benchmarks/depthwise.py).
+runs it in parallel. EfficientNet-Lite0 computes features about 5 times faster this way (benchmarks/depthwise.md).
 """
 
 from __future__ import annotations
