@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
 
-RUN_FILES = (
+RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
     "model.keras", "report.html", "tensorboard",
 )  # fmt: skip
@@ -61,10 +61,13 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str], missing: str) -> Any:
-    """Read JSON; `missing` is the error's advice if the file is absent or damaged."""
+def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = ()) -> Any:
+    """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
+            raise ValueError(f"no {' or '.join(keys)} in it")
+        return value
     except (OSError, ValueError) as error:
         raise RunError(
             f"Cannot read {path}.", expected="a file that a finished run wrote", received=str(error), fix=missing
@@ -154,7 +157,7 @@ def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, r
 
 def finished_result(folder: Path) -> Result:
     """The Result of a run whose card has been written."""
-    card = read_json(folder / "card.json", missing="finish the run with --resume")
+    card = read_json(folder / "card.json", missing="start again with --overwrite", keys=["data"])
     metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
     data = card["data"]
     return Result(
@@ -194,7 +197,9 @@ def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
 def read_started(folder: Path) -> dict[str, Any]:
     """run.json: backend and data fingerprint of a started run; empty if it was killed before it got that far."""
     path = folder / "run.json"
-    return read_json(path, missing="start again with --overwrite") if path.exists() else {}
+    if not path.exists():
+        return {}
+    return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -205,7 +210,8 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    for name in RUN_FILES:
+    """Remove an older run, except for recipe.toml, which is replaced next: by that file a folder is known as a run."""
+    for name in RUN_FILES[1:]:
         path = folder / name
         try:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

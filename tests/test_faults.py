@@ -217,6 +217,7 @@ def test_names_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for name in ODD_NAMES:
         (data / name / "00.png").rename(data / name / f"{name}.png")
     assert main(["finetune", str(data), f"--out={out}", *QUICK]) == 0
+    assert main(["finetune", str(data), f"--out={out}", *QUICK, "--resume"]) == 0  # complete already
     card = json.loads((out / "card.json").read_text())
     assert card["data"]["class_names"] == sorted(ODD_NAMES)
     assert {Path(path).parent.name for path in read_predictions(out / "predictions.csv").paths} == set(ODD_NAMES)

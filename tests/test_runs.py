@@ -14,7 +14,7 @@ import pytest
 from multitl.cache import cache_folder
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs import atomic_write, check_folder, read_json, start_run, write_json, write_text
+from multitl.runs import atomic_write, check_folder, finished_result, read_json, start_run, write_json, write_text
 
 RECIPE = Recipe()
 
@@ -190,3 +190,24 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
     assert "multitl.errors.RunError: Cannot write" in done.stderr and "--resume" in done.stderr
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_clearing_that_fails_half_way_leaves_a_run(tmp_path: Path) -> None:
+    claim(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")  # rmtree refuses links
+    with pytest.raises(RunError, match="Cannot write"):
+        claim(tmp_path / "run", overwrite=True)
+    (tmp_path / "run" / "tensorboard").unlink()
+    assert claim(tmp_path / "run", overwrite=True) is False
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "{}", '{"backend": "jax"}'])
+def test_damaged_json_of_the_right_syntax(tmp_path: Path, content: str) -> None:
+    claim(tmp_path)
+    for name in ("run.json", "card.json"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(RunError, match=r"run\.json"):
+        claim(tmp_path, resume=True)
+    with pytest.raises(RunError, match=r"card\.json"):
+        finished_result(tmp_path)
