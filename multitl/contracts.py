@@ -64,6 +64,53 @@ class Origin:
     url: str
 
 
+@dataclass(frozen=True)
+class TranslatedWeight:
+    """One tensor of an original network and the Keras variable that holds it.
+
+    `name`, `shape`: in the original's state_dict ("layer1.0.conv1.weight", (64, 64, 1, 1)). `layer`, `variable`: of the
+    Keras model ("layer1-0-conv1", "kernel"). Keras' value is `original.reshape(split).transpose(axes)`, reshaped to
+    the variable's own shape; layouts.py goes both ways.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layer: str
+    variable: str
+    split: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """A whole network of another framework as a Keras functional model, its classifier included.
+
+    `model`: preprocessed pixels (batch, height, width, channels) float32 -> the original's output. `unused`: names of
+    the original's state_dict that its graph never reads (batch counters, auxiliary heads). `stages`: as for `Pretrained`.
+    """
+
+    model: keras.Model
+    weights: tuple[TranslatedWeight, ...]
+    stages: tuple[Stage, ...]
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a translated network is from its original on the same inputs.
+
+    `max_abs`: largest difference of any output. `max_rel`: that, divided by the largest output. `max_spread`: that,
+    divided by the largest difference between the originals' outputs for two different inputs; the strictest of the three, since
+    outputs that hardly depend on the input flatter the second. `top1`: share of inputs with the same largest output.
+    """
+
+    max_abs: float
+    max_rel: float
+    max_spread: float
+    top1: float
+    inputs: int
+
+
 @dataclass(frozen=True, eq=False)
 class Pretrained:
     """A backbone ready for a head.
@@ -71,6 +118,10 @@ class Pretrained:
     `backbone`: a functional `keras.Model` from preprocessed pixels (batch, height, width, 3) float32 to a feature map
     (batch, h, w, channels). `stages` run from input to output and name every layer with weights exactly once.
     `name` is canonical, variant included: "keras/MobileNet:alpha=0.25".
+
+    Of translated networks only: `weights` leads back to the original's state_dict, `parity` says how exact the
+    translation is, and `feature_map` names the operation whose output is the last feature map before global pooling, which
+    lies inside a backbone whose classifier has weights between pooling and its last layer.
     """
 
     name: str
@@ -78,6 +129,9 @@ class Pretrained:
     preprocess: Preprocess
     stages: tuple[Stage, ...]
     origin: Origin
+    weights: tuple[TranslatedWeight, ...] = ()
+    parity: Parity | None = None
+    feature_map: str = ""
 
 
 @dataclass(frozen=True)
