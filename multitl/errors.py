@@ -46,6 +46,19 @@ class WeightsError(MultitlError):
     """A weights file that is missing, unsafe, damaged, or made for another network."""
 
 
+class TranslationError(MultitlError):
+    """A network whose graph cannot be translated, or whose translation does not compute what the original does.
+
+    missing: names of the operations that have no translation.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str, expected: str = "", received: str = "", missing: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(problem, fix=fix, expected=expected, received=received)
+        self.missing = missing
+
+
 class DataError(MultitlError):
     """A data set that cannot be trained on or judged with."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import keras
 
 from multitl.contracts import Stage
+
+_FEWEST = 4  # stages that a network by its module tree shall have, if the tree allows
 
 _STRIDED = (
     keras.layers.Conv2D,
@@ -75,3 +77,36 @@ def _strides_of(operation: object, stride: int) -> tuple[Strides, int]:
     if isinstance(operation, _STRIDED):
         stride *= max(operation.strides)
     return ([(operation, stride)] if isinstance(operation, keras.layers.Layer) else []), stride
+
+
+def stages_by_path(paths: Mapping[str, str], attached: Collection[str]) -> tuple[Stage, ...]:
+    """Group layers by the original's module tree: layer1 ... layer4, features.0 ..., blocks.0 ...
+
+    paths: layer -> path of its module ("layer1.0.conv1"), in the order in which they are called.  attached: layers that
+    open no stage of their own where they stand directly in the tree, such as normalisations: they join the one before.
+    The tree is opened at its largest branch until there are four stages.
+    """
+    opened: set[str] = set()
+    while True:
+        groups = _grouped(paths, attached, opened)
+        branches = [key for key, layers in groups.items() if any(paths[layer].startswith(f"{key}.") for layer in layers)]
+        if len(groups) >= _FEWEST or not branches:
+            return tuple(Stage(key, tuple(layers)) for key, layers in groups.items())
+        opened.add(max(branches, key=lambda key: len(groups[key])))
+
+
+def _grouped(paths: Mapping[str, str], attached: Collection[str], opened: Collection[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    last = ""
+    for layer, path in paths.items():
+        key = _branch(path, opened)
+        if not (layer in attached and key == path and last):
+            last = key
+        groups.setdefault(last, []).append(layer)
+    return groups
+
+
+def _branch(path: str, opened: Collection[str]) -> str:
+    """The shortest beginning of a path that has not been opened: its stage."""
+    parts = path.split(".")
+    return next((key for key in (".".join(parts[:n]) for n in range(1, len(parts))) if key not in opened), path)

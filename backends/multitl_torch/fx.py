@@ -1,0 +1,439 @@
+"""Any `nn.Module` that classifies images -> an ordinary Keras functional model.
+
+`torch.export` gives the module's graph in ATen's ops, with a batch of unknown size; each node is translated by the function
+that the op table names. Read `translate` top to bottom. What a node computes from constants alone is computed by PyTorch
+here and now; what depends on the image or on a weight becomes a Keras operation, so that it trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from torch.export import Dim, ExportedProgram
+
+from multitl.contracts import Translation
+from multitl.errors import TranslationError
+from multitl.layouts import channels_last, in_order
+from multitl.translation import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value, refuse_graph
+from multitl_torch import fx_ops_convolution, fx_ops_elementwise, fx_ops_linear, fx_ops_pooling, fx_ops_shape
+
+OPS = OpTable(
+    "torch",
+    fx_ops_convolution.ops,
+    fx_ops_elementwise.ops,
+    fx_ops_linear.ops,
+    fx_ops_pooling.ops,
+    fx_ops_shape.ops,
+)
+INLINED = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
+FILLS = ("new_zeros", "new_ones", "new_full", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_empty",
+         "empty", "empty_like")  # fmt: skip
+TAKE_STORED = ("add", "sub", "rsub", "mul", "div", "maximum", "minimum", "addcmul", "where", "contiguous", "clone", "detach",
+               "alias", "to", "type_as", "lift_fresh_copy", "_to_copy", "baddbmm", "addmm")  # fmt: skip
+VIEWS = ("select.int", "view.default", "unbind.int", "split.Tensor", "chunk.default", "permute.default", "transpose.int")
+TRACED_BATCH = 3  # of the example: 0, 1 and perhaps 2 are sizes that graphs treat specially
+
+_library = torch.library.Library("multitl", "DEF")  # keeps the op below alive
+_library.define("drop_path(Tensor x, float rate, bool by_image) -> Tensor")
+_library.impl("drop_path", lambda x, rate, by_image: x.clone(), "CompositeExplicitAutograd")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A traced module. `stored`: the tensors behind the graph's placeholders, by node."""
+
+    graph: torch.fx.Graph
+    stored: dict[torch.fx.Node, Stored]
+    state_names: tuple[str, ...]
+    what: str
+
+
+def translate(module: torch.nn.Module, example: torch.Tensor, ops: OpTable = OPS) -> Translation:
+    """Trace `module` in evaluation mode and rebuild it from stock Keras layers, weights included.
+
+    example: a float tensor (batch, channels, height, width), or of any shape with the batch first. Height and width are
+    those of the Keras model, whose input is channels-last. The module itself is left as it was.
+
+    Training behaviour comes along: dropout, stochastic depth, and batch normalisation with its momentum.
+    Raises TranslationError for a module that cannot be traced, or with the list of all ops that have no translation.
+    """
+    return build(trace(module, example), tuple(example.shape[1:]), ops)[0]
+
+
+def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
+    """The module's graph in ATen's ops."""
+    example = example.detach()[:1].expand(TRACED_BATCH, *example.shape[1:]).clone()
+    what = type(module).__name__
+    try:
+        with _evaluated(module), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
+    except Exception as error:  # torch.export raises all kinds: of its own, of dynamo's, and the module's
+        raise TranslationError(
+            f"{what} cannot be traced by torch.export.",
+            expected="a module that maps one batch of images to a tensor, without control flow that depends on values",
+            received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+            fix="check that module(example) works; try torch.export.export(module, (example,)) to see PyTorch's own message",
+        ) from error
+    return _graph(program, module, what)
+
+
+def build(traced: Graph, input_shape: Sequence[int], ops: OpTable) -> tuple[Translation, dict[str, Activation]]:
+    """The Keras model of a traced graph, and the value of each of its nodes by name (for `parity`)."""
+    missing = missing_ops(traced, ops)
+    if missing:
+        raise refuse_graph(traced.what, missing)
+    rank = len(input_shape) + 1
+    axes = channels_last(rank) if rank > 2 else in_order(rank)
+    pixels = keras.Input([input_shape[axis - 1] for axis in np.argsort(axes)[1:]], name="pixels")
+    walk = _Walk(Builder(pixels), ops)
+    outputs = walk.run(traced, Activation(pixels, axes))
+    if walk.refused:
+        raise refuse_graph(traced.what, walk.refused)
+    translation = walk.build.finish(outputs, keras_name(traced.what), traced.state_names)
+    return translation, {node.name: value for node, value in walk.values.items() if isinstance(value, Activation)}
+
+
+def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
+    """Op -> names of its nodes, for ops without a translation among nodes that depend on the image or a weight."""
+    missing: dict[str, list[str]] = {}
+    live = {node for node, stored in traced.stored.items() if stored.name}
+    for node in _all_nodes(traced.graph):
+        if node.op == "placeholder" and node not in traced.stored:
+            live.add(node)
+        elif any(source in live for source in node.all_input_nodes) and not _is_fill(node):
+            live.add(node)
+            name = op_name(node)
+            if node.op == "call_function" and name not in INLINED and _gives_tensors(node) and not find(ops, node):
+                missing.setdefault(name, []).append(node.name)
+    return missing
+
+
+def keras_name(what: str) -> str:
+    """A model's name of letters that every exporter takes."""
+    return "".join(letter if letter.isalnum() else "_" for letter in what).lower()
+
+
+def op_name(node: torch.fx.Node) -> str:
+    """ "conv2d.default" for torch.ops.aten.conv2d.default, with the namespace if it is not ATen."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        namespace, name = target._schema.name.split("::")
+        full = f"{name}.{target._overloadname}"
+        return full if namespace == "aten" else f"{namespace}.{name}"
+    return str(getattr(target, "__name__", target))
+
+
+def find(ops: OpTable, node: torch.fx.Node) -> Callable[..., Any] | None:
+    """The function for a node: by name and overload, else by name alone; an op in place is looked up without its "_"."""
+    if node.target is operator.getitem:
+        return operator.getitem
+    name = op_name(node)
+    base, _, overload = name.partition(".")
+    for base in (base, base.removesuffix("_")):
+        for key in (f"{base}.{overload}", base) if overload else (base,):
+            if key in ops:
+                return ops[key]
+    if name.startswith("multitl."):
+        return ops[name]
+    return None
+
+
+class _Walk:
+    """Translates node after node. What has no translation is noted in `refused`, so that one error can list it all."""
+
+    def __init__(self, builder: Builder, ops: OpTable) -> None:
+        self.build, self.ops = builder, ops
+        self.values: dict[torch.fx.Node, Any] = {}
+        self.refused: dict[str, list[str]] = {}
+
+    def run(self, traced: Graph, pixels: Activation) -> list[Activation]:
+        self.values |= traced.stored
+        self._positions = {node: position for position, node in enumerate(traced.graph.nodes)}
+        for node in traced.graph.nodes:
+            if node.op == "placeholder" and node not in self.values:
+                self.values[node] = pixels
+        return [self.build.value(value) for value in _flat(self._nodes(traced.graph))]
+
+    def _nodes(self, graph: torch.fx.Graph) -> Any:
+        for node in graph.nodes:
+            if node.op == "output":
+                return self._argument(node.args[0])
+            if node not in self.values:
+                self.values[node] = self._node(node)
+        raise AssertionError("a graph without output")
+
+    def _node(self, node: torch.fx.Node) -> Any:
+        if node.op == "get_attr":
+            return _attribute(node)
+        if op_name(node) in INLINED:
+            return self._inlined(node)
+        if not _gives_tensors(node):
+            return _size(node.meta.get("val"))
+        arguments = self._arguments(node)
+        flat = list(_flat(arguments))
+        if any(value is None for value in (self.values[source] for source in node.all_input_nodes)):
+            return None  # follows a node that was refused
+        if not any(isinstance(value, Activation) or isinstance(value, Stored) and value.name for value in flat):
+            return _computed(node, arguments)
+        if _is_fill(node):
+            return _filled(node, arguments)
+        return self._translated(node, arguments)
+
+    def _translated(self, node: torch.fx.Node, arguments: list) -> Any:
+        if node.target is operator.getitem:
+            return arguments[0][arguments[1]]
+        function = find(self.ops, node)
+        assert function is not None, "missing_ops comes first"
+        self.build.path = _module_path(node)
+        if isinstance(arguments[0], Stored) and _base_name(node) not in TAKE_STORED:
+            arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
+        try:
+            value = function(self.build, *self._shallow_first(node, arguments))
+            self._check(node, value)
+            if _is_in_place(node):
+                self._write_in_place(node, value)
+            return value
+        except Unsupported as refusal:
+            self.refused.setdefault(f"{op_name(node)} ({refusal})", []).append(node.name)
+            return None
+
+    def _shallow_first(self, node: torch.fx.Node, arguments: list) -> list:
+        """Of a sum, the operand that was computed earlier comes first.
+
+        Keras walks a model's graph recursively, first operands first, one Python frame a node. Residual networks of more
+        than 1000 operations (efficientnet_v2_l) would exceed Python's limit; along the shortcuts the way is short.
+        """
+        a, b = (*node.args, None, None)[:2]
+        is_sum = op_name(node) in ("add.Tensor", "add_.Tensor") and arguments[2] == 1
+        if is_sum and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
+            if self._positions.get(b, 0) < self._positions.get(a, 0):
+                return [arguments[1], arguments[0], *arguments[2:]]
+        return arguments
+
+    def _inlined(self, node: torch.fx.Node) -> Any:
+        """A sub-graph under autocast or no_grad: its nodes count as the graph's own."""
+        arguments = [self._argument(argument) for argument in node.args]
+        at = next(index for index, argument in enumerate(arguments) if isinstance(argument, torch.fx.GraphModule))
+        inner = arguments[at].graph
+        places = [inner_node for inner_node in inner.nodes if inner_node.op == "placeholder"]
+        self.values |= dict(zip(places, arguments[at + 1 :], strict=True))
+        return self._nodes(inner)
+
+    def _arguments(self, node: torch.fx.Node) -> list:
+        """In the schema's order, defaults filled in."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return [self._argument(argument) for argument in node.args]
+        given = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False))
+        given |= node.kwargs
+        wanted = node.target._schema.arguments
+        return [self._argument(given.get(one.name, one.default_value)) for one in wanted]
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, torch.fx.Node):
+            return self.values[argument]
+        if isinstance(argument, list | tuple):
+            return [self._argument(one) for one in argument]
+        return _size(argument)
+
+    def _check(self, node: torch.fx.Node, value: Any) -> None:
+        """The shape must be PyTorch's; a mismatch is a bug in an op's function."""
+        expected = node.meta.get("val")
+        if isinstance(value, Activation) and isinstance(expected, torch.Tensor):
+            wanted = tuple(_size(size) for size in expected.shape)
+            same = len(wanted) == value.rank and all(
+                have in (size, 1 if size % BATCH == 0 else size) for have, size in zip(value.shape, wanted, strict=True)
+            )
+            if not same:
+                raise Unsupported(f"its shape became {value.shape} instead of {wanted}")
+
+    def _write_in_place(self, node: torch.fx.Node, value: Any) -> None:
+        """The node that was written to has a new value, and so has what it is a slice of."""
+        target = node.args[0]
+        while isinstance(target, torch.fx.Node):
+            self.values[target] = value
+            name = op_name(target)
+            if name in VIEWS:
+                raise Unsupported(f"a write into {name}")
+            if name != "slice.Tensor":
+                return
+            base, axis, start, end, step = self._arguments(target)
+            if step != 1:
+                raise Unsupported("a write into a slice with steps")
+            value = self._with_slice(self.build.value(base), axis, start or 0, end, value)
+            target = target.args[0]
+
+    def _with_slice(self, base: Activation, axis: int, start: int, end: int | None, value: Activation) -> Activation:
+        cut, join = self.ops["slice.Tensor"], self.ops["cat"]
+        end = min(base.shape[axis], base.shape[axis] if end is None else end)
+        pieces = [cut(self.build, base, axis, 0, start, 1), value, cut(self.build, base, axis, end, None, 1)]
+        return join(self.build, [piece for piece in pieces if piece.shape[axis]], axis)
+
+
+@contextlib.contextmanager
+def _evaluated(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, no fused attention, and stochastic depth kept visible; all undone afterwards."""
+    training = {part: part.training for part in module.modules()}
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    stubbed = [part for part in module.modules() if _drop_rate(part) is not None and "forward" not in vars(part)]
+    try:
+        module.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
+        for part in stubbed:
+            part.forward = _drop_path_stub(part)  # type: ignore[method-assign]
+        yield
+    finally:
+        for part in stubbed:
+            del part.forward
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for part, was in training.items():
+            part.training = was
+
+
+def _drop_rate(part: torch.nn.Module) -> float | None:
+    """The rate of a stochastic-depth module, of torchvision's class or of timm's that many repositories copy."""
+    attribute = {"StochasticDepth": "p", "DropPath": "drop_prob"}.get(type(part).__name__)
+    return float(getattr(part, attribute) or 0.0) if attribute else None
+
+
+def _drop_path_stub(part: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    rate, by_image = _drop_rate(part), getattr(part, "mode", "row") == "row"
+    return lambda x: torch.ops.multitl.drop_path(x, rate, by_image)
+
+
+def _graph(program: ExportedProgram, module: torch.nn.Module, what: str) -> Graph:
+    signature, state = program.graph_signature, {**program.state_dict, **program.constants}
+    parameters, buffers = dict(signature.inputs_to_parameters), dict(signature.inputs_to_buffers)
+    names = parameters | buffers | dict(signature.inputs_to_lifted_tensor_constants)
+    persistent = tuple(module.state_dict())
+    stored: dict[torch.fx.Node, Stored] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in names:
+            tensor, name = state[names[node.name]].detach(), names[node.name]
+            is_weight = name in persistent and tensor.is_floating_point()
+            stored[node] = Stored(_array(tensor.clone()), name if is_weight else "", node.name in parameters)
+    if any(_is_fixed(node) for node in program.graph.nodes if node.op == "placeholder" and node not in stored):
+        raise TranslationError(
+            f"{what} computes with one batch size only.",
+            expected="a module that takes any number of images",
+            received="a graph in which the batch size is a constant",
+            fix="look for sizes in its forward() that should come from x.shape[0]",
+        )
+    return Graph(program.graph, stored, persistent, what)
+
+
+def _is_fixed(node: torch.fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and not isinstance(value.shape[0], torch.SymInt)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    wide = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+    return wide.cpu().numpy()
+
+
+def _computed(node: torch.fx.Node, arguments: list) -> Any:
+    """What PyTorch makes of constants. Sizes that depend on the batch become 1, to be broadcast later."""
+    if node.target is operator.getitem:
+        return arguments[0][arguments[1]]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.target(*arguments)
+    if _is_fill(node):
+        return _filled(node, arguments)
+    tensors = [_as_torch(argument) for argument in arguments]
+    schema = node.target._schema.arguments
+    positional = [value for value, one in zip(tensors, schema, strict=True) if not one.kwarg_only]
+    named = {one.name: value for value, one in zip(tensors, schema, strict=True) if one.kwarg_only}
+    with torch.no_grad():
+        return _as_stored(node.target(*positional, **named))
+
+
+def _filled(node: torch.fx.Node, arguments: list) -> Stored:
+    value = node.meta["val"]
+    shape = [1 if isinstance(size, torch.SymInt) else int(size) for size in value.shape]
+    name = _base_name(node)
+    number = {"ones": 1, "new_ones": 1, "ones_like": 1}.get(name, 0)
+    if "full" in name:
+        number = next(argument for argument in arguments[1:] if isinstance(argument, int | float))
+    return Stored(torch.full(shape, number, dtype=value.dtype).numpy())
+
+
+def _as_torch(value: Any) -> Any:
+    if isinstance(value, Stored):
+        return torch.from_numpy(value.array)  # shares memory, so that writes into views are seen
+    if isinstance(value, list):
+        return [_as_torch(one) for one in value]
+    if isinstance(value, int) and not isinstance(value, bool) and value and value % BATCH == 0:
+        return value // BATCH
+    return value
+
+
+def _as_stored(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return Stored(value.detach().numpy())
+    return [_as_stored(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _size(value: Any) -> Any:
+    """A symbolic size as a number in which BATCH stands for the batch; anything else as it is."""
+    if not isinstance(value, torch.SymInt):
+        return value
+    expression = value.node.expr
+    return int(expression.subs({symbol: BATCH for symbol in expression.free_symbols}))
+
+
+def _attribute(node: torch.fx.Node) -> Any:
+    value: Any = node.graph.owning_module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    return Stored(_array(value.detach())) if isinstance(value, torch.Tensor) else value
+
+
+def _gives_tensors(node: torch.fx.Node) -> bool:
+    return any(isinstance(value, torch.Tensor) for value in _flat([node.meta.get("val")]))
+
+
+def _is_fill(node: torch.fx.Node) -> bool:
+    """Whether only its shape depends on what it is given."""
+    return _base_name(node) in FILLS
+
+
+def _is_in_place(node: torch.fx.Node) -> bool:
+    name = op_name(node).partition(".")[0]
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _base_name(node: torch.fx.Node) -> str:
+    """ "add" for add.Tensor and add_.Tensor."""
+    return op_name(node).partition(".")[0].removesuffix("_")
+
+
+def _module_path(node: torch.fx.Node) -> str:
+    """The innermost module that the node belongs to: "layer1.0.relu"."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    path = path.removeprefix("L['self']").replace("['", ".").replace("']", "").strip(".")
+    return path.split("@")[0] or node.name
+
+
+def _all_nodes(graph: torch.fx.Graph) -> Iterator[torch.fx.Node]:
+    yield from graph.nodes
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
+
+
+__all__ = ["OPS", "Value", "translate"]

@@ -1,0 +1,315 @@
+"""Ops that work element by element, reductions, and what only acts in training."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from keras import layers
+from keras import ops as K  # noqa: N812
+
+from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value
+
+ops = OpTable("elementwise")
+
+SAME_NAME = ("relu", "relu6", "sigmoid", "tanh", "silu", "selu", "exp", "log", "sqrt", "rsqrt", "square", "abs", "sin",
+             "cos", "erf", "reciprocal", "floor", "sign")  # fmt: skip
+OTHER_NAME = {"neg": K.negative, "hardswish": K.hard_silu, "hardsigmoid": K.hard_sigmoid, "log_sigmoid": K.log_sigmoid}
+
+
+def _unary(function: Callable) -> Callable[..., Activation]:
+    return lambda build, x: x.with_tensor(function(x.tensor))
+
+
+for _name in SAME_NAME:
+    ops(_name)(_unary(getattr(K, _name)))
+for _name, _function in OTHER_NAME.items():
+    ops(_name)(_unary(_function))
+
+
+@ops("zero_")
+def zero(build: Builder, x: Activation) -> Activation:
+    """All zeros."""
+    return x.with_tensor(K.zeros_like(x.tensor))
+
+
+@ops("gelu")
+def gelu(build: Builder, x: Activation, approximate: str) -> Activation:
+    """approximate: "none" or "tanh"."""
+    return x.with_tensor(K.gelu(x.tensor, approximate=approximate == "tanh"))
+
+
+@ops("mish")
+def mish(build: Builder, x: Activation) -> Activation:
+    """x * tanh(softplus(x))."""
+    return x.with_tensor(K.multiply(x.tensor, K.tanh(K.softplus(x.tensor))))
+
+
+@ops("softplus")
+def softplus(build: Builder, x: Activation, beta: float, _threshold: float) -> Activation:
+    """log(1 + exp(beta x)) / beta; beyond the threshold PyTorch takes x itself, which is the same in float32."""
+    return x.with_tensor(K.divide(K.softplus(K.multiply(x.tensor, beta)), beta))
+
+
+@ops("leaky_relu")
+def leaky_relu(build: Builder, x: Activation, slope: float) -> Activation:
+    """x where positive, else slope * x."""
+    return x.with_tensor(K.leaky_relu(x.tensor, slope))
+
+
+@ops("elu")
+def elu(build: Builder, x: Activation, alpha: float, scale: float, input_scale: float) -> Activation:
+    """x where positive, else alpha * (exp(x) - 1)."""
+    if (scale, input_scale) != (1, 1):
+        raise Unsupported("elu with scales")
+    return x.with_tensor(K.elu(x.tensor, alpha))
+
+
+@ops("prelu")
+def prelu(build: Builder, x: Activation, slope: Value) -> Activation:
+    """x where positive, else slope[channel] * x."""
+    shape = [1, -1, *[1] * (x.rank - 2)]
+    slopes = build.operand(build.value(slope).reshaped(shape), x)
+    return x.with_tensor(K.add(K.relu(x.tensor), K.multiply(K.minimum(x.tensor, 0.0), slopes)))
+
+
+@ops("hardtanh", "clamp")
+def clamp(build: Builder, x: Activation, low: float | None, high: float | None) -> Activation:
+    """low <= x <= high."""
+    if (low, high) == (0, 6):
+        return x.with_tensor(K.relu6(x.tensor))
+    tensor = x.tensor if low is None else K.maximum(x.tensor, low)
+    return x.with_tensor(tensor if high is None else K.minimum(tensor, high))
+
+
+@ops("clamp_min")
+def clamp_min(build: Builder, x: Activation, low: float) -> Activation:
+    """low <= x."""
+    return clamp(build, x, low, None)
+
+
+@ops("clamp_max")
+def clamp_max(build: Builder, x: Activation, high: float) -> Activation:
+    """x <= high."""
+    return clamp(build, x, None, high)
+
+
+@ops("softmax.int")
+def softmax(build: Builder, x: Activation, axis: int, _dtype) -> Activation:
+    """Along one axis."""
+    return x.with_tensor(K.softmax(x.tensor, x.place(axis)))
+
+
+@ops("log_softmax.int")
+def log_softmax(build: Builder, x: Activation, axis: int, _dtype) -> Activation:
+    """Along one axis."""
+    return x.with_tensor(K.log_softmax(x.tensor, x.place(axis)))
+
+
+# --- two operands ---
+
+
+@ops("add.Tensor", "add.Scalar", "add")
+def add(build: Builder, a: Value | float, b: Value | float, alpha: float = 1) -> Activation:
+    """a + alpha * b."""
+    return _combined(build, K.add, a, _times(build, b, alpha))
+
+
+@ops("sub.Tensor", "sub.Scalar")
+def subtract(build: Builder, a: Value | float, b: Value | float, alpha: float) -> Activation:
+    """a - alpha * b."""
+    return _combined(build, K.subtract, a, _times(build, b, alpha))
+
+
+@ops("rsub.Scalar", "rsub.Tensor")
+def reverse_subtract(build: Builder, a: Value | float, b: Value | float, alpha: float) -> Activation:
+    """b - alpha * a."""
+    return _combined(build, K.subtract, b, _times(build, a, alpha))
+
+
+@ops("mul.Tensor", "mul.Scalar")
+def multiply(build: Builder, a: Value | float, b: Value | float) -> Activation:
+    """a * b."""
+    return _combined(build, K.multiply, a, b)
+
+
+@ops("div.Tensor", "div.Scalar")
+def divide(build: Builder, a: Value | float, b: Value | float) -> Activation:
+    """a / b."""
+    return _combined(build, K.divide, a, b)
+
+
+@ops("maximum")
+def maximum(build: Builder, a: Value, b: Value) -> Activation:
+    """The larger one."""
+    return _combined(build, K.maximum, a, b)
+
+
+@ops("minimum")
+def minimum(build: Builder, a: Value, b: Value) -> Activation:
+    """The smaller one."""
+    return _combined(build, K.minimum, a, b)
+
+
+@ops("pow.Tensor_Scalar")
+def power(build: Builder, x: Activation, exponent: float) -> Activation:
+    """x ** exponent."""
+    return x.with_tensor(K.square(x.tensor) if exponent == 2 else K.power(x.tensor, float(exponent)))
+
+
+@ops("addcmul")
+def addcmul(build: Builder, x: Value, a: Value, b: Value, value: float) -> Activation:
+    """x + value * a * b."""
+    product = _combined(build, K.multiply, build.value(a), b)
+    return add(build, x, product, value)
+
+
+@ops("masked_fill.Scalar")
+def masked_fill(build: Builder, x: Activation, mask: Value, fill: float) -> Activation:
+    """`fill` where the mask is true; -inf becomes a number that JSON knows."""
+    if isinstance(mask, Activation):
+        raise Unsupported("masked_fill with a computed mask")
+    number = max(float(fill), -3e38)
+    keep, add_ = Stored((~mask.array).astype("float32")), Stored(np.where(mask.array, number, 0).astype("float32"))
+    return _combined(build, K.add, _combined(build, K.multiply, x, keep), add_)
+
+
+@ops("where.self")
+def where(build: Builder, mask: Value, a: Value, b: Value) -> Activation:
+    """a where the mask is true, else b; only masks that are known."""
+    if isinstance(mask, Activation):
+        raise Unsupported("where with a computed mask")
+    x = build.value(a) if isinstance(a, Activation) or a.name else build.value(b)
+    return x.with_tensor(K.where(build.operand(mask, x), build.operand(a, x), build.operand(b, x)))
+
+
+def _combined(build: Builder, function: Callable, a: Value | float, b: Value | float) -> Activation:
+    """`function` of two operands with broadcasting; the larger activation keeps its layout."""
+    if not isinstance(a, Activation | Stored):
+        b = build.value(b)
+        return b.with_tensor(function(a, b.tensor))
+    if not isinstance(b, Activation | Stored):
+        a = build.value(a)
+        return a.with_tensor(function(a.tensor, b))
+    if isinstance(a, Stored) and isinstance(b, Stored):
+        a = build.value(a)
+    rank = max(a.rank, b.rank)
+    lead = max((value for value in (a, b) if isinstance(value, Activation)), key=lambda x: (x.rank, math.prod(x.shape)))
+    lead = lead.with_rank(rank)
+    tensor = function(build.operand(a, lead), build.operand(b, lead))
+    batch = max(value.batch for value in (a, b) if isinstance(value, Activation))
+    return Activation(tensor, lead.axes, batch)
+
+
+def _times(build: Builder, value: Value | float, factor: float) -> Value | float:
+    if factor == 1:
+        return value
+    return operator.mul(value, factor) if isinstance(value, int | float) else multiply(build, value, factor)
+
+
+# --- reductions ---
+
+
+def _reduced(x: Activation, axes: int | Sequence[int] | None, keep: bool, function: Callable) -> Activation:
+    """`function(tensor, places, keepdims)` along some axes; none means all."""
+    chosen = list(range(x.rank)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else axes
+    places = tuple(x.place(axis) for axis in chosen)
+    tensor = function(x.tensor, places, keep)
+    return x.with_tensor(tensor) if keep else x.without(tensor, places)
+
+
+def _mean(tensor, places: Sequence[int], keep: bool):
+    return K.mean(tensor, places, keepdims=keep)
+
+
+def _norm(tensor, places: Sequence[int], keep: bool):
+    return K.sqrt(K.sum(K.square(tensor), places, keepdims=keep))
+
+
+@ops("mean.dim")
+def mean(build: Builder, x: Activation, axes, keep: bool, _dtype) -> Activation:
+    """Along some axes."""
+    return _reduced(x, axes, keep, _mean)
+
+
+@ops("sum.dim_IntList")
+def total(build: Builder, x: Activation, axes, keep: bool, _dtype) -> Activation:
+    """Along some axes."""
+    return _reduced(x, axes, keep, lambda tensor, places, keep: K.sum(tensor, places, keepdims=keep))
+
+
+@ops("amax")
+def largest(build: Builder, x: Activation, axes, keep: bool) -> Activation:
+    """Along some axes."""
+    return _reduced(x, axes, keep, lambda tensor, places, keep: K.max(tensor, places, keepdims=keep))
+
+
+@ops("max.dim")
+def largest_along(build: Builder, x: Activation, axis: int, keep: bool) -> list[Activation]:
+    """Along one axis; only the values, as nothing in an image classifier reads where they are."""
+    return [largest(build, x, axis, keep)]
+
+
+@ops("var.correction")
+def variance(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> Activation:
+    """Sum of squared deviations over (count - correction); 1 by default."""
+    chosen = list(range(x.rank)) if axes is None else [axes] if isinstance(axes, int) else axes
+    count = math.prod(x.shape[axis] for axis in chosen)
+    less = 1 if correction is None else correction
+    factor = count / (count - less)
+    return _reduced(x, axes, keep, lambda t, places, keep: K.multiply(K.var(t, places, keepdims=keep), factor))
+
+
+@ops("var.dim")
+def variance_unbiased(build: Builder, x: Activation, axes, unbiased: bool, keep: bool) -> Activation:
+    """As `variance`."""
+    return variance(build, x, axes, int(unbiased), keep)
+
+
+@ops("var_mean.correction")
+def variance_and_mean(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> list[Activation]:
+    """Both along some axes."""
+    return [variance(build, x, axes, correction, keep), _reduced(x, axes, keep, _mean)]
+
+
+@ops("std.correction")
+def deviation(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> Activation:
+    """The root of the variance."""
+    y = variance(build, x, axes, correction, keep)
+    return y.with_tensor(K.sqrt(y.tensor))
+
+
+@ops("linalg_vector_norm")
+def vector_norm(build: Builder, x: Activation, order: float, axes, keep: bool, _dtype) -> Activation:
+    """The Euclidean length along some axes."""
+    if order != 2:
+        raise Unsupported(f"a vector norm of order {order}")
+    return _reduced(x, axes, keep, _norm)
+
+
+@ops("norm.ScalarOpt_dim")
+def norm(build: Builder, x: Activation, order: float | None, axes, keep: bool) -> Activation:
+    """As `vector_norm`."""
+    return vector_norm(build, x, 2 if order is None else order, axes, keep, None)
+
+
+# --- what only acts in training ---
+
+
+@ops("dropout", "feature_dropout")
+def dropout(build: Builder, x: Activation, rate: float, _train: bool) -> Activation:
+    """The graph is traced in evaluation; a rate says what training would do."""
+    return x.with_tensor(layers.Dropout(rate, name=build.name())(x.tensor)) if rate else x
+
+
+@ops("multitl.drop_path")
+def drop_path(build: Builder, x: Activation, rate: float, by_image: bool) -> Activation:
+    """Stochastic depth (arXiv:1603.09382): a whole branch is dropped, for each image or for the batch at once."""
+    if not rate:
+        return x
+    shape = [1] * x.rank
+    if by_image:
+        shape[x.place(0)] = None
+    return x.with_tensor(layers.Dropout(rate, noise_shape=shape, name=build.name())(x.tensor))

@@ -1,0 +1,159 @@
+"""Pooling and resizing. Whatever Keras' layers cannot express becomes a product with a constant matrix, which is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from keras import layers
+from keras import ops as K  # noqa: N812
+from torch.nn import functional as F  # noqa: N812
+
+from multitl.layouts import channels_last
+from multitl.translation import Activation, Builder, OpTable, Unsupported
+from multitl_torch.fx_ops_convolution import each, padded
+
+ops = OpTable("pooling")
+
+LOWEST = -3e38  # what maximum pooling pads with; -inf does not survive JSON
+
+
+@ops("max_pool2d")
+def max_pool2d(build: Builder, x: Activation, kernel, stride, padding, dilation, ceil_mode: bool) -> Activation:
+    """x: (n, c, h, w)."""
+    if set(each(dilation, 2)) != {1}:
+        raise Unsupported("max_pool2d with dilation")
+    x = x.arranged(channels_last(4))
+    kernel, stride, pads = _window(x, kernel, stride, padding, ceil_mode)
+    if _is_same(kernel, stride, pads):
+        return x.with_tensor(layers.MaxPooling2D(kernel, stride, "same", name=build.name())(x.tensor))
+    return x.with_tensor(layers.MaxPooling2D(kernel, stride, name=build.name())(padded(x.tensor, pads, LOWEST)))
+
+
+@ops("max_pool2d_with_indices")
+def max_pool2d_with_indices(build: Builder, *arguments) -> list[Activation]:
+    """Only the maxima; nothing in an image classifier reads the indices."""
+    return [max_pool2d(build, *arguments)]
+
+
+@ops("avg_pool2d")
+def avg_pool2d(
+    build: Builder, x: Activation, kernel, stride, padding, ceil_mode: bool, count_include_pad: bool, divisor
+) -> Activation:
+    """x: (n, c, h, w). Where padding is not counted, the means over zeros are scaled up position by position."""
+    x = x.arranged(channels_last(4))
+    space = x.shape[2:]
+    given = (each(kernel, 2), each(stride, 2) if stride else each(kernel, 2), each(padding, 2))
+    kernel, stride, pads = _window(x, kernel, stride, padding, ceil_mode)
+    if _is_same(kernel, stride, pads) and not count_include_pad and not divisor:
+        return x.with_tensor(layers.AveragePooling2D(kernel, stride, "same", name=build.name())(x.tensor))
+    y = layers.AveragePooling2D(kernel, stride, name=build.name())(padded(x.tensor, pads))
+    ones = torch.ones(1, 1, *space)
+    wanted = F.avg_pool2d(ones, *given, ceil_mode, count_include_pad, divisor)
+    found = F.avg_pool2d(F.pad(ones, (*pads[1], *pads[0])), kernel, stride)
+    factors = (wanted / found)[0, 0, :, :, None].numpy()
+    return x.with_tensor(y if np.all(factors == 1) else K.multiply(y, factors[None]))
+
+
+@ops("adaptive_avg_pool2d")
+def adaptive_avg_pool2d(build: Builder, x: Activation, size: Sequence[int]) -> Activation:
+    """x: (n, c, h, w) -> (n, c, *size)."""
+    x = x.arranged(channels_last(4))
+    space = x.shape[2:]
+    size = tuple(wanted or have for wanted, have in zip(each(size, 2), space, strict=True))
+    if size == (1, 1):
+        return x.with_tensor(layers.GlobalAveragePooling2D(keepdims=True, name=build.name())(x.tensor))
+    if size == space:
+        return x
+    if not any(have % wanted for have, wanted in zip(space, size, strict=True)):
+        window = tuple(have // wanted for have, wanted in zip(space, size, strict=True))
+        return x.with_tensor(layers.AveragePooling2D(window, name=build.name())(x.tensor))
+    return _mixed(x, [_adaptive_means(have, wanted) for have, wanted in zip(space, size, strict=True)])
+
+
+@ops("adaptive_max_pool2d")
+def adaptive_max_pool2d(build: Builder, x: Activation, size: Sequence[int]) -> list[Activation]:
+    """x: (n, c, h, w) -> [(n, c, *size)]."""
+    x = x.arranged(channels_last(4))
+    space, size = x.shape[2:], each(size, 2)
+    if any(have % wanted for have, wanted in zip(space, size, strict=True)):
+        raise Unsupported("adaptive_max_pool2d to a size that does not divide the input's")
+    window = tuple(have // wanted for have, wanted in zip(space, size, strict=True))
+    return [x.with_tensor(layers.MaxPooling2D(window, name=build.name())(x.tensor))]
+
+
+@ops("adaptive_avg_pool1d")
+def adaptive_avg_pool1d(build: Builder, x: Activation, size: Sequence[int]) -> Activation:
+    """x: (n, c, length) -> (n, c, *size)."""
+    if each(size, 1) != (1,):
+        raise Unsupported("adaptive_avg_pool1d to more than one value")
+    return x.with_tensor(K.mean(x.tensor, x.place(2), keepdims=True))
+
+
+@ops("upsample_nearest2d", "upsample_nearest2d.vec")
+def upsample_nearest2d(build: Builder, x: Activation, size, *scales) -> Activation:
+    """x: (n, c, h, w) -> (n, c, *size)."""
+    return _resized(build, x, size, scales[0] if len(scales) == 1 else None, "nearest", None)
+
+
+@ops("upsample_bilinear2d.vec", "upsample_bilinear2d")
+def upsample_bilinear2d(build: Builder, x: Activation, size, align_corners: bool, *scales) -> Activation:
+    """As `upsample_nearest2d`."""
+    return _resized(build, x, size, scales[0] if len(scales) == 1 else None, "bilinear", align_corners)
+
+
+@ops("upsample_bicubic2d.vec", "upsample_bicubic2d")
+def upsample_bicubic2d(build: Builder, x: Activation, size, align_corners: bool, *scales) -> Activation:
+    """As `upsample_nearest2d`."""
+    return _resized(build, x, size, scales[0] if len(scales) == 1 else None, "bicubic", align_corners)
+
+
+def _resized(build: Builder, x: Activation, size, scales, mode: str, align_corners: bool | None) -> Activation:
+    x = x.arranged(channels_last(4))
+    space = x.shape[2:]
+    if not size:
+        size = [int(have * scale) for have, scale in zip(space, scales, strict=True)]
+    if mode == "nearest" and not any(wanted % have for wanted, have in zip(size, space, strict=True)):
+        factors = tuple(wanted // have for wanted, have in zip(size, space, strict=True))
+        return x.with_tensor(layers.UpSampling2D(factors, name=build.name())(x.tensor))
+    return _mixed(x, [_resampling(have, wanted, mode, align_corners) for have, wanted in zip(space, size, strict=True)])
+
+
+def _resampling(length: int, wanted: int, mode: str, align_corners: bool | None) -> np.ndarray:
+    """PyTorch's own resampling along one axis as a matrix (wanted, length): what it makes of unit vectors."""
+    columns = torch.eye(length)[None, :, :, None]
+    return F.interpolate(columns, (wanted, 1), mode=mode, align_corners=align_corners)[0, :, :, 0].T.numpy()
+
+
+def _adaptive_means(length: int, wanted: int) -> np.ndarray:
+    """Adaptive average pooling along one axis as a matrix (wanted, length)."""
+    return F.adaptive_avg_pool1d(torch.eye(length)[None], wanted)[0].T.numpy()
+
+
+def _mixed(x: Activation, matrices: Sequence[np.ndarray]) -> Activation:
+    """Rows and columns of (n, h, w, c), each mixed by a constant matrix (out, in)."""
+    return x.with_tensor(K.einsum("bhwc,oh,pw->bopc", x.tensor, *matrices))
+
+
+def _window(x: Activation, kernel, stride, padding, ceil_mode: bool):
+    """Kernel, stride and the zeros to put around, ceil mode's extra ones included."""
+    kernel = each(kernel, 2)
+    stride = each(stride, 2) if stride else kernel
+    pads = []
+    for length, size, step, pad in zip(x.shape[2:], kernel, stride, each(padding, 2), strict=True):
+        pads.append((pad, pad + (_ceil_extra(length, size, step, pad) if ceil_mode else 0)))
+    return kernel, stride, pads
+
+
+def _ceil_extra(length: int, size: int, step: int, pad: int) -> int:
+    """Zeros that the last window of ceil mode needs; PyTorch drops a window that would start beyond the padded input."""
+    windows = -(-(length + 2 * pad - size) // step) + 1
+    if (windows - 1) * step >= length + pad:
+        windows -= 1
+    return max(0, (windows - 1) * step + size - (length + 2 * pad))
+
+
+def _is_same(kernel: Sequence[int], stride: Sequence[int], pads: Sequence[tuple[int, int]]) -> bool:
+    """Whether Keras' "same" pads alike; its averages do not count the padding."""
+    return set(stride) == {1} and all(pads[i] == ((size - 1) // 2, (size - 1) // 2) and size % 2 for i, size in enumerate(kernel))
