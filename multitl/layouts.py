@@ -39,13 +39,14 @@ def moves(now: Sequence[int], wanted: Sequence[int]) -> Axes:
 
 def to_keras(array: np.ndarray, weight: TranslatedWeight, shape: Sequence[int]) -> np.ndarray:
     """The original's tensor as the value of the Keras variable, which has `shape`. The exact inverse of `to_original`."""
-    return np.ascontiguousarray(array.reshape(weight.split).transpose(weight.axes).reshape(shape))
+    moved = array.reshape(weight.split).transpose(weight.axes)
+    return np.ascontiguousarray(moved).reshape(shape)  # in this order: numpy makes of a scalar's copy a vector
 
 
 def to_original(array: np.ndarray, weight: TranslatedWeight) -> np.ndarray:
     """The value of the Keras variable as a tensor of the original's state_dict, bit by bit."""
     moved = array.reshape([weight.split[axis] for axis in weight.axes])
-    return np.ascontiguousarray(moved.transpose(inverse(weight.axes)).reshape(weight.shape))
+    return np.ascontiguousarray(moved.transpose(inverse(weight.axes))).reshape(weight.shape)
 
 
 def plan_reshape(sizes: Sequence[int], axes: Sequence[int], wanted: Sequence[int]) -> tuple[Axes, Axes]:
