@@ -1,13 +1,14 @@
 """Where PyTorch's axes lie in Keras: of activations as bookkeeping, of weights as pure numpy.
 
-PyTorch counts axes as (batch, channels, height, width); Keras computes on (batch, height, width, channels). A translated
-graph keeps PyTorch's way of counting and only remembers where each axis lies, so a permutation costs nothing, and two
-that cancel out leave no trace. Data moves only where an operation needs its axes in a certain order.
+PyTorch counts axes as (batch, channels, height, width); Keras computes on (batch, height, width, channels). A
+translated graph keeps PyTorch's way of counting and only remembers where each axis lies, so a permutation costs nothing,
+and two that cancel out leave no trace. Data moves only where an operation needs its axes in a certain order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def moves(now: Sequence[int], wanted: Sequence[int]) -> Axes:
 
 
 def to_keras(array: np.ndarray, weight: TranslatedWeight, shape: Sequence[int]) -> np.ndarray:
-    """The original's tensor as the value of the Keras variable, which has `shape`. The exact inverse of `to_original`."""
+    """The original's tensor as the value of the Keras variable, which has `shape`. Undone by `to_original`."""
     moved = array.reshape(weight.split).transpose(weight.axes)
     return np.ascontiguousarray(moved).reshape(shape)  # in this order: numpy makes of a scalar's copy a vector
 
@@ -52,8 +53,8 @@ def to_original(array: np.ndarray, weight: TranslatedWeight) -> np.ndarray:
 def plan_reshape(sizes: Sequence[int], axes: Sequence[int], wanted: Sequence[int]) -> tuple[Axes, Axes]:
     """How to reshape from `sizes` to `wanted`, both in the original's order, with as little moved as can be.
 
-    axes: where the axes lie.  Returns where they must lie before the reshape (`axes` itself, if nothing has to move), and where
-    the new ones lie after it. Axes of size 1 may lie anywhere; new ones come after the first axis.
+    axes: where the axes lie.  Returns where they must lie before the reshape (`axes` itself, if nothing has to move),
+    and where the new ones lie after it. Axes of size 1 may lie anywhere; new ones come after the first axis.
     """
     groups = _groups(sizes, wanted)
     solid = sorted((axis for axis, size in enumerate(sizes) if size != 1), key=lambda axis: axes[axis])
@@ -90,4 +91,4 @@ def _groups(sizes: Sequence[int], wanted: Sequence[int]) -> list[tuple[list[int]
 
 
 def _adjoin(places: Sequence[int]) -> bool:
-    return all(after - before == 1 for before, after in zip(places, places[1:], strict=False))
+    return all(after - before == 1 for before, after in pairwise(places))

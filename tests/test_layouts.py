@@ -102,7 +102,7 @@ def test_to_original_is_the_exact_inverse_of_to_keras(data: st.DataObject) -> No
 
 
 def reshape_by_plan(array: np.ndarray, axes, wanted) -> np.ndarray:
-    """`array.reshape(wanted)`, computed on an array whose axes lie at `axes`, and seen in the original's order again."""
+    """`array.reshape(wanted)`, computed where the axes lie at `axes`, and seen in the original's order again."""
     before, after = plan_reshape(array.shape, axes, wanted)
     tensor = laid_out(array, axes).transpose(moves(axes, before))
     assert sorted(after) == list(range(len(wanted)))
