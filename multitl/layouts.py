@@ -1,7 +1,7 @@
 """Where PyTorch's axes lie in Keras: of activations as bookkeeping, of weights as pure numpy.
 
 PyTorch counts axes as (batch, channels, height, width); Keras computes on (batch, height, width, channels). A
-translated graph keeps PyTorch's way of counting and only remembers where each axis lies, so a permutation costs nothing,
+translated graph keeps PyTorch's way of counting and only remembers where each axis lies: a permutation costs nothing,
 and two that cancel out leave no trace. Data moves only where an operation needs its axes in a certain order.
 """
 
