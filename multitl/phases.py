@@ -18,6 +18,7 @@ from multitl.errors import RunError
 from multitl.freezing import frozen_variables
 from multitl.progress import progress_bar
 from multitl.recipes import Recipe
+from multitl.statistics import UnbiasedVariance
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, one-hot labels (n, classes), weights (n,)
 
@@ -27,6 +28,7 @@ class Phase:
     """model: inputs -> logits, not yet compiled.  batches(order): the training batches in the given order of indices.
 
     validate(): probabilities -> (log loss, accuracy) on the validation split.  count: training images.
+    unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
     """
 
     name: str  # "head" or "finetune"
@@ -36,6 +38,7 @@ class Phase:
     learning_rate: float
     batches: Callable[[list[np.ndarray], int], Iterator[Batch]]
     validate: Callable[[], tuple[float, float]]
+    unbiased_variance: bool = False
 
 
 def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
@@ -97,10 +100,13 @@ def _enter(phase: Phase, state: TrainingState, mutable: list[keras.Variable]) ->
 def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callable[[], None]) -> dict:
     started, epoch = time.perf_counter(), len(state.rows) + 1
     order = epoch_order(phase.count, recipe.batch_size, recipe.seed, epoch)
+    variance = UnbiasedVariance(phase.model, len(order[0])) if phase.unbiased_variance else None
     logs = []  # of single batches: train_on_batch starts its metrics anew each time
     for inputs, labels, weights in phase.batches(order, epoch):
         logs.append(phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True))
         step()
+    if variance:
+        variance.correct(steps=len(logs))
     loss, accuracy = (float(np.mean([log[name] for log in logs])) for name in ("loss", "accuracy"))
     if not math.isfinite(loss):
         raise RunError(
