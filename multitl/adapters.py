@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from multitl.contracts import Backend, Source
+from multitl.contracts import Backend, Source, Translator
 from multitl.errors import BackboneError, BackendError, nearest_names
 
 BACKENDS = {
@@ -25,6 +25,14 @@ BACKENDS = {
 SOURCES = {
     "keras": "multitl.sources.keras_applications",
     "pypi": "multitl.sources.pypi",
+    "torchvision": "multitl.sources.torchvision",
+    "timm": "multitl.sources.timm",
+}
+
+# Which module opens the networks of a source whose networks are translated, and the Keras backend it works under.
+TRANSLATORS = {
+    "torchvision": ("multitl_torch.translator", "torch"),
+    "timm": ("multitl_torch.translator", "torch"),
 }
 
 
@@ -123,6 +131,11 @@ def load_source(name: str) -> tuple[Source, str]:
             fix="multitl backbones",
         )
     return _import_source(prefix), rest
+
+
+def load_translator(source: str) -> Translator:
+    """The module that opens the networks of a source."""
+    return cast(Translator, importlib.import_module(TRANSLATORS[source][0]))
 
 
 def backbones(source: str) -> list:

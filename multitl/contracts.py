@@ -8,26 +8,31 @@ Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:  # contracts load no framework
     import keras
+    import numpy as np
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Triple = tuple[float, float, float]
+Head = Literal["cut", "keep"]  # whether a network comes without its classifier, or with it
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """How a backbone wants its pixels, as data.
 
-    Geometry, done once on the host (images.py). "crop": the shorter side becomes `shorter_side`, then the centre
-    `height` x `width` is cut out. "squash": both sides are resized straight to `height` x `width`.
+    Geometry, done once on the host (images.py): the image is resized, then its centre `height` x `width` is cut out;
+    where the image is too small for that, the rest is `fill` (RGB).
+    "crop": the shorter side becomes `shorter_side`, the longer keeps the ratio. The other modes go by `box`, which is
+    (height, width), or the crop's size if None. "squash": to the box, whatever the ratio. "cover" and "fit" keep the
+    ratio: the smallest image that covers the box, the largest that fits into it.
     `antialias=False` is TensorFlow's resize, True is Pillow's.
 
     Values, done inside the saved model (preprocessing.py): channels are put in `channel_order`, then
@@ -36,13 +41,27 @@ class Preprocess:
 
     height: int
     width: int
-    resize: Literal["crop", "squash"] = "crop"
+    resize: Literal["crop", "squash", "cover", "fit"] = "crop"
     shorter_side: int = 256
+    box: tuple[int, int] | None = None
+    fill: tuple[int, int, int] = (0, 0, 0)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     antialias: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
     scale: Triple = (1.0, 1.0, 1.0)
     offset: Triple = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Back from a card: JSON has no tuples, by which a `Preprocess` compares and hashes."""
+        fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
+        return cls(**fields)
+
+    def standardise(self, mean: Triple, deviation: Triple) -> Preprocess:
+        """The same geometry with the values (x / 255 - mean) / deviation of red, green and blue."""
+        (r, g, b), (mean_r, mean_g, mean_b) = deviation, mean
+        scale, offset = (1 / 255 / r, 1 / 255 / g, 1 / 255 / b), (-mean_r / r, -mean_g / g, -mean_b / b)
+        return replace(self, channel_order="rgb", scale=scale, offset=offset)
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,8 @@ class Pretrained:
     (batch, h, w, channels). `stages` run from input to output and name every layer with weights exactly once.
     `name` is canonical, variant included: "keras/MobileNet:alpha=0.25".
 
+    With its classifier kept, `backbone` gives logits (batch, classes) and `class_names` names them, where they are known.
+
     Of translated networks only: `weights` leads back to the original's state_dict, `parity` says how exact the
     translation is, and `feature_map` names the operation whose output is the last feature map before global pooling, which
     lies inside a backbone whose classifier has weights between pooling and its last layer.
@@ -129,9 +150,48 @@ class Pretrained:
     preprocess: Preprocess
     stages: tuple[Stage, ...]
     origin: Origin
+    class_names: tuple[str, ...] = ()
     weights: tuple[TranslatedWeight, ...] = ()
     parity: Parity | None = None
     feature_map: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One set of official weights of a network, as its authors describe it.
+
+    sha256: the first digits, "" if the file's name has none.  classes: 0 where the classifier is not part of it.
+    megabytes: of the download, 10**6 bytes.  top1: accuracy on ImageNet-1K, a share; None where there is none.
+    smallest: height and width of the smallest image.  recipe: where the training is described.
+    """
+
+    name: str
+    is_default: bool
+    url: str
+    sha256: str
+    classes: int
+    parameters: int
+    megabytes: float
+    top1: float | None
+    smallest: tuple[int, int]
+    recipe: str
+    licence: str
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network to be translated, as it travels to the process that does it.
+
+    weights: "default", "none" or a path.  image_size: 0 for the network's own.  head: "cut" if the classifier's weights may be
+    missing, or of other classes.
+    """
+
+    source: str
+    name: str
+    weights: str
+    image_size: int
+    head: Head
 
 
 @dataclass(frozen=True)
@@ -196,11 +256,44 @@ class Source(Protocol):
     def backbones(self) -> Sequence[BackboneInfo]:
         """All names, without loading a framework."""
 
-    def load(self, name: str, weights: str, image_size: int) -> Pretrained:
+    def load(self, name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
         """Build `name` ("ResNet50" or "MobileNet:alpha=0.25", without the source's prefix) and fill in its weights.
 
         weights: "default" (the official ones), "none" (random) or a file or folder.  image_size: 0 for the native one.
+        head: "keep" for the whole network, classifier included; BackboneError where a source has none.
         """
+
+
+class Original(Protocol):
+    """A network in its own framework, in the process that translates it."""
+
+    image_size: int
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    licence: str
+    url: str
+
+    def translate(self) -> Translation:
+        """As a Keras model, with the weights it has now."""
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take weights by the names of its state_dict; those not given stay as they are."""
+
+    def verify(self, translation: Translation) -> Parity:
+        """Compare with its translation. Raises TranslationError, with the first place that differs, if it is not the same."""
+
+
+class Translator(Protocol):
+    """A module that opens networks of another framework: backends/multitl_*/translator.py."""
+
+    def open_original(self, job: Job, classes: int) -> Original:
+        """The network that a job names, with official weights if the job says "default", else random.
+
+        classes: of its classifier, 0 for its own.
+        """
+
+    def versions(self) -> dict[str, str]:
+        """Package name -> version, of what the networks come from."""
 
 
 class Backend(Protocol):

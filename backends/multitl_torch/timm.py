@@ -1,0 +1,66 @@
+"""timm's networks, opened to be translated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from multitl.contracts import Job, Preprocess
+from multitl.errors import BackboneError, WeightsError, nearest_names
+from multitl_torch.torchvision import import_timm
+from multitl_torch.transforms import from_timm
+
+
+def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, tuple[str, ...], str, str]:
+    """The module, its preprocessing, class names (none here), licence and address. See `contracts.Translator`.
+
+    Raises BackboneError for an unknown name or tag, or a size it cannot take; WeightsError if weights cannot be fetched.
+    """
+    timm = import_timm()
+    plain = job.name.partition(".")[0]
+    if not timm.is_model(plain):
+        raise BackboneError(
+            f"This timm {timm.__version__} has no network {plain!r}.",
+            expected=f"one of its {len(timm.list_models())} networks",
+            received=f"timm/{job.name}",
+            nearest=[f"timm/{near}" for near in nearest_names(plain, timm.list_models())],
+            fix="multitl backbones timm/, or pip install --upgrade timm",
+        )
+    config = timm.get_pretrained_cfg(job.name, allow_unregistered=False)
+    if config is None:
+        raise BackboneError(
+            f"timm has no weights {job.name!r}.",
+            expected=f"timm/{plain}, or with a tag after a dot",
+            received=f"timm/{job.name}",
+            nearest=[f"timm/{near}" for near in timm.list_pretrained(f"{plain}.*")[:5]],
+            fix=f"multitl backbones timm/{plain}",
+        )
+    known = config.to_dict()
+    preprocess = from_timm(known, job.image_size)
+    options: dict[str, Any] = {"num_classes": classes} if classes else {}
+    if job.image_size and known.get("fixed_input_size"):
+        options["img_size"] = job.image_size
+    module = _create(timm, job, options)
+    address = f"https://huggingface.co/{known['hf_hub_id']}" if known.get("hf_hub_id") else str(known.get("url", ""))
+    return module, preprocess, (), str(known.get("license") or "not stated by timm"), address
+
+
+def _create(timm: Any, job: Job, options: dict[str, Any]) -> torch.nn.Module:
+    try:
+        return timm.create_model(job.name, pretrained=job.weights == "default", **options)
+    except Exception as error:  # the hub's client, timm and the network's own class raise all kinds
+        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        if job.weights != "default":
+            raise BackboneError(
+                f"timm cannot make {job.name} as asked for.",
+                expected="options that the network takes",
+                received=f"{options}: {reason}",
+                fix="leave --image-size out for the network's own",
+            ) from error
+        raise WeightsError(
+            f"The weights of timm/{job.name} cannot be fetched.",
+            expected="access to huggingface.co, or a file of theirs on this machine",
+            received=reason,
+            fix="download model.safetensors by hand and give it with --weights PATH, or take --weights none for random ones",
+        ) from error

@@ -1,0 +1,69 @@
+"""Networks of torchvision and timm, and anybody's modules, opened to be translated: satisfies `contracts.Translator`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+import torch
+
+from multitl.contracts import Job, Parity, Preprocess, Translation
+from multitl_torch import fx, timm, torchvision, verifying
+
+
+@dataclass(frozen=True)
+class TorchOriginal:
+    """A module that classifies images: satisfies `contracts.Original`."""
+
+    module: torch.nn.Module
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    licence: str
+    url: str
+
+    @property
+    def image_size(self) -> int:
+        return self.preprocess.height
+
+    @functools.cached_property
+    def example(self) -> torch.Tensor:
+        return torch.zeros(1, 3, self.preprocess.height, self.preprocess.width)
+
+    def translate(self) -> Translation:
+        """See `fx.translate`."""
+        return fx.translate(self.module, self.example)
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Weights by the names of the module's state_dict."""
+        self.module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, strict=False)
+
+    def verify(self, translation: Translation) -> Parity:
+        """See `verifying.verify`."""
+        return verifying.verify(self.module, translation, self.example)
+
+
+def open_original(job: Job, classes: int) -> TorchOriginal:
+    """See `contracts.Translator`."""
+    opened = {"torchvision": torchvision, "timm": timm}[job.source].open_network(job, classes)
+    return TorchOriginal(*opened)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for package in ("torch", "torchvision", "timm"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def translate_module(module: torch.nn.Module, example: torch.Tensor) -> Translation:
+    """Anybody's module, translated and compared. Raises TranslationError as `fx.translate` and `verifying.verify` do."""
+    translation = fx.translate(module, example)
+    verifying.verify(module, translation, example)
+    return translation

@@ -1,0 +1,81 @@
+"""Source `timm`: PyTorch image models, translated when they are first asked for and kept in the cache.
+
+timm and PyTorch are needed for that first time only. The list of networks is data, written by `multitl_torch.describe`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
+from multitl.errors import BackboneError, nearest_names
+
+NETWORKS = Path(__file__).parent / "timm_networks.json"
+
+
+def backbones() -> list[BackboneInfo]:
+    """Every network with pretrained weights; the variants of a name are its other weights (`timm/resnet50.tv_in1k`)."""
+    return [
+        BackboneInfo(
+            name=f"timm/{name}",
+            image_size=size,
+            licence=licence,
+            weights="downloaded by timm",
+            variants=tuple(f".{tag}" for tag in tags[1:]),
+        )
+        for name, (size, licence, tags) in _networks().items()
+    ]
+
+
+def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
+    """Translate a network of timm, or take it from the cache. See `contracts.Source`.
+
+    name: as timm has it, with the tag of its weights or without: "resnet50.a1_in1k", "vit_tiny_patch16_224".
+    weights: a local file or folder may hold what `state_dicts.read_state_dict` reads.
+
+    Raises BackboneError for an unknown name or size; BackendError if it is not in the cache and timm is not installed;
+    TranslationError with the list of what is missing for a network that cannot be translated; WeightsError.
+    """
+    from multitl.sources.translated import Network, as_pretrained
+    from multitl.translations import translated
+
+    check_name(name)
+    entry = translated(Job("timm", name, weights, image_size, head))
+    sha256 = None if weights == "none" else entry.card["weights_sha256"]
+    network = Network(
+        name=f"timm/{name}",
+        translation=entry.translation,
+        preprocess=entry.preprocess,
+        origin=Origin("timm", weights, sha256, _licence(weights, entry.card["licence"]), entry.card["url"]),
+        parity=entry.parity,
+        class_names=tuple(entry.card["class_names"]),
+    )
+    return as_pretrained(network, head)
+
+
+def check_name(name: str) -> None:
+    """Raises BackboneError for a name that timm does not have; tags are left to timm."""
+    known = _networks()
+    if name.partition(".")[0] in known:
+        return
+    raise BackboneError(
+        f"Unknown backbone timm/{name}.",
+        expected=f"one of {len(known)} networks of timm",
+        received=f"timm/{name}",
+        nearest=[f"timm/{near}" for near in nearest_names(name.partition(".")[0], known)],
+        fix="multitl backbones timm/",
+    )
+
+
+def _licence(weights: str, official: str) -> str:
+    if weights == "none":
+        return "none: random weights"
+    return official if weights == "default" else f"that of the file; {official} for the official weights"
+
+
+@functools.cache
+def _networks() -> dict[str, tuple[int, str, list[str]]]:
+    """Name -> (image size, licence, tags), in alphabetical order."""
+    return json.loads(NETWORKS.read_text(encoding="utf-8"))

@@ -1,0 +1,197 @@
+"""Source `torchvision`: every classification network of torchvision.models, without PyTorch.
+
+The networks are shipped as descriptions, the official weights are read by multitl's own reader of .pth files. PyTorch and
+torchvision are needed only for an image size that a network's graph is not made for (a ViT's positions are counted, say):
+then it is translated anew, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from multitl.contracts import BackboneInfo, Checkpoint, Head, Job, Origin, Preprocess, Pretrained
+from multitl.errors import BackboneError, nearest_names
+
+FOLDER = Path(__file__).parent / "torchvision_networks"
+INDEX = FOLDER / "index.json"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of the index. smallest: as in `Description`."""
+
+    image_size: int
+    smallest: int
+    checkpoints: Mapping[str, Checkpoint]
+
+    @property
+    def default(self) -> Checkpoint:
+        return next(one for one in self.checkpoints.values() if one.is_default)
+
+
+def backbones() -> list[BackboneInfo]:
+    """All networks with official weights, by full name; loads nothing."""
+    return [
+        BackboneInfo(
+            name=f"torchvision/{name}",
+            image_size=listed.default.preprocess.height,
+            licence=listed.default.licence,
+            weights=f"downloaded from pytorch.org ({listed.default.megabytes:.3g} MB)",
+            variants=tuple(one for one in listed.checkpoints if one != listed.default.name),
+        )
+        for name, listed in networks().items()
+    ]
+
+
+def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
+    """Build one of `backbones()`. See `contracts.Source`.
+
+    name: "resnet50", or "resnet50:IMAGENET1K_V1" for other official weights than the best.
+    weights: a local file or folder may hold what `state_dicts.read_state_dict` reads.
+
+    Raises BackboneError for an unknown name or size, WeightsError for weights that are missing, damaged or of another network.
+    """
+    from multitl.descriptions import read_description, works_at
+    from multitl.downloads import download
+    from multitl.sources import translated
+    from multitl.translations import translated as from_cache
+
+    network, checkpoint = find(name)
+    size = image_size or checkpoint.preprocess.height
+    description = read_description(FOLDER / f"{network}.json.xz")
+    if works_at(description, size):
+        return translated.as_pretrained(_described(description, checkpoint, weights, size, head), head)
+    if weights == "default":
+        path = str(download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes))
+    entry = from_cache(Job("torchvision", name, path if weights == "default" else weights, size, head))
+    origin = _origin(checkpoint, weights, entry.card["weights_sha256"] if weights != "none" else None)
+    return translated.as_pretrained(
+        translated.Network(
+            name=f"torchvision/{name}",
+            translation=entry.translation,
+            preprocess=entry.preprocess,
+            origin=origin,
+            parity=entry.parity,
+            class_names=tuple(entry.card["class_names"]),
+        ),
+        head,
+    )
+
+
+def find(name: str) -> tuple[str, Checkpoint]:
+    """A network's plain name, and the official weights meant by "resnet50" or "resnet50:IMAGENET1K_V1"."""
+    plain, colon, wanted = name.partition(":")
+    known = networks()
+    if plain not in known:
+        raise BackboneError(
+            f"Unknown backbone torchvision/{name}.",
+            expected=f"one of the {len(known)} classification networks of torchvision.models",
+            received=f"torchvision/{name}",
+            nearest=[f"torchvision/{near}" for near in nearest_names(plain, known)],
+            fix="multitl backbones torchvision/",
+        )
+    checkpoints = {one.upper(): checkpoint for one, checkpoint in known[plain].checkpoints.items()}
+    if not colon:
+        return plain, known[plain].default
+    if wanted.upper() not in checkpoints:
+        raise BackboneError(
+            f"Unknown weights {wanted!r} of torchvision/{plain}.",
+            expected="one of " + ", ".join(known[plain].checkpoints),
+            received=f"torchvision/{name}",
+            nearest=nearest_names(wanted, known[plain].checkpoints),
+            fix=f"--backbone torchvision/{plain} for the best ones",
+        )
+    return plain, checkpoints[wanted.upper()]
+
+
+@functools.cache
+def networks() -> dict[str, Listed]:
+    """The index, by name."""
+    return {
+        name: Listed(
+            image_size=values["image_size"],
+            smallest=values["smallest"],
+            checkpoints={one["name"]: _checkpoint(one) for one in values["checkpoints"]},
+        )
+        for name, values in _index()["networks"].items()
+    }
+
+
+def categories(count: int) -> tuple[str, ...]:
+    """The names of ImageNet's classes, if `count` is their number, else none."""
+    names = _index()["categories"]
+    return tuple(names) if len(names) == count else ()
+
+
+@functools.cache
+def _index() -> dict[str, Any]:
+    return json.loads(INDEX.read_text(encoding="utf-8"))
+
+
+def _checkpoint(values: Mapping[str, Any]) -> Checkpoint:
+    preprocess = Preprocess.from_mapping(values["preprocess"])
+    return Checkpoint(**dict(values) | {"preprocess": preprocess, "smallest": tuple(values["smallest"])})
+
+
+def _described(description, checkpoint: Checkpoint, weights: str, size: int, head: Head):
+    """The network from its description, filled."""
+    from multitl import descriptions
+    from multitl.cutting import classifier_weights
+    from multitl.downloads import download
+    from multitl.hashes import file_sha256
+    from multitl.sources.translated import Network
+    from multitl.state_dicts import classes_in, fill, fit, read_state_dict
+
+    translation = descriptions.build(description, size, seed=0 if weights == "none" else None)
+    sha256 = None
+    if weights != "none":
+        path = download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes) if weights == "default" else weights
+        state = read_state_dict(path)
+        classifier = classifier_weights(translation)
+        classes = classes_in(state, translation.weights, classifier)
+        if head == "keep" and classes and classes != translation.model.output_shape[-1]:
+            description = descriptions.with_classes(description, classifier, classes)
+            translation = descriptions.build(description, size, seed=None)
+        free = classifier if head == "cut" else ()
+        fitting = fit(state, translation.weights, unused=translation.unused, classifier=free, network=description.name)
+        filled = [weight for weight in translation.weights if weight.name in fitting.tensors]
+        fill(translation.model, filled, fitting.tensors)
+        sha256 = file_sha256(fitting.file)
+        _say(fitting.note)
+    return Network(
+        name=description.name + (f":{checkpoint.name}" if not checkpoint.is_default else ""),
+        translation=translation,
+        preprocess=resized(checkpoint.preprocess, size),
+        origin=_origin(checkpoint, weights, sha256),
+        parity=description.parity,
+        class_names=categories(translation.model.output_shape[-1]),
+    )
+
+
+def _say(note: str) -> None:
+    from multitl.progress import console
+
+    if note:
+        console().print(f"weights: {note}", markup=False)
+
+
+def resized(preprocess: Preprocess, size: int) -> Preprocess:
+    """The same for another image size: the part of a photo that is seen stays the same."""
+    side = round(size * preprocess.shorter_side / preprocess.height)
+    return replace(preprocess, height=size, width=size, shorter_side=side)
+
+
+def _origin(checkpoint: Checkpoint, weights: str, sha256: str | None) -> Origin:
+    licence, url = checkpoint.licence, "https://pytorch.org/vision/stable/models.html"
+    if weights == "none":
+        licence = "none: random weights"
+    elif weights == "default":
+        url = checkpoint.url
+    else:
+        licence = f"that of the file; {licence} for the official weights"
+    return Origin(source="torchvision", weights=weights, file_sha256=sha256, licence=licence, url=url)

@@ -1,0 +1,135 @@
+"""Translated networks on disk: made once, in a process of their own, and then loaded without the framework they came from.
+
+An entry is a folder with `model.keras`, the whole network, and `card.json`: hash of the weights, versions, parity figures,
+and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or not there;
+of two processes that translate the same network at once, the second keeps the first one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import multitl
+from multitl import errors
+from multitl.adapters import TRANSLATORS
+from multitl.cache import cache_folder
+from multitl.contracts import Job, Parity, Preprocess, Translation
+from multitl.descriptions import translated_from_json
+from multitl.hashes import file_sha256
+from multitl.initialisers import numpy_initialisers
+from multitl.progress import console
+from multitl.runs import cannot_write, read_json
+
+KEYS = ("weights", "stages", "unused", "parity", "preprocess", "class_names", "image_size")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A translated network from the cache. card: everything that card.json says of it."""
+
+    translation: Translation
+    preprocess: Preprocess
+    parity: Parity
+    card: Mapping[str, Any]
+
+
+def translated(job: Job) -> Entry:
+    """The network of a job: from the cache, else translated now by `multitl.translation_worker` in a new process.
+
+    Raises what that process raised: WeightsError, TranslationError, BackendError for a missing package, ...
+    """
+    folder = entry_folder(job)
+    if not folder.is_dir():
+        _make(job, folder)
+    try:
+        return _load(folder)
+    except (errors.MultitlError, OSError, ValueError, KeyError, TypeError):  # damaged, or of another Keras
+        shutil.rmtree(folder, ignore_errors=True)
+        _make(job, folder)
+        return _load(folder)
+
+
+def entry_folder(job: Job) -> Path:
+    """Where a job's network lies, or will; its name depends on all that the translation depends on."""
+    values = asdict(job) | {"weights": _weights_key(job.weights), "multitl": multitl.__version__}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in job.name)[:60]
+    return cache_folder() / "translations" / f"{job.source}-{safe}-{digest}"
+
+
+def _weights_key(weights: str) -> str:
+    path = Path(weights).expanduser()
+    if weights in ("default", "none"):
+        return weights
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{file.name}{file_sha256(file)}" for file in files).encode()).hexdigest()
+    return file_sha256(path)
+
+
+def _load(folder: Path) -> Entry:
+    card = read_json(folder / "card.json", missing=f"rm -r {folder}", keys=KEYS)
+    with numpy_initialisers(seed=None):
+        model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    translation = Translation(model, **translated_from_json(card))
+    return Entry(translation, Preprocess.from_mapping(card["preprocess"]), Parity(**card["parity"]), card)
+
+
+def _make(job: Job, folder: Path) -> None:
+    console().print(f"translating {job.source}/{job.name}: once, then it comes from the cache", markup=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        _run_worker(job, work)
+        _keep(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep(work: Path, folder: Path) -> None:
+    try:
+        work.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster
+            raise cannot_write(folder, error) from error
+
+
+def _run_worker(job: Job, work: Path) -> None:
+    """Run `python -m multitl.translation_worker`: another framework never enters this process, nor its crashes."""
+    environment = os.environ | {"KERAS_BACKEND": TRANSLATORS[job.source][1]}
+    command = [sys.executable, "-P", "-m", "multitl.translation_worker", json.dumps(asdict(job)), str(work)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    report = work / "error.json"
+    if report.is_file():
+        raise _as_raised(json.loads(report.read_text(encoding="utf-8")))
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
+        raise errors.TranslationError(
+            f"The process that translates {job.source}/{job.name} ended early.",
+            expected="exit code 0",
+            received=f"exit code {done.returncode}: {last[0].strip()[:300]}",
+            fix="multitl doctor; if the machine is short of memory, choose a smaller network",
+        )
+
+
+def _as_raised(report: Mapping[str, Any]) -> errors.MultitlError:
+    """The error that the worker wrote down, as it was."""
+    kind = getattr(errors, report["kind"])
+    arguments = {name: report[name] for name in ("problem", "fix", "expected", "received")}
+    more = "missing" if kind is errors.TranslationError else "nearest"
+    return kind(**arguments, **{more: tuple(report[more])})
