@@ -58,7 +58,8 @@ def load_run(run: str | os.PathLike[str]) -> Run:
         if card["status"] != "complete":
             raise ValueError(f"status {card['status']!r}")
         return Run(
-            folder, card, tuple(card["data"]["class_names"]), _preprocess(card["backbone"]["preprocess"]),
+            folder, card, tuple(card["data"]["class_names"]),
+            Preprocess.from_mapping(card["backbone"]["preprocess"]),
             float(card["recipe"]["max_unreadable"]), int(card["seed"]),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
@@ -145,12 +146,6 @@ def _oddities(dataset: Dataset) -> list[str]:
     return [f"warning: {warning}\n" for warning in dataset.warnings] + [
         f"left out: {file.path}: {file.reason}\n" for file in dataset.unreadable
     ]
-
-
-def _preprocess(values: dict[str, Any]) -> Preprocess:
-    """JSON has no tuples; `Preprocess` compares and hashes by them."""
-    triples = {name: tuple(values[name]) for name in ("scale", "offset")}
-    return Preprocess(**(values | triples))
 
 
 def _load_model(run: Run) -> keras.Model:

@@ -95,18 +95,16 @@ def check_image(data: bytes) -> None:
 def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     """Resize and crop an RGB image as `preprocess` says: uint8 (height, width, 3).
 
-    "crop" is torchvision's Resize(shorter_side) and CenterCrop, to the pixel: the longer side is truncated, offsets are
-    rounded half to even, and where the resized image is smaller than the crop the rest is black.
+    To the pixel: "crop" is torchvision's Resize(shorter_side) and CenterCrop, "squash", "cover" and "fit" are timm's
+    modes squash, center (of a crop that is not square) and border. Offsets are rounded half to even.
     """
     height, width = preprocess.height, preprocess.width
-    if preprocess.resize == "squash":
-        return _resize(image, (height, width), (0, height), (0, width), preprocess)
-    size = _shorter_side_to(preprocess.shorter_side, image.height, image.width)
+    size = _resized(image.height, image.width, preprocess)
     (top, tall, above), (left, wide, before) = _centre(size[0], height), _centre(size[1], width)
     part = _resize(image, size, (top, tall), (left, wide), preprocess)
     if part.shape == (height, width, 3):
         return part
-    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas = np.full((height, width, 3), preprocess.fill, np.uint8)
     canvas[above : above + tall, before : before + wide] = part
     return canvas
 
@@ -198,6 +196,17 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
     if low < 0 or high > 65535:
         raise UnreadableImage(f"integer pixels outside [0, 65535]: {low} to {high}")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _resized(height: int, width: int, how: Preprocess) -> tuple[int, int]:
+    """The size of the whole image before its centre is cut out; "cover" and "fit" as timm's ResizeKeepRatio."""
+    if how.resize == "crop":
+        return _shorter_side_to(how.shorter_side, height, width)
+    tall, wide = how.box or (how.height, how.width)
+    if how.resize == "squash":
+        return tall, wide
+    ratio = {"cover": min, "fit": max}[how.resize](height / tall, width / wide)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
 def _shorter_side_to(side: int, height: int, width: int) -> tuple[int, int]:

@@ -5,10 +5,33 @@ The geometric part (resize, crop) is done on the host by images.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 
 from multitl.contracts import Preprocess
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels / 255, red green blue
+CAFFE_OFFSET = (-103.939, -116.779, -123.68)  # blue green red
+
+
+def with_values(preprocess: Preprocess, values: str) -> Preprocess:
+    """The same geometry with other pixel values; "auto" leaves them.
+
+    values: "caffe", "tf" and "torch" are the modes of keras.applications.imagenet_utils.preprocess_input: BGR less its
+    mean, [-1, 1], and [0, 1] less ImageNet's mean over its deviation. "unit": [0, 1].
+    """
+    if values == "auto":
+        return preprocess
+    if values == "caffe":
+        return replace(preprocess, channel_order="bgr", scale=(1.0, 1.0, 1.0), offset=CAFFE_OFFSET)
+    mean, deviation = {
+        "torch": (IMAGENET_MEAN, IMAGENET_DEVIATION),
+        "tf": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    }[values]
+    return preprocess.standardise(mean, deviation)
 
 
 def normalise(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:

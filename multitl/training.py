@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
+from multitl.adapters import TRANSLATORS
 from multitl.augmentation import augment
 from multitl.checkpoints import TrainingState, load_state, save_state
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
@@ -32,6 +33,7 @@ from multitl.inference import BATCH, as_probabilities, predict_pixels
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
+from multitl.preprocessing import with_values
 from multitl.pretrained import load_pretrained, weights_sha256
 from multitl.progress import console, progress_bar
 from multitl.recipes import Recipe
@@ -82,6 +84,7 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
         dataset = scan_for(data, recipe)
     with clock("backbone"):
         pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
+        pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
@@ -176,7 +179,12 @@ def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, datase
     def validate() -> tuple[float, float]:
         return log_loss_and_accuracy(truth, softmax(predict_pixels(model, readers["validation"]), axis=-1))
 
-    return Phase("finetune", model, len(labels), recipe.epochs, recipe.learning_rate, batches, validate)
+    count, rate, from_torch = len(labels), recipe.learning_rate, _is_from_torch(pretrained)
+    return Phase("finetune", model, count, recipe.epochs, rate, batches, validate, unbiased_variance=from_torch)
+
+
+def _is_from_torch(pretrained: Pretrained) -> bool:
+    return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
 def _targets(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ TESTED = {  # as in constraints/tested.txt
     "tensorflow": "2.21.0",
     "tensorflow-cpu": "2.21.0",
     "torch": "2.13.0",
+    "torchvision": "0.28.0",
 }
 OLDEST_KERAS = (3, 15)
 ENOUGH_DISK = 2 * 10**9
@@ -118,14 +119,19 @@ def plain_keras(machine: Machine) -> Finding:
 
 
 def torchvision_build(machine: Machine) -> Finding:
+    """multitl mends the import of such a pair in its own process (multitl_torch/torchvision.py); others cannot."""
     torch, torchvision = machine.builds.get("torch"), machine.builds.get("torchvision")
+    version = machine.packages.get("torchvision")
     if torch and torchvision and torch != torchvision:
-        text = f"torch is built for {torch}, torchvision for {torchvision}: `operator torchvision::nms does not exist`"
-        index = f"https://download.pytorch.org/whl/{torch}"
-        return Finding(
-            "torchvision", "trap", text, f"pip install --force-reinstall --no-deps torchvision --index-url {index}"
+        text = (
+            f"torch is built for {torch}, torchvision for {torchvision}: multitl copes, but a plain "
+            "`import torchvision` may fail (operator torchvision::nms does not exist)"
         )
-    return Finding("torchvision", "ok", "fits torch" if torchvision else "not installed")
+        pinned = f"torchvision=={version.partition('+')[0]}" if version else "torchvision"
+        index = f"https://download.pytorch.org/whl/{torch}"
+        fix = f"pip install --force-reinstall --no-deps {pinned} --index-url {index}"
+        return Finding("torchvision", "note", text, fix)
+    return Finding("torchvision", "ok", "fits torch" if version else "not installed")
 
 
 def tensorflow_hub(machine: Machine) -> Finding:

@@ -55,8 +55,20 @@ CASES = [
     (traps.plain_keras, {"variables": {}, "keras_json": None}, "note", "wants tensorflow"),
     (traps.plain_keras, {"variables": {}, "keras_json": "theano"}, "note", "wants theano"),
     (traps.plain_keras, {"variables": {}}, "ok", "runs on jax"),
-    (traps.torchvision_build, {"builds": {"torch": "cpu", "torchvision": "cu130"}}, "trap", "whl/cpu"),
-    (traps.torchvision_build, {"builds": {"torch": "cpu", "torchvision": "cpu"}}, "ok", "fits torch"),
+    (traps.torchvision_build, {"builds": {"torch": "cpu", "torchvision": "cu130"}}, "note", "multitl copes"),
+    (
+        traps.torchvision_build,
+        {"builds": {"torch": "cu130", "torchvision": "cpu"}, "packages": PACKAGES | {"torchvision": "0.28.0+cpu"}},
+        "note",
+        "torchvision==0.28.0 --index-url https://download.pytorch.org/whl/cu130",
+    ),
+    (
+        traps.torchvision_build,
+        {"builds": {"torch": "cpu", "torchvision": "cpu"}, "packages": PACKAGES | {"torchvision": "0.28.0"}},
+        "ok",
+        "fits torch",
+    ),
+    (traps.torchvision_build, {"packages": PACKAGES | {"torchvision": "0.28.0"}}, "ok", "fits torch"),
     (traps.torchvision_build, {"builds": {"torch": "cpu"}}, "ok", "not installed"),
     (traps.tensorflow_hub, {"packages": {"tensorflow-hub": "0.16.1"}}, "trap", "pip install 'setuptools<81' tf_keras"),
     (

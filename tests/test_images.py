@@ -323,11 +323,35 @@ def test_crop_on_known_sizes():
     np.testing.assert_array_equal(fit_pixels(image, Preprocess(224, 224)), expected)
 
 
-def test_a_hair_thin_image_costs_no_memory():
+def test_a_squashed_image_is_larger_than_its_crop_where_the_box_is():
+    image = Image.fromarray(picture(375, 500))
+    expected = image.resize((120, 110), Image.Resampling.BILINEAR).crop((10, 5, 110, 105))
+    np.testing.assert_array_equal(fit_pixels(image, Preprocess(100, 100, "squash", box=(110, 120))), expected)
+
+
+def test_cover_on_known_sizes():
+    """500 x 375 covers 80 x 60 as just that; over 80 x 70 the ratio is 375 / 70, so 93.33 x 70, rounded."""
+    image = Image.fromarray(picture(375, 500))
+    exact = image.resize((80, 60), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(fit_pixels(image, Preprocess(60, 80, "cover")), exact)
+    wider = image.resize((93, 70), Image.Resampling.BILINEAR).crop((6, 0, 86, 70))  # offset 6.5 to even
+    np.testing.assert_array_equal(fit_pixels(image, Preprocess(70, 80, "cover")), wider)
+
+
+def test_fit_shows_the_whole_image_on_a_ground():
+    """500 x 375 into 100 x 100: 100 x 75, with 12 rows above and 13 below."""
+    image, ground = Image.fromarray(picture(375, 500)), (9, 99, 199)
+    expected = Image.new("RGB", (100, 100), ground)
+    expected.paste(image.resize((100, 75), Image.Resampling.BILINEAR), (0, 12))
+    np.testing.assert_array_equal(fit_pixels(image, Preprocess(100, 100, "fit", fill=ground)), expected)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash", "cover", "fit"])
+def test_a_hair_thin_image_costs_no_memory(resize):
     image = Image.new("RGB", (20_000, 1), "white")  # resized whole it would be 5,120,000 x 256
     for interpolation in METHODS:
         for antialias in (True, False):
-            how = Preprocess(224, 224, interpolation=interpolation, antialias=antialias)
+            how = Preprocess(224, 224, resize, interpolation=interpolation, antialias=antialias, fill=(255, 255, 255))
             assert fit_pixels(image, how).min() == 255
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from multitl.errors import BackboneError, WeightsError
 from multitl.freezing import leaf_layers
+from multitl.hashes import file_sha256
 from multitl.initialisers import numpy_initialisers
-from multitl.preprocessing import normalise
+from multitl.preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN, normalise
 from multitl.sources.keras_applications import backbones, find_architecture, load
-from multitl.sources.keras_catalogue import ARCHITECTURES, IMAGENET_DEVIATION, IMAGENET_MEAN, Architecture
+from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 from multitl.sources.keras_networks import build
 from multitl.stages import stages_by_stride
-from multitl.weight_files import file_sha256
 
 PLAIN = [one for one in ARCHITECTURES if not one.variant]
 VARIANTS = [one for one in ARCHITECTURES if one.variant]

@@ -101,6 +101,14 @@ def test_wrong_choice_names_the_choices_and_the_nearest():
     assert "adam" in caught.value.nearest
 
 
+def test_pixel_values_of_no_known_name_are_refused():
+    with pytest.raises(RecipeError) as caught:
+        Recipe(preprocess="cafe")
+    assert caught.value.expected == "one of auto, torch, caffe, tf, unit"
+    assert caught.value.nearest == ("caffe",)
+    assert Recipe(preprocess="unit").differences(Recipe()) == {"preprocess": ("unit", "auto")}
+
+
 def test_unknown_key_names_the_nearest_and_the_file(tmp_path: Path):
     path = tmp_path / "mine.toml"
     path.write_text("head_epoch = 3\n")

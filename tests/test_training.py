@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import multitl
-from multitl.contracts import Result
+from multitl.contracts import Preprocess, Result
 from multitl.heads import build_head, pixel_input, pool
 from multitl.phases import compile_model, epoch_order
 from multitl.pixels import PixelReader
@@ -117,12 +117,35 @@ def test_validation_figures_of_the_kept_epoch_are_those_of_the_saved_model(
 
 
 def test_predictions_are_those_of_the_saved_model(result: Result) -> None:
+    compare_predictions(result)
+
+
+def compare_predictions(result: Result) -> None:
+    """predictions.csv against `predict` on the finished run."""
     with (result.output / "predictions.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     said = multitl.predict(result.output, [row["path"] for row in rows])
     for row, entry in zip(rows, said, strict=True):
         assert entry["predicted"] == row["predicted"]
         assert entry["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
+
+
+def test_values_of_another_preprocessing_are_in_the_card_and_in_the_model(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=2, preprocess="caffe")
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    card = json.loads((result.output / "card.json").read_text())
+    assert card["recipe"]["preprocess"] == "caffe"
+    own = multitl.load_pretrained(RECIPE.backbone, "none", 32).preprocess
+    how = Preprocess.from_mapping(card["backbone"]["preprocess"])
+    assert how == replace(own, channel_order="bgr", scale=(1.0,) * 3, offset=(-103.939, -116.779, -123.68))
+    model = keras.models.load_model(result.model_path, compile=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    seen = keras.Model(model.input, model.get_layer("normalise").output).predict_on_batch(pixels)
+    np.testing.assert_allclose(seen, pixels[..., ::-1] - np.array([103.939, 116.779, 123.68]), atol=1e-4)
+    compare_predictions(result)
+    assert multitl.evaluate(result.output, photo_folder)["count"] == 48
 
 
 def test_second_run_starts_from_the_stored_features(photo_folder: Path, weights: Path, tmp_path: Path) -> None:

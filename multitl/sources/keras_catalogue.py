@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from multitl.contracts import Preprocess, Triple
+from multitl.contracts import Preprocess
 
 Pixels = Literal["caffe", "tf", "torch", "inside"]
 _STORE = "https://storage.googleapis.com/tensorflow/keras-applications/"
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels / 255, red green blue
 
 
 @dataclass(frozen=True)
@@ -72,31 +71,18 @@ class Architecture:
 
         antialias: Keras' own `load_img` resizes with Pillow, which always smooths.
         """
+        from multitl.preprocessing import with_values
+
         family = self.family
-        scale, offset = _values(family.pixels)
-        return Preprocess(
+        geometry = Preprocess(
             height=image_size,
             width=image_size,
             resize="squash" if image_size >= family.squash_from else "crop",
             shorter_side=round(image_size / family.fraction) + family.border,
             interpolation=family.interpolation,
             antialias=True,
-            channel_order="bgr" if family.pixels == "caffe" else "rgb",
-            scale=scale,
-            offset=offset,
         )
-
-
-def _values(pixels: Pixels) -> tuple[Triple, Triple]:
-    """Scale and offset per channel, in the order the network takes its channels in."""
-    if pixels == "caffe":
-        return (1.0, 1.0, 1.0), (-103.939, -116.779, -123.68)
-    if pixels == "tf":
-        return (1 / 127.5,) * 3, (-1.0,) * 3
-    if pixels == "torch":
-        (r, g, b), (mean_r, mean_g, mean_b) = IMAGENET_DEVIATION, IMAGENET_MEAN
-        return (1 / 255 / r, 1 / 255 / g, 1 / 255 / b), (-mean_r / r, -mean_g / g, -mean_b / b)
-    return (1.0,) * 3, (0.0,) * 3
+        return geometry if family.pixels == "inside" else with_values(geometry, family.pixels)
 
 
 # VGG's paper tests at a shorter side of 256; He et al. judge one 224 crop of an image of 256.

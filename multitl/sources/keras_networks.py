@@ -13,7 +13,8 @@ import numpy as np
 
 from multitl.errors import WeightsError
 from multitl.initialisers import numpy_initialisers
-from multitl.sources.keras_catalogue import ARCHITECTURES, IMAGENET_DEVIATION, Architecture
+from multitl.preprocessing import IMAGENET_DEVIATION
+from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 from multitl.weight_files import fits, load_weights
 
 
