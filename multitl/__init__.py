@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from multitl.adapters import load_backend
-from multitl.contracts import Preprocess, Pretrained, Result, Split, Stage
+from multitl.adapters import load_backend, translate_module
+from multitl.contracts import Head, Preprocess, Pretrained, Result, Split, Stage
 from multitl.errors import MultitlError
 from multitl.recipes import Recipe
+
+if TYPE_CHECKING:  # nothing here loads a framework
+    import keras
+
+    from multitl.networks import Translated
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,17 +30,22 @@ __all__ = [
     "Stage",
     "evaluate",
     "finetune",
+    "from_torch",
     "load_pretrained",
     "predict",
+    "translate",
 ]
 
 
-def load_pretrained(name: str, weights: str | PathLike[str] = "default", image_size: int = 0) -> Pretrained:
+def load_pretrained(
+    name: str, weights: str | PathLike[str] = "default", image_size: int = 0, head: Head = "cut"
+) -> Pretrained:
     """Build a backbone and fill in its pretrained weights.
 
-    name: "SOURCE/NAME[:variant]", e.g. "keras/ResNet50" or "keras/MobileNet:alpha=0.25".
+    name: "SOURCE/NAME[:variant]", e.g. "keras/MobileNet:alpha=0.25", "torchvision/resnet50", "timm/resnet50.a1_in1k".
     weights: "default" (the official ones), "none" (random), or the path of a weights file or folder.
     image_size: side of the square input in pixels; 0 for the backbone's own.
+    head: "keep" for the whole network with its original classifier, whose logits `.class_names` name.
 
     Returns `.backbone` (a functional keras.Model from preprocessed pixels to a feature map), `.preprocess`, `.stages`,
     `.origin`. Runs on the backend of KERAS_BACKEND, else the first installed; the process keeps it.
@@ -44,7 +54,50 @@ def load_pretrained(name: str, weights: str | PathLike[str] = "default", image_s
     load_backend()
     from multitl import pretrained
 
-    return pretrained.load_pretrained(name, str(weights), image_size)
+    return pretrained.load_pretrained(name, str(weights), image_size, head)
+
+
+def from_torch(module: Any, example_input: Any) -> keras.Model:
+    """Any `torch.nn.Module` that maps images to a tensor, as an ordinary Keras functional model.
+
+    module: your network; it is left as it is.  example_input: a float tensor (batch, channels, height, width); the
+    Keras model takes (batch, height, width, channels) of the same height and width, and any batch size. Inputs of other
+    ranks keep their axes' order, except that the second axis of three or more goes last.
+
+    The model is made of stock layers with the module's weights, trains on the backend that is running, and has been
+    compared with the module before it is returned. Raises TranslationError with a list of all operations that multitl
+    does not know, or with the first layer that differs.
+    """
+    load_backend()
+    return translate_module("torch", module, example_input).model
+
+
+def translate(
+    name: str,
+    output: str | PathLike[str],
+    *,
+    weights: str | PathLike[str] = "default",
+    image_size: int = 0,
+    head: Head = "keep",
+    preprocess: str = "auto",
+    backend: str | None = None,
+    overwrite: bool = False,
+) -> Translated:
+    """Save a pretrained network as it is, without training: a folder with `model.keras` and `card.json`.
+
+    name, weights, image_size: as for `load_pretrained`.  head: "keep" its classifier, so that `predict` and
+    `evaluate` work with the folder on the original classes, or "cut" it off.
+    The model takes 8-bit pixels; it gives probabilities, or the feature map. Errors as `load_pretrained`'s and
+    `finetune`'s.
+    """
+    adapter = load_backend(backend)
+    from multitl import networks
+
+    with adapter.fast_paths():
+        return networks.translate(
+            name, weights=str(weights), image_size=image_size, head=head, preprocess=preprocess,
+            backend=adapter, output=output, overwrite=overwrite,
+        )  # fmt: skip
 
 
 def finetune(

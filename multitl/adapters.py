@@ -11,9 +11,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from multitl.contracts import Backend, Source, Translator
+from multitl.contracts import Backend, Source, Translation, Translator
 from multitl.errors import BackboneError, BackendError, nearest_names
 
 BACKENDS = {
@@ -34,6 +34,10 @@ TRANSLATORS = {
     "torchvision": ("multitl_torch.translator", "torch"),
     "timm": ("multitl_torch.translator", "torch"),
 }
+
+
+# Which module translates live modules of a framework.
+MODULES = {"torch": "multitl_torch.translator"}
 
 
 def is_installed(backend: str) -> bool:
@@ -127,10 +131,21 @@ def load_source(name: str) -> tuple[Source, str]:
             f"Unknown backbone {name!r}.",
             expected="SOURCE/NAME with a source of " + ", ".join(SOURCES),
             received=name,
-            nearest=nearest_names(name, (info.name for source in SOURCES for info in backbones(source))),
+            nearest=_nearest_backbones(name),
             fix="multitl backbones",
         )
     return _import_source(prefix), rest
+
+
+def _nearest_backbones(name: str) -> list[str]:
+    """Backbones of that very name in any source, else the most similar ones."""
+    known = [info.name for source in SOURCES for info in backbones(source)]
+    return [full for full in known if full.partition("/")[2].lower() == name.lower()] or nearest_names(name, known)
+
+
+def translate_module(framework: str, module: Any, example: Any) -> Translation:
+    """A live module of another framework, translated in this process."""
+    return importlib.import_module(MODULES[framework]).translate_module(module, example)
 
 
 def load_translator(source: str) -> Translator:

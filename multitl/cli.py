@@ -183,6 +183,22 @@ def list_backbones(options: argparse.Namespace) -> None:
         print_backbones(chosen)
 
 
+def translate(options: argparse.Namespace) -> None:
+    """Save a pretrained network as a Keras model, its original classes included."""
+    _silence_frameworks()
+    output = options.out or f"runs/{options.name.replace('/', '-').replace(':', '-')}"
+    made = multitl.translate(
+        options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
+        preprocess=options.preprocess, backend=options.backend, overwrite=options.overwrite,
+    )  # fmt: skip
+    from multitl.terminal import print_network
+
+    steps = {"classify images on its original classes": [_program(), "predict", output, "IMAGES", "--top", "3"]}
+    print_network(
+        made, {purpose: shlex.join(step) for purpose, step in steps.items()} if options.head == "keep" else {}
+    )
+
+
 def demo(options: argparse.Namespace) -> None:
     """Try it: grade 2,624 photos of solar cells, all local."""
     from multitl.demo import LICENCE, RECIPE, write_labels
@@ -218,6 +234,7 @@ COMMANDS = {
     "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
+    "translate": (translate, flags.add_translate_flags, "NETWORK"),
     "demo": (demo, flags.add_demo_flags, ""),
     "doctor": (doctor, flags.add_json_flag, ""),
 }

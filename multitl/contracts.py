@@ -105,7 +105,8 @@ class Translation:
     """A whole network of another framework as a Keras functional model, its classifier included.
 
     `model`: preprocessed pixels (batch, height, width, channels) float32 -> the original's output. `unused`: names of
-    the original's state_dict that its graph never reads (batch counters, auxiliary heads). `stages`: as for `Pretrained`.
+    the original's state_dict that its graph never reads (batch counters, auxiliary heads). `stages`: as for
+    `Pretrained`.
     """
 
     model: keras.Model
@@ -119,7 +120,8 @@ class Parity:
     """How far a translated network is from its original on the same inputs.
 
     `max_abs`: largest difference of any output. `max_rel`: that, divided by the largest output. `max_spread`: that,
-    divided by the largest difference between the originals' outputs for two different inputs; the strictest of the three, since
+    divided by the largest difference between the originals' outputs for two different inputs; the strictest of the
+    three, since
     outputs that hardly depend on the input flatter the second. `top1`: share of inputs with the same largest output.
     """
 
@@ -138,11 +140,12 @@ class Pretrained:
     (batch, h, w, channels). `stages` run from input to output and name every layer with weights exactly once.
     `name` is canonical, variant included: "keras/MobileNet:alpha=0.25".
 
-    With its classifier kept, `backbone` gives logits (batch, classes) and `class_names` names them, where they are known.
+    With its classifier kept, `backbone` gives logits (batch, classes) and `class_names` names them, where they are
+    known.
 
     Of translated networks only: `weights` leads back to the original's state_dict, `parity` says how exact the
-    translation is, and `feature_map` names the operation whose output is the last feature map before global pooling, which
-    lies inside a backbone whose classifier has weights between pooling and its last layer.
+    translation is, and `feature_map` names the operation whose output is the last feature map before global pooling,
+    which lies inside a backbone whose classifier has weights between pooling and its last layer.
     """
 
     name: str
@@ -183,8 +186,8 @@ class Checkpoint:
 class Job:
     """A network to be translated, as it travels to the process that does it.
 
-    weights: "default", "none" or a path.  image_size: 0 for the network's own.  head: "cut" if the classifier's weights may be
-    missing, or of other classes.
+    weights: "default", "none" or a path.  image_size: 0 for the network's own.  head: "cut" if the classifier's
+    weights may be missing, or of other classes.
     """
 
     source: str
@@ -280,7 +283,9 @@ class Original(Protocol):
         """Take weights by the names of its state_dict; those not given stay as they are."""
 
     def verify(self, translation: Translation) -> Parity:
-        """Compare with its translation. Raises TranslationError, with the first place that differs, if it is not the same."""
+        """Compare with its translation. Raises TranslationError, with the first place that differs, if it is not the
+        same.
+        """
 
 
 class Translator(Protocol):

@@ -1,14 +1,15 @@
 """Where a classifier ends: the backbone of a whole network, found by what its graph shows.
 
-The classifier is the last thing with weights: going back from the output, the first dense layers or convolutions met. What
-lies before them is the backbone, its own hidden layers and final normalisation included, so that with a new last layer the
-original's state_dict can be filled completely.
+The classifier is the last thing with weights: going back from the output, the first dense layers or convolutions met.
+What lies before them is the backbone, its own hidden layers and final normalisation included, so that with a new last
+layer the original's state_dict can be filled completely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import keras
 from keras import layers
@@ -16,15 +17,15 @@ from keras import layers
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
 
-Operation = keras.Operation
+Operation: TypeAlias = keras.Operation
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
     """`backbone`: preprocessed pixels -> feature map (batch, h, w, channels); (1, 1) where pooling lies inside it.
 
-    `classifier`: names of the layers that were cut off. `feature_map`: the operation of the backbone whose output is the
-    last feature map before global pooling; "" if the network has none, like a ViT, which reads a class token.
+    `classifier`: names of the layers that were cut off. `feature_map`: the operation of the backbone whose output is
+    the last feature map before global pooling; "" if the network has none, like a ViT, which reads a class token.
     """
 
     backbone: keras.Model
@@ -35,9 +36,9 @@ class Cut:
 def cut_classifier(model: keras.Model) -> Cut:
     """Cut a network (batch, height, width, channels) -> logits before its last weights.
 
-    Where nothing but averaging over space lies between a feature map and the last layer, the backbone ends with the map, and
-    a new head pools it. Otherwise it ends with the vector that the last layer got, as a map of 1 x 1. Raises TranslationError for
-    a model without a last dense layer or convolution.
+    Where nothing but averaging over space lies between a feature map and the last layer, the backbone ends with the
+    map, and a new head pools it. Otherwise it ends with the vector that the last layer got, as a map of 1 x 1. Raises
+    TranslationError for a model without a last dense layer or convolution.
     """
     graph = _Graph(model)
     last = list(graph.last_kernels(model.outputs))
@@ -105,7 +106,9 @@ class _Graph:
         return tensor
 
     def pooled_map(self, tensor: keras.KerasTensor) -> keras.KerasTensor | None:
-        """The feature map whose mean over space `tensor` is, reshaped at most; itself if it is a map; None otherwise."""
+        """The feature map whose mean over space `tensor` is, reshaped at most; itself if it is a map; None
+        otherwise.
+        """
         if len(tensor.shape) == 4:
             return tensor if 1 not in tensor.shape[1:3] else self.pooled_map_of(tensor)
         return self.pooled_map_of(tensor)

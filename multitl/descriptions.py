@@ -24,8 +24,8 @@ from multitl.initialisers import numpy_initialisers
 class Description:
     """`config`: of the whole network, classifier included, for images of `image_size`.
 
-    `smallest`: the smallest side that the same graph also works at; 0 if it is bound to `image_size`. `versions`: of the
-    packages that made it. `parity`: of the translation against the original, with random weights.
+    `smallest`: the smallest side that the same graph also works at; 0 if it is bound to `image_size`. `versions`: of
+    the packages that made it. `parity`: of the translation against the original, with random weights.
     """
 
     name: str
@@ -42,7 +42,9 @@ class Description:
 def describe(
     translation: Translation, name: str, image_size: int, smallest: int, versions: Mapping[str, str], parity: Parity
 ) -> Description:
-    """What has to be kept of a translation besides its weights. Raises ValueError if a variable of it has no original."""
+    """What has to be kept of a translation besides its weights. Raises ValueError if a variable of it has no
+    original.
+    """
     named = {(weight.layer, weight.variable) for weight in translation.weights}
     nameless = [
         f"{layer.name}/{variable.name}"
@@ -54,7 +56,15 @@ def describe(
         raise ValueError(f"{name} holds values that no state_dict has: {', '.join(nameless)}")
     config = keras.saving.serialize_keras_object(translation.model)
     return Description(
-        name, image_size, smallest, config, translation.weights, translation.stages, translation.unused, versions, parity
+        name,
+        image_size,
+        smallest,
+        config,
+        translation.weights,
+        translation.stages,
+        translation.unused,
+        versions,
+        parity,
     )
 
 
@@ -95,7 +105,9 @@ def build(description: Description, image_size: int, seed: int | None) -> Transl
 def with_classes(description: Description, classifier: Collection[str], classes: int) -> Description:
     """The same network with a classifier of another size. classifier: names of its weights."""
     weights = tuple(
-        replace(one, shape=(classes, *one.shape[1:]), split=(classes, *one.split[1:])) if one.name in classifier else one
+        replace(one, shape=(classes, *one.shape[1:]), split=(classes, *one.split[1:]))
+        if one.name in classifier
+        else one
         for one in description.weights
     )
     layers = {weight.layer for weight in weights if weight.name in classifier}
@@ -120,14 +132,15 @@ def check_size(description: Description, image_size: int) -> None:
         f"{description.name} cannot take images of {image_size} x {image_size} pixels.",
         expected=f"an image size of {sizes}",
         received=f"image_size = {image_size}",
-        fix=f"--image-size {description.smallest or description.image_size}, or leave it out for {description.image_size}",
+        fix=f"leave --image-size out for {description.image_size}",
     )
 
 
 def _resized(config: Mapping[str, Any], old: int, new: int) -> dict[str, Any]:
     """The configuration for images of another size, as a copy: Keras takes it apart when it builds.
 
-    Only the input layer has a size in it; layers forget the shapes they were built with and are built when they are called.
+    Only the input layer has a size in it; layers forget the shapes they were built with and are built when they are
+    called.
     """
     copy = json.loads(json.dumps(config))
     if old == new:

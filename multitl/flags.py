@@ -40,7 +40,7 @@ def add_finetune_flags(parser: Parser) -> None:
         _add_recipe_flag(group, field)
 
 
-def _add_recipe_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
+def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
     flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
     text = f"{limits['help']} ({_range(limits['least'], limits['most'])}default: {field.default})".replace("%", "%%")
     if kind is bool:
@@ -73,6 +73,19 @@ def add_predict_flags(parser: Parser) -> None:
 def add_backbones_flags(parser: Parser) -> None:
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
     add_json_flag(parser)
+
+
+def add_translate_flags(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NETWORK", help="a name that multitl backbones lists")
+    _add_backend(parser)
+    heads = "keep the original classifier, or cut it off (default: keep)"
+    parser.add_argument("--head", choices=["keep", "cut"], default="keep", help=heads)
+    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/<network>)")
+    parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("weights", "image_size", "preprocess"):
+            _add_recipe_flag(parser, field)
+            parser.set_defaults(**{field.name: field.default})
 
 
 def add_demo_flags(parser: Parser) -> None:

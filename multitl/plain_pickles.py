@@ -33,6 +33,15 @@ class Function:
     call: Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Record:
+    """A class that a pickle may make objects of, which are nothing but attributes: a dict is made in their place."""
+
+
+class _Attributes(dict):
+    """What stands for an object of a `Record`, so that a BUILD for it is told from one for a dict."""
+
+
 def read_pickle(
     data: bytes,
     start: int = 0,
@@ -41,7 +50,7 @@ def read_pickle(
 ) -> tuple[Any, int]:
     """Run the pickle at `data[start:]`. Returns its value and the position after it.
 
-    allowed: "module name" -> what the pickle gets for that global: a `Function`, or any other value.
+    allowed: "module name" -> what the pickle gets for that global: a `Function`, a `Record`, or any other value.
     persistent: called with each persistent id (`torch.save` names its storages so).
 
     Containers in the value may be shared or contain themselves; whoever walks them must count.
@@ -207,12 +216,23 @@ def _reduce(machine: _Machine) -> None:
     machine.push(function.call(*arguments))
 
 
+def _new_object(machine: _Machine) -> None:
+    arguments, kind = machine.pop(), machine.pop()
+    if type(kind) is not Record or arguments != ():
+        raise UnsafeFileError(f"an object made of something of type {type(kind).__name__}")
+    machine.push(_Attributes())
+
+
 def _build(machine: _Machine) -> None:
-    """Attributes are dropped; the only ones that a plain file has are the `_metadata` of a state_dict."""
+    """Attributes of a dict are dropped; the only ones that a plain file has are the `_metadata` of a state_dict."""
     state = machine.pop()
-    if type(state) is not dict or set(state) != {"_metadata"}:
+    if type(state) is dict and machine.stack and type(machine.stack[-1]) is _Attributes:
+        _fill(machine.stack[-1], [item for pair in state.items() for item in pair])
+        state.clear()  # as in ordered_dict: one long dict must not fill a thousand objects
+    elif type(state) is dict and set(state) == {"_metadata"}:
+        machine.top(dict)
+    else:
         raise UnsafeFileError("attributes set on an object (the opcode BUILD)")
-    machine.top(dict)
 
 
 def _persistent(machine: _Machine) -> None:
@@ -262,6 +282,7 @@ _OPERATIONS: dict[int, Callable[[_Machine], None]] = {
     ord("j"): _get("<I"),  # LONG_BINGET
     ord("c"): _global,  # GLOBAL
     ord("R"): _reduce,  # REDUCE
+    0x81: _new_object,  # NEWOBJ
     ord("b"): _build,  # BUILD
     ord("Q"): _persistent,  # BINPERSID
 }

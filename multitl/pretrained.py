@@ -8,11 +8,11 @@ from pathlib import Path
 import keras
 
 from multitl.adapters import load_source
-from multitl.contracts import Pretrained
+from multitl.contracts import Head, Pretrained
 from multitl.errors import BackendError, WeightsError
 
 
-def load_pretrained(name: str, weights: str = "default", image_size: int = 0) -> Pretrained:
+def load_pretrained(name: str, weights: str = "default", image_size: int = 0, head: Head = "cut") -> Pretrained:
     """See `multitl.load_pretrained`."""
     if keras.config.image_data_format() != "channels_last":
         raise BackendError(
@@ -24,7 +24,7 @@ def load_pretrained(name: str, weights: str = "default", image_size: int = 0) ->
     source, rest = load_source(name)
     if weights not in ("default", "none"):
         _check_exists(weights)
-    return source.load(rest, weights, image_size)
+    return source.load(rest, weights, image_size, head)
 
 
 def _check_exists(weights: str) -> None:

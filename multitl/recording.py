@@ -76,19 +76,25 @@ def make_card(
     sha256: str,
 ) -> dict[str, Any]:
     """Everything needed to know what this model is and to make it again; see the README for the keys."""
+    return describe_machine(backend) | {
+        "backbone": describe_backbone(pretrained, sha256),
+        "data": _describe_data(data, dataset),
+        "recipe": asdict(recipe),
+        "seed": recipe.seed,
+    }
+
+
+def describe_machine(backend: Backend) -> dict[str, Any]:
+    """The first keys of every card: what made it, when, on what."""
     return {
         "multitl": multitl.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "status": "complete",
-        "backbone": _describe_backbone(pretrained, sha256),
-        "data": _describe_data(data, dataset),
-        "recipe": asdict(recipe),
         "backend": {
             "name": backend.name,
             "versions": {"keras": keras.__version__} | backend.versions(),
             "devices": backend.devices(),
         },
-        "seed": recipe.seed,
     }
 
 
@@ -110,7 +116,8 @@ def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(folder / "history.csv", text.getvalue())
 
 
-def _describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
+def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
+    """What is known of a backbone; of a translated one also how exact it is, and which tensor went where."""
     origin = pretrained.origin
     return {
         "name": pretrained.name,
@@ -122,6 +129,9 @@ def _describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
         "url": origin.url,
         "preprocess": asdict(pretrained.preprocess),
         "stages": [asdict(stage) for stage in pretrained.stages],
+        "parity": asdict(pretrained.parity) if pretrained.parity else None,
+        "feature_map": pretrained.feature_map,
+        "tensors": [asdict(weight) for weight in pretrained.weights],
     }
 
 

@@ -89,7 +89,9 @@ def stages_by_path(paths: Mapping[str, str], attached: Collection[str]) -> tuple
     opened: set[str] = set()
     while True:
         groups = _grouped(paths, attached, opened)
-        branches = [key for key, layers in groups.items() if any(paths[layer].startswith(f"{key}.") for layer in layers)]
+        branches = [
+            key for key, layers in groups.items() if any(paths[layer].startswith(f"{key}.") for layer in layers)
+        ]
         if len(groups) >= _FEWEST or not branches:
             return tuple(Stage(key, tuple(layers)) for key, layers in groups.items())
         opened.add(max(branches, key=lambda key: len(groups[key])))

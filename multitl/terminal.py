@@ -17,6 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from multitl.contracts import BackboneInfo, Result
     from multitl.doctor import Diagnosis
+    from multitl.networks import Translated
 
 PIPE_WIDTH = 10_000  # no line breaks inside a table that goes to a file or another program
 FIGURES = {
@@ -96,6 +97,23 @@ def print_backbones(infos: Iterable[BackboneInfo]) -> None:
     for info in infos:
         grid.add_row(info.name, f"{info.image_size} px", info.licence, info.weights, ", ".join(info.variants))
     results().print(grid)
+
+
+def print_network(made: Translated, next_steps: Mapping[str, str]) -> None:
+    """A network that was translated: what it is, how exact, where it lies."""
+    screen, backbone = results(), made.card["backbone"]
+    preprocess, classes = backbone["preprocess"], len(made.card["data"]["class_names"])
+    screen.print(f"{backbone['name']}   {backbone['parameters']:,} parameters", soft_wrap=True)
+    screen.print(f"takes   {preprocess['height']} x {preprocess['width']} pixels, RGB, 0 to 255")
+    screen.print(f"gives   {classes} probabilities" if classes else "gives   its feature map")
+    if parity := backbone["parity"]:
+        screen.print(
+            f"exact   to {parity['max_rel']:.1e} of the original's largest output, on {parity['inputs']} images"
+        )
+    screen.print(f"licence {backbone['licence']}")
+    screen.print(f"model   {printable(made.output / 'model.keras')}", soft_wrap=True)
+    for purpose, command in next_steps.items():
+        screen.print(f"\nWhat to try next\n  {purpose}:\n    {printable(command)}", soft_wrap=True)
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from multitl.errors import WeightsError
-from multitl.plain_pickles import DamagedFileError, Function, UnsafeFileError, ordered_dict, read_pickle
+from multitl.plain_pickles import DamagedFileError, Function, Record, UnsafeFileError, ordered_dict, read_pickle
 
 Tree = Any  # a dict, list or tuple of Trees, or str, int, float, bool, None, np.ndarray
 
@@ -88,7 +88,8 @@ def read_torch_file(path: str | Path) -> Tree:
 
     Returns what `torch.load(path, weights_only=True)` does, with numpy arrays for tensors: C order, native byte order,
     their own memory (but equal views of one storage are one array). bfloat16 becomes float32, an OrderedDict a dict,
-    an nn.Parameter its array, a torch.Size a tuple.
+    an nn.Parameter its array, a torch.Size a tuple. An argparse.Namespace, in which training scripts keep their options
+    (and which torch.load would have to be told of), becomes a dict too.
 
     Raises WeightsError for a file that is missing, damaged, not from torch.save, or asks for more than plain tensors.
     """
@@ -111,34 +112,19 @@ def read_torch_file(path: str | Path) -> Tree:
         ) from error
 
 
-def state_dict(tree: Tree, path: str | Path) -> dict[str, np.ndarray]:
-    """The name -> array dict in what `read_torch_file(path)` returned: `tree` itself or its "state_dict" or "model".
-
-    A prefix "module." on every name, which nn.DataParallel adds, is cut off. Raises WeightsError if there is none.
-    """
-    tree = tree if isinstance(tree, dict) else {}
-    for entry in (tree, tree.get("state_dict"), tree.get("model")):
-        if isinstance(entry, dict) and entry and all(isinstance(value, np.ndarray) for value in entry.values()):
-            names = [str(name) for name in entry]
-            cut = len("module.") if all(name.startswith("module.") for name in names) else 0
-            return {name[cut:]: value for name, value in zip(names, entry.values(), strict=True)}
-    raise WeightsError(
-        f"There is no state_dict in {path}.",
-        expected="a dict from names to tensors, alone or under the key 'state_dict' or 'model'",
-        received="a dict with the keys " + repr(list(tree))[:200] if tree else "no dict",
-        fix="torch.save(model.state_dict(), 'weights.pth')",
-    )
-
-
 def _beginning(path: Path) -> bytes:
     if not path.is_file():
         raise DamagedFileError("it is a folder" if path.is_dir() else "there is no such file")
     with path.open("rb") as file:
         data = file.read(32)
     if not data.startswith((_ZIP_START, _LEGACY_START)):
-        kind = next(kind for start, kind in _OTHER_STARTS.items() if data.startswith(start))
-        raise DamagedFileError("it is " + (kind if data else "empty"))
+        raise DamagedFileError(f"it is {other_kind(data)}")
     return data
+
+
+def other_kind(beginning: bytes) -> str:
+    """What a file that was not written by torch.save seems to be, by its first 32 bytes: "a web page, ..."."""
+    return next(kind for start, kind in _OTHER_STARTS.items() if beginning.startswith(start)) if beginning else "empty"
 
 
 # --- the two layouts ---
@@ -222,6 +208,7 @@ def _allowed() -> Mapping[str, Any]:
     """Everything that a pickle of tensors may name, and what it gets for it."""
     return {
         "collections OrderedDict": Function(ordered_dict),
+        "argparse Namespace": Record(),
         "torch Size": Function(_size),
         "torch._utils _rebuild_tensor": Function(_tensor),
         "torch._utils _rebuild_tensor_v2": Function(_tensor),
@@ -324,10 +311,15 @@ class _Finisher:
         if self.bytes_left < 0:
             raise UnsafeFileError("far more memory than its size justifies (many views of one storage)")
         view = _view(stored, tensor)
-        if kind.becomes == "bfloat16":  # the upper half of a float32
-            bits = view.astype(np.uint32, order="C") << np.uint32(16)
-            return np.asarray(bits).view(np.float32)  # asarray: numpy makes a scalar of shape () otherwise
+        if kind.becomes == "bfloat16":
+            return widen_bfloat16(view)
         return view.astype(kind.becomes or stored.dtype.newbyteorder("="), order="C")
+
+
+def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """uint16 patterns of bfloat16, the upper half of a float32, as float32 of the same shape. numpy has no bfloat16."""
+    wide = bits.astype(np.uint32, order="C") << np.uint32(16)
+    return np.asarray(wide).view(np.float32)  # asarray: numpy makes a scalar of shape () otherwise
 
 
 def _view(stored: np.ndarray, tensor: _Tensor) -> np.ndarray:

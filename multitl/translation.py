@@ -1,7 +1,7 @@
 """What the graph translators share: values, op tables, and a builder that turns weights into Keras layers.
 
-A translator walks the original's graph. Each node's value is an `Activation`, which depends on the image or on weights that
-train, or a `Stored` tensor of the original's. A table says which function translates which op:
+A translator walks the original's graph. Each node's value is an `Activation`, which depends on the image or on
+weights that train, or a `Stored` tensor of the original's. A table says which function translates which op:
 
     ops = OpTable("torch")
 
@@ -113,7 +113,9 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A tensor of the original's: of its state_dict if it has a `name`, else a constant. `trains`: it is a parameter."""
+    """A tensor of the original's: of its state_dict if it has a `name`, else a constant. `trains`: it is a
+    parameter.
+    """
 
     array: np.ndarray
     name: str = ""
@@ -190,7 +192,7 @@ class OpTable:
         self._functions[name] = function
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818  (a request to look elsewhere, not an error a user meets)
     """Raised by an op's function for arguments it has no translation for; the walk adds the node and goes on."""
 
 
@@ -261,23 +263,18 @@ class Builder:
             self._held[stored.name] = held
         return held
 
-    def constant(self, stored: Stored, axes: Sequence[int]) -> np.ndarray | keras.KerasTensor:
-        """A stored tensor with its axes at `axes`, as an operand: a plain array unless it is a weight."""
-        if stored.name:
-            return self.hold(stored, axes).tensor
-        array = np.ascontiguousarray(stored.array.transpose(inverse(axes)))
-        return array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array
-
     def operand(self, value: Value, partner: Activation) -> np.ndarray | keras.KerasTensor | float:
         """`value` so that it can be combined with `partner.tensor`, element by element."""
         if isinstance(value, Activation):
             return value.with_rank(partner.rank).arranged(partner.axes).tensor
-        if not value.name and value.array.size == 1:
+        missing, places = partner.axes[: partner.rank - value.rank], partner.axes[partner.rank - value.rank :]
+        if value.name:
+            held = self.hold(value, _ranks(places))
+            return K.expand_dims(held.tensor, sorted(missing)) if missing else held.tensor
+        if value.array.size == 1:
             return value.array.item()
-        if value.name in self._held:
-            return self.operand(self._held[value.name], partner)
-        shape = (1,) * (partner.rank - value.rank) + value.shape
-        return self.constant(replace(value, array=value.array.reshape(shape)), partner.axes)
+        array = value.array.reshape((1,) * len(missing) + value.shape).transpose(inverse(partner.axes))
+        return array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array
 
     def over_batch(self, x: Activation, axis: int = 0) -> Activation:
         """`x` repeated along an axis of size 1, once for each image of the batch."""
@@ -345,7 +342,9 @@ def complete_shape(sizes: Sequence[int], count: int) -> tuple[int, ...]:
 
 def refuse_graph(what: str, missing: Mapping[str, Sequence[str]]) -> TranslationError:
     """The error for a graph with ops that have no translation. missing: op -> names of its nodes."""
-    listed = [f"{op} ({len(nodes)}): {', '.join(nodes[:3])}{', ...' * (len(nodes) > 3)}" for op, nodes in missing.items()]
+    listed = [
+        f"{op} ({len(nodes)}): {', '.join(nodes[:3])}{', ...' * (len(nodes) > 3)}" for op, nodes in missing.items()
+    ]
     return TranslationError(
         f"{what} cannot be translated: {len(missing)} of its operations have no translation yet.",
         expected="a network of operations that multitl knows",
@@ -353,6 +352,11 @@ def refuse_graph(what: str, missing: Mapping[str, Sequence[str]]) -> Translation
         fix="choose another network, or report this list at the project's issue tracker",
         missing=tuple(missing),
     )
+
+
+def _ranks(places: Sequence[int]) -> Axes:
+    """Places with the gaps between them closed: (4, 0, 2) -> (2, 0, 1)."""
+    return inverse(inverse(places))
 
 
 def _owner(parts: Sequence[Part]) -> str:

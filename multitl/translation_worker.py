@@ -1,7 +1,7 @@
 """Translate one network in a process of its own: `python -m multitl.translation_worker JOB FOLDER`.
 
-Writes model.keras and card.json into FOLDER, or error.json for what is the input's or the machine's fault. Nothing is written
-before the translation has been compared with its original.
+Writes model.keras and card.json into FOLDER, or error.json for what is the input's or the machine's fault. Nothing is
+written before the translation has been compared with its original.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+
 import multitl
 from multitl.adapters import load_translator
 from multitl.contracts import Job, Original, Parity, Translation, Translator
@@ -41,7 +42,9 @@ def translate(job: Job, folder: Path) -> None:
 def _with_file(
     job: Job, translator: Translator, original: Original, translation: Translation
 ) -> tuple[Original, Translation, str]:
-    """The weights of a local file in both networks. A classifier of other classes makes both anew, if it is to be kept."""
+    """The weights of a local file in both networks. A classifier of other classes makes both anew, if it is to be
+    kept.
+    """
     state = read_state_dict(job.weights)
     classifier = classifier_weights(translation)
     classes = classes_in(state, translation.weights, classifier)
@@ -52,7 +55,9 @@ def _with_file(
     fitting = fit(
         state, translation.weights, unused=translation.unused, classifier=free, network=f"{job.source}/{job.name}"
     )
-    tensors = extract(translation.model, translation.weights) | dict(fitting.tensors)  # random ones for a cut classifier
+    tensors = extract(translation.model, translation.weights) | dict(
+        fitting.tensors
+    )  # random ones for a cut classifier
     original.load(tensors)
     fill(translation.model, translation.weights, tensors)
     return original, translation, fitting.note

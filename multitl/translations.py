@@ -1,8 +1,10 @@
-"""Translated networks on disk: made once, in a process of their own, and then loaded without the framework they came from.
+"""Translated networks on disk: made once, in a process of their own, and then loaded without the framework they came
+from.
 
-An entry is a folder with `model.keras`, the whole network, and `card.json`: hash of the weights, versions, parity figures,
-and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or not there;
-of two processes that translate the same network at once, the second keeps the first one's.
+An entry is a folder with `model.keras`, the whole network, and `card.json`: hash of the weights, versions, parity
+figures,
+and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or not
+there; of two processes that translate the same network at once, the second keeps the first one's.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ def _run_worker(job: Job, work: Path) -> None:
     """Run `python -m multitl.translation_worker`: another framework never enters this process, nor its crashes."""
     environment = os.environ | {"KERAS_BACKEND": TRANSLATORS[job.source][1]}
     command = [sys.executable, "-P", "-m", "multitl.translation_worker", json.dumps(asdict(job)), str(work)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     report = work / "error.json"
     if report.is_file():
         raise _as_raised(json.loads(report.read_text(encoding="utf-8")))

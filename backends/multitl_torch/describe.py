@@ -1,11 +1,13 @@
-"""Write the data files of the sources torchvision and timm anew: `python -m multitl_torch.describe torchvision|timm [NAME ...]`.
+"""Write the data files of the sources torchvision and timm anew: `python -m multitl_torch.describe torchvision|timm
+[NAME ...]`.
 
-To be run after an upgrade of torchvision, timm or Keras. Every network is translated with random weights and compared with its
-original before its description is written; names given after the source limit it to those.
+To be run after an upgrade of torchvision, timm or Keras. Every network is translated with random weights and compared
+with its original before its description is written; names given after the source limit it to those.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import warnings
@@ -18,14 +20,16 @@ import torch
 
 from multitl.contracts import Job
 from multitl.descriptions import Description, describe, write_description
+from multitl.errors import TranslationError
+from multitl.sources import imagenet
 from multitl.sources import timm as timm_source
 from multitl.sources import torchvision as torchvision_source
-from multitl_torch import fx, verifying
+from multitl_torch import verifying
 from multitl_torch.randomising import randomise
 from multitl_torch.torchvision import categories, checkpoints, import_timm, import_torchvision
 from multitl_torch.translator import open_original, versions
 
-OTHER_SIZES = (64, 160)  # tried for a graph that does not depend on the size, besides its own
+OTHER_SIZES = (64, 96, 160)  # at which a graph that does not depend on the size is tried besides its own
 
 
 def describe_torchvision(names: list[str]) -> None:
@@ -38,8 +42,8 @@ def describe_torchvision(names: list[str]) -> None:
         write_description(torchvision_source.FOLDER / f"{name}.json.xz", description)
         print(name, description.image_size, description.smallest, f"{description.parity.max_rel:.1e}", flush=True)
     described = [name for name in known if (torchvision_source.FOLDER / f"{name}.json.xz").exists()]
-    index = {"categories": categories("resnet50"), "networks": {name: _listed(name) for name in described}}
-    _write_json(torchvision_source.INDEX, index)
+    _write_json(torchvision_source.INDEX, {name: _listed(name) for name in described})
+    _write_json(imagenet.FILE, categories("resnet50"))
 
 
 def description_of(name: str) -> Description:
@@ -48,27 +52,40 @@ def description_of(name: str) -> Description:
     original, translation = _translated(name, size)
     parity = original.verify(translation)
     config = _plain(translation.model)
-    smaller = [side for side in OTHER_SIZES if _plain(_translated(name, side)[1].model) == config]
-    smallest = min(smaller) if len(smaller) == len(OTHER_SIZES) else 0
-    return describe(translation, f"torchvision/{name}", size, smallest, {"keras": keras.__version__} | versions(), parity)
+    made_by = {"keras": keras.__version__} | versions()
+    return describe(translation, f"torchvision/{name}", size, _smallest(name, config), made_by, parity)
+
+
+def _smallest(name: str, config: str) -> int:
+    """The smallest of OTHER_SIZES at which the graph is the same; 0 if it is another at any size that it works at."""
+    smallest = 0
+    for size in OTHER_SIZES:
+        try:
+            translation = _translated(name, size)[1]
+        except (TranslationError, ValueError):  # a size that the network does not work at
+            continue
+        if _plain(translation.model) != config:
+            return 0
+        smallest = smallest or size
+    return smallest
 
 
 def _translated(name: str, size: int) -> Any:
     keras.utils.clear_session()  # operations are numbered from 0 again, so that the same graph has the same names
     original = open_original(Job("torchvision", name, "none", size, "keep"), classes=0)
     torch.manual_seed(0)
-    randomise(original.module, verifying.as_torch(verifying.probes((3, size, size))))
+    with contextlib.suppress(RuntimeError):  # of an image that is too small: the translation says so
+        randomise(original.module, verifying.as_torch(verifying.probes((3, size, size))))
     return original, original.translate()
 
 
 def _plain(model: keras.Model) -> str:
     """A model's configuration without the image's size."""
-    config = keras.saving.serialize_keras_object(model)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
     config["config"]["layers"][0]["config"]["batch_shape"] = None
     for layer in config["config"]["layers"]:
         layer.pop("build_config", None)
-    text = json.dumps(config)
-    return text if "keras_history" not in text else json.dumps(_without_shapes(config))
+    return json.dumps(_without_shapes(config))
 
 
 def _without_shapes(value: Any) -> Any:
@@ -106,7 +123,9 @@ def describe_timm() -> None:
 
 def _write_json(path: Path, values: Any) -> None:
     """One network a line, so that a change can be read."""
-    path.write_text(json.dumps(values, ensure_ascii=False).replace('}, "', '},\n"').replace(']], "', ']],\n"') + "\n", "utf-8")
+    path.write_text(
+        json.dumps(values, ensure_ascii=False).replace('}, "', '},\n"').replace(']], "', ']],\n"') + "\n", "utf-8"
+    )
 
 
 def main(arguments: list[str]) -> None:

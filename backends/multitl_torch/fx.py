@@ -1,8 +1,9 @@
 """Any `nn.Module` that classifies images -> an ordinary Keras functional model.
 
-`torch.export` gives the module's graph in ATen's ops, with a batch of unknown size; each node is translated by the function
-that the op table names. Read `translate` top to bottom. What a node computes from constants alone is computed by PyTorch
-here and now; what depends on the image or on a weight becomes a Keras operation, so that it trains.
+`torch.export` gives the module's graph in ATen's ops, with a batch of unknown size; each node is translated by the
+function
+that the op table names. Read `translate` top to bottom. What a node computes from constants alone is computed by
+PyTorch here and now; what depends on the image or on a weight becomes a Keras operation, so that it trains.
 """
 
 from __future__ import annotations
@@ -34,11 +35,23 @@ OPS = OpTable(
     fx_ops_shape.ops,
 )
 INLINED = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
-FILLS = ("new_zeros", "new_ones", "new_full", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_empty",
-         "empty", "empty_like")  # fmt: skip
-TAKE_STORED = ("add", "sub", "rsub", "mul", "div", "maximum", "minimum", "addcmul", "where", "contiguous", "clone", "detach",
-               "alias", "to", "type_as", "lift_fresh_copy", "_to_copy", "baddbmm", "addmm")  # fmt: skip
-VIEWS = ("select.int", "view.default", "unbind.int", "split.Tensor", "chunk.default", "permute.default", "transpose.int")
+FILLS = (
+    "new_zeros", "new_ones", "new_full", "new_empty", "zeros", "ones", "full", "empty",
+    "zeros_like", "ones_like", "full_like", "empty_like",
+)  # fmt: skip
+TAKE_STORED = (
+    "add", "sub", "rsub", "mul", "div", "maximum", "minimum", "addcmul", "addmm", "baddbmm", "where",
+    "contiguous", "clone", "detach", "alias", "to", "type_as", "lift_fresh_copy", "_to_copy",
+)  # fmt: skip
+VIEWS = (
+    "select.int",
+    "view.default",
+    "unbind.int",
+    "split.Tensor",
+    "chunk.default",
+    "permute.default",
+    "transpose.int",
+)
 TRACED_BATCH = 3  # of the example: 0, 1 and perhaps 2 are sizes that graphs treat specially
 
 _library = torch.library.Library("multitl", "DEF")  # keeps the op below alive
@@ -73,7 +86,7 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
     example = example.detach()[:1].expand(TRACED_BATCH, *example.shape[1:]).clone()
     what = type(module).__name__
     try:
-        with _evaluated(module), warnings.catch_warnings(), torch.no_grad():
+        with evaluated(module), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
     except Exception as error:  # torch.export raises all kinds: of its own, of dynamo's, and the module's
@@ -81,13 +94,13 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
             f"{what} cannot be traced by torch.export.",
             expected="a module that maps one batch of images to a tensor, without control flow that depends on values",
             received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
-            fix="check that module(example) works; try torch.export.export(module, (example,)) to see PyTorch's own message",
+            fix="check that module(example) works; torch.export.export(module, (example,)) shows PyTorch's own message",
         ) from error
     return _graph(program, module, what)
 
 
 def build(traced: Graph, input_shape: Sequence[int], ops: OpTable) -> tuple[Translation, dict[str, Activation]]:
-    """The Keras model of a traced graph, and the value of each of its nodes by name (for `parity`)."""
+    """The Keras model of a traced graph, and the value that each of its nodes computes, by name."""
     missing = missing_ops(traced, ops)
     if missing:
         raise refuse_graph(traced.what, missing)
@@ -99,7 +112,7 @@ def build(traced: Graph, input_shape: Sequence[int], ops: OpTable) -> tuple[Tran
     if walk.refused:
         raise refuse_graph(traced.what, walk.refused)
     translation = walk.build.finish(outputs, keras_name(traced.what), traced.state_names)
-    return translation, {node.name: value for node, value in walk.values.items() if isinstance(value, Activation)}
+    return translation, walk.computed
 
 
 def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
@@ -133,18 +146,16 @@ def op_name(node: torch.fx.Node) -> str:
 
 
 def find(ops: OpTable, node: torch.fx.Node) -> Callable[..., Any] | None:
-    """The function for a node: by name and overload, else by name alone; an op in place is looked up without its "_"."""
+    """The function for a node: by name and overload, else by name alone; an op in place is looked up without its
+    "_".
+    """
     if node.target is operator.getitem:
         return operator.getitem
     name = op_name(node)
     base, _, overload = name.partition(".")
-    for base in (base, base.removesuffix("_")):
-        for key in (f"{base}.{overload}", base) if overload else (base,):
-            if key in ops:
-                return ops[key]
-    if name.startswith("multitl."):
-        return ops[name]
-    return None
+    plain = base.removesuffix("_")
+    keys = (name, base, f"{plain}.{overload}", plain)
+    return next((ops[key] for key in keys if key in ops), None)
 
 
 class _Walk:
@@ -153,6 +164,9 @@ class _Walk:
     def __init__(self, builder: Builder, ops: OpTable) -> None:
         self.build, self.ops = builder, ops
         self.values: dict[torch.fx.Node, Any] = {}
+        self.computed: dict[
+            str, Activation
+        ] = {}  # by node, as first computed: `values` change where nodes write in place
         self.refused: dict[str, list[str]] = {}
 
     def run(self, traced: Graph, pixels: Activation) -> list[Activation]:
@@ -168,7 +182,9 @@ class _Walk:
             if node.op == "output":
                 return self._argument(node.args[0])
             if node not in self.values:
-                self.values[node] = self._node(node)
+                self.values[node] = value = self._node(node)
+                if isinstance(value, Activation):
+                    self.computed[node.name] = value
         raise AssertionError("a graph without output")
 
     def _node(self, node: torch.fx.Node) -> Any:
@@ -182,7 +198,7 @@ class _Walk:
         flat = list(_flat(arguments))
         if any(value is None for value in (self.values[source] for source in node.all_input_nodes)):
             return None  # follows a node that was refused
-        if not any(isinstance(value, Activation) or isinstance(value, Stored) and value.name for value in flat):
+        if not any(isinstance(value, Activation) or (isinstance(value, Stored) and value.name) for value in flat):
             return _computed(node, arguments)
         if _is_fill(node):
             return _filled(node, arguments)
@@ -190,10 +206,10 @@ class _Walk:
 
     def _translated(self, node: torch.fx.Node, arguments: list) -> Any:
         if node.target is operator.getitem:
-            return arguments[0][arguments[1]]
+            return self._taken(node, *arguments)
         function = find(self.ops, node)
         assert function is not None, "missing_ops comes first"
-        self.build.path = _module_path(node)
+        self.build.path = module_path(node)
         if isinstance(arguments[0], Stored) and _base_name(node) not in TAKE_STORED:
             arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
         try:
@@ -206,17 +222,25 @@ class _Walk:
             self.refused.setdefault(f"{op_name(node)} ({refusal})", []).append(node.name)
             return None
 
+    def _taken(self, node: torch.fx.Node, values: list, index: int) -> Any:
+        """One of an op's outputs. Those behind the last that is translated (where a maximum lies) must not be read."""
+        if index < len(values):
+            return values[index]
+        if node.users:
+            self.refused.setdefault(f"output {index} of {op_name(node.args[0])}", []).append(node.name)
+        return None
+
     def _shallow_first(self, node: torch.fx.Node, arguments: list) -> list:
         """Of a sum, the operand that was computed earlier comes first.
 
-        Keras walks a model's graph recursively, first operands first, one Python frame a node. Residual networks of more
-        than 1000 operations (efficientnet_v2_l) would exceed Python's limit; along the shortcuts the way is short.
+        Keras walks a model's graph recursively, first operands first, one Python frame a node. Residual networks of
+        more than 1000 operations (efficientnet_v2_l) would exceed Python's limit; along the shortcuts the way is short.
         """
         a, b = (*node.args, None, None)[:2]
         is_sum = op_name(node) in ("add.Tensor", "add_.Tensor") and arguments[2] == 1
-        if is_sum and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
-            if self._positions.get(b, 0) < self._positions.get(a, 0):
-                return [arguments[1], arguments[0], *arguments[2:]]
+        both = isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node)
+        if is_sum and both and self._positions.get(b, 0) < self._positions.get(a, 0):
+            return [arguments[1], arguments[0], *arguments[2:]]
         return arguments
 
     def _inlined(self, node: torch.fx.Node) -> Any:
@@ -274,12 +298,14 @@ class _Walk:
     def _with_slice(self, base: Activation, axis: int, start: int, end: int | None, value: Activation) -> Activation:
         cut, join = self.ops["slice.Tensor"], self.ops["cat"]
         end = min(base.shape[axis], base.shape[axis] if end is None else end)
+        if (start, end) == (0, base.shape[axis]):
+            return value
         pieces = [cut(self.build, base, axis, 0, start, 1), value, cut(self.build, base, axis, end, None, 1)]
         return join(self.build, [piece for piece in pieces if piece.shape[axis]], axis)
 
 
 @contextlib.contextmanager
-def _evaluated(module: torch.nn.Module) -> Iterator[None]:
+def evaluated(module: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no fused attention, and stochastic depth kept visible; all undone afterwards."""
     training = {part: part.training for part in module.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -288,7 +314,7 @@ def _evaluated(module: torch.nn.Module) -> Iterator[None]:
         module.eval()
         torch.backends.mha.set_fastpath_enabled(False)
         for part in stubbed:
-            part.forward = _drop_path_stub(part)  # type: ignore[method-assign]
+            part.forward = _drop_path_stub(part)
         yield
     finally:
         for part in stubbed:
@@ -360,7 +386,7 @@ def _filled(node: torch.fx.Node, arguments: list) -> Stored:
     value = node.meta["val"]
     shape = [1 if isinstance(size, torch.SymInt) else int(size) for size in value.shape]
     name = _base_name(node)
-    number = {"ones": 1, "new_ones": 1, "ones_like": 1}.get(name, 0)
+    number: float = {"ones": 1, "new_ones": 1, "ones_like": 1}.get(name, 0)
     if "full" in name:
         number = next(argument for argument in arguments[1:] if isinstance(argument, int | float))
     return Stored(torch.full(shape, number, dtype=value.dtype).numpy())
@@ -387,7 +413,7 @@ def _size(value: Any) -> Any:
     if not isinstance(value, torch.SymInt):
         return value
     expression = value.node.expr
-    return int(expression.subs({symbol: BATCH for symbol in expression.free_symbols}))
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
 
 
 def _attribute(node: torch.fx.Node) -> Any:
@@ -416,7 +442,7 @@ def _base_name(node: torch.fx.Node) -> str:
     return op_name(node).partition(".")[0].removesuffix("_")
 
 
-def _module_path(node: torch.fx.Node) -> str:
+def module_path(node: torch.fx.Node) -> str:
     """The innermost module that the node belongs to: "layer1.0.relu"."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(stack[-1][0]) if stack else ""

@@ -37,19 +37,20 @@ def convolution(
     pads = _pads(padding, weight.shape[2:], dilations)
     x = x.arranged(channels_last(rank + 2))
     if isinstance(weight, Activation) or isinstance(bias, Activation):
-        return _computed_kernel(build, x, weight, bias, strides, pads, dilations)
+        return _computed_kernel(build, x, weight, bias, strides, pads, dilations, groups)
     whole = [dilation * (size - 1) for dilation, size in zip(dilations, weight.shape[2:], strict=True)]
     is_same = set(strides) == {1} and pads == [(total // 2, total - total // 2) for total in whole]
     tensor = x.tensor if is_same else padded(x.tensor, pads)
     thinned = max(strides) > 1 and max(dilations) > 1  # Keras has no layer for both at once
+    steps = (1,) * rank if thinned else strides
     settings = {
-        "strides": (1,) * rank if thinned else strides,
+        "strides": steps,
         "padding": "same" if is_same else "valid",
         "dilation_rate": dilations,
         "use_bias": bias is not None,
     }
     biases = part("bias", bias) if bias is not None else []
-    is_depthwise = rank == 2 and groups == x.shape[1] > 1 and len(set(settings["strides"])) == 1
+    is_depthwise = rank == 2 and groups == x.shape[1] > 1 and len(set(steps)) == 1
     make = _depthwise if is_depthwise else _grouped
     y = make(build, tensor, weight, groups, settings, biases)
     return x.with_tensor(_thin(y, strides) if thinned else y)
@@ -76,16 +77,25 @@ def _depthwise(build: Builder, tensor, weight: Stored, groups: int, settings: di
     )
 
 
-def _computed_kernel(build: Builder, x: Activation, weight: Value, bias: Value | None, strides, pads: Pads, dilations):
+def _computed_kernel(
+    build: Builder, x: Activation, weight: Value, bias: Value | None, strides, pads: Pads, dilations, groups: int
+) -> Activation:
     """A kernel that is itself computed, as by weight standardisation: no layer can hold it."""
     rank = len(strides)
-    kernel = build.value(weight).arranged((rank + 1, rank, *range(rank))).tensor
     if max(strides) > 1 and max(dilations) > 1:
         raise Unsupported("a computed kernel with both stride and dilation")
-    y = x.with_tensor(K.conv(padded(x.tensor, pads), kernel, strides, "valid", dilation_rate=dilations))
-    if bias is None:
-        return y
-    return y.with_tensor(K.add(y.tensor, build.value(bias).tensor))
+    kernel = build.value(weight).arranged((rank + 1, rank, *range(rank))).tensor
+    tensor, settings = padded(x.tensor, pads), {"padding": "valid", "dilation_rate": dilations}
+    if groups == x.shape[1] and rank == 2 and len(set(strides)) == 1:
+        kernel = K.reshape(kernel, (*kernel.shape[:2], groups, kernel.shape[-1] // groups))
+        tensor = K.depthwise_conv(tensor, kernel, strides, **settings)
+    elif groups == 1:
+        tensor = K.conv(tensor, kernel, strides, **settings)
+    else:  # K.conv refuses symbolic kernels of fewer channels than its input's
+        pieces = zip(K.split(tensor, groups, -1), K.split(kernel, groups, -1), strict=True)
+        tensor = K.concatenate([K.conv(*piece, strides, **settings) for piece in pieces], -1)
+    y = x.with_tensor(tensor)
+    return y if bias is None else y.with_tensor(K.add(y.tensor, build.value(bias).tensor))
 
 
 def _pads(padding: int | Sequence[int] | str, kernel: Sequence[int], dilations: Sequence[int]) -> Pads:
@@ -135,8 +145,10 @@ def batch_norm(
     if any(isinstance(value, Activation) for value in (weight, bias, mean, variance)):
         raise Unsupported("batch_norm with computed weights")
     parts = []
-    for variable, stored in zip(("gamma", "beta", "moving_mean", "moving_variance"), (weight, bias, mean, variance), strict=True):
-        parts += [] if stored is None else part(variable, stored)
+    for variable, stored in zip(
+        ("gamma", "beta", "moving_mean", "moving_variance"), (weight, bias, mean, variance), strict=True
+    ):
+        parts += part(variable, stored) if isinstance(stored, Stored) else []
     y = build.layer(
         lambda name: layers.BatchNormalization(
             axis=x.place(1), momentum=1 - momentum, epsilon=epsilon, scale=weight is not None, center=bias is not None,

@@ -35,6 +35,13 @@ def zero(build: Builder, x: Activation) -> Activation:
     return x.with_tensor(K.zeros_like(x.tensor))
 
 
+@ops("fill_.Scalar", "fill_.Tensor")
+def fill(build: Builder, x: Activation, value: float | Stored) -> Activation:
+    """One number everywhere."""
+    number = value.array.item() if isinstance(value, Stored) else value
+    return x.with_tensor(K.full_like(x.tensor, number))
+
+
 @ops("gelu")
 def gelu(build: Builder, x: Activation, approximate: str) -> Activation:
     """approximate: "none" or "tanh"."""
@@ -111,7 +118,7 @@ def log_softmax(build: Builder, x: Activation, axis: int, _dtype) -> Activation:
 # --- two operands ---
 
 
-@ops("add.Tensor", "add.Scalar", "add")
+@ops("add.Tensor", "add.Scalar")
 def add(build: Builder, a: Value | float, b: Value | float, alpha: float = 1) -> Activation:
     """a + alpha * b."""
     return _combined(build, K.add, a, _times(build, b, alpha))
@@ -162,7 +169,7 @@ def power(build: Builder, x: Activation, exponent: float) -> Activation:
 @ops("addcmul")
 def addcmul(build: Builder, x: Value, a: Value, b: Value, value: float) -> Activation:
     """x + value * a * b."""
-    product = _combined(build, K.multiply, build.value(a), b)
+    product = multiply(build, build.value(a), b)
     return add(build, x, product, value)
 
 
@@ -176,31 +183,32 @@ def masked_fill(build: Builder, x: Activation, mask: Value, fill: float) -> Acti
     return _combined(build, K.add, _combined(build, K.multiply, x, keep), add_)
 
 
-@ops("where.self")
-def where(build: Builder, mask: Value, a: Value, b: Value) -> Activation:
+@ops("where.self", "where.ScalarSelf", "where.ScalarOther")
+def where(build: Builder, mask: Value, a: Value | float, b: Value | float) -> Activation:
     """a where the mask is true, else b; only masks that are known."""
     if isinstance(mask, Activation):
         raise Unsupported("where with a computed mask")
-    x = build.value(a) if isinstance(a, Activation) or a.name else build.value(b)
-    return x.with_tensor(K.where(build.operand(mask, x), build.operand(a, x), build.operand(b, x)))
+    values = [value for value in (a, b) if isinstance(value, Activation | Stored)]
+    x = max((build.value(value) for value in values), key=lambda x: (x.rank, math.prod(x.shape)))
+    first, second = (build.operand(value, x) if isinstance(value, Activation | Stored) else value for value in (a, b))
+    return x.with_tensor(K.where(build.operand(mask, x), first, second))
 
 
 def _combined(build: Builder, function: Callable, a: Value | float, b: Value | float) -> Activation:
     """`function` of two operands with broadcasting; the larger activation keeps its layout."""
-    if not isinstance(a, Activation | Stored):
+    if isinstance(a, int | float):
+        assert isinstance(b, Value)
         b = build.value(b)
         return b.with_tensor(function(a, b.tensor))
-    if not isinstance(b, Activation | Stored):
+    if isinstance(b, int | float):
         a = build.value(a)
         return a.with_tensor(function(a.tensor, b))
-    if isinstance(a, Stored) and isinstance(b, Stored):
-        a = build.value(a)
+    a = build.value(a) if isinstance(a, Stored) and isinstance(b, Stored) else a
     rank = max(a.rank, b.rank)
-    lead = max((value for value in (a, b) if isinstance(value, Activation)), key=lambda x: (x.rank, math.prod(x.shape)))
-    lead = lead.with_rank(rank)
+    operands = [value for value in (a, b) if isinstance(value, Activation)]
+    lead = max(operands, key=lambda x: (x.rank, math.prod(x.shape))).with_rank(rank)
     tensor = function(build.operand(a, lead), build.operand(b, lead))
-    batch = max(value.batch for value in (a, b) if isinstance(value, Activation))
-    return Activation(tensor, lead.axes, batch)
+    return Activation(tensor, lead.axes, max(value.batch for value in operands))
 
 
 def _times(build: Builder, value: Value | float, factor: float) -> Value | float:
@@ -268,6 +276,18 @@ def variance_unbiased(build: Builder, x: Activation, axes, unbiased: bool, keep:
     return variance(build, x, axes, int(unbiased), keep)
 
 
+@ops("std.dim")
+def deviation_unbiased(build: Builder, x: Activation, axes, unbiased: bool, keep: bool) -> Activation:
+    """As `deviation`."""
+    return deviation(build, x, axes, int(unbiased), keep)
+
+
+@ops("var_mean.dim")
+def variance_unbiased_and_mean(build: Builder, x: Activation, axes, unbiased: bool, keep: bool) -> list[Activation]:
+    """As `variance_and_mean`."""
+    return variance_and_mean(build, x, axes, int(unbiased), keep)
+
+
 @ops("var_mean.correction")
 def variance_and_mean(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> list[Activation]:
     """Both along some axes."""
@@ -309,7 +329,7 @@ def drop_path(build: Builder, x: Activation, rate: float, by_image: bool) -> Act
     """Stochastic depth (arXiv:1603.09382): a whole branch is dropped, for each image or for the batch at once."""
     if not rate:
         return x
-    shape = [1] * x.rank
+    shape: list[int | None] = [1] * x.rank
     if by_image:
         shape[x.place(0)] = None
     return x.with_tensor(layers.Dropout(rate, noise_shape=shape, name=build.name())(x.tensor))

@@ -1,4 +1,6 @@
-"""Pooling and resizing. Whatever Keras' layers cannot express becomes a product with a constant matrix, which is exact."""
+"""Pooling and resizing. Whatever Keras' layers cannot express becomes a product with a constant matrix, which is
+exact.
+"""
 
 from __future__ import annotations
 
@@ -94,36 +96,42 @@ def adaptive_avg_pool1d(build: Builder, x: Activation, size: Sequence[int]) -> A
 @ops("upsample_nearest2d", "upsample_nearest2d.vec")
 def upsample_nearest2d(build: Builder, x: Activation, size, *scales) -> Activation:
     """x: (n, c, h, w) -> (n, c, *size)."""
-    return _resized(build, x, size, scales[0] if len(scales) == 1 else None, "nearest", None)
+    return _resized(build, x, size, scales, "nearest", None)
 
 
 @ops("upsample_bilinear2d.vec", "upsample_bilinear2d")
 def upsample_bilinear2d(build: Builder, x: Activation, size, align_corners: bool, *scales) -> Activation:
     """As `upsample_nearest2d`."""
-    return _resized(build, x, size, scales[0] if len(scales) == 1 else None, "bilinear", align_corners)
+    return _resized(build, x, size, scales, "bilinear", align_corners)
 
 
 @ops("upsample_bicubic2d.vec", "upsample_bicubic2d")
 def upsample_bicubic2d(build: Builder, x: Activation, size, align_corners: bool, *scales) -> Activation:
     """As `upsample_nearest2d`."""
-    return _resized(build, x, size, scales[0] if len(scales) == 1 else None, "bicubic", align_corners)
+    return _resized(build, x, size, scales, "bicubic", align_corners)
 
 
 def _resized(build: Builder, x: Activation, size, scales, mode: str, align_corners: bool | None) -> Activation:
+    """scales: one for each axis, or one list of them; where given, PyTorch goes by them and not by the sizes' ratio."""
     x = x.arranged(channels_last(4))
     space = x.shape[2:]
+    scales = (scales[0] if len(scales) == 1 else scales) or (None, None)
     if not size:
         size = [int(have * scale) for have, scale in zip(space, scales, strict=True)]
-    if mode == "nearest" and not any(wanted % have for wanted, have in zip(size, space, strict=True)):
-        factors = tuple(wanted // have for wanted, have in zip(size, space, strict=True))
+    axes = list(zip(space, size, scales, strict=True))
+    if mode == "nearest" and all(
+        wanted % have == 0 and scale in (None, wanted // have) for have, wanted, scale in axes
+    ):
+        factors = tuple(wanted // have for have, wanted, _ in axes)
         return x.with_tensor(layers.UpSampling2D(factors, name=build.name())(x.tensor))
-    return _mixed(x, [_resampling(have, wanted, mode, align_corners) for have, wanted in zip(space, size, strict=True)])
+    return _mixed(x, [_resampling(*axis, mode, align_corners) for axis in axes])
 
 
-def _resampling(length: int, wanted: int, mode: str, align_corners: bool | None) -> np.ndarray:
+def _resampling(length: int, wanted: int, scale: float | None, mode: str, align_corners: bool | None) -> np.ndarray:
     """PyTorch's own resampling along one axis as a matrix (wanted, length): what it makes of unit vectors."""
     columns = torch.eye(length)[None, :, :, None]
-    return F.interpolate(columns, (wanted, 1), mode=mode, align_corners=align_corners)[0, :, :, 0].T.numpy()
+    size, factors = ((wanted, 1), None) if scale is None else (None, (scale, 1.0))
+    return F.interpolate(columns, size, factors, mode, align_corners)[0, :, :, 0].T.numpy()
 
 
 def _adaptive_means(length: int, wanted: int) -> np.ndarray:
@@ -147,7 +155,11 @@ def _window(x: Activation, kernel, stride, padding, ceil_mode: bool):
 
 
 def _ceil_extra(length: int, size: int, step: int, pad: int) -> int:
-    """Zeros that the last window of ceil mode needs; PyTorch drops a window that would start beyond the padded input."""
+    """Zeros that the last window of ceil mode needs; PyTorch drops a window that would start beyond the padded
+    input.
+    """
+    if pad <= size - step:
+        return step - 1  # enough for any length, so that the graph does not depend on it
     windows = -(-(length + 2 * pad - size) // step) + 1
     if (windows - 1) * step >= length + pad:
         windows -= 1
@@ -156,4 +168,6 @@ def _ceil_extra(length: int, size: int, step: int, pad: int) -> int:
 
 def _is_same(kernel: Sequence[int], stride: Sequence[int], pads: Sequence[tuple[int, int]]) -> bool:
     """Whether Keras' "same" pads alike; its averages do not count the padding."""
-    return set(stride) == {1} and all(pads[i] == ((size - 1) // 2, (size - 1) // 2) and size % 2 for i, size in enumerate(kernel))
+    return set(stride) == {1} and all(
+        pads[i] == ((size - 1) // 2, (size - 1) // 2) and size % 2 for i, size in enumerate(kernel)
+    )

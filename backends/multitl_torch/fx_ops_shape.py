@@ -18,7 +18,7 @@ END = 2**62  # ATen's "up to the end"
 
 
 @ops("contiguous", "clone", "detach", "alias", "to", "to.dtype", "to.dtype_layout", "type_as", "lift_fresh_copy",
-     "_to_copy", "requires_grad_", "detach_")  # fmt: skip
+     "_to_copy", "detach_")  # fmt: skip
 def unchanged(build: Builder, x: Value, *_options) -> Value:
     """Memory formats and gradients are Keras' business, and so is the arithmetic's precision."""
     return x
@@ -49,6 +49,12 @@ def transpose_last(build: Builder, x: Value) -> Activation:
 def reshape(build: Builder, x: Value, sizes: Sequence[int]) -> Activation:
     """Moves data only where merged axes do not lie side by side."""
     return build.value(x).reshaped(sizes)
+
+
+@ops("reshape_as", "view_as")
+def reshape_as(build: Builder, x: Value, other: Value) -> Activation:
+    """As `reshape`, to another value's shape."""
+    return reshape(build, x, other.shape)
 
 
 @ops("flatten.using_ints")
@@ -114,6 +120,12 @@ def expand_as(build: Builder, x: Value, other: Value) -> Activation:
     return expand(build, x, other.shape)
 
 
+@ops("copy_")
+def copy(build: Builder, x: Activation, source: Value, _non_blocking: bool) -> Activation:
+    """The source's values, as many as `x` has."""
+    return expand_as(build, source, x)
+
+
 @ops("repeat")
 def repeat(build: Builder, x: Value, repeats: Sequence[int]) -> Activation:
     """Tiles; a repetition for each image of the batch needs an axis of size 1."""
@@ -134,7 +146,9 @@ def concatenate(build: Builder, values: Sequence[Value], axis: int = 0) -> Activ
     """Along one axis, in the layout of the first activation."""
     values = [value for value in values if value.shape != (0,)]
     lead = next(value for value in values if isinstance(value, Activation))
-    lead = max((value for value in values if isinstance(value, Activation)), key=lambda x: math.prod(x.shape), default=lead)
+    lead = max(
+        (value for value in values if isinstance(value, Activation)), key=lambda x: math.prod(x.shape), default=lead
+    )
     axis %= lead.rank
     tensors = [_spread(build, value, lead, axis).arranged(lead.axes).tensor for value in values]
     return lead.with_tensor(K.concatenate(tensors, lead.place(axis)))
@@ -143,7 +157,9 @@ def concatenate(build: Builder, values: Sequence[Value], axis: int = 0) -> Activ
 def _spread(build: Builder, value: Value, lead: Activation, axis: int) -> Activation:
     """A value as an activation in the layout of `lead` and, where that has the batch, for each image."""
     x = build.value(value, lead.axes)
-    sizes = [have if other == axis else wanted for other, (have, wanted) in enumerate(zip(x.shape, lead.shape, strict=True))]
+    sizes = [
+        have if other == axis else wanted for other, (have, wanted) in enumerate(zip(x.shape, lead.shape, strict=True))
+    ]
     return expand(build, x, sizes)
 
 
@@ -239,6 +255,7 @@ def index(build: Builder, x: Value, indices: Sequence[Value | None]) -> Activati
     if len(chosen) != 1 or isinstance(chosen[0][1], Activation) or chosen[0][1].array.dtype == bool:
         raise Unsupported("an index over several axes, of booleans, or that depends on the image")
     axis, known = chosen[0]
+    assert isinstance(known, Stored)
     y = index_select(build, x, axis, Stored(known.array.ravel()))
     return y.reshaped([*y.shape[:axis], *known.shape, *y.shape[axis + 1 :]])
 

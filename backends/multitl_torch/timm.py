@@ -15,7 +15,8 @@ from multitl_torch.transforms import from_timm
 def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, tuple[str, ...], str, str]:
     """The module, its preprocessing, class names (none here), licence and address. See `contracts.Translator`.
 
-    Raises BackboneError for an unknown name or tag, or a size it cannot take; WeightsError if weights cannot be fetched.
+    Raises BackboneError for an unknown name or tag, or a size it cannot take; WeightsError if weights cannot be
+    fetched.
     """
     timm = import_timm()
     plain = job.name.partition(".")[0]
@@ -62,5 +63,5 @@ def _create(timm: Any, job: Job, options: dict[str, Any]) -> torch.nn.Module:
             f"The weights of timm/{job.name} cannot be fetched.",
             expected="access to huggingface.co, or a file of theirs on this machine",
             received=reason,
-            fix="download model.safetensors by hand and give it with --weights PATH, or take --weights none for random ones",
+            fix="download model.safetensors by hand and give it with --weights PATH, or take --weights none",
         ) from error

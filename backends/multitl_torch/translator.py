@@ -1,4 +1,6 @@
-"""Networks of torchvision and timm, and anybody's modules, opened to be translated: satisfies `contracts.Translator`."""
+"""Networks of torchvision and timm, and anybody's modules, opened to be translated: satisfies
+`contracts.Translator`.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def versions() -> dict[str, str]:
 
 
 def translate_module(module: torch.nn.Module, example: torch.Tensor) -> Translation:
-    """Anybody's module, translated and compared. Raises TranslationError as `fx.translate` and `verifying.verify` do."""
+    """Anybody's module, translated and compared. Raises TranslationError as `fx.translate` and `verifying.verify`
+    do.
+    """
     translation = fx.translate(module, example)
     verifying.verify(module, translation, example)
     return translation

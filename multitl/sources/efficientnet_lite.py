@@ -83,13 +83,14 @@ def build_backbone(width: float, depth: float, image_size: int, random: bool = T
     return keras.Model(pixels, _feature_map(pixels, width, depth, random), name="efficientnet_lite")
 
 
-def build_classifier(width: float, depth: float, image_size: int) -> keras.Model:
-    """The whole network as its authors trained it: normalised pixels -> logits (batch, 1000), zeros for weights.
+def build_classifier(width: float, depth: float, image_size: int, random: bool = True) -> keras.Model:
+    """The whole network as its authors trained it: normalised pixels -> logits (batch, 1000).
 
-    The dropout before the last layer is left out: this model is for comparing, not for training.
+    The dropout before the last layer is left out: this model is for comparing, not for training. The last layer
+    starts with zeros, the others as in `build_backbone`.
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    vector = layers.GlobalAveragePooling2D(name="pooling")(_feature_map(pixels, width, depth, random=False))
+    vector = layers.GlobalAveragePooling2D(name="pooling")(_feature_map(pixels, width, depth, random))
     logits = layers.Dense(_CLASSES, kernel_initializer="zeros", name="classifier")(vector)
     return keras.Model(pixels, logits, name="efficientnet_lite_classifier")
 

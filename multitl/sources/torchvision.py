@@ -1,8 +1,8 @@
 """Source `torchvision`: every classification network of torchvision.models, without PyTorch.
 
-The networks are shipped as descriptions, the official weights are read by multitl's own reader of .pth files. PyTorch and
-torchvision are needed only for an image size that a network's graph is not made for (a ViT's positions are counted, say):
-then it is translated anew, in a process of its own.
+The networks are shipped as descriptions, the official weights are read by multitl's own reader of .pth files. PyTorch
+and torchvision are needed only for an image size that a network's graph is not made for (a ViT's positions are counted,
+say): then it is translated anew, in a process of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     name: "resnet50", or "resnet50:IMAGENET1K_V1" for other official weights than the best.
     weights: a local file or folder may hold what `state_dicts.read_state_dict` reads.
 
-    Raises BackboneError for an unknown name or size, WeightsError for weights that are missing, damaged or of another network.
+    Raises BackboneError for an unknown name or size, WeightsError for weights that are missing, damaged or of another
+    network.
     """
     from multitl.descriptions import read_description, works_at
     from multitl.downloads import download
@@ -118,19 +119,8 @@ def networks() -> dict[str, Listed]:
             smallest=values["smallest"],
             checkpoints={one["name"]: _checkpoint(one) for one in values["checkpoints"]},
         )
-        for name, values in _index()["networks"].items()
+        for name, values in json.loads(INDEX.read_text(encoding="utf-8")).items()
     }
-
-
-def categories(count: int) -> tuple[str, ...]:
-    """The names of ImageNet's classes, if `count` is their number, else none."""
-    names = _index()["categories"]
-    return tuple(names) if len(names) == count else ()
-
-
-@functools.cache
-def _index() -> dict[str, Any]:
-    return json.loads(INDEX.read_text(encoding="utf-8"))
 
 
 def _checkpoint(values: Mapping[str, Any]) -> Checkpoint:
@@ -144,6 +134,7 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
     from multitl.cutting import classifier_weights
     from multitl.downloads import download
     from multitl.hashes import file_sha256
+    from multitl.sources.imagenet import class_names
     from multitl.sources.translated import Network
     from multitl.state_dicts import classes_in, fill, fit, read_state_dict
 
@@ -169,7 +160,7 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
         preprocess=resized(checkpoint.preprocess, size),
         origin=_origin(checkpoint, weights, sha256),
         parity=description.parity,
-        class_names=categories(translation.model.output_shape[-1]),
+        class_names=class_names(translation.model.output_shape[-1]),
     )
 
 

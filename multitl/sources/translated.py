@@ -22,7 +22,9 @@ class Network:
 
 
 def as_pretrained(network: Network, head: Head) -> Pretrained:
-    """The network with its classifier cut off or kept. Raises TranslationError if no classifier can be seen to cut off."""
+    """The network with its classifier cut off or kept. Raises TranslationError if no classifier can be seen to cut
+    off.
+    """
     translation = network.translation
     if head == "keep":
         backbone, feature_map, class_names = translation.model, "", network.class_names

@@ -1,0 +1,105 @@
+"""The gate: a translated network is run beside its original, and the first layer that goes its own way is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from multitl.contracts import Parity, Translation
+from multitl.layouts import channels_last
+from multitl.parity import MAX_REL, PROBES, compare, insist, is_close, probe_images, run, side_by_side
+from multitl.translation import OpTable
+from multitl_torch.fx import OPS, Graph, build, evaluated, module_path, op_name, trace
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first node whose value is not the original's. `module` is the path of the module it belongs to."""
+
+    node: str
+    op: str
+    module: str
+    max_rel: float
+
+    def __str__(self) -> str:
+        return f"first seen at {self.module} (op {self.op}, node {self.node}), error {self.max_rel:.1e}"
+
+
+def verify(
+    module: torch.nn.Module, translation: Translation, example: torch.Tensor, ops: OpTable = OPS, count: int = PROBES
+) -> Parity:
+    """Compare `module` in evaluation mode with its translation on `count` images of the example's size.
+
+    ops: the table that it was translated with. Raises TranslationError that names the first layer that diverges.
+    """
+    images = probes(example.shape[1:], count)
+    parity = compare(outputs(module, images), run(translation.model, images))
+    if is_close(parity):
+        return parity
+    found = first_divergence(module, example, ops)
+    return insist(parity, type(module).__name__, str(found or "no operation by itself: the error grows along the way"))
+
+
+def probes(shape: Sequence[int], count: int = PROBES) -> np.ndarray:
+    """Images (count, height, width, channels) for a network whose inputs are `shape` = (channels, height, width)."""
+    return probe_images([*shape[1:], shape[0]], count)
+
+
+def outputs(module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    """The original's outputs in evaluation mode for channels-last images, (n, ...); see `parity.run`."""
+    with torch.no_grad(), evaluated(module):
+        values = keras.tree.flatten(module(as_torch(images)))
+    return side_by_side([value.cpu().numpy() for value in values])
+
+
+def as_torch(images: np.ndarray) -> torch.Tensor:
+    """Channels-last images as PyTorch has them; a view."""
+    return torch.from_numpy(images).permute(channels_last(images.ndim))
+
+
+def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTable = OPS) -> Divergence | None:
+    """Translate again and compare node by node, in the order of computation, on two images."""
+    traced = trace(module, example)
+    translation, values = build(traced, tuple(example.shape[1:]), ops)
+    images = probes(example.shape[1:], count=2)
+    everything = keras.Model(translation.model.inputs, [value.in_order().tensor for value in values.values()])
+    translated = dict(zip(values, everything(images, training=False), strict=True))
+    comparison = _Comparison(traced, translated)
+    with torch.no_grad():
+        comparison.run(*comparison.inputs(as_torch(images)))
+    return comparison.found
+
+
+class _Comparison(torch.fx.Interpreter):
+    """Runs the original's graph and looks at each value while it is fresh: later nodes may write into it."""
+
+    def __init__(self, traced: Graph, translated: Mapping[str, Any]) -> None:
+        """translated: Keras' value of each node, by name."""
+        super().__init__(traced.graph.owning_module)
+        self.stored, self.translated = traced.stored, translated
+        self.found: Divergence | None = None
+
+    def inputs(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What the graph's placeholders stand for, in order."""
+        places = [node for node in self.module.graph.nodes if node.op == "placeholder"]
+        return [torch.from_numpy(self.stored[node].array) if node in self.stored else images for node in places]
+
+    def run_node(self, node: torch.fx.Node) -> Any:
+        """The node's value; the first that differs is kept in `found`."""
+        value = super().run_node(node)
+        if self.found is None and node.name in self.translated:
+            self.found = self._compared(node, value)
+        return value
+
+    def _compared(self, node: torch.fx.Node, value: torch.Tensor) -> Divergence | None:
+        translated = keras.ops.convert_to_numpy(self.translated[node.name])
+        repeated = np.broadcast_to(translated, value.shape)  # what is equal for all images may be there once
+        parity = compare(value.detach().numpy(), repeated)
+        if parity.max_rel <= MAX_REL:
+            return None
+        return Divergence(node.name, op_name(node), module_path(node), parity.max_rel)
