@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -34,6 +34,7 @@ NORMALISATIONS = (
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
 )
+Operand: TypeAlias = keras.KerasTensor | np.ndarray | float
 BATCH = 1_000_003  # stands for the batch size in shapes: a prime, so its multiples are what depends on the batch
 
 
@@ -263,7 +264,7 @@ class Builder:
             self._held[stored.name] = held
         return held
 
-    def operand(self, value: Value, partner: Activation) -> np.ndarray | keras.KerasTensor | float:
+    def operand(self, value: Value, partner: Activation) -> Operand:
         """`value` so that it can be combined with `partner.tensor`, element by element."""
         if isinstance(value, Activation):
             return value.with_rank(partner.rank).arranged(partner.axes).tensor
@@ -282,7 +283,7 @@ class Builder:
         zeros = K.zeros_like(self.pixels[first])
         shape = [1] * x.rank
         shape[x.place(axis)] = -1
-        return x.with_tensor(K.add(x.tensor, K.reshape(zeros, shape)))
+        return x.with_tensor(added(x.tensor, K.reshape(zeros, shape)))
 
     def finish(self, outputs: Sequence[Activation], name: str, state_names: Iterable[str]) -> Translation:
         """The model from the input to `outputs`. state_names: every name of the original's state_dict."""
@@ -324,6 +325,23 @@ class Builder:
             layer.trainable = False
         if isinstance(layer, NORMALISATIONS):
             self._attached.add(layer.name)
+
+
+def added(a: Operand, b: Operand) -> keras.KerasTensor:
+    """a + b with broadcasting.
+
+    Keras 3.15 on TensorFlow takes a second operand with a single axis longer than 1 for a bias, if the first one's last
+    (or second) axis is as long: (1, 6, 6, 6) + (1, 6, 1, 1) goes wrong. So the second one here has several.
+    """
+    if np.shape(a) == np.shape(b) or () in (np.shape(a), np.shape(b)):
+        return K.add(a, b)
+    small, large = sorted((a, b), key=_long_axes)
+    return K.add(small, large) if _long_axes(large) > 1 else K.subtract(small, K.negative(large))
+
+
+def _long_axes(x: Operand) -> int:
+    """Axes longer than 1 whatever the batch size."""
+    return sum(size not in (1, None) for size in np.shape(x))
 
 
 def layer_name(path: str) -> str:

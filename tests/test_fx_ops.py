@@ -7,7 +7,6 @@ square. The table must hit every op: a new one needs a line here.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,10 +17,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402, N812
+from multitl_torch.fx import OPS, translate  # noqa: E402
 from torch import nn  # noqa: E402
 
 from multitl.translation import OpTable, Translation  # noqa: E402
-from multitl_torch.fx import OPS, translate  # noqa: E402
 
 aten = torch.ops.aten
 IMAGE = (3, 7, 10)
@@ -351,7 +350,7 @@ CASES: dict[str, Case] = {
             lambda x: aten.upsample_bilinear2d(x, [5, 6], False, None, 0.6),
             lambda x: aten.upsample_bicubic2d(x, [5, 6], True),
         )
-    ),  # fmt: skip
+    ),
     # element by element
     "functions": Case(
         lambda: On(
@@ -375,7 +374,7 @@ CASES: dict[str, Case] = {
             F.logsigmoid,
             F.mish,
         )
-    ),  # fmt: skip
+    ),
     "functions of positive numbers": Case(
         lambda: On(*(lambda x, f=f: f(x.abs() + 0.5) for f in (torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal)))
     ),
@@ -394,7 +393,7 @@ CASES: dict[str, Case] = {
             nn.PReLU(),
             nn.PReLU(6),
         )
-    ),  # fmt: skip
+    ),
     "prelu of tokens": Case(lambda: Tokens(nn.PReLU(70))),
     "clamp": Case(
         lambda: On(
@@ -405,7 +404,7 @@ CASES: dict[str, Case] = {
             lambda x: x.clamp_min(0.2),
             lambda x: x.clamp_max(-0.1),
         )
-    ),  # fmt: skip
+    ),
     "in place": Case(
         lambda: On(
             *map(
@@ -440,7 +439,7 @@ CASES: dict[str, Case] = {
             lambda x: (x.abs() + 0.1) ** -0.5,
             lambda x: torch.add(x, 2, alpha=3),
         )
-    ),  # fmt: skip
+    ),
     "arithmetic with scalars of ATen": Case(
         lambda: On(
             lambda x: aten.add.Scalar(x, 2, 3),
@@ -450,7 +449,7 @@ CASES: dict[str, Case] = {
             lambda x: torch.rsub(x, 2, alpha=3),
             lambda x: torch.rsub(x, x * x, alpha=3),
         )
-    ),  # fmt: skip
+    ),
     "arithmetic of two maps": Case(
         lambda: On(
             lambda x: torch.add(x, x.relu(), alpha=0.5),
@@ -461,7 +460,7 @@ CASES: dict[str, Case] = {
             lambda x: torch.minimum(x.square(), x),
             lambda x: torch.addcmul(x, x.exp(), x.sin(), value=0.3),
         )
-    ),  # fmt: skip
+    ),
     "arithmetic of maps that lie differently": Case(
         lambda: On(
             lambda x: x[:, :, :6, :6] + x[:, :, :6, :6].transpose(2, 3),
@@ -470,7 +469,7 @@ CASES: dict[str, Case] = {
             lambda x: x.mean(1) / 3 + x.transpose(0, 1)[0],
             lambda x: x.flatten(2) * x.mean(2).mean(2)[..., None],
         )
-    ),  # fmt: skip
+    ),
     "arithmetic with weights": Case(
         lambda: On(
             Weighted(lambda x, w: x * w, 6, 1, 1),
@@ -484,7 +483,16 @@ CASES: dict[str, Case] = {
             Weighted(lambda x, w: x * w, 1),
             Weighted(lambda x, w: x + w),
         )
-    ),  # fmt: skip
+    ),
+    "sums that could be taken for biases": Case(
+        lambda: On(
+            Weighted(lambda x, w: x[:, :, :6, :6] + w, 6, 1),
+            Weighted(lambda x, w: x[:, :, :6, :6] + w, 1, 6),
+            Weighted(lambda x, w: w + x[:, :, :6, :6], 6, 1),
+            lambda x: x[:, :2] + x.mean((1, 2, 3), keepdim=True),
+            lambda x: x.mean((2, 3)) + x.mean((1, 2, 3))[:, None],
+        )
+    ),
     "a weight used twice": Case(lambda: On(Weighted(lambda x, w: x * w + w.tanh(), 6, 1, 1))),
     "arithmetic with known tensors": Case(
         lambda: On(
@@ -501,7 +509,7 @@ CASES: dict[str, Case] = {
             Known(lambda x, m: torch.where(m, x, 0.0), MAP_MASK),
             Known(lambda x, m: torch.where(m, 1.0, x), MAP_MASK),
         )
-    ),  # fmt: skip
+    ),
     "sums and means": Case(
         lambda: On(
             lambda x: x.mean((2, 3)),
@@ -516,7 +524,7 @@ CASES: dict[str, Case] = {
             lambda x: x.max(2)[0],
             lambda x: x.max(1, keepdim=True).values,
         )
-    ),  # fmt: skip
+    ),
     "variances": Case(
         lambda: On(
             lambda x: x.var((2, 3)),
@@ -529,7 +537,7 @@ CASES: dict[str, Case] = {
             lambda x: aten.var.dim(x, [1], True, False),
             lambda x: aten.var.dim(x, [2, 3], False, True),
         )
-    ),  # fmt: skip
+    ),
     "norms": Case(
         lambda: On(
             lambda x: F.normalize(x, dim=1),
@@ -552,7 +560,7 @@ CASES: dict[str, Case] = {
             nn.Sequential(nn.Flatten(), nn.Linear(420, 5)),
             nn.Sequential(nn.Flatten(2), nn.Linear(70, 9)),
         )
-    ),  # fmt: skip
+    ),
     "linear with a computed weight": Case(
         lambda: Tokens(
             Weighted(lambda x, w: F.linear(x, w * 2, w.sum(1)), 4, 6),
@@ -571,7 +579,7 @@ CASES: dict[str, Case] = {
             Weighted(lambda x, w: w @ x, 3, 7),
             Known(lambda x, t: x @ t, torch.arange(40.0).reshape(10, 4) / 40),
         )
-    ),  # fmt: skip
+    ),
     "matmul with a sum": Case(
         lambda: On(
             Weighted(lambda x, w: torch.addmm(w[0], x.mean((2, 3)), w, beta=2, alpha=0.5), 6, 4),
@@ -587,7 +595,7 @@ CASES: dict[str, Case] = {
             Weighted(lambda x, w: torch.einsum("nCHW,CK->nKHW", x, w), 6, 4),
             lambda x: torch.einsum("bchw,bcHw->bhH", x, x),
         )
-    ),  # fmt: skip
+    ),
     "attention": Case(lambda: On(attended(), attended(is_causal=True), attended(scale=0.7))),
     "attention with a mask": Case(
         lambda: On(
@@ -596,7 +604,7 @@ CASES: dict[str, Case] = {
             Weighted(attended(), 2, 21, 21),
             lambda x: attended()(x, x.reshape(-1, 2, 21, 10)[..., :1] * torch.ones(21)),
         )
-    ),  # fmt: skip
+    ),
     "attention module": Case(
         lambda: Tokens(SelfAttention(True), SelfAttention(False), SelfAttention(True, bias=False))
     ),
@@ -621,7 +629,7 @@ CASES: dict[str, Case] = {
             lambda x: aten.swapdims(x, 1, 3),
             lambda x: aten.mT(x),
         )
-    ),  # fmt: skip
+    ),
     "transposes of matrices": Case(
         lambda: On(
             Weighted(lambda x, w: x.mean((2, 3)) @ w.t(), 4, 6),
@@ -645,7 +653,7 @@ CASES: dict[str, Case] = {
             lambda x: aten._unsafe_view(x, [x.shape[0], 6, 70]),
             lambda x: x.mean((2, 3)).view(-1, 6, 1, 1),
         )
-    ),  # fmt: skip
+    ),
     "reshape as another": Case(
         lambda: On(lambda x: x.transpose(1, 2).reshape_as(x), lambda x: x.view_as(x.flatten(2)))
     ),
@@ -660,7 +668,7 @@ CASES: dict[str, Case] = {
             lambda x: x.mean(1, keepdim=True).squeeze(2),
             lambda x: x.mean((2, 3), keepdim=True).squeeze(),
         )
-    ),  # fmt: skip
+    ),
     "expand and repeat": Case(
         lambda: On(
             lambda x: x.mean(1, keepdim=True).expand(-1, 4, -1, -1),
@@ -671,7 +679,7 @@ CASES: dict[str, Case] = {
             Weighted(lambda x, w: w.repeat(x.shape[0], 1, 2), 1, 4, 5),
             Weighted(lambda x, w: w.expand(x.shape[0], 3, -1), 4),
         )
-    ),  # fmt: skip
+    ),
     "cat and stack": Case(
         lambda: On(
             lambda x: torch.cat([x, x.exp()], 1),
@@ -685,7 +693,7 @@ CASES: dict[str, Case] = {
             lambda x: torch.cat([x, x.new_zeros(x.shape[0], 1, 7, 10)], 1),
             lambda x: torch.cat([torch.ones_like(x), x], 1),
         )
-    ),  # fmt: skip
+    ),
     "class token": Case(lambda: Tokens(ClassToken())),
     "slices": Case(
         lambda: On(
@@ -699,7 +707,7 @@ CASES: dict[str, Case] = {
             lambda x: x[:, ::3, 1:7:2],
             lambda x: x[:, -4:-1],
         )
-    ),  # fmt: skip
+    ),
     "splits": Case(
         lambda: On(
             lambda x: torch.cat(x.unbind(1)[::-1], 1),
@@ -710,7 +718,7 @@ CASES: dict[str, Case] = {
             lambda x: aten.split.sizes(x, [5, 5], 3)[1],
             lambda x: x.unbind(-1)[3],
         )
-    ),  # fmt: skip
+    ),
     "rolls and flips": Case(
         lambda: On(
             lambda x: x.roll(2, 1), lambda x: x.roll((-3, 2), (2, 3)), lambda x: x.flip(1), lambda x: x.flip((2, -1))
@@ -725,7 +733,7 @@ CASES: dict[str, Case] = {
             lambda x: x[:, [2, 0]],
             Known(lambda x, i: x.index_select(3, i[0]), INDEX),
         )
-    ),  # fmt: skip
+    ),
     "relative position bias": Case(
         lambda: On(
             Weighted(lambda x, w: x + w[INDEX.view(-1)].view(2, 3, 10).permute(0, 1, 2).reshape(6, 1, 10), 6, 10)
@@ -742,7 +750,7 @@ CASES: dict[str, Case] = {
             lambda x: aten.constant_pad_nd(x, [1, 1, -2, 3], 0.5),
             lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 1, 1, 0)),
         )
-    ),  # fmt: skip
+    ),
     "shuffles": Case(
         lambda: On(
             nn.PixelShuffle(2),
@@ -771,7 +779,7 @@ CASES: dict[str, Case] = {
             lambda x: (x * 2).detach_(),
             lambda x: aten.to.dtype_layout(x, dtype=torch.float32),
         )
-    ),  # fmt: skip
+    ),
     "dropout": Case(lambda: On(nn.Dropout(0.4), nn.Dropout2d(0.4), nn.Dropout(0.0))),
     "stochastic depth": Case(
         lambda: On(StochasticDepth(0.3, "row"), StochasticDepth(0.3, "batch"), StochasticDepth(0.0, "row"))
@@ -835,6 +843,7 @@ def differences(module: nn.Module, model: keras.Model, x: torch.Tensor) -> list[
     return [float(np.abs(a - b).max() / max(1, np.abs(b).max())) for a, b in zip(outputs, wanted, strict=True)]
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", CASES)
 def test_op_is_pytorchs(name: str) -> None:
     done = translated(name)

@@ -13,7 +13,7 @@ from keras import layers
 from keras import ops as K  # noqa: N812
 
 from multitl.layouts import channels_last
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, part
+from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
 
 ops = OpTable("convolution")
 
@@ -216,7 +216,7 @@ def standardised(x: Activation, axes: Sequence[int], epsilon: float) -> Activati
 def _scaled(build: Builder, x: Activation, weight: Value | None, bias: Value | None, axis: int = 1) -> Activation:
     """x * weight + bias along one axis."""
     shape = [1] * x.rank
-    for value, combine in ((weight, K.multiply), (bias, K.add)):
+    for value, combine in ((weight, K.multiply), (bias, added)):
         if value is not None:
             shape[axis] = math.prod(value.shape)
             x = x.with_tensor(combine(x.tensor, build.operand(build.value(value).reshaped(shape), x)))

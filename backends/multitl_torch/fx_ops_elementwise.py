@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value
+from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added
 
 ops = OpTable("elementwise")
 
@@ -121,7 +121,7 @@ def log_softmax(build: Builder, x: Activation, axis: int, _dtype) -> Activation:
 @ops("add.Tensor", "add.Scalar")
 def add(build: Builder, a: Value | float, b: Value | float, alpha: float = 1) -> Activation:
     """a + alpha * b."""
-    return _combined(build, K.add, a, _times(build, b, alpha))
+    return _combined(build, added, a, _times(build, b, alpha))
 
 
 @ops("sub.Tensor", "sub.Scalar")
@@ -180,7 +180,7 @@ def masked_fill(build: Builder, x: Activation, mask: Value, fill: float) -> Acti
         raise Unsupported("masked_fill with a computed mask")
     number = max(float(fill), -3e38)
     keep, add_ = Stored((~mask.array).astype("float32")), Stored(np.where(mask.array, number, 0).astype("float32"))
-    return _combined(build, K.add, _combined(build, K.multiply, x, keep), add_)
+    return _combined(build, added, _combined(build, K.multiply, x, keep), add_)
 
 
 @ops("where.self", "where.ScalarSelf", "where.ScalarOther")

@@ -10,7 +10,7 @@ from keras import layers
 from keras import ops as K  # noqa: N812
 
 from multitl.layouts import inverse
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, part
+from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
 
 ops = OpTable("linear")
 
@@ -54,7 +54,7 @@ def _einsum_dense(shape: Sequence[int | None], place: int, units: int, use_bias:
 
 
 def _with_bias(build: Builder, x: Activation, bias: Value | None) -> Activation:
-    return x if bias is None else x.with_tensor(K.add(x.tensor, build.operand(bias, x)))
+    return x if bias is None else x.with_tensor(added(x.tensor, build.operand(bias, x)))
 
 
 @ops("addmm")
@@ -62,7 +62,7 @@ def addmm(build: Builder, bias: Value, x: Value, weight: Value, beta: float, alp
     """beta * bias + alpha * x @ weight."""
     y = matmul(build, x, weight)
     scaled = build.value(bias)
-    return y.with_tensor(K.add(K.multiply(y.tensor, alpha), K.multiply(build.operand(scaled, y), beta)))
+    return y.with_tensor(added(K.multiply(y.tensor, alpha), K.multiply(build.operand(scaled, y), beta)))
 
 
 @ops("baddbmm")
@@ -143,6 +143,6 @@ def attention(
     if isinstance(mask, Stored) and mask.array.dtype == bool:
         mask = Stored(np.where(mask.array, 0, -1e30).astype("float32"))
     if mask is not None:
-        scores = scores.with_tensor(K.add(scores.tensor, build.operand(mask, scores)))
+        scores = scores.with_tensor(added(scores.tensor, build.operand(mask, scores)))
     weights = scores.with_tensor(K.softmax(scores.tensor, scores.place(-1)))
     return _product(weights, build.value(value), "ij,jk->ik")
