@@ -59,7 +59,9 @@ def test_maximum_pooling_is_not_averaging():
 
 def test_a_convolution_as_classifier_leaves_its_input():
     def head(x):
-        return layers.GlobalAveragePooling2D()(keras.ops.relu(layers.Conv2D(5, 1, name="classes")(layers.Dropout(0.5)(x))))
+        return layers.GlobalAveragePooling2D()(
+            keras.ops.relu(layers.Conv2D(5, 1, name="classes")(layers.Dropout(0.5)(x)))
+        )
 
     cut = cut_classifier(network(head))
     assert (cut.backbone.output_shape, cut.classifier) == ((None, 8, 8, 6), ("classes",))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from multitl_torch.randomising import randomise
 from multitl_torch.verifying import as_torch, probes
+from torch import nn
 
 IMAGES = as_torch(probes((3, 16, 16), 16))
 
@@ -50,7 +49,12 @@ def test_scales_lie_in_range_and_kernels_keep_their_values(module: Branch):
     torch.manual_seed(0)
     fresh = Branch()
     assert torch.equal(module.conv.weight, fresh.conv.weight)
-    for scale, size in ((module.norm.weight, 1), (module.gamma, 0.5), (module.act.weight, 0.25), (module.branch[1].weight, 0.5)):
+    for scale, size in (
+        (module.norm.weight, 1),
+        (module.gamma, 0.5),
+        (module.act.weight, 0.25),
+        (module.branch[1].weight, 0.5),
+    ):
         assert 0.5 * size <= scale.min() and scale.max() <= 1.5 * size
 
 

@@ -140,7 +140,7 @@ PLAIN = {  # dicts of tensors, which both formats can hold
     "profiled": (profiled, ""),
     "no counters": (lambda net: {k: v for k, v in net.state_dict().items() if "batches" not in k}, ""),
     "optimizer beside": (lambda net: net.state_dict() | {"optimizer.conv.weight.exp_avg": torch.ones(2)}, ""),
-    "a part of an average": (lambda net: prefixed("model.", net) | {"ema.conv.weight": torch.ones(6, 3, 3, 3)}, "model."),
+    "part of an average": (lambda net: prefixed("model.", net) | {"ema.conv.weight": torch.ones(6, 3, 3, 3)}, "model."),
 }  # fmt: skip
 
 
@@ -425,7 +425,7 @@ def test_files_that_are_no_state_dict(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(WeightsError, match=message):
             read_state_dict("file.pth")
     Path("file.pth").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(WeightsError, match="not one that torch.save wrote"):
+    with pytest.raises(WeightsError, match=r"not one that torch\.save wrote"):
         read_state_dict("file.pth")
     with pytest.raises(WeightsError, match="no such file"):
         read_state_dict("none.safetensors")
@@ -533,5 +533,5 @@ def test_a_tensor_that_two_layers_share_must_stay_one():
     fill(model, weights, {"w": tensor})
     np.testing.assert_array_equal(extract(model, weights)["w"], tensor)
     next(layer for layer in leaf_layers(model) if layer.name == "second").kernel.assign(np.ones((4, 4)))
-    with pytest.raises(WeightsError, match="w is one tensor in the original(.|\n)*second/kernel"):
+    with pytest.raises(WeightsError, match=r"w is one tensor in the original(.|\n)*second/kernel"):
         extract(model, weights)

@@ -112,8 +112,9 @@ def test_a_classifier_of_other_classes_is_understood(tmp_path: Path, shared_weig
 
 
 def test_weights_without_a_classifier_cannot_keep_it(shared_weights: Path):
+    path = str(shared_weights / "mobilenet_v2_features.pth")
     with pytest.raises(WeightsError, match=r"classifier\.1\.weight"):
-        pretrained.load_pretrained("torchvision/mobilenet_v2", str(shared_weights / "mobilenet_v2_features.pth"), head="keep")
+        pretrained.load_pretrained("torchvision/mobilenet_v2", path, head="keep")
 
 
 def test_weights_of_another_network_are_refused_by_name(shared_weights: Path):
@@ -123,7 +124,11 @@ def test_weights_of_another_network_are_refused_by_name(shared_weights: Path):
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("resnet51", "torchvision/resnet50"), ("resnet50:IMAGENET1K_V3", "IMAGENET1K_V2"), ("vitb16", "torchvision/vit_b_16")],
+    [
+        ("resnet51", "torchvision/resnet50"),
+        ("resnet50:IMAGENET1K_V3", "IMAGENET1K_V2"),
+        ("vitb16", "torchvision/vit_b_16"),
+    ],
 )
 def test_unknown_names_get_the_nearest(name: str, nearest: str):
     with pytest.raises(BackboneError) as caught:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from keras import ops as K  # noqa: N812
+from multitl_torch.fx import OPS, translate
+from multitl_torch.randomising import randomise
+from multitl_torch.verifying import as_torch, first_divergence, outputs, probes, verify
 from torch import nn
 
 from multitl.errors import TranslationError
 from multitl.parity import MAX_REL
-from multitl_torch.fx import OPS, translate
-from multitl_torch.randomising import randomise
-from multitl_torch.verifying import as_torch, first_divergence, outputs, probes, verify
 
 EXAMPLE = torch.zeros(2, 3, 24, 20)
 
