@@ -104,18 +104,22 @@ def build(description: Description, image_size: int, seed: int | None) -> Transl
 
 def with_classes(description: Description, classifier: Collection[str], classes: int) -> Description:
     """The same network with a classifier of another size. classifier: names of its weights."""
-    weights = tuple(
-        replace(one, shape=(classes, *one.shape[1:]), split=(classes, *one.split[1:]))
-        if one.name in classifier
-        else one
-        for one in description.weights
-    )
+    old = next(one.shape[0] for one in description.weights if one.name in classifier)
+    weights = tuple(_with_rows(one, classes) if one.name in classifier else one for one in description.weights)
     layers = {weight.layer for weight in weights if weight.name in classifier}
     config = json.loads(json.dumps(description.config))
+    after = False  # the classifier; what follows may count the classes to drop axes
     for layer in config["config"]["layers"]:
+        settings, after = layer["config"], after or layer["name"] in layers
         if layer["name"] in layers:
-            layer["config"]["units" if "units" in layer["config"] else "filters"] = classes
+            settings["units" if "units" in settings else "filters"] = classes
+        elif after and "newshape" in settings:
+            settings["newshape"] = [classes if size == old else size for size in settings["newshape"]]
     return replace(description, config=config, weights=weights)
+
+
+def _with_rows(weight: TranslatedWeight, rows: int) -> TranslatedWeight:
+    return replace(weight, shape=(rows, *weight.shape[1:]), split=(rows, *weight.split[1:]))
 
 
 def works_at(description: Description, image_size: int) -> bool:

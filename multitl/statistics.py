@@ -47,7 +47,7 @@ class UnbiasedVariance:
             if count > 1:
                 ratio = count / (count - 1)
                 remains = (1 - ratio) * layer.momentum**steps
-                layer.moving_variance.assign((ratio * _variance(layer) + remains * before).astype("float32"))
+                layer.moving_variance.assign(ratio * _variance(layer) + remains * before)
         self.start()
 
 

@@ -157,7 +157,8 @@ class Missing:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Missing())
 import multitl
-result = multitl.finetune({str(photo_folder)!r}, backbone="torchvision/squeezenet1_1", output={str(tmp_path / "run")!r},
+result = multitl.finetune({str(photo_folder)!r}, output={str(tmp_path / "run")!r},
+    backbone="torchvision/squeezenet1_1",
     weights={str(shared_weights / SQUEEZENET)!r}, recipe=multitl.Recipe(image_size=64, head_epochs=8, preprocess="caffe"))
 print(json.dumps([result.metrics["test"]["accuracy"], "torch" in sys.modules]))
 """
