@@ -1,9 +1,10 @@
 """A translated ResNet-18 trains as PyTorch's own does: losses and running statistics after the same five SGD steps.
 
-At a learning rate of 0.01 that can be said in float64 only. In float32 an activation that rounding puts on the other side
+At a learning rate of 0.01 that can be said in float64 only. In float32 an activation that rounding puts on the other
+side
 of a ReLU's kink changes the gradient by up to 1 %, and PyTorch with and without oneDNN, or in float32 and float64, are
-as far from each other as from Keras: up to 4 % in the loss and 0.1 in the statistics after five steps. At 1e-4 kinks hardly
-matter and float32 shows the same.
+as far from each other as from Keras: up to 4 % in the loss and 0.1 in the statistics after five steps. At 1e-4 kinks
+hardly matter and float32 shows the same.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import keras
 import torch
 
 from multitl.contracts import Job
-from multitl.descriptions import Description, describe, write_description
+from multitl.descriptions import Description, describe, read_description, write_description
 from multitl.errors import TranslationError
 from multitl.sources import imagenet
 from multitl.sources import timm as timm_source
@@ -41,8 +41,7 @@ def describe_torchvision(names: list[str]) -> None:
         description = description_of(name)
         write_description(torchvision_source.FOLDER / f"{name}.json.xz", description)
         print(name, description.image_size, description.smallest, f"{description.parity.max_rel:.1e}", flush=True)
-    described = [name for name in known if (torchvision_source.FOLDER / f"{name}.json.xz").exists()]
-    _write_json(torchvision_source.INDEX, {name: _listed(name) for name in described})
+    _write_json(torchvision_source.INDEX, {name: _listed(name) for name in known})
     _write_json(imagenet.FILE, categories("resnet50"))
 
 
@@ -98,14 +97,14 @@ def _without_shapes(value: Any) -> Any:
 
 
 def _listed(name: str) -> dict[str, Any]:
-    from multitl.descriptions import read_description
-
-    description = read_description(torchvision_source.FOLDER / f"{name}.json.xz")
-    return {
-        "image_size": description.image_size,
-        "smallest": description.smallest,
-        "checkpoints": [asdict(one) for one in checkpoints(name).values()],
-    }
+    official = checkpoints(name).values()
+    own_size = next(one for one in official if one.is_default).preprocess.height
+    path = torchvision_source.FOLDER / f"{name}.json.xz"
+    size, smallest = own_size, 0
+    if path.is_file():
+        description = read_description(path)
+        size, smallest = description.image_size, description.smallest
+    return {"image_size": size, "smallest": smallest, "checkpoints": [asdict(one) for one in official]}
 
 
 def describe_timm() -> None:

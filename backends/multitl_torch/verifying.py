@@ -53,9 +53,7 @@ def verify(
     return insist(parity, type(module).__name__, str(found or "no operation by itself: the error grows along the way"))
 
 
-def _is_rounding(
-    module: torch.nn.Module, images: np.ndarray, original: np.ndarray, translated: np.ndarray
-) -> bool:
+def _is_rounding(module: torch.nn.Module, images: np.ndarray, original: np.ndarray, translated: np.ndarray) -> bool:
     """Whether the translation is no farther from the exact result than float32 takes the original itself."""
     exact = outputs(copy.deepcopy(module).double(), images.astype("float64"))
     own, found = (compare(exact, values).max_rel for values in (original, translated))

@@ -1,8 +1,8 @@
-"""Source `torchvision`: every classification network of torchvision.models, without PyTorch.
+"""Source `torchvision`: every classification network of torchvision.models, most of them without PyTorch.
 
-The networks are shipped as descriptions, the official weights are read by multitl's own reader of .pth files. PyTorch
-and torchvision are needed only for an image size that a network's graph is not made for (a ViT's positions are counted,
-say): then it is translated anew, in a process of its own.
+Networks are shipped as descriptions, the official weights are read by multitl's own reader of .pth files. PyTorch and
+torchvision are needed only for a network that is not described yet, or for an image size that a network's graph is not
+made for (a ViT's positions are counted, say): then it is translated, in a process of its own.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
 
     network, checkpoint = find(name)
     size = image_size or checkpoint.preprocess.height
-    description = read_description(FOLDER / f"{network}.json.xz")
-    if works_at(description, size):
+    described = FOLDER / f"{network}.json.xz"
+    description = read_description(described) if described.is_file() else None
+    if description and works_at(description, size):
         return translated.as_pretrained(_described(description, checkpoint, weights, size, head), head)
-    if weights == "default":
-        path = str(download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes))
-    entry = from_cache(Job("torchvision", name, path if weights == "default" else weights, size, head))
+    path = download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes) if weights == "default" else weights
+    entry = from_cache(Job("torchvision", name, str(path), size, head))
     origin = _origin(checkpoint, weights, entry.card["weights_sha256"] if weights != "none" else None)
     return translated.as_pretrained(
         translated.Network(
