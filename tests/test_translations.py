@@ -127,11 +127,8 @@ def test_a_worker_that_dies_is_said(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_missing_package_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    hide = "import importlib.util as u
-find = u.find_spec
-"
-    hide += "u.find_spec = lambda name, package=None: None if name == 'timm' else find(name, package)
-"
+    hide = "import importlib.util as u\nfind = u.find_spec\n"
+    hide += "u.find_spec = lambda name, package=None: None if name == 'timm' else find(name, package)\n"
     (tmp_path / "sitecustomize.py").write_text(hide)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(BackendError, match=r"pip install 'multitl\[timm\]'"):
