@@ -82,7 +82,7 @@ def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTabl
     traced = trace(module, example)
     translation, values = build(traced, tuple(example.shape[1:]), ops)
     images = probes(example.shape[1:], count=2)
-    everything = keras.Model(translation.model.inputs, [value.in_order().tensor for value in values.values()])
+    everything = keras.Model(translation.model.input, [value.in_order().tensor for value in values.values()])
     translated = dict(zip(values, everything(images, training=False), strict=True))
     comparison = _Comparison(traced, translated)
     with torch.no_grad():
