@@ -1,8 +1,8 @@
 """A translated ResNet-18 trains as PyTorch's own does: losses and running statistics after the same five SGD steps.
 
-At a usual learning rate that can be said in float64 only. In float32, an activation that rounding puts on the other side
-of a ReLU's kink changes a gradient by up to 1 %, and then PyTorch in float32 is as far from PyTorch in float64 as from
-Keras: after five steps up to 4 % in the losses and 0.1 in the statistics. With small steps float32 shows the same.
+At a usual learning rate that can be said in float64 only. In float32, an activation that rounding puts on the other
+side of a ReLU's kink changes a gradient by up to 1 %, and then PyTorch in float32 is as far from PyTorch in float64 as
+from Keras: after five steps up to 4 % in the losses and 0.1 in the statistics. With small steps float32 will do.
 """
 
 from __future__ import annotations
