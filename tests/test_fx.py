@@ -37,7 +37,7 @@ class Block(nn.Module):
     def forward(self, x):
         x = torch.relu(self.bn(self.conv(x)))
         x = (self.depthwise(x) * self.scale).flatten(2).transpose(1, 2)
-        x = self.norm(torch.cat([self.token.expand(len(x), -1, -1), x], 1))
+        x = self.norm(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
         return self.head((x + self.attention(x, x, x, need_weights=False)[0])[:, 0])
 
 
@@ -214,9 +214,14 @@ def test_a_fixed_batch_size_is_refused() -> None:
         def forward(self, x):
             return x.reshape(3, -1) * torch.ones(3, 1)
 
-    with pytest.raises(TranslationError, match="one batch size only") as caught:
-        translate(Fixed(), images(1))
-    assert "x.shape[0]" in str(caught.value)
+    class Counts(nn.Module):
+        def forward(self, x):
+            return x + torch.ones(1, 1, 1, 1).expand(len(x), -1, -1, -1)
+
+    for module in (Fixed(), Counts()):
+        with pytest.raises(TranslationError, match="one batch size only") as caught:
+            translate(module, images(1))
+        assert "x.shape[0]" in str(caught.value)
 
 
 def test_all_missing_ops_are_listed_with_their_nodes() -> None:
@@ -237,13 +242,13 @@ def test_arguments_without_translation_are_listed_all_at_once() -> None:
     class Odd(nn.Module):
         def forward(self, x):
             a = nn.functional.max_pool2d(x, 2, dilation=2)
-            b = nn.functional.pad(x, (1, 1), mode="circular")
+            b = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
             return a.relu(), b + 1, nn.functional.max_pool2d(x, 3, dilation=2)
 
     with pytest.raises(TranslationError) as caught:
         translate(Odd(), images(1))
     assert "max_pool2d.default (max_pool2d with dilation) (2): max_pool2d, max_pool2d_1" in str(caught.value)
-    assert "pad.default (pad in the mode circular) (1): pad" in str(caught.value)
+    assert "pad.default (pad in the mode replicate) (1): pad" in str(caught.value)
 
 
 def test_indices_of_maxima_are_refused_only_where_they_are_read() -> None:

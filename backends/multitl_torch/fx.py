@@ -351,14 +351,14 @@ def _graph(program: ExportedProgram, module: torch.nn.Module, what: str) -> Grap
             f"{what} computes with one batch size only.",
             expected="a module that takes any number of images",
             received="a graph in which the batch size is a constant",
-            fix="look for sizes in its forward() that should come from x.shape[0]",
+            fix="look for sizes in its forward() that should come from x.shape[0]; len(x) is a number to PyTorch",
         )
     return Graph(program.graph, stored, persistent, what)
 
 
 def _is_fixed(node: torch.fx.Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and not isinstance(value.shape[0], torch.SymInt)
+    return isinstance(value, torch.Tensor) and _size(value.shape[0]) % BATCH != 0
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
