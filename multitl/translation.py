@@ -14,7 +14,6 @@ Only stock Keras layers and `keras.ops` come out, so a translated model loads wi
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -206,7 +205,7 @@ class Builder:
         self.path = ""  # of the module whose node is being translated: names the layers that have no weights
         self.weights: list[TranslatedWeight] = []
         self._paths: dict[str, str] = {}  # layers whose weights train -> the original's path, in order of creation
-        self._names: Counter[str] = Counter()
+        self._names: dict[str, int] = {}  # of layers -> how many others were named after it
         self._layers: dict[Hashable, keras.layers.Layer] = {}
         self._held: dict[str, Activation] = {}
         self._attached: set[str] = set()  # layers that open no stage of their own
@@ -233,9 +232,12 @@ class Builder:
 
     def name(self, path: str = "") -> str:
         """A layer's name for a path of the original, or the module at hand: no other layer has it."""
-        name = layer_name(path or self.path)
-        self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}_{self._names[name] - 1}"
+        name = plain = layer_name(path or self.path)
+        while name in self._names:
+            self._names[plain] += 1
+            name = f"{plain}_{self._names[plain]}"
+        self._names[name] = 0
+        return name
 
     def value(self, value: Value, axes: Sequence[int] | None = None) -> Activation:
         """Any value as an activation. axes: where the axes of one that is stored shall lie, by default in order."""
