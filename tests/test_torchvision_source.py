@@ -52,6 +52,20 @@ def test_description_is_complete(name: str):
     assert len(staged) == len(set(staged))
 
 
+def test_described_weights_are_those_of_torchvision():
+    """Every name and shape of a state_dict is accounted for: official files fit."""
+    torch = pytest.importorskip("torch")
+    models = pytest.importorskip("multitl_torch.torchvision").import_torchvision().models
+    for name in DESCRIBED:
+        description = descriptions.read_description(torchvision.FOLDER / f"{name}.json.xz")
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        with torch.device("cpu" if name.startswith("regnet") else "meta"):  # RegNet counts its blocks with tensors
+            state = models.get_model(name, **options).state_dict()
+        assert {weight.name: weight.shape for weight in description.weights} == {
+            key: tuple(tensor.shape) for key, tensor in state.items() if key not in description.unused
+        }, name
+
+
 @pytest.mark.every_backend
 def test_real_weights_give_torchvisions_logits(squeezenet, shared_weights: Path):
     torch = pytest.importorskip("torch")
