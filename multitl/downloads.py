@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ def _fetch(url: str, path: Path, megabytes: float) -> Iterator[bytes]:
             if answer.length:
                 raise ConnectionError(f"the connection ended {answer.length:,} bytes too early")
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the server's answer too
         raise WeightsError(
             f"Cannot download {path.name} ({megabytes:.0f} MB).",
             expected=url,

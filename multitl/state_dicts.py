@@ -23,7 +23,7 @@ from multitl.contracts import TranslatedWeight
 from multitl.errors import WeightsError
 from multitl.layouts import to_keras, to_original
 from multitl.safetensors_files import is_safetensors, read_safetensors_file
-from multitl.torch_files import Tree, read_torch_file
+from multitl.torch_files import Tree, is_torch, read_torch_file
 
 if TYPE_CHECKING:  # files are read without a framework
     import keras
@@ -100,15 +100,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(file: Path) -> Tree:
-    is_other = file.suffix.lower() == ".safetensors" or is_safetensors(_beginning(file))
-    return read_safetensors_file(file) if is_other else read_torch_file(file)
+    beginning = _beginning(file)
+    is_named_so = file.suffix.lower() == ".safetensors"  # which decides who complains of a file that is neither
+    if is_safetensors(beginning) or (is_named_so and not is_torch(beginning)):
+        return read_safetensors_file(file)
+    return read_torch_file(file)
 
 
 def _beginning(file: Path) -> bytes:
     with contextlib.suppress(OSError):  # whoever reads the file next says what is wrong
         if file.is_file():  # a pipe would be waited for
             with file.open("rb") as stream:
-                return stream.read(9)
+                return stream.read(32)
     return b""
 
 
@@ -301,7 +304,7 @@ def _some(names: Sequence[str]) -> str:
 def _float32(array: np.ndarray) -> np.ndarray:
     """Half and double precision as float32; integers stay."""
     with np.errstate(over="ignore"):  # the caller looks for infinities
-        return array.astype(np.float32) if array.dtype.kind == "f" else array
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _check_finite(tensors: Mapping[str, np.ndarray], file: Path) -> None:

@@ -117,9 +117,14 @@ def _beginning(path: Path) -> bytes:
         raise DamagedFileError("it is a folder" if path.is_dir() else "there is no such file")
     with path.open("rb") as file:
         data = file.read(32)
-    if not data.startswith((_ZIP_START, _LEGACY_START)):
+    if not is_torch(data):
         raise DamagedFileError(f"it is {other_kind(data)}")
     return data
+
+
+def is_torch(beginning: bytes) -> bool:
+    """By the first 32 bytes of a file: a zip archive, or the legacy layout."""
+    return beginning.startswith((_ZIP_START, _LEGACY_START))
 
 
 def other_kind(beginning: bytes) -> str:

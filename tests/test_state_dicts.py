@@ -335,8 +335,9 @@ def test_a_folder_with_one_file(tmp_path: Path, name: str):
 
 
 def test_the_content_of_a_file_counts_and_not_its_name(tmp_path: Path):
-    write(tmp_path / "x.safetensors", Network().state_dict()).rename(tmp_path / "x.pth")
-    assert_equal(read_fitting(tmp_path / "x.pth").tensors, Network())
+    for name, other in (("a.safetensors", "a.pth"), ("b.pth", "b.safetensors")):
+        write(tmp_path / name, Network().state_dict()).rename(tmp_path / other)
+        assert_equal(read_fitting(tmp_path / other).tensors, Network())
 
 
 def test_a_model_hubs_folder(tmp_path: Path):
@@ -492,8 +493,7 @@ def test_what_is_filled_in_comes_out_bit_by_bit_as_copies():
     assert_equal(tensors, net)
     other = Network(seed=1)
     missing, unexpected = other.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()}, strict=False)
-    assert (set(missing), unexpected) == ({"aux.weight"}, []) or set(missing) == set(UNUSED)
-    other.aux.load_state_dict(net.aux.state_dict())
+    assert (missing, unexpected) == (["aux.weight"], [])  # PyTorch lets counters be missing
     torch.testing.assert_close(other(torch.ones(1, 3, 8, 8)), net(torch.ones(1, 3, 8, 8)), rtol=0, atol=0)
 
 
