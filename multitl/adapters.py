@@ -138,9 +138,10 @@ def load_source(name: str) -> tuple[Source, str]:
 
 
 def _nearest_backbones(name: str) -> list[str]:
-    """Backbones of that very name in any source, else the most similar ones."""
+    """Backbones of that very name in any source, whatever source was asked for, else the most similar ones."""
     known = [info.name for source in SOURCES for info in backbones(source)]
-    return [full for full in known if full.partition("/")[2].lower() == name.lower()] or nearest_names(name, known)
+    plain = name.rpartition("/")[2].lower()
+    return [full for full in known if full.partition("/")[2].lower() == plain] or nearest_names(name, known)
 
 
 def translate_module(framework: str, module: Any, example: Any) -> Translation:
