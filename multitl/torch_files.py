@@ -191,6 +191,8 @@ def _entry_sizes(archive: zipfile.ZipFile, file_size: int) -> dict[str, int]:
         raise DamagedFileError("its zip archive holds two entries of one name")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise DamagedFileError("its zip archive is compressed in an unusual way")
+    if any(entry.compress_size > file_size for entry in entries):  # zipfile would get memory for all of it to read it
+        raise DamagedFileError("an entry of its zip archive claims to be larger than the file")
     if sum(sizes.values()) > 20 * file_size + _SPARE_BYTES:
         raise UnsafeFileError("far more memory than its size justifies (a zip bomb)")
     return sizes

@@ -502,6 +502,15 @@ def test_damaged_bytes(small_files: dict[str, bytes], scratch: Path, layout: str
     assert_read_or_refused(scratch, bytes(content))
 
 
+def test_an_entry_that_claims_more_than_the_file_holds_gets_no_memory(small_files: dict[str, bytes], scratch: Path):
+    content = bytearray(small_files["zip"])
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"small/data/"))
+    content[entry + 23] = 255  # the highest byte of its compressed size: 4 GB
+    assert_read_or_refused(scratch, bytes(content))
+    with pytest.raises(WeightsError, match="larger than the file"):
+        read_torch_file(scratch)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_truncation_is_refused(small_files: dict[str, bytes], scratch: Path, layout: str):
     content = small_files[layout]
