@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import keras
 import torch
 
-from multitl.contracts import Job
+from multitl.contracts import Job, Translation
 from multitl.descriptions import Description, describe, read_description, write_description
 from multitl.errors import TranslationError
 from multitl.sources import imagenet
@@ -78,9 +79,22 @@ def _translated(name: str, size: int) -> Any:
     return original, original.translate()
 
 
+def is_current(description: Description, translation: Translation) -> bool:
+    """Whether a description says what a fresh translation says, at any size that it serves.
+
+    Keras must have numbered the translation's operations from 0: call `keras.utils.clear_session` before it.
+    """
+    same_graph = _plain_config(description.config) == _plain(translation.model)
+    return same_graph and (description.weights, description.stages) == (translation.weights, translation.stages)
+
+
 def _plain(model: keras.Model) -> str:
     """A model's configuration without the image's size."""
-    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    return _plain_config(keras.saving.serialize_keras_object(model))
+
+
+def _plain_config(values: Mapping[str, Any]) -> str:
+    config = json.loads(json.dumps(values))
     config["config"]["layers"][0]["config"]["batch_shape"] = None
     for layer in config["config"]["layers"]:
         layer.pop("build_config", None)
