@@ -25,6 +25,7 @@ from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_in
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
 from multitl.recipes import Recipe
 
+MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 FAULT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
@@ -180,7 +181,7 @@ def list_backbones(options: argparse.Namespace) -> None:
     else:
         from multitl.terminal import print_backbones
 
-        print_backbones(chosen)
+        print_backbones(chosen, most=len(chosen) if options.pattern else MOST_OF_A_SOURCE)
 
 
 def translate(options: argparse.Namespace) -> None:

@@ -91,12 +91,20 @@ def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
     results().print(grid)
 
 
-def print_backbones(infos: Iterable[BackboneInfo]) -> None:
-    """Name, native input size, licence, where the weights come from, variants."""
-    grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
+def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:
+    """Name, native input size, licence, where the weights come from, variants. A source with more than `most` of them
+    is only counted.
+    """
+    sources: dict[str, list[BackboneInfo]] = {}
     for info in infos:
+        sources.setdefault(info.name.partition("/")[0], []).append(info)
+    grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
+    for info in (info for listed in sources.values() if len(listed) <= most for info in listed):
         grid.add_row(info.name, f"{info.image_size} px", info.licence, info.weights, ", ".join(info.variants))
     results().print(grid)
+    for source, listed in sources.items():
+        if len(listed) > most:
+            results().print(f"{source}   {len(listed):,} more: multitl backbones {source}/", highlight=False)
 
 
 def print_network(made: Translated, next_steps: Mapping[str, str]) -> None:

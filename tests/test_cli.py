@@ -218,6 +218,9 @@ def test_backbones_table_lists_all_sources(capsys):
     assert cli.main(["backbones"]) == 0
     out = capsys.readouterr().out
     assert "keras/MobileNet " in out and "pypi/efficientnet_lite0" in out and "224 px" in out
+    assert "torchvision/resnet50" in out
+    assert re.search(r"timm +1,\d{3} more: multitl backbones timm/", out)  # its list alone would fill 20 screens
+    assert len(out.splitlines()) < 200
 
 
 def test_backbones_without_a_match_names_the_nearest(capsys):
