@@ -35,7 +35,6 @@ TRANSLATORS = {
     "timm": ("multitl_torch.translator", "torch"),
 }
 
-
 # Which module translates live modules of a framework.
 MODULES = {"torch": "multitl_torch.translator"}
 
@@ -145,7 +144,14 @@ def _nearest_backbones(name: str) -> list[str]:
 
 
 def translate_module(framework: str, module: Any, example: Any) -> Translation:
-    """A live module of another framework, translated in this process."""
+    """A live module of another framework, translated in this process. Raises BackendError without that framework."""
+    if not is_installed(framework):
+        raise BackendError(
+            f"Modules of {framework} cannot be read without it.",
+            expected=f"the Python package {framework}",
+            received="it is not installed",
+            fix=f"pip install 'multitl[{framework}]'",
+        )
     return importlib.import_module(MODULES[framework]).translate_module(module, example)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from multitl.contracts import Job, Parity, Preprocess, Translation
+from multitl.errors import TranslationError
 from multitl_torch import fx, timm, torchvision, verifying
 
 
@@ -68,6 +69,24 @@ def translate_module(module: torch.nn.Module, example: torch.Tensor) -> Translat
     """Anybody's module, translated and compared. Raises TranslationError as `fx.translate` and `verifying.verify`
     do.
     """
+    _check(module, example)
     translation = fx.translate(module, example)
     verifying.verify(module, translation, example)
     return translation
+
+
+def _check(module: object, example: object) -> None:
+    """What a user gave may be anything."""
+    is_module = isinstance(module, torch.nn.Module)
+    is_batch = isinstance(example, torch.Tensor) and example.ndim > 1 and example.is_floating_point() and len(example)
+    if is_module and is_batch:
+        return
+    received = f"{type(module).__name__}, {type(example).__name__}"
+    if isinstance(example, torch.Tensor):
+        received += f" of {example.dtype} {tuple(example.shape)}"
+    raise TranslationError(
+        "from_torch takes a module and an example of its input.",
+        expected="a torch.nn.Module, and a float tensor (batch, channels, height, width)",
+        received=received,
+        fix="multitl.from_torch(module, torch.zeros(1, 3, 224, 224))",
+    )
