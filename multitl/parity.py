@@ -6,6 +6,7 @@ with structure, and an error counts against the difference that the input makes,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -17,6 +18,7 @@ from multitl.errors import TranslationError
 MAX_REL = 1e-4
 MAX_SPREAD = 1e-2
 PROBES = 4
+PIXELS_AT_ONCE = 500_000  # Keras keeps every intermediate result of a batch: EfficientNet-B7's would fill 20 GB
 WAVES = 8  # the finest structure of a probe has half as many periods across the image
 
 
@@ -39,6 +41,12 @@ def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """The model's outputs for `images` in evaluation, (n, ...); several outputs of one model side by side, (n,
     values).
     """
+    at_once = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
+    batches = (images[start : start + at_once] for start in range(0, len(images), at_once))
+    return np.concatenate([_outputs(model, batch) for batch in batches])
+
+
+def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return side_by_side([keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(model(images, training=False))])
 
 

@@ -22,11 +22,11 @@ import keras
 import numpy as np
 from keras import ops as K  # noqa: N812  (the field's usual short name)
 
-from multitl.contracts import TranslatedWeight, Translation
+from multitl.contracts import Stage, TranslatedWeight, Translation
 from multitl.errors import TranslationError
 from multitl.initialisers import numpy_initialisers
 from multitl.layouts import Axes, in_order, inverse, moves, plan_reshape
-from multitl.stages import stages_by_path
+from multitl.stages import stages_by_path, stages_by_stride
 
 NORMALISATIONS = (
     keras.layers.BatchNormalization,
@@ -99,7 +99,11 @@ class Activation:
         return replace(self, tensor=tensor, axes=(*range(new), *(place + new for place in self.axes)))
 
     def reshaped(self, sizes: Sequence[int]) -> Activation:
-        """As `torch.reshape`: `sizes` may hold one -1 and multiples of BATCH."""
+        """As `torch.reshape`: `sizes` may hold one -1 and multiples of BATCH. What is the same for all images and is
+        there only once, stays so.
+        """
+        if all(size % BATCH for size in self.shape):
+            sizes = [size // BATCH if size % BATCH == 0 else size for size in sizes]
         wanted = complete_shape(sizes, math.prod(self.shape))
         if wanted == self.shape:
             return self
@@ -196,6 +200,17 @@ class Unsupported(Exception):  # noqa: N818  (a request to look elsewhere, not a
     """Raised by an op's function for arguments it has no translation for; the walk adds the node and goes on."""
 
 
+class UsedInTwoWays(Unsupported):
+    """Raised for weights that no single layer can hold, since the original does different things with them.
+
+    names: of the weights. Where `hold` gives them from the first use on, both ways of use are open.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"the weight {names[0]} used in two ways")
+        self.names = tuple(names)
+
+
 class Builder:
     """Makes layers for one graph, gives them the original's names, and remembers which weight went where."""
 
@@ -207,6 +222,7 @@ class Builder:
         self._paths: dict[str, str] = {}  # layers whose weights train -> the original's path, in order of creation
         self._names: dict[str, int] = {}  # of layers -> how many others were named after it
         self._layers: dict[Hashable, keras.layers.Layer] = {}
+        self._owned: set[str] = set()  # weights that a layer of `_layers` holds
         self._held: dict[str, Activation] = {}
         self._attached: set[str] = set()  # layers that open no stage of their own
 
@@ -215,19 +231,21 @@ class Builder:
     ) -> keras.KerasTensor:
         """Call the layer that holds `parts` on `tensor`; made at its first use. make: name -> layer.
 
-        A layer that the original uses twice is used twice. Raises Unsupported if the second use is of another kind.
+        A layer that the original uses twice is used twice. Raises UsedInTwoWays if the second use is of another kind.
         """
         key = tuple(part.stored.name for part in parts if part.stored.name)
         if key not in self._layers:
+            self._insist_on_one(name for name in key if name in self._owned or name in self._held)
             layer = make(self.name(_owner(parts)))
             output = self._first_call(layer, tensor, parts)
             if key:
                 self._layers[key] = layer
+                self._owned |= set(key)
             return output
         layer = self._layers[key]
         again = make(layer.name)
         if layer.get_config() != again.get_config():
-            raise Unsupported(f"the weight {key[0]} used in two ways")
+            raise UsedInTwoWays(key)
         return layer(tensor)
 
     def name(self, path: str = "") -> str:
@@ -250,6 +268,7 @@ class Builder:
         """
         if stored.name in self._held:
             return self._held[stored.name].arranged(axes or in_order(stored.rank))
+        self._insist_on_one(name for name in [stored.name] if name in self._owned)
         places = tuple(axes or in_order(stored.rank))
         order = inverse(places)
         sizes = [stored.shape[axis] for axis in order]
@@ -295,9 +314,20 @@ class Builder:
         return Translation(
             model=model,
             weights=tuple(self.weights),
-            stages=stages_by_path(self._paths, self._attached),
+            stages=self._stages(model),
             unused=tuple(name for name in state_names if name not in read),
         )
+
+    def _stages(self, model: keras.Model) -> tuple[Stage, ...]:
+        """By the module tree; where TensorFlow's names show none, by the sizes of feature maps."""
+        stages = stages_by_path(self._paths, self._attached)
+        is_flat = 2 * len(stages) > len(self._paths) and any("/" in weight.name for weight in self.weights)
+        return stages_by_stride(model) if is_flat else stages
+
+    def _insist_on_one(self, others: Iterable[str]) -> None:
+        """others: weights that are asked for although another layer holds them. They would train apart."""
+        if names := tuple(others):
+            raise UsedInTwoWays(names)
 
     def _one(self) -> keras.KerasTensor:
         first = (slice(0, 1), slice(0, 1), *[0] * (len(self.pixels.shape) - 2))
@@ -380,6 +410,10 @@ def _ranks(places: Sequence[int]) -> Axes:
 
 
 def _owner(parts: Sequence[Part]) -> str:
-    """The path of the module that owns the weights: "layer1.0.conv1" for "layer1.0.conv1.weight"."""
+    """The path of the module that owns the weights: "layer1.0.conv1" for "layer1.0.conv1.weight", or for
+    "layer1/0/conv1/kernel" as TensorFlow has it.
+    """
     name = next((one.stored.name for one in parts if one.stored.name), "")
+    if "/" in name:
+        return name.rpartition("/")[0].replace(".", "_").replace("/", ".")
     return name.removesuffix(".weight").removesuffix(".bias").removesuffix(".running_mean")

@@ -230,6 +230,30 @@ CASES: dict[str, Case] = {
             nn.Conv1d(70, 8, 2, padding="same"),
         )
     ),
+    "transposed conv": Case(
+        lambda: On(
+            nn.ConvTranspose2d(6, 4, 3),
+            nn.ConvTranspose2d(6, 4, 4, 2, 1, bias=False),
+            nn.ConvTranspose2d(6, 4, 2, 3),
+            nn.ConvTranspose2d(6, 4, (3, 2), (2, 1), (1, 0), (1, 0)),
+            nn.ConvTranspose2d(6, 4, 1, 3, 0, 2),
+        )
+    ),
+    "transposed conv with groups or dilation": Case(
+        lambda: On(
+            nn.ConvTranspose2d(6, 6, 4, 2, 1, groups=6),
+            nn.ConvTranspose2d(6, 12, 3, (2, 3), 1, 1, groups=6, bias=False),
+            nn.ConvTranspose2d(6, 9, 3, 2, groups=3),
+            nn.ConvTranspose2d(6, 4, 3, 2, 2, dilation=2),
+            nn.ConvTranspose2d(6, 4, (1, 2), dilation=(1, 3)),
+            Weighted(lambda x, w: F.conv_transpose2d(x, w * 2, stride=2), 6, 4, 3, 3),
+        )
+    ),
+    "transposed conv over one axis": Case(
+        lambda: Tokens(
+            nn.Sequential(nn.ConvTranspose1d(70, 4, 3, 2, 1, 1)), nn.ConvTranspose1d(70, 20, 3, 2, 1, groups=10)
+        )
+    ),
     "conv with a computed kernel": Case(
         lambda: On(Standardised(6, 5, 3, 2, 1), Standardised(6, 6, (1, 3), groups=3, bias=False, dilation=(1, 2)))
     ),
@@ -312,7 +336,31 @@ CASES: dict[str, Case] = {
     ),
     "adaptive max pool": Case(lambda: On(*map(nn.AdaptiveMaxPool2d, (1, (7, 5), (1, 2))))),
     "adaptive average pool over one axis": Case(
-        lambda: Tokens(nn.AdaptiveAvgPool1d(1), lambda x: F.adaptive_avg_pool1d(x.transpose(1, 2), 1))
+        lambda: Tokens(*map(nn.AdaptiveAvgPool1d, (1, 3, 4)), lambda x: F.adaptive_avg_pool1d(x.transpose(1, 2), 1))
+    ),
+    "pool over one axis": Case(
+        lambda: Tokens(
+            nn.AvgPool1d(2),
+            nn.AvgPool1d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+            nn.MaxPool1d(2),
+            nn.MaxPool1d(3, 2, 1),
+            lambda x: F.max_pool1d(x.transpose(1, 2), 4, 3, ceil_mode=True),
+        )
+    ),
+    "windows of a convolution": Case(
+        lambda: On(
+            nn.Unfold(2),
+            nn.Unfold((2, 3), padding=(1, 0), stride=(2, 1)),
+            nn.Unfold(3, dilation=(1, 2), padding=2),
+            nn.Unfold((7, 5), stride=(7, 5)),
+        )
+    ),
+    "windows put back": Case(
+        lambda: On(
+            lambda x: F.fold(x.flatten(2)[:, :, :44], (12, 10), (3, 2), stride=(2, 1), padding=(0, 1), dilation=(2, 1)),
+            lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), (7, 10), 3, padding=1, stride=2),
+            lambda x: F.fold(F.unfold(x, (7, 2), stride=(7, 2)), (7, 10), (7, 2), stride=(7, 2)),
+        )
     ),
     "resize to nearest": Case(
         lambda: On(
@@ -338,6 +386,26 @@ CASES: dict[str, Case] = {
                 for size in ((14, 20), (5, 13))
                 for corners in (True, False)
             )
+        )
+    ),
+    "resize with antialiasing": Case(
+        lambda: On(
+            *(
+                lambda x, mode=mode, corners=corners: F.interpolate(x, (4, 13), None, mode, corners, antialias=True)
+                for mode in ("bilinear", "bicubic")
+                for corners in (True, False)
+            ),
+            lambda x: aten._upsample_bilinear2d_aa(x, [3, 4], False),
+            lambda x: aten._upsample_bicubic2d_aa(x, [3, 4], False, None, 0.4),
+        )
+    ),
+    "resize over one axis": Case(
+        lambda: Tokens(
+            lambda x: F.interpolate(x, 4, mode="linear"),
+            lambda x: F.interpolate(x.transpose(1, 2), 90, mode="linear", align_corners=True),
+            lambda x: F.interpolate(x, scale_factor=2.5, mode="linear"),
+            lambda x: aten.upsample_linear1d(x, [4], False),
+            Weighted(lambda x, w: x[:, :9] + F.interpolate(w, 6, mode="linear"), 1, 9, 4),
         )
     ),
     "resize by a factor": Case(
@@ -494,6 +562,14 @@ CASES: dict[str, Case] = {
         )
     ),
     "a weight used twice": Case(lambda: On(Weighted(lambda x, w: x * w + w.tanh(), 6, 1, 1))),
+    "weights used in two ways": Case(
+        lambda: On(
+            Weighted(lambda x, w: F.conv2d(x, w) + F.conv2d(x, w, stride=2, padding=(2, 4)), 4, 6, 3, 3),
+            Weighted(lambda x, w: F.linear(F.linear(x, w[:4].T @ w[4:]), w), 8, 10),
+            Weighted(lambda x, w: F.linear(x.permute(0, 2, 3, 1), w), 3, 6),
+            Weighted(lambda x, w: F.linear(x.mean(2).mT, w) + F.linear(x.permute(0, 3, 2, 1), w).mean(2), 6, 6),
+        )
+    ),
     "arithmetic with known tensors": Case(
         lambda: On(
             Known(lambda x, t: x * t + t, torch.arange(70.0).reshape(7, 10)),
@@ -596,6 +672,17 @@ CASES: dict[str, Case] = {
             lambda x: torch.einsum("bchw,bcHw->bhH", x, x),
         )
     ),
+    "einsum, what is left out and what is broadcast": Case(
+        lambda: On(
+            lambda x: torch.einsum("n...w,...w->...n", x[:, :, :4], x[:, :, :1].relu()).movedim(-1, 0),
+            lambda x: torch.einsum("nc...,nc...->n...", x, x.exp()),
+            lambda x: torch.einsum("nchw,nchw", x, x)[None],
+            lambda x: torch.einsum("nbaw,nbAw", x, x.exp()),
+            lambda x: torch.einsum("nchw,nchw->nhw", x, x.mean((1, 3), keepdim=True)),
+            Weighted(lambda x, w: torch.einsum("nchw,nck->nkhw", x, w), 1, 6, 4),
+            Weighted(lambda x, w: torch.einsum("...hw,wk->...kh", x, w), 10, 4),
+        )
+    ),
     "attention": Case(lambda: On(attended(), attended(is_causal=True), attended(scale=0.7))),
     "attention with a mask": Case(
         lambda: On(
@@ -622,6 +709,8 @@ CASES: dict[str, Case] = {
             lambda x: x.permute(0, 3, 1, 2),
             lambda x: x.transpose(1, -1),
             lambda x: x.swapaxes(2, 3),
+            lambda x: x.movedim(-1, 1),
+            lambda x: x.movedim((1, 3), (2, -3)),
             lambda x: x.swapdims(1, 2),
             lambda x: x.mT,
             lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2) + x,
@@ -678,6 +767,23 @@ CASES: dict[str, Case] = {
             Weighted(lambda x, w: w.expand(x.shape[0], -1, -1), 1, 4, 5),
             Weighted(lambda x, w: w.repeat(x.shape[0], 1, 2), 1, 4, 5),
             Weighted(lambda x, w: w.expand(x.shape[0], 3, -1), 4),
+            lambda x: x.tile(2, 1, 3),
+            lambda x: x.tile(1, 1, 2, 1),
+        )
+    ),
+    "repetitions of each element": Case(
+        lambda: On(
+            lambda x: x.repeat_interleave(2, 1),
+            lambda x: x.permute(0, 2, 3, 1).repeat_interleave(3, -1),
+            lambda x: x.repeat_interleave(4, 0).reshape(-1, 4, 6, 7, 10),
+            Weighted(lambda x, w: x[..., :6] + w.repeat_interleave(2), 3),
+        )
+    ),
+    "weights repeated for the batch, in another shape": Case(
+        lambda: On(
+            Weighted(lambda x, w: x.flatten(2) + w.tanh().reshape(1, 10, -1).mT.expand(1, 7, 10).reshape(1, 1, 70), 10),
+            Weighted(lambda x, w: x + (w * torch.ones(x.shape[0], 6, 70)).reshape(x.shape[0], 6, 7, -1), 70),
+            Weighted(lambda x, w: x.flatten(1) * (w + torch.zeros(x.shape[0], 6, 1)).reshape(x.shape[0], -1), 70),
         )
     ),
     "cat and stack": Case(
@@ -692,6 +798,8 @@ CASES: dict[str, Case] = {
             lambda x: aten.concat([x, x], 1),
             lambda x: torch.cat([x, x.new_zeros(x.shape[0], 1, 7, 10)], 1),
             lambda x: torch.cat([torch.ones_like(x), x], 1),
+            Weighted(lambda x, w: x + torch.cat([w, w, torch.ones(2)]), 4),
+            Weighted(lambda x, w: x + torch.cat([torch.ones(8, 2), w])[:, 1], 2, 2),
         )
     ),
     "class token": Case(lambda: Tokens(ClassToken())),
@@ -732,6 +840,24 @@ CASES: dict[str, Case] = {
             Known(lambda x, i: x.index_select(1, i[1]), INDEX),
             lambda x: x[:, [2, 0]],
             Known(lambda x, i: x.index_select(3, i[0]), INDEX),
+        )
+    ),
+    "index over several axes": Case(
+        lambda: On(
+            Known(lambda x, i: x[:, i, i + 1], INDEX),
+            Known(lambda x, i: x[:, :, i[:, 1:], i[1]], INDEX[:, 1:]),
+            Known(lambda x, i: x[:, i, :, -i].transpose(0, 2).transpose(1, 2), INDEX),
+            Known(lambda x, m: x[:, :, m], MAP_MASK),
+            Known(lambda x, m: x[:, :, m[:, 0]], MAP_MASK),
+            Known(lambda x, i: x.permute(0, 2, 3, 1)[:, i[0], i[1]], INDEX),
+            Weighted(lambda x, w: x + w[INDEX, INDEX - 1][0, 0], 6, 6),
+        )
+    ),
+    "windows along an axis": Case(
+        lambda: On(
+            lambda x: x.unfold(2, 3, 2),
+            lambda x: x.unfold(-1, 5, 5).unfold(2, 2, 1),
+            lambda x: x.unfold(2, 3, 3),
         )
     ),
     "relative position bias": Case(

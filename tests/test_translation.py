@@ -115,7 +115,7 @@ def test_a_new_axis_keeps_channels_last(build: Builder, pixels: Activation, axis
 def test_without_closes_the_gaps(build: Builder, pixels: Activation) -> None:
     y, x = pixels.without(keras.ops.mean(pixels.tensor, 2), [2]), images()  # the width goes
     assert y.shape == (BATCH, 3, 5)
-    np.testing.assert_allclose(run(build, y.in_order().tensor, x), np.moveaxis(x, -1, 1).mean(3), rtol=1e-6)
+    np.testing.assert_allclose(run(build, y.in_order().tensor, x), np.moveaxis(x, -1, 1).mean(3), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

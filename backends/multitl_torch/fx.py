@@ -19,11 +19,22 @@ import keras
 import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
 from multitl.layouts import channels_last, in_order
-from multitl.translation import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value, refuse_graph
+from multitl.translation import (
+    BATCH,
+    Activation,
+    Builder,
+    OpTable,
+    Stored,
+    Unsupported,
+    UsedInTwoWays,
+    Value,
+    refuse_graph,
+)
 from multitl_torch import fx_ops_convolution, fx_ops_elementwise, fx_ops_linear, fx_ops_pooling, fx_ops_shape
 
 OPS = OpTable(
@@ -99,8 +110,14 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
     return _graph(program, module, what)
 
 
-def build(traced: Graph, input_shape: Sequence[int], ops: OpTable) -> tuple[Translation, dict[str, Activation]]:
-    """The Keras model of a traced graph, and the value that each of its nodes computes, by name."""
+def build(
+    traced: Graph, input_shape: Sequence[int], ops: OpTable, held: frozenset[str] = frozenset()
+) -> tuple[Translation, dict[str, Activation]]:
+    """The Keras model of a traced graph, and the value that each of its nodes computes, by name.
+
+    held: weights that no layer shall take for itself. Those used in two ways are found on the way; then all begins
+    anew.
+    """
     missing = missing_ops(traced, ops)
     if missing:
         raise refuse_graph(traced.what, missing)
@@ -108,26 +125,37 @@ def build(traced: Graph, input_shape: Sequence[int], ops: OpTable) -> tuple[Tran
     axes = channels_last(rank) if rank > 2 else in_order(rank)
     pixels = keras.Input([input_shape[axis - 1] for axis in np.argsort(axes)[1:]], name="pixels")
     walk = _Walk(Builder(pixels), ops)
-    outputs = walk.run(traced, Activation(pixels, axes))
+    outputs = walk.run(traced, Activation(pixels, axes), held)
+    if walk.used_in_two_ways:
+        return build(traced, input_shape, ops, held | walk.used_in_two_ways)
     if walk.refused:
-        raise refuse_graph(traced.what, walk.refused)
+        raise refuse_graph(traced.what, walk.refused) from walk.cause
     translation = walk.build.finish(outputs, keras_name(traced.what), traced.state_names)
     return translation, walk.computed
 
 
 def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
     """Op -> names of its nodes, for ops without a translation among nodes that depend on the image or a weight."""
+    images = {node for node in traced.graph.nodes if node.op == "placeholder" and node not in traced.stored}
+    weights = {node for node, stored in traced.stored.items() if stored.name}
     missing: dict[str, list[str]] = {}
-    live = {node for node, stored in traced.stored.items() if stored.name}
-    for node in _all_nodes(traced.graph):
-        if node.op == "placeholder" and node not in traced.stored:
-            live.add(node)
-        elif any(source in live for source in node.all_input_nodes) and not _is_fill(node):
-            live.add(node)
-            name = op_name(node)
-            if node.op == "call_function" and name not in INLINED and _gives_tensors(node) and not find(ops, node):
-                missing.setdefault(name, []).append(node.name)
+    _look_for_missing(traced.graph, images | weights, ops, missing)
     return missing
+
+
+def _look_for_missing(graph: torch.fx.Graph, live: set[torch.fx.Node], ops: OpTable, missing: dict) -> None:
+    """Adds to `missing`. live: nodes that depend on the image or a weight, so far; sizes do not, nor what is filled."""
+    for node in graph.nodes:
+        if node.op != "call_function" or not any(source in live for source in node.all_input_nodes):
+            continue
+        if op_name(node) in INLINED:
+            live.add(node)
+            inner, given = _inner_graph(node)
+            _look_for_missing(inner, {place for place, argument in given.items() if argument in live}, ops, missing)
+        elif _gives_tensors(node) and not _is_fill(node):
+            live.add(node)
+            if not find(ops, node):
+                missing.setdefault(op_name(node), []).append(node.name)
 
 
 def keras_name(what: str) -> str:
@@ -168,9 +196,12 @@ class _Walk:
             str, Activation
         ] = {}  # by node, as first computed: `values` change where nodes write in place
         self.refused: dict[str, list[str]] = {}
+        self.cause: Exception | None = None  # of the first refusal that no op's function foresaw
+        self.used_in_two_ways: frozenset[str] = frozenset()
 
-    def run(self, traced: Graph, pixels: Activation) -> list[Activation]:
-        self.values |= traced.stored
+    def run(self, traced: Graph, pixels: Activation, held: frozenset[str]) -> list[Activation]:
+        for node, stored in traced.stored.items():
+            self.values[node] = self.build.hold(stored) if stored.name in held else stored
         self._positions = {node: position for position, node in enumerate(traced.graph.nodes)}
         for node in traced.graph.nodes:
             if node.op == "placeholder" and node not in self.values:
@@ -210,17 +241,25 @@ class _Walk:
         function = find(self.ops, node)
         assert function is not None, "missing_ops comes first"
         self.build.path = module_path(node)
-        if isinstance(arguments[0], Stored) and _base_name(node) not in TAKE_STORED:
-            arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
         try:
+            if isinstance(arguments[0], Stored) and _base_name(node) not in TAKE_STORED:
+                arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
             value = function(self.build, *self._shallow_first(node, arguments))
             self._check(node, value)
             if _is_in_place(node):
                 self._write_in_place(node, value)
             return value
+        except UsedInTwoWays as found:
+            self.used_in_two_ways |= {*found.names}
         except Unsupported as refusal:
-            self.refused.setdefault(f"{op_name(node)} ({refusal})", []).append(node.name)
-            return None
+            self._refuse(node, str(refusal))
+        except Exception as error:  # Keras, or an op's function that met what it was not made for
+            self.cause = self.cause or error
+            self._refuse(node, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        return None
+
+    def _refuse(self, node: torch.fx.Node, reason: str) -> None:
+        self.refused.setdefault(f"{op_name(node)} ({reason})", []).append(node.name)
 
     def _taken(self, node: torch.fx.Node, values: list, index: int) -> Any:
         """One of an op's outputs. Those behind the last that is translated (where a maximum lies) must not be read."""
@@ -245,11 +284,8 @@ class _Walk:
 
     def _inlined(self, node: torch.fx.Node) -> Any:
         """A sub-graph under autocast or no_grad: its nodes count as the graph's own."""
-        arguments = [self._argument(argument) for argument in node.args]
-        at = next(index for index, argument in enumerate(arguments) if isinstance(argument, torch.fx.GraphModule))
-        inner = arguments[at].graph
-        places = [inner_node for inner_node in inner.nodes if inner_node.op == "placeholder"]
-        self.values |= dict(zip(places, arguments[at + 1 :], strict=True))
+        inner, given = _inner_graph(node)
+        self.values |= {place: self._argument(argument) for place, argument in given.items()}
         return self._nodes(inner)
 
     def _arguments(self, node: torch.fx.Node) -> list:
@@ -273,10 +309,7 @@ class _Walk:
         expected = node.meta.get("val")
         if isinstance(value, Activation) and isinstance(expected, torch.Tensor):
             wanted = tuple(_size(size) for size in expected.shape)
-            same = len(wanted) == value.rank and all(
-                have in (size, 1 if size % BATCH == 0 else size) for have, size in zip(value.shape, wanted, strict=True)
-            )
-            if not same:
+            if len(wanted) != value.rank or not all(map(_is_size, value.shape, expected.shape)):
                 raise Unsupported(f"its shape became {value.shape} instead of {wanted}")
 
     def _write_in_place(self, node: torch.fx.Node, value: Any) -> None:
@@ -416,11 +449,28 @@ def _size(value: Any) -> Any:
     return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
 
 
+def _is_size(have: int, wanted: int | torch.SymInt) -> bool:
+    """Whether an axis is as long as PyTorch's. How much a mask selects is unknown to PyTorch before it runs."""
+    if free_unbacked_symbols(wanted):
+        return True
+    size = _size(wanted)
+    return have == size or (have == 1 and size % BATCH == 0)
+
+
 def _attribute(node: torch.fx.Node) -> Any:
     value: Any = node.graph.owning_module
     for name in str(node.target).split("."):
         value = getattr(value, name)
     return Stored(_array(value.detach())) if isinstance(value, torch.Tensor) else value
+
+
+def _inner_graph(node: torch.fx.Node) -> tuple[torch.fx.Graph, dict[torch.fx.Node, Any]]:
+    """The sub-graph that a node stands for, and what its placeholders stand for."""
+    attributes = [isinstance(argument, torch.fx.Node) and argument.op == "get_attr" for argument in node.args]
+    at = attributes.index(True)
+    inner = _attribute(node.args[at]).graph
+    places = [place for place in inner.nodes if place.op == "placeholder"]
+    return inner, dict(zip(places, node.args[at + 1 :], strict=True))
 
 
 def _gives_tensors(node: torch.fx.Node) -> bool:
@@ -448,10 +498,6 @@ def module_path(node: torch.fx.Node) -> str:
     path = str(stack[-1][0]) if stack else ""
     path = path.removeprefix("L['self']").replace("['", ".").replace("']", "").strip(".")
     return path.split("@")[0] or node.name
-
-
-def _all_nodes(graph: torch.fx.Graph) -> Iterator[torch.fx.Node]:
-    yield from graph.nodes
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -77,6 +77,59 @@ def _depthwise(build: Builder, tensor, weight: Stored, groups: int, settings: di
     )
 
 
+@ops("conv_transpose1d", "conv_transpose2d.input")
+def transposed_convolution(
+    build: Builder, x: Activation, weight: Value, bias: Value | None, stride, padding, output_padding, groups: int,
+    dilation,
+) -> Activation:  # fmt: skip
+    """x: (n, c, *space), weight: (c, out / groups, *kernel).
+
+    All is computed without padding, which here means that the result is cut. Keras' layers know neither groups nor,
+    with strides, dilation; there it is the convolution that it amounts to.
+    """
+    rank = weight.rank - 2
+    strides, pads, ends, dilations = (each(one, rank) for one in (stride, padding, output_padding, dilation))
+    x = x.arranged(channels_last(rank + 2))
+    if isinstance(weight, Stored) and not isinstance(bias, Activation) and groups == 1 and set(dilations) == {1}:
+        x = _transposed(build, x, weight, bias, strides, ends)
+    else:
+        reach = [dilation * (size - 1) for dilation, size in zip(dilations, weight.shape[2:], strict=True)]
+        around = [(width, width + end) for width, end in zip(reach, ends, strict=True)]
+        x, kernel = x.with_tensor(_spaced(x.tensor, strides)), _turned(build.value(weight), groups)
+        x = _computed_kernel(build, x, kernel, bias, (1,) * rank, around, dilations, groups)
+    cut = (slice(pad, -pad) if pad else slice(None) for pad in pads)
+    return x.with_tensor(x.tensor[(slice(None), *cut)]) if any(pads) else x
+
+
+def _transposed(build: Builder, x: Activation, weight: Stored, bias: Stored | None, strides, ends) -> Activation:
+    kind = {1: layers.Conv1DTranspose, 2: layers.Conv2DTranspose}[len(strides)]
+    parts = part("kernel", weight, (*range(2, weight.rank), 1, 0)) + (part("bias", bias) if bias else [])
+    settings = {"strides": strides, "output_padding": ends, "use_bias": bias is not None}
+    y = build.layer(lambda name: kind(weight.shape[1], weight.shape[2:], name=name, **settings), x.tensor, parts)
+    return x.with_tensor(y)
+
+
+def _spaced(tensor, strides: Sequence[int]):
+    """Channels-last, with stride - 1 zeros between any two elements of a spatial axis."""
+    for axis, stride in enumerate(strides, 1):
+        if stride > 1:
+            before, size, after = tensor.shape[1:axis], tensor.shape[axis], tensor.shape[axis + 1 :]
+            zeros = [(0, 0)] * (len(tensor.shape) + 1)
+            zeros[axis + 1] = (0, stride - 1)
+            wide = K.reshape(K.pad(K.expand_dims(tensor, axis + 1), zeros), (-1, *before, size * stride, *after))
+            tensor = wide[(slice(None),) * axis + (slice(1 - stride),)]
+    return tensor
+
+
+def _turned(weight: Activation, groups: int) -> Activation:
+    """A transposed convolution's kernel (c, out / groups, *kernel) as a convolution's, (out, c / groups, *kernel)."""
+    c, out, *kernel = weight.shape
+    x = weight.reshaped([groups, c // groups, out, *kernel])
+    axes = (x.axes[0], x.axes[2], x.axes[1], *x.axes[3:])
+    x = Activation(K.flip(x.tensor, axes[3:]), axes)
+    return x.reshaped([groups * out, c // groups, *kernel])
+
+
 def _computed_kernel(
     build: Builder, x: Activation, weight: Value, bias: Value | None, strides, pads: Pads, dilations, groups: int
 ) -> Activation:

@@ -113,20 +113,33 @@ def _output_order(b: Activation, first: str, second: str, out: str) -> str:
 
 @ops("einsum")
 def einsum(build: Builder, equation: str, operands: Sequence[Value], _path=None) -> Activation:
-    """Keras knows neither upper case nor an implied right side."""
+    """Axes of size 1 are left out where another operand has them longer: Keras does not broadcast on every backend."""
     values = [build.value(operand) for operand in operands]
-    equation = equation.replace(" ", "")
-    if "..." in equation or "->" not in equation:
-        raise Unsupported("einsum without an explicit right side, or with '...'")
-    spare = iter(letter for letter in LETTERS if letter not in equation)
-    for letter in sorted({letter for letter in equation if letter.isupper()}):
-        equation = equation.replace(letter, next(spare))
-    left, right = equation.split("->")
-    terms = [
-        "".join(term[axis] for axis in inverse(value.axes)) for term, value in zip(left.split(","), values, strict=True)
-    ]
-    tensor = K.einsum(f"{','.join(terms)}->{right}", *(value.tensor for value in values))
+    terms, right = _explicit(equation, [value.rank for value in values])
+    longest: dict[str, int] = {}
+    for term, value in zip(terms, values, strict=True):
+        longest |= {name: max(size, longest.get(name, 1)) for name, size in zip(term, value.shape, strict=True)}
+    names, tensors = [], []
+    for term, value in zip(terms, values, strict=True):
+        units = [axis for axis, name in enumerate(term) if value.shape[axis] < longest[name]]
+        names.append(_without_units(value, term, units))
+        tensors.append(_squeezed(value, units))
+    tensor = K.einsum(f"{','.join(names)}->{right}", *tensors)
     return Activation(tensor, tuple(range(len(right))), max(value.batch for value in values))
+
+
+def _explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """Left and right side in lower case, with letters in place of "..." and a right side where it is implied."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    spare = [letter for letter in LETTERS if letter not in equation]
+    terms = left.split(",")
+    extra = [rank - len(term) + 3 if "..." in term else 0 for term, rank in zip(terms, ranks, strict=True)]
+    dots = "".join(spare.pop() for _ in range(max(extra)))
+    if not arrow:
+        right = "..." + "".join(sorted(name for name in {*left} - {*",."} if left.count(name) == 1))
+    terms = [term.replace("...", dots[len(dots) - count :]) for term, count in zip(terms, extra, strict=True)]
+    lower = {ord(name): spare.pop() for name in sorted({*equation}) if name.isupper()}
+    return [term.translate(lower) for term in terms], right.replace("...", dots).translate(lower)
 
 
 @ops("scaled_dot_product_attention")

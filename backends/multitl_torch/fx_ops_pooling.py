@@ -1,10 +1,11 @@
-"""Pooling and resizing. Whatever Keras' layers cannot express becomes a product with a constant matrix, which is
-exact.
+"""Pooling, resizing and windows. Whatever Keras' layers cannot express becomes a product with a constant matrix,
+which is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from keras import layers
 from keras import ops as K  # noqa: N812
 from torch.nn import functional as F  # noqa: N812
 
-from multitl.layouts import channels_last
+from multitl.layouts import channels_last, inverse
 from multitl.translation import Activation, Builder, OpTable, Unsupported
 from multitl_torch.fx_ops_convolution import each, padded
+from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze, window_indices, windows
 
 ops = OpTable("pooling")
 
@@ -85,12 +87,34 @@ def adaptive_max_pool2d(build: Builder, x: Activation, size: Sequence[int]) -> l
     return [x.with_tensor(layers.MaxPooling2D(window, name=build.name())(x.tensor))]
 
 
+@ops("max_pool1d")
+def max_pool1d(build: Builder, x: Activation, kernel, stride, padding, dilation, ceil_mode: bool) -> Activation:
+    """x: (n, c, length)."""
+    window = (1, *kernel), (1, *(stride or kernel)), (0, *padding), (1, *dilation)
+    return _along_one(build, x, max_pool2d, *window, ceil_mode)
+
+
+@ops("avg_pool1d")
+def avg_pool1d(
+    build: Builder, x: Activation, kernel, stride, padding, ceil_mode: bool, count_include_pad: bool
+) -> Activation:
+    """x: (n, c, length)."""
+    window = (1, *kernel), (1, *(stride or kernel)), (0, *padding)
+    return _along_one(build, x, avg_pool2d, *window, ceil_mode, count_include_pad, None)
+
+
+def _along_one(build: Builder, x: Activation, function: Callable[..., Activation], *arguments) -> Activation:
+    """`function` of (n, c, length) as a map of one row."""
+    y = function(build, unsqueeze(build, x, 2), *arguments)
+    return squeeze(build, y, 2)
+
+
 @ops("adaptive_avg_pool1d")
 def adaptive_avg_pool1d(build: Builder, x: Activation, size: Sequence[int]) -> Activation:
     """x: (n, c, length) -> (n, c, *size)."""
-    if each(size, 1) != (1,):
-        raise Unsupported("adaptive_avg_pool1d to more than one value")
-    return x.with_tensor(K.mean(x.tensor, x.place(2), keepdims=True))
+    if each(size, 1) == (1,):
+        return x.with_tensor(K.mean(x.tensor, x.place(2), keepdims=True))
+    return _along_one(build, x, adaptive_avg_pool2d, (1, *each(size, 1)))
 
 
 @ops("upsample_nearest2d", "upsample_nearest2d.vec")
@@ -111,7 +135,28 @@ def upsample_bicubic2d(build: Builder, x: Activation, size, align_corners: bool,
     return _resized(build, x, size, scales, "bicubic", align_corners)
 
 
-def _resized(build: Builder, x: Activation, size, scales, mode: str, align_corners: bool | None) -> Activation:
+@ops("_upsample_bilinear2d_aa.vec", "_upsample_bilinear2d_aa")
+def upsample_bilinear2d_smooth(build: Builder, x: Activation, size, align_corners: bool, *scales) -> Activation:
+    """As `upsample_nearest2d`, with antialiasing."""
+    return _resized(build, x, size, scales, "bilinear", align_corners, antialias=True)
+
+
+@ops("_upsample_bicubic2d_aa.vec", "_upsample_bicubic2d_aa")
+def upsample_bicubic2d_smooth(build: Builder, x: Activation, size, align_corners: bool, *scales) -> Activation:
+    """As `upsample_nearest2d`, with antialiasing."""
+    return _resized(build, x, size, scales, "bicubic", align_corners, antialias=True)
+
+
+@ops("upsample_linear1d.vec", "upsample_linear1d")
+def upsample_linear1d(build: Builder, x: Activation, size, align_corners: bool, scale) -> Activation:
+    """x: (n, c, length) -> (n, c, *size)."""
+    scales = (1.0, *scale) if isinstance(scale, list) else (1.0, scale)
+    return _along_one(build, x, _resized, size and (1, *size), scales, "bilinear", align_corners)
+
+
+def _resized(
+    build: Builder, x: Activation, size, scales, mode: str, align_corners: bool | None, antialias: bool = False
+) -> Activation:
     """scales: one for each axis, or one list of them; where given, PyTorch goes by them and not by the sizes' ratio."""
     x = x.arranged(channels_last(4))
     space = x.shape[2:]
@@ -124,14 +169,19 @@ def _resized(build: Builder, x: Activation, size, scales, mode: str, align_corne
     ):
         factors = tuple(wanted // have for have, wanted, _ in axes)
         return x.with_tensor(layers.UpSampling2D(factors, name=build.name())(x.tensor))
-    return _mixed(x, [_resampling(*axis, mode, align_corners) for axis in axes])
+    return _mixed(x, [_resampling(*axis, mode, align_corners, antialias) for axis in axes])
 
 
-def _resampling(length: int, wanted: int, scale: float | None, mode: str, align_corners: bool | None) -> np.ndarray:
-    """PyTorch's own resampling along one axis as a matrix (wanted, length): what it makes of unit vectors."""
-    columns = torch.eye(length)[None, :, :, None]
-    size, factors = ((wanted, 1), None) if scale is None else (None, (scale, 1.0))
-    return F.interpolate(columns, size, factors, mode, align_corners)[0, :, :, 0].T.numpy()
+def _resampling(
+    length: int, wanted: int, scale: float | None, mode: str, align_corners: bool | None, antialias: bool
+) -> np.ndarray:
+    """PyTorch's own resampling along one axis as a matrix (wanted, length): what it makes of unit vectors.
+
+    They stand twice, side by side: images of one column come out wrong of PyTorch 2.13's antialiasing.
+    """
+    columns = torch.eye(length)[None, :, :, None].repeat(1, 1, 1, 2)
+    size, factors = ((wanted, 2), None) if scale is None else (None, (scale, 1.0))
+    return F.interpolate(columns, size, factors, mode, align_corners, antialias=antialias)[0, :, :, 0].T.numpy()
 
 
 def _adaptive_means(length: int, wanted: int) -> np.ndarray:
@@ -142,6 +192,35 @@ def _adaptive_means(length: int, wanted: int) -> np.ndarray:
 def _mixed(x: Activation, matrices: Sequence[np.ndarray]) -> Activation:
     """Rows and columns of (n, h, w, c), each mixed by a constant matrix (out, in)."""
     return x.with_tensor(K.einsum("bhwc,oh,pw->bopc", x.tensor, *matrices))
+
+
+@ops("im2col")
+def im2col(build: Builder, x: Activation, kernel, dilation, padding, stride) -> Activation:
+    """x: (n, c, h, w) -> (n, c * kernel, windows): the windows of a convolution."""
+    x = x.arranged(channels_last(4))
+    x = x.with_tensor(padded(x.tensor, [(pad, pad) for pad in padding]))
+    for axis, sizes in zip((2, 4), zip(kernel, stride, dilation, strict=True), strict=True):
+        x = windows(build, x, axis, *sizes)
+    n, c, rows, height, columns, width = x.shape
+    x = permute(build, x, (0, 1, 3, 5, 2, 4))
+    return x.reshaped([n, c * height * width, rows * columns])
+
+
+@ops("col2im")
+def col2im(build: Builder, x: Activation, size, kernel, dilation, padding, stride) -> Activation:
+    """x: (n, c * kernel, windows) -> (n, c, *size): windows are put back, and added up where they overlap."""
+    matrices = [_placing(*one) for one in zip(size, kernel, dilation, padding, stride, strict=True)]
+    counts = [matrix.shape[0] for matrix in matrices]
+    n, c = x.shape[0], x.shape[1] // math.prod(kernel)
+    x = x.reshaped([n, c, *kernel, *counts])
+    names = "".join("bcijop"[axis] for axis in inverse(x.axes))
+    return Activation(K.einsum(f"{names},oih,pjw->bhwc", x.tensor, *matrices), channels_last(4), x.batch)
+
+
+def _placing(length: int, size: int, dilation: int, pad: int, step: int) -> np.ndarray:
+    """1 where an element of a window lies on an axis: (windows, size, length)."""
+    places = window_indices(length + 2 * pad, size, step, dilation) - pad
+    return (places[:, :, None] == np.arange(length)).astype("float32")
 
 
 def _window(x: Activation, kernel, stride, padding, ceil_mode: bool):

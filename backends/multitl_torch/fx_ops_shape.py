@@ -39,6 +39,14 @@ def transpose(build: Builder, x: Value, first: int, second: int) -> Activation:
     return permute(build, x, axes)
 
 
+@ops("movedim.int", "movedim.intlist")
+def movedim(build: Builder, x: Value, sources: int | Sequence[int], places: int | Sequence[int]) -> Activation:
+    """Bookkeeping only."""
+    moved = dict(zip((place % x.rank for place in each(places, 1)), each(sources, 1), strict=True))
+    rest = iter(axis for axis in range(x.rank) if axis not in [source % x.rank for source in moved.values()])
+    return permute(build, x, [moved[place] if place in moved else next(rest) for place in range(x.rank)])
+
+
 @ops("t", "numpy_T", "mT")
 def transpose_last(build: Builder, x: Value) -> Activation:
     """Bookkeeping only."""
@@ -141,14 +149,31 @@ def repeat(build: Builder, x: Value, repeats: Sequence[int]) -> Activation:
     return x.with_tensor(K.tile(x.tensor, counts)) if max(counts) > 1 else x
 
 
+@ops("tile")
+def tile(build: Builder, x: Value, repeats: Sequence[int]) -> Activation:
+    """As `repeat`, where a missing number at the front is 1."""
+    return repeat(build, x, [*[1] * (x.rank - len(repeats)), *repeats])
+
+
+@ops("repeat_interleave.self_int")
+def repeat_interleave(build: Builder, x: Value, count: int, axis: int | None, _size: int | None) -> Activation:
+    """Each element of an axis `count` times in a row; without an axis, of all elements."""
+    if axis is None:
+        return repeat_interleave(build, reshape(build, x, [-1]), count, 0, None)
+    axis %= x.rank
+    before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    y = expand(build, unsqueeze(build, x, axis + 1), [*before, size, count, *after])
+    return y.reshaped([*before, size * count, *after])
+
+
 @ops("cat", "concat")
 def concatenate(build: Builder, values: Sequence[Value], axis: int = 0) -> Activation:
     """Along one axis, in the layout of the first activation."""
     values = [value for value in values if value.shape != (0,)]
-    lead = next(value for value in values if isinstance(value, Activation))
-    lead = max(
-        (value for value in values if isinstance(value, Activation)), key=lambda x: math.prod(x.shape), default=lead
-    )
+    activations = [value for value in values if isinstance(value, Activation)]
+    if not activations:  # all are weights, or constants beside one
+        activations = [build.hold(value) for value in values if isinstance(value, Stored) and value.name]
+    lead = max(activations, key=lambda x: math.prod(x.shape))
     axis %= lead.rank
     tensors = [_spread(build, value, lead, axis).arranged(lead.axes).tensor for value in values]
     return lead.with_tensor(K.concatenate(tensors, lead.place(axis)))
@@ -250,14 +275,60 @@ def index_select(build: Builder, x: Value, axis: int, index: Value) -> Activatio
 
 @ops("index.Tensor")
 def index(build: Builder, x: Value, indices: Sequence[Value | None]) -> Activation:
-    """x[:, index]: one axis, by a known array of any shape, whose axes take its place."""
-    chosen = [(axis, index) for axis, index in enumerate(indices) if index is not None]
-    if len(chosen) != 1 or isinstance(chosen[0][1], Activation) or chosen[0][1].array.dtype == bool:
-        raise Unsupported("an index over several axes, of booleans, or that depends on the image")
-    axis, known = chosen[0]
-    assert isinstance(known, Stored)
-    y = index_select(build, x, axis, Stored(known.array.ravel()))
+    """x[:, i, j]: by known arrays, whose common shape takes the place of the axes, or comes first if these are apart.
+
+    The axes become one, by which the elements are counted. A mask stands for as many axes as it has.
+    """
+    x = build.value(x)
+    chosen, arrays = _chosen(indices)
+    sizes = [x.shape[axis] for axis in chosen]
+    if any(size % BATCH == 0 for size in sizes):
+        raise Unsupported("an index over the batch")
+    known = np.ravel_multi_index(np.broadcast_arrays(*arrays), sizes, mode="wrap")
+    first = chosen[0] if chosen == list(range(chosen[0], chosen[-1] + 1)) else 0
+    others = [axis for axis in range(x.rank) if axis not in chosen]
+    y = permute(build, x, [*others[:first], *chosen, *others[first:]])
+    before, after = y.shape[:first], y.shape[first + len(chosen) :]
+    y = index_select(build, y.reshaped([*before, math.prod(sizes), *after]), first, Stored(known.ravel()))
+    return y.reshaped([*before, *known.shape, *after])
+
+
+def _chosen(indices: Sequence[Value | None]) -> tuple[list[int], list[np.ndarray]]:
+    """The axes that are indexed, and each one's array."""
+    axes: list[int] = []
+    arrays: list[np.ndarray] = []
+    axis = 0
+    for value in indices:
+        if isinstance(value, Activation):
+            raise Unsupported("an index that depends on the image")
+        found = [] if value is None else value.array.nonzero() if value.array.dtype == bool else [value.array]
+        axes += range(axis, axis + len(found))
+        arrays += found
+        axis += len(found) or 1
+    return axes, arrays
+
+
+@ops("unfold")
+def unfold(build: Builder, x: Value, axis: int, size: int, step: int) -> Activation:
+    """Windows along an axis, which becomes their number; their elements are a new last axis."""
+    axis %= x.rank
+    y = windows(build, x, axis, size, step)
+    return permute(build, y, [*range(axis + 1), *range(axis + 2, y.rank), axis + 1])
+
+
+def windows(build: Builder, x: Value, axis: int, size: int, step: int, dilation: int = 1) -> Activation:
+    """An axis becomes two: windows and their elements."""
+    known = window_indices(x.shape[axis], size, step, dilation)
+    if step != size or dilation > 1:
+        return index(build, x, [*[None] * axis, Stored(known)])
+    y = slice_(build, x, axis, 0, known.size, 1)
     return y.reshaped([*y.shape[:axis], *known.shape, *y.shape[axis + 1 :]])
+
+
+def window_indices(length: int, size: int, step: int, dilation: int = 1) -> np.ndarray:
+    """Of windows that lie inside an axis: (windows, size)."""
+    starts = np.arange(0, length - dilation * (size - 1), step)
+    return starts[:, None] + dilation * np.arange(size)
 
 
 @ops("constant_pad_nd")

@@ -45,7 +45,9 @@ def verify(
     ops: the table that it was translated with. Raises TranslationError that names the first layer that diverges.
     """
     images = probes(example.shape[1:], count)
-    original, translated = outputs(module, images), run(translation.model, images)
+    original = outputs(module, images)
+    with torch.no_grad():  # else Keras' layers keep what a gradient would need
+        translated = run(translation.model, images)
     parity = compare(original, translated)
     if is_close(parity) or _is_rounding(module, images, original, translated):
         return parity
