@@ -202,8 +202,9 @@ def versions() -> str:
     """Of everything that takes part."""
     from importlib import metadata
 
-    names = ("keras", "jax", "tensorflow-cpu", "torch", "torchvision", "timm")
-    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    installed = {one.name.lower().replace("_", "-"): one.version for one in metadata.distributions()}
+    names = ("keras", "jax", "tensorflow", "tensorflow-cpu", "torch", "torchvision", "timm")
+    return ", ".join(f"{name} {installed[name]}" for name in names if name in installed)
 
 
 def main() -> None:

@@ -321,5 +321,8 @@ class Backend(Protocol):
     def fast_paths(self) -> AbstractContextManager[None]:
         """While open, operations that this framework is slow at on this device run another way, to the same result."""
 
+    def full_precision(self) -> AbstractContextManager[None]:
+        """While open, float32 is computed in float32, and not in TF32 or bfloat16 as GPUs and TPUs may prefer."""
+
     def synchronize(self) -> None:
         """Wait until the device has finished: call before reading a clock."""

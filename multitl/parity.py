@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from multitl.adapters import load_backend
 from multitl.contracts import Parity
 from multitl.errors import TranslationError
 
@@ -43,7 +44,8 @@ def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """
     at_once = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
     batches = (images[start : start + at_once] for start in range(0, len(images), at_once))
-    return np.concatenate([_outputs(model, batch) for batch in batches])
+    with load_backend().full_precision():
+        return np.concatenate([_outputs(model, batch) for batch in batches])
 
 
 def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -52,6 +52,22 @@ def test_module_satisfies_the_protocol(backend: Backend):
     assert backend.name == BACKEND
 
 
+TF32 = {  # what the framework says of its products of float32
+    "jax": lambda backend: backend.jax.config.jax_default_matmul_precision != "highest",
+    "tensorflow": lambda backend: backend.tf.config.experimental.tensor_float_32_execution_enabled(),
+    "torch": lambda backend: backend.torch.backends.cudnn.allow_tf32,
+}
+
+
+def test_full_precision_while_open(backend: Backend):
+    asked = TF32[BACKEND]
+    assert asked(backend), "all three trade it for speed where the device can"
+    with pytest.raises(KeyError), backend.full_precision():
+        assert not asked(backend)
+        raise KeyError
+    assert asked(backend)
+
+
 def test_versions_are_those_installed(backend: Backend):
     distribution = metadata.packages_distributions()[BACKEND][0]
     assert backend.versions()[BACKEND] == metadata.version(distribution)

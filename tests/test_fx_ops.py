@@ -20,6 +20,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 from multitl_torch.fx import OPS, translate  # noqa: E402
 from torch import nn  # noqa: E402
 
+from multitl.adapters import load_backend  # noqa: E402
 from multitl.translation import OpTable, Translation  # noqa: E402
 
 aten = torch.ops.aten
@@ -964,7 +965,8 @@ def differences(module: nn.Module, model: keras.Model, x: torch.Tensor) -> list[
     """Of each output: largest difference, over the largest value if that is more than 1."""
     with torch.no_grad():
         wanted = [y.numpy() for y in flat(module(x))]
-    outputs = [keras.ops.convert_to_numpy(y) for y in flat(model(channels_last(x), training=False))]
+    with load_backend().full_precision():
+        outputs = [keras.ops.convert_to_numpy(y) for y in flat(model(channels_last(x), training=False))]
     assert [y.shape for y in outputs] == [y.shape for y in wanted]
     return [float(np.abs(a - b).max() / max(1, np.abs(b).max())) for a, b in zip(outputs, wanted, strict=True)]
 

@@ -45,6 +45,11 @@ def fast_paths() -> AbstractContextManager[None]:
     return fast_depthwise()
 
 
+def full_precision() -> AbstractContextManager[None]:
+    """Matrix products and convolutions; the rest is in float32 anyway."""
+    return jax.default_matmul_precision("highest")
+
+
 def synchronize() -> None:
     """Wait for every array that is still being computed."""
     jax.block_until_ready(jax.live_arrays())

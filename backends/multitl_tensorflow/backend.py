@@ -68,6 +68,17 @@ def fast_paths() -> AbstractContextManager[None]:
     return nullcontext()
 
 
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """TF32 is on by default."""
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
 def synchronize() -> None:
     """Wait for every operation that was started eagerly."""
     tf.test.experimental.sync_devices()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -40,6 +43,22 @@ def mixed_precision() -> str:
 def fast_paths() -> AbstractContextManager[None]:
     """None needed so far."""
     return nullcontext()
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """TF32 is on by default for convolutions."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch 2.9 and later prefer another way, which 2.6 does not know
+        allowed = [setting.allow_tf32 for setting in settings]
+        try:
+            for setting in settings:
+                setting.allow_tf32 = False
+            yield
+        finally:
+            for setting, value in zip(settings, allowed, strict=True):
+                setting.allow_tf32 = value
 
 
 def synchronize() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,9 +71,16 @@ def translate_module(module: torch.nn.Module, example: torch.Tensor) -> Translat
     do.
     """
     _check(module, example)
+    module, example = on_cpu(module), example.cpu()
     translation = fx.translate(module, example)
     verifying.verify(module, translation, example)
     return translation
+
+
+def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
+    """The module itself, or a copy if some of it lies on a GPU: the original shall compute in full precision."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return module if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(module).cpu()
 
 
 def _check(module: object, example: object) -> None:

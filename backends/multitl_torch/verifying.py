@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import torch
 
+from multitl.adapters import load_backend
 from multitl.contracts import Parity, Translation
 from multitl.layouts import channels_last
 from multitl.parity import MAX_REL, PROBES, compare, insist, is_close, probe_images, run, side_by_side
@@ -37,7 +38,7 @@ class Divergence:
 def verify(
     module: torch.nn.Module, translation: Translation, example: torch.Tensor, ops: OpTable = OPS, count: int = PROBES
 ) -> Parity:
-    """Compare `module` in evaluation mode with its translation on `count` images of the example's size.
+    """Compare `module`, which is on the CPU, in evaluation mode with its translation on `count` images of its size.
 
     Very deep networks amplify float32's rounding beyond the tolerance. There the original in float64 is the judge: the
     translation may be as far from it as the original itself, times ROUNDING.
@@ -71,7 +72,7 @@ def outputs(module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     """The original's outputs in evaluation mode for channels-last images, (n, ...); see `parity.run`."""
     with torch.no_grad(), evaluated(module):
         values = keras.tree.flatten(module(as_torch(images)))
-    return side_by_side([value.cpu().numpy() for value in values])
+    return side_by_side([value.numpy() for value in values])
 
 
 def as_torch(images: np.ndarray) -> torch.Tensor:
@@ -85,7 +86,8 @@ def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTabl
     translation, values = build(traced, tuple(example.shape[1:]), ops)
     images = probes(example.shape[1:], count=2)
     everything = keras.Model(translation.model.input, [value.in_order().tensor for value in values.values()])
-    translated = dict(zip(values, everything(images, training=False), strict=True))
+    with load_backend().full_precision():
+        translated = dict(zip(values, everything(images, training=False), strict=True))
     comparison = _Comparison(traced, translated)
     with torch.no_grad():
         comparison.run(*comparison.inputs(as_torch(images)))
