@@ -9,6 +9,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints/tested.txt
 PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints/tested.txt --editable
+# A process a core, 2 GB each; a file's tests stay together, since they share what they have translated.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test lint constraints clean
 .DELETE_ON_ERROR:
@@ -20,9 +22,9 @@ demo: .venv/demo.stamp
 	$(BIN)/multitl demo --out runs/demo --overwrite
 
 test: .venv/test.stamp
-	KERAS_BACKEND=jax $(BIN)/pytest -m "not slow"
-	KERAS_BACKEND=tensorflow $(BIN)/pytest -m "every_backend and not slow"
-	KERAS_BACKEND=torch $(BIN)/pytest -m "every_backend and not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "every_backend and not slow"
+	KERAS_BACKEND=torch $(PYTEST) -m "every_backend and not slow"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -47,7 +49,7 @@ $(BIN)/python:
 constraints:
 	@{ sed -n '/^#/p' constraints/tested.txt; \
 	   $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -iE \
-	   '^(efficientnet[-_a-z0-9]*|elpv[-_]dataset|h5py|hypothesis|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|mypy|numpy|pillow|platformdirs|protobuf|pyarrow|pytest|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|tensorboardx|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
+	   '^(efficientnet[-_a-z0-9]*|elpv[-_]dataset|h5py|hypothesis|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|mypy|numpy|pillow|platformdirs|protobuf|pyarrow|pytest|pytest[-_]xdist|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|tensorboardx|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
 	   $(BIN)/pip freeze | sed -n 's/^tensorflow[-_]cpu==/tensorflow==/p'; } > constraints/new.txt
 	@mv constraints/new.txt constraints/tested.txt
 

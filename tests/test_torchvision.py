@@ -14,7 +14,7 @@ import torch
 from multitl_torch import torchvision as adapter
 from multitl_torch.torchvision import categories, checkpoints, import_timm, import_torchvision
 
-from multitl.contracts import Preprocess
+from multitl.contracts import Job, Preprocess
 from multitl.errors import BackboneError, BackendError
 
 # Before torchvision is imported: its compiled part does not load, as if it were built for another torch.
@@ -207,3 +207,9 @@ def test_wrong_names_get_the_nearest():
     with pytest.raises(BackboneError) as caught:
         categories("resnet50", "IMAGENET1K_V3")
     assert "IMAGENET1K_V2" in caught.value.nearest
+
+
+def test_a_size_that_a_network_does_not_take_is_said():
+    with pytest.raises(BackboneError, match="vit_b_16") as caught:
+        adapter.open_network(Job("torchvision", "vit_b_16", "none", 100, "keep"), classes=0)
+    assert "patch size" in caught.value.received

@@ -21,7 +21,7 @@ import torch
 
 from multitl.contracts import Job, Translation
 from multitl.descriptions import Description, describe, read_description, write_description
-from multitl.errors import TranslationError
+from multitl.errors import BackboneError, TranslationError
 from multitl.sources import imagenet
 from multitl.sources import timm as timm_source
 from multitl.sources import torchvision as torchvision_source
@@ -62,7 +62,7 @@ def _smallest(name: str, config: str) -> int:
     for size in OTHER_SIZES:
         try:
             translation = _translated(name, size)[1]
-        except (TranslationError, ValueError):  # a size that the network does not work at
+        except (BackboneError, TranslationError, ValueError):  # a size that the network does not work at
             continue
         if _plain(translation.model) != config:
             return 0

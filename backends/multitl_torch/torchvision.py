@@ -171,7 +171,19 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
     size = job.image_size or checkpoint.preprocess.height
     options: dict[str, Any] = {"num_classes": classes} if classes else {}
     options |= next((option(size) for family, option in OPTIONS.items() if name.startswith(family)), {})
-    module = models.get_model(name, weights=None, **options)
+    module = _create(models, name, options)
     preprocess = from_torchvision(_weights(name)[checkpoint.name].transforms(), size)
     names = categories(name, checkpoint.name) if classes in (0, checkpoint.classes) else ()
     return module, preprocess, names, checkpoint.licence, checkpoint.url
+
+
+def _create(models: ModuleType, name: str, options: dict[str, Any]) -> torch.nn.Module:
+    try:
+        return models.get_model(name, weights=None, **options)
+    except (AssertionError, ValueError) as error:  # how torchvision refuses a size
+        raise BackboneError(
+            f"torchvision cannot make {name} as asked for.",
+            expected="an image size that the network takes",
+            received=f"{options}: {error}",
+            fix="leave --image-size out for the network's own",
+        ) from error
