@@ -2,9 +2,8 @@
 from.
 
 An entry is a folder with `model.keras`, the whole network, and `card.json`: hash of the weights, versions, parity
-figures,
-and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or not
-there; of two processes that translate the same network at once, the second keeps the first one's.
+figures, and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or
+not there; of two processes that translate the same network at once, the second keeps the first one's.
 """
 
 from __future__ import annotations
@@ -112,21 +111,36 @@ def _keep(work: Path, folder: Path) -> None:
 
 
 def _run_worker(job: Job, work: Path) -> None:
-    """Run `python -m multitl.translation_worker`: another framework never enters this process, nor its crashes."""
-    environment = os.environ | {"KERAS_BACKEND": TRANSLATORS[job.source][1]}
+    """Run `python -m multitl.translation_worker`: another framework never enters this process, nor its crashes.
+
+    On the CPU, since this process may have taken the whole GPU's memory (JAX does).
+    """
+    environment = os.environ | {"KERAS_BACKEND": TRANSLATORS[job.source][1], "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-P", "-m", "multitl.translation_worker", json.dumps(asdict(job)), str(work)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     report = work / "error.json"
     if report.is_file():
         raise _as_raised(json.loads(report.read_text(encoding="utf-8")))
     if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
-        raise errors.TranslationError(
-            f"The process that translates {job.source}/{job.name} ended early.",
-            expected="exit code 0",
-            received=f"exit code {done.returncode}: {last[0].strip()[:300]}",
-            fix="multitl doctor; if the machine is short of memory, choose a smaller network",
+        raise _ended_early(job, done.returncode, done.stderr)
+
+
+def _ended_early(job: Job, code: int, said: str) -> errors.MultitlError:
+    last = ([line.strip() for line in said.splitlines() if line.strip()] or ["it said nothing"])[-1]
+    framework = TRANSLATORS[job.source][1]
+    if last == f"ModuleNotFoundError: No module named '{framework}'":
+        return errors.BackendError(
+            f"The network {job.source}/{job.name} cannot be translated without {framework}.",
+            expected=f"the Python package {framework}, whatever backend the network is used on afterwards",
+            received="it is not installed",
+            fix=f"pip install 'multitl[{job.source}]'",
         )
+    return errors.TranslationError(
+        f"The process that translates {job.source}/{job.name} ended early.",
+        expected="exit code 0",
+        received=f"exit code {code}: {last[:300]}",
+        fix="multitl doctor; if the machine is short of memory, choose a smaller network",
+    )
 
 
 def _as_raised(report: Mapping[str, Any]) -> errors.MultitlError:
