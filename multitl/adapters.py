@@ -27,12 +27,14 @@ SOURCES = {
     "pypi": "multitl.sources.pypi",
     "torchvision": "multitl.sources.torchvision",
     "timm": "multitl.sources.timm",
+    "tfhub": "multitl.sources.tfhub",
 }
 
 # Which module opens the networks of a source whose networks are translated, and the Keras backend it works under.
 TRANSLATORS = {
     "torchvision": ("multitl_torch.translator", "torch"),
     "timm": ("multitl_torch.translator", "torch"),
+    "tfhub": ("multitl_tensorflow.translator", "tensorflow"),
 }
 
 # Which module translates live modules of a framework.

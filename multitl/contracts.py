@@ -187,7 +187,8 @@ class Job:
     """A network to be translated, as it travels to the process that does it.
 
     weights: "default", "none" or a path.  image_size: 0 for the network's own.  head: "cut" if the classifier's
-    weights may be missing, or of other classes.
+    weights may be missing, or of other classes.  content: a hash of the files that `name` stands for, where it is a
+    path.
     """
 
     source: str
@@ -195,6 +196,7 @@ class Job:
     weights: str
     image_size: int
     head: Head
+    content: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,39 @@ def cut_classifier(model: keras.Model) -> Cut:
             received=f"{len(model.operations)} operations, none of which is one",
             fix="keep the whole network: --head keep",
         )
-    features = [graph.before_dropout(operation.input) for operation in last]
+    return _cut(model, graph, [graph.before_dropout(operation.input) for operation in last])
+
+
+def features_as_backbone(model: keras.Model) -> Cut:
+    """A network (batch, height, width, channels) -> feature vector as a backbone: nothing with weights is cut off.
+
+    Where the vector is the mean of a feature map over space, the backbone ends with the map, and a new head pools it.
+    """
+    graph = _Graph(model)
+    return _cut(model, graph, [graph.before_dropout(model.outputs[0])])
+
+
+def classifier_logits(model: keras.Model) -> keras.Model | None:
+    """The network up to its logits, without a softmax; None if it does not end with a classifier.
+
+    A classifier is a dense layer or a convolution with nothing but a bias, a reshape or a softmax behind it.
+    """
+    graph = _Graph(model)
+    tensor = logits = model.outputs[0]
+    while True:
+        operation = graph.producer[id(tensor)]
+        if _has_kernel(operation):
+            is_linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
+            return keras.Model(model.input, logits, name=model.name) if is_linear else None
+        kind, inputs = type(operation).__name__, _inputs(operation)
+        if kind not in _AFTER_LOGITS:
+            return None
+        tensor = max(inputs, key=lambda x: x.shape[0] is None)  # a bias that a layer holds is there once
+        logits = tensor if kind == "Softmax" else logits
+
+
+def _cut(model: keras.Model, graph: _Graph, features: list[keras.KerasTensor]) -> Cut:
+    """The backbone that ends with the features, or with the map whose mean they are."""
     pooled = graph.pooled_map(features[0]) if len(features) == 1 else None
     output = _as_map(features) if pooled is None else pooled
     source = graph.last_map(features[0]) if pooled is None else pooled
@@ -141,6 +173,7 @@ class _Graph:
 
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Transpose", "ExpandDims")
+_AFTER_LOGITS = ("Softmax", "Add", "Identity", *_RESHAPES)
 
 
 def pools_globally(operation: Operation) -> bool:

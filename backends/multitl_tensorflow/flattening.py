@@ -7,7 +7,7 @@ to it in front, as TensorFlow itself names inlined nodes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 READS = ("ReadVariableOp", "Identity", "RefIdentity")
 MOST_NODES = 200_000  # small files can call functions that call functions, and so on
 MOST_CALLS = 64  # inside each other
+MOST_BYTES = 2**32  # of constants
 
 
 class Ref(NamedTuple):
@@ -86,7 +87,7 @@ class _Flattener:
         self.nodes: dict[str, Node] = {}
         self.stored: dict[str, Stored] = {}
         self.refused: dict[str, list[str]] = {}
-        self.depth = 0
+        self.depth = self.calls = self.bytes = 0
 
     def run(self, entry: Entry) -> Ref | None:
         if entry.function:
@@ -111,6 +112,9 @@ class _Flattener:
             self.add(Node(name, op))
             if value is not None:
                 self.stored[name] = value
+                self.bytes += value.array.nbytes
+        if self.bytes > MOST_BYTES:
+            raise refuse(self.module.what, f"constants and variables of more than {MOST_BYTES} bytes")
         return Ref(name)
 
     def variable(self, stored: Stored) -> Ref:
@@ -135,7 +139,9 @@ class _Flattener:
             raise refuse(self.module.what, f"functions that call each other more than {MOST_CALLS} deep: {function}")
         if len(arguments) != len(definition.signature.input_arg):
             raise refuse(self.module.what, f"a call with {len(arguments)} arguments: {function}")
-        self.depth += 1
+        self.depth, self.calls = self.depth + 1, self.calls + 1
+        if self.calls > MOST_NODES:
+            raise refuse(self.module.what, f"more than {MOST_NODES} calls of functions")
         body = _Body(self, {node.name: node for node in definition.node_def}, prefix)
         for one, value in zip(definition.signature.input_arg, arguments, strict=True):
             body.values[one.name] = [value]
@@ -303,9 +309,3 @@ def _needed(nodes: Mapping[str, Node], output: Ref) -> list[str]:
             found.add(name)
             waiting += [one.node for one in nodes[name].inputs]
     return [name for name in nodes if name in found]
-
-
-def with_values(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
-    """The same graph with other values of variables, by their names."""
-    new = {leaf: replace(one, array=values[one.name]) for leaf, one in graph.stored.items() if one.name in values}
-    return replace(graph, stored={**graph.stored, **new})

@@ -8,7 +8,7 @@ constants alone is computed here and now, with TensorFlow, by operations that ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -95,6 +95,34 @@ def translate(prepared: Translatable, ops: OpTable = OPS) -> Translation:
     stochastic depth, and batch normalisation with its momentum. Raises TranslationError.
     """
     return build(prepared, ops)[0]
+
+
+def takes_any_size(module: Module) -> bool:
+    """Whether a module takes images of more than one height and width."""
+    sizes = module.entry.images.shape if module.entry.images else None
+    return sizes is None or None in sizes[1:3]
+
+
+def with_weights(prepared: Translatable, tensors: Mapping[str, np.ndarray]) -> Translatable:
+    """The same network with other values of some weights, by their names."""
+    new = {leaf: tensors[one.name] for leaf, one in prepared.fused.stored.items() if one.name in tensors}
+
+    def replaced(graph: Graph) -> Graph:
+        stored = {leaf: replace(one, array=new.get(leaf, one.array)) for leaf, one in graph.stored.items()}
+        return replace(graph, stored=stored)
+
+    return replace(prepared, graph=replaced(prepared.graph), fused=replaced(prepared.fused))
+
+
+def random_weights(prepared: Translatable, seed: int = 0) -> dict[str, np.ndarray]:
+    """Every weight drawn anew with its own mean and deviation; what is nowhere negative stays so, such as variances."""
+    random = np.random.default_rng(seed)
+    found = {}
+    for one in prepared.fused.stored.values():
+        if one.name and one.array.dtype.kind == "f" and one.array.size:
+            drawn = random.normal(one.array.mean(), one.array.std(), one.shape)
+            found[one.name] = (np.abs(drawn) if one.array.min() >= 0 else drawn).astype(one.array.dtype)
+    return found
 
 
 def image_shape(graph: Graph, image_size: int) -> tuple[int, int, int]:

@@ -1,12 +1,14 @@
-"""From a translated network to a `Pretrained`: what the sources torchvision and timm share."""
+"""From a translated network to a `Pretrained`: what the sources torchvision, timm and tfhub share."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import keras
+
 from multitl.contracts import Head, Origin, Parity, Preprocess, Pretrained, Stage, Translation
-from multitl.cutting import cut_classifier
+from multitl.cutting import Cut, cut_classifier, features_as_backbone
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +27,22 @@ def as_pretrained(network: Network, head: Head) -> Pretrained:
     """The network with its classifier cut off or kept. Raises TranslationError if no classifier can be seen to cut
     off.
     """
+    if head == "cut":
+        return _as_backbone(network, cut_classifier(network.translation.model))
+    return _pretrained(network, network.translation.model, "", network.class_names)
+
+
+def of_features(network: Network) -> Pretrained:
+    """A network that has no classifier: it gives a feature vector."""
+    return _as_backbone(network, features_as_backbone(network.translation.model))
+
+
+def _as_backbone(network: Network, cut: Cut) -> Pretrained:
+    return _pretrained(network, cut.backbone, cut.feature_map, ())
+
+
+def _pretrained(network: Network, backbone: keras.Model, feature_map: str, class_names: tuple[str, ...]) -> Pretrained:
     translation = network.translation
-    if head == "keep":
-        backbone, feature_map, class_names = translation.model, "", network.class_names
-    else:
-        cut = cut_classifier(translation.model)
-        backbone, feature_map, class_names = cut.backbone, cut.feature_map, ()
     kept = {layer.name for layer in backbone.layers}
     return Pretrained(
         name=network.name,

@@ -1,0 +1,77 @@
+"""A module's .tar.gz, unpacked without trusting it: no path leaves the folder, no link, no device, a bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from multitl.errors import WeightsError
+
+MOST_FILES = 10_000
+MOST_BYTES = 2**33  # unpacked: the largest published image modules have 4 GB
+MOST_RATIO = 100  # unpacked over packed; weights hardly compress at all
+FREE_BYTES = 2**24  # small archives may compress as they like
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """A temporary folder with an archive's files. Raises WeightsError for what is unsafe or damaged."""
+    with tempfile.TemporaryDirectory(prefix="multitl-module-") as folder:
+        try:
+            with tarfile.open(archive, "r|*") as file:
+                _extract(file, archive, Path(folder))
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+            raise _refuse(archive, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+        yield module_folder(Path(folder))
+
+
+def module_folder(folder: Path) -> Path:
+    """Where saved_model.pb lies: in the folder, or in the only one inside it."""
+    inner = [one for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
+    if not (folder / "saved_model.pb").is_file() and len(inner) == 1 and (inner[0] / "saved_model.pb").is_file():
+        return inner[0]
+    return folder
+
+
+def _extract(file: tarfile.TarFile, archive: Path, folder: Path) -> None:
+    """Member after member, so that nothing is written before it has been looked at."""
+    most = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * archive.stat().st_size))
+    left, count = most, 0
+    for member in file:
+        count += 1
+        left -= member.size
+        if left < 0 or count > MOST_FILES:
+            raise _refuse(archive, f"more than {most} bytes or {MOST_FILES} files once unpacked")
+        path = PurePosixPath(member.name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in member.name:
+            raise _refuse(archive, f"a file outside the archive: {member.name[:200]}")
+        if not (member.isfile() or member.isdir()):
+            raise _refuse(archive, f"a link or a device: {member.name[:200]}")
+        target = folder.joinpath(*path.parts)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        content = file.extractfile(member)
+        if content is not None:
+            _write(content, target)
+
+
+def _write(content: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("xb") as out:
+        shutil.copyfileobj(content, out)
+
+
+def _refuse(archive: Path, received: str) -> WeightsError:
+    return WeightsError(
+        f"{archive.name} cannot be unpacked safely; nothing of it was run.",
+        expected="a .tar.gz with saved_model.pb and variables/, of plain files inside it",
+        received=received,
+        fix="download the module again, from where its authors publish it",
+    )

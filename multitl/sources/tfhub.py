@@ -1,0 +1,108 @@
+"""Source `tfhub`: image modules of TF Hub and Kaggle Models, or any SavedModel on this machine that is like one.
+
+A module is translated when it is first asked for and kept in the cache. TensorFlow is needed for that first time only,
+tensorflow_hub only to fetch a module by its handle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
+from multitl.errors import BackboneError, WeightsError
+from multitl.hashes import file_sha256
+
+MODULES = Path(__file__).parent / "tfhub_modules.json"
+BACKGROUND = "background"  # the first of 1001 classes of networks that TF-Slim trained
+
+
+def backbones() -> list[BackboneInfo]:
+    """The image modules whose names are known; any other handle or path works as well."""
+    listed = json.loads(MODULES.read_text(encoding="utf-8"))
+    return [BackboneInfo(f"tfhub/{name}", size, "Apache-2.0", "downloaded by tensorflow_hub") for name, size in listed]
+
+
+def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
+    """Translate a module, or take it from the cache. See `contracts.Source`.
+
+    name: the path of a folder with saved_model.pb or of a .tar.gz with one, or a handle that `tensorflow_hub` resolves:
+    "google/imagenet/mobilenet_v2_100_224/feature_vector/5", "https://...", or "OWNER/MODEL/tensorFlow2/VARIATION" of
+    Kaggle Models.  weights: "default" (the module's), "none" (random) or a file that holds tensors by the names of the
+    module's variables.
+
+    Raises BackboneError where there is no classifier to keep; BackendError without TensorFlow or, for a handle, without
+    a working tensorflow_hub; TranslationError with the list of what is missing for a module that cannot be translated;
+    WeightsError for one that is missing, damaged or unsafe.
+    """
+    from multitl.cutting import classifier_logits
+    from multitl.sources.translated import Network, as_pretrained, of_features
+    from multitl.translations import translated
+
+    place, content = find(name)
+    size = image_size or dict(json.loads(MODULES.read_text(encoding="utf-8"))).get(name, 0)
+    asked: Head = "keep" if weights in ("default", "none") else head  # the same translation serves both
+    entry = translated(Job("tfhub", place, weights, size, asked, content))
+    sha256 = None if weights == "none" else entry.card["weights_sha256"]
+    network = Network(
+        name=f"tfhub/{name}",
+        translation=entry.translation,
+        preprocess=entry.preprocess,
+        origin=Origin("tfhub", weights, sha256, entry.card["licence"], entry.card["url"]),
+        parity=entry.parity,
+        class_names=_class_names(entry.translation.model.output_shape[-1]),
+    )
+    logits = classifier_logits(network.translation.model)
+    if logits is not None:
+        return as_pretrained(replace(network, translation=replace(network.translation, model=logits)), head)
+    if head == "keep":
+        raise BackboneError(
+            f"The module {name} has no classifier to keep: it gives a feature vector.",
+            expected="a module for classification",
+            received=f"features of {network.translation.model.output_shape[1:]}",
+            fix="--head cut, or the classification module of the same network",
+        )
+    return of_features(network)
+
+
+def find(name: str) -> tuple[str, str]:
+    """Where a module lies, and a hash of what lies there: an absolute path, or a handle as it is and "".
+
+    Raises WeightsError for what looks like a path and is none.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            return str(path.resolve()), _folder_sha256(path)
+        if path.is_file():
+            return str(path.resolve()), file_sha256(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL
+        raise _no_module(name, str(error)) from error
+    if not name or path.is_absolute() or name.startswith((".", "~")):
+        raise _no_module(name, "no such file or folder")
+    return name, ""
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Over the paths and contents of all files that a SavedModel may consist of."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(folder).as_posix()} {file_sha256(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _no_module(name: str, received: str) -> WeightsError:
+    return WeightsError(
+        f"There is no module {name!r}.",
+        expected="the folder of a SavedModel, a .tar.gz with one, or a handle of tfhub.dev or Kaggle Models",
+        received=received,
+        fix="check the path after tfhub/, or see: multitl backbones tfhub/",
+    )
+
+
+def _class_names(count: int) -> tuple[str, ...]:
+    """ImageNet's, after "background" where there are 1001."""
+    from multitl.sources.imagenet import class_names
+
+    return (BACKGROUND, *class_names(1000)) if count == 1001 else class_names(count)
