@@ -25,12 +25,12 @@ from multitl_tensorflow import (
     graphdef_ops_linear,
     graphdef_ops_shape,
 )
-from multitl_tensorflow.flattening import OTHER, PIXELS, STORED, Graph, Node, Ref, flatten
+from multitl_tensorflow.flattening import MOST_BYTES, OTHER, PIXELS, STORED, Graph, Node, Ref, flatten
 from multitl_tensorflow.fusing import fuse
 from multitl_tensorflow.graphdef_ops_shape import as_tile
 from multitl_tensorflow.operations import Operation, Training, scope_name
 from multitl_tensorflow.running import compute
-from multitl_tensorflow.saved_models import Module
+from multitl_tensorflow.saved_models import DAMAGED, Module, damage_refused
 from multitl_tensorflow.training_graphs import read_training
 
 OPS = OpTable(
@@ -73,7 +73,8 @@ def prepare(module: Module, image_size: int = 0, ops: OpTable = OPS) -> Translat
 
     Raises TranslationError with the list of all operations that have no translation.
     """
-    graph = flatten(module)
+    with damage_refused(module.what):
+        graph = flatten(module)
     missing = missing_ops(graph, ops)
     if missing:
         raise refuse_graph(module.what, missing)
@@ -85,7 +86,8 @@ def prepare(module: Module, image_size: int = 0, ops: OpTable = OPS) -> Translat
             fix="choose another module",
         )
     shape = image_shape(graph, image_size)
-    return Translatable(graph, fuse(graph), read_training(module), tuple(module.variables), shape)
+    with damage_refused(module.what):
+        return Translatable(graph, fuse(graph), read_training(module), tuple(module.variables), shape)
 
 
 def translate(prepared: Translatable, ops: OpTable = OPS) -> Translation:
@@ -160,7 +162,7 @@ def build(prepared: Translatable, ops: OpTable) -> tuple[Translation, dict[str, 
     walk = _Walk(Builder(pixels), ops, prepared)
     outputs = walk.run(graph, Activation(pixels, in_order(4)))
     if walk.refused or outputs is None:
-        raise refuse_graph(graph.what, walk.refused)
+        raise refuse_graph(graph.what, walk.refused) from walk.cause
     translation = walk.build.finish([outputs], keras_name(graph.what), prepared.state_names)
     return translation, walk.computed
 
@@ -179,6 +181,8 @@ class _Walk:
         self.values: dict[str, Any] = {}
         self.computed: dict[str, Activation] = {}
         self.refused: dict[str, list[str]] = {}
+        self.cause: Exception | None = None
+        self.bytes = 0  # of what was computed from constants
 
     def run(self, graph: Graph, pixels: Activation) -> Activation | None:
         positions = {name: position for position, name in enumerate(graph.nodes)}
@@ -210,19 +214,29 @@ class _Walk:
         try:
             return self._translated(node, arguments)
         except Unsupported as refusal:
-            self.refused.setdefault(f"{node.op} ({refusal})", []).append(node.name)
-            return None
+            reason = str(refusal)
+        except DAMAGED as error:  # shapes that do not fit together, say
+            self.cause, reason = error, f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        self.refused.setdefault(f"{node.op} ({reason})", []).append(node.name)
+        return None
 
     def _translated(self, node: Node, arguments: list) -> Any:
         operation = Operation(node.op, node.name, node.proto, self.training)
         is_known = all(isinstance(value, Stored) and not value.name for value in arguments)
         if is_known and node.op not in ("Shape", "ShapeN", "Size", "Rank"):
-            return _computed(operation, node, [value.array for value in arguments])
+            return self._counted(_computed(operation, node, [value.array for value in arguments]))
         if node.op not in self.ops:
             raise Unsupported("of something that depends on the image or a weight")
         if arguments and isinstance(arguments[0], Stored) and node.op not in TAKE_STORED:
             arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
         return self.ops[node.op](self.build, operation, *arguments)
+
+    def _counted(self, value: Any) -> Any:
+        """A module may not fill the memory with many constants that are large, but not enormous."""
+        self.bytes += sum(one.array.nbytes for one in (value if isinstance(value, list) else [value]))
+        if self.bytes > MOST_BYTES:
+            raise Unsupported(f"constants of more than {MOST_BYTES} bytes")
+        return value
 
 
 def _shallow_first(node: Node, positions: Mapping[str, int]) -> Node:

@@ -6,6 +6,7 @@ Format: https://www.tensorflow.org/guide/saved_model and tensorflow/core/protobu
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from multitl.errors import TranslationError, WeightsError
+from multitl.errors import MultitlError, TranslationError, WeightsError
 from multitl.translation import Stored
 from multitl_tensorflow.operations import attribute
 
@@ -28,6 +29,8 @@ CALLABLES = ("__call__", "serve")  # of tf.Module and Keras 2, and of Keras 3
 SIGNATURES = ("image_feature_vector", "image_classification", "default", "serving_default", "serve")
 OUTPUTS = ("default", "logits", "feature_vector", "features", "output_0", "outputs", "output")
 MOST_BYTES = 2**31  # of saved_model.pb: protocol buffers hold no more
+READING = (tf.errors.OpError, RuntimeError, ValueError, IndexError)  # what TensorFlow's reader of checkpoints raises
+DAMAGED = (*READING, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration)  # what a mess may lead to
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ def read_module(folder: Path, what: str = "") -> Module:
     proto = _parse(folder, what)
     for meta in proto.meta_graphs:
         _refuse_hostile(meta, what)
+    with damage_refused(what):
+        return _read(proto, folder, what)
+
+
+def _read(proto: Any, folder: Path, what: str) -> Module:
     checkpoint = Checkpoint(folder / "variables", what)
     inference = [meta for meta in proto.meta_graphs if "train" not in meta.meta_info_def.tags] or [*proto.meta_graphs]
     if inference[0].object_graph_def.nodes:
@@ -119,6 +127,17 @@ def _parse(folder: Path, what: str) -> Any:
     if not proto.meta_graphs:
         raise refuse(what, "saved_model.pb without a graph")
     return proto
+
+
+@contextlib.contextmanager
+def damage_refused(what: str) -> Iterator[None]:
+    """While open, whatever a file leads to that does not hang together becomes a WeightsError."""
+    try:
+        yield
+    except MultitlError:
+        raise
+    except DAMAGED as error:
+        raise refuse(what, f"a graph that cannot be followed ({type(error).__name__}: {_first_line(error)})") from error
 
 
 def refuse(what: str, received: str) -> WeightsError:
@@ -156,7 +175,7 @@ class Checkpoint:
             self._reader = tf.train.load_checkpoint(str(folder / "variables"))
             self.shapes = self._reader.get_variable_to_shape_map()
             dtypes = self._reader.get_variable_to_dtype_map()
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except READING as error:
             raise refuse(what, f"variables that cannot be read: {_first_line(error)}") from error
         claimed = sum(math.prod(shape) * dtypes[key].size for key, shape in self.shapes.items())
         there = sum(file.stat().st_size for file in folder.glob("variables.data-*"))
@@ -170,7 +189,7 @@ class Checkpoint:
         """The tensor under a key; half precision becomes float32. Raises WeightsError."""
         try:
             value = self._reader.get_tensor(key)
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except READING as error:
             raise refuse(self.what, f"the variable {key} cannot be read: {_first_line(error)}") from error
         return as_float32(value) if isinstance(value, np.ndarray) else value
 
@@ -195,6 +214,7 @@ class _Objects:
     def module(self) -> Module:
         name, evaluating, training = self._choose()
         self.names = self._names([one for one in (evaluating, training) if one])
+        self._insist_on_values(evaluating)
         variables = {self.names[number]: self._variable(number) for number in self.names}
         entry = self._entry(evaluating, variables)
         trained = (self.meta.graph_def, self._entry(training, variables)) if training else None
@@ -286,11 +306,21 @@ class _Objects:
             for number, variable in found.items()
         }
 
+    def _insist_on_values(self, function: str) -> None:
+        """Variables that only training or nothing reads may lack one."""
+        bound = [number for number in self.functions[function].bound_inputs if number in self.names]
+        missing = [self.names[number] for number in bound if self._key(number) not in self.checkpoint]
+        if missing:
+            raise refuse(self.what, f"{len(missing)} variables without values: {', '.join(missing[:4])}")
+
+    def _key(self, number: int) -> str:
+        """Of a variable's value in the checkpoint."""
+        return self.keys.get(number, self.objects[number].variable.name)
+
     def _variable(self, number: int) -> Stored:
-        variable = self.objects[number].variable
-        key = self.keys.get(number, variable.name)
+        key = self._key(number)
         if key not in self.checkpoint:
-            return Stored(np.zeros((0,), "float32"), f"{self.names[number]} (without a value)")
+            return Stored(np.zeros((0,), "float32"), self.names[number])
         return Stored(self.checkpoint.read(key), self.names[number], self._is_trainable(number))
 
     def _is_trainable(self, number: int) -> bool:
@@ -391,6 +421,8 @@ def refuse_inputs(what: str, specs: Sequence[Spec]) -> TranslationError:
         kind = "sound or vectors"
     elif any(spec.shape is not None and len(spec.shape) == 5 for spec in specs):
         kind = "video"
+    elif any(spec.shape is not None and len(spec.shape) == 4 for spec in specs):
+        kind = "images of another kind, such as 8-bit images for detectors"
     return TranslationError(
         f"{what} is a module for {kind}; multitl takes modules for images.",
         expected="one input of float images (batch, height, width, 3), and a feature vector or logits as output",
