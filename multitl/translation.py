@@ -321,7 +321,7 @@ class Builder:
     def _stages(self, model: keras.Model) -> tuple[Stage, ...]:
         """By the module tree; where TensorFlow's names show none, by the sizes of feature maps."""
         stages = stages_by_path(self._paths, self._attached)
-        is_flat = 2 * len(stages) >= len(self._paths) and any("/" in weight.name for weight in self.weights)
+        is_flat = 3 * len(stages) >= len(self._paths) and any("/" in weight.name for weight in self.weights)
         return stages_by_stride(model) if is_flat else stages
 
     def _insist_on_one(self, others: Iterable[str]) -> None:

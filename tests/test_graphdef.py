@@ -104,3 +104,23 @@ def test_a_small_network_of_keras_is_translated(tmp_path: Path):
     pixels = images(96, 2)
     assert parity.compare(parity.run(original, pixels), parity.run(translation.model, pixels)).max_rel < 1e-4
     assert len(translation.weights) == len(original.weights)
+
+
+def test_logits_come_without_the_softmax_and_momentum_may_be_written_as_one_less_decay(network, tmp_path: Path):
+    def shared(x, training=False):
+        weights = {name.replace(".", "/"): variable for name, variable in network.held.items()}
+
+        def update(old, new):
+            old.assign_sub((old - new) * (tf.constant(1.0) - tf.constant(0.75)))
+
+        return tf.nn.softmax(saved_models.forward(weights, x, training, update))
+
+    module = tf.train.Checkpoint()
+    module.held, module.__call__ = network.held, tf.function(shared)
+    for training in (False, True):
+        module.__call__.get_concrete_function(network.spec, training=training)
+    tf.saved_model.save(module, str(tmp_path / "module"))
+    model = translated(tmp_path / "module").model
+    assert parity.compare(logits(network, images()), parity.run(model, images())).max_rel < 1e-5
+    (norm,) = (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    assert norm.momentum == 0.75

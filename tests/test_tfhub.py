@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tarfile
@@ -186,3 +187,88 @@ def test_without_tensorflow_the_extra_is_named(module: Path, monkeypatch: pytest
     monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BackendError, match=r"pip install 'multitl\[tfhub\]'"):
         load_pretrained(f"tfhub/{module}", "none")
+
+
+# --- handles ---
+
+
+@pytest.mark.parametrize(
+    ("handle", "address"),
+    [
+        ("google/imagenet/mobilenet_v2_100_224/feature_vector/5", "https://tfhub.dev/google/imagenet/mobilenet_v2_100"),
+        ("https://tfhub.dev/google/bit/m-r50x1/1", "https://tfhub.dev/google/bit/m-r50x1/1"),
+        (
+            "google/mobilenet-v2/tensorFlow2/100-224-feature-vector/2",
+            "https://www.kaggle.com/models/google/mobilenet-v2/frameworks/tensorFlow2/variations/"
+            "100-224-feature-vector/versions/2",
+        ),
+    ],
+)
+def test_handles_have_addresses(handle: str, address: str):
+    from multitl_tensorflow import tfhub
+
+    assert tfhub.address(handle).startswith(address)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("google/imagenet/mobilenet_v2_035_96/feature_vector/5", 96),
+        ("google/imagenet/mobilenet_v1_100_160/classification/5", 160),
+        ("google/imagenet/resnet_v2_152/classification/5", 224),
+        ("sayakpaul/vit_s16_fe/1", 224),
+    ],
+)
+def test_sizes_are_read_from_names(name: str, size: int):
+    from multitl_tensorflow import tfhub
+
+    assert tfhub.default_size(name) == size
+
+
+def test_a_handle_comes_from_the_hubs_own_cache(in_process, network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """tensorflow_hub looks there first, so this needs no network."""
+    pytest.importorskip("pkg_resources", reason="tensorflow_hub needs setuptools < 81")
+    pytest.importorskip("tensorflow_hub")
+    handle = "google/imagenet/a_network/classification/1"
+    place = tmp_path / hashlib.sha1(f"https://tfhub.dev/{handle}".encode()).hexdigest()
+    saved_models.write_reusable(network, place)
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    kept = load_pretrained(f"tfhub/{handle}", head="keep")
+    logits = network.run(tf.constant(images())).numpy()
+    assert parity.compare(logits, parity.run(kept.backbone, images())).max_rel < 1e-5
+    assert (kept.name, kept.origin.url) == (f"tfhub/{handle}", handle)
+
+
+@pytest.mark.parametrize(
+    ("missing", "fix"),
+    [
+        ("tensorflow_hub", "pip install 'multitl[tfhub]'"),
+        ("pkg_resources", "pip install 'setuptools<81'"),
+        ("tf_keras", "pip install tf_keras"),
+    ],
+)
+def test_what_tensorflow_hub_lacks_is_said(missing: str, fix: str, monkeypatch: pytest.MonkeyPatch):
+    from multitl_tensorflow import tfhub
+
+    def fail(package: str):
+        raise ModuleNotFoundError(f"No module named {missing!r}")
+
+    monkeypatch.setattr(tfhub.importlib, "import_module", fail)
+    with pytest.raises(BackendError, match="cannot be imported here") as caught:
+        tfhub.fetch("google/imagenet/mobilenet_v2_100_224/feature_vector/5")
+    assert caught.value.fix == fix
+
+
+def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch):
+    from multitl_tensorflow import tfhub
+
+    class Hub:
+        @staticmethod
+        def resolve(address: str) -> str:
+            raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(tfhub.importlib, "import_module", lambda package: Hub)
+    with pytest.raises(WeightsError, match="cannot be fetched") as caught:
+        tfhub.fetch("google/bit/m-r50x1/1")
+    assert "OSError: Network is unreachable" in caught.value.received
+    assert "--backbone tfhub/PATH" in caught.value.fix

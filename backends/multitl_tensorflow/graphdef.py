@@ -26,7 +26,7 @@ from multitl_tensorflow import (
     graphdef_ops_shape,
 )
 from multitl_tensorflow.flattening import MOST_BYTES, OTHER, PIXELS, STORED, Graph, Node, Ref, flatten
-from multitl_tensorflow.fusing import fuse
+from multitl_tensorflow.fusing import fuse, pruned
 from multitl_tensorflow.graphdef_ops_shape import as_tile
 from multitl_tensorflow.operations import Operation, Training, scope_name
 from multitl_tensorflow.running import compute
@@ -74,7 +74,7 @@ def prepare(module: Module, image_size: int = 0, ops: OpTable = OPS) -> Translat
     Raises TranslationError with the list of all operations that have no translation.
     """
     with damage_refused(module.what):
-        graph = flatten(module)
+        graph = _up_to_logits(flatten(module))
     missing = missing_ops(graph, ops)
     if missing:
         raise refuse_graph(module.what, missing)
@@ -88,6 +88,15 @@ def prepare(module: Module, image_size: int = 0, ops: OpTable = OPS) -> Translat
     shape = image_shape(graph, image_size)
     with damage_refused(module.what):
         return Translatable(graph, fuse(graph), read_training(module), tuple(module.variables), shape)
+
+
+def _up_to_logits(graph: Graph) -> Graph:
+    """Without a softmax at the end: a classifier is judged, and trained, by its logits."""
+    output = graph.output
+    while graph.nodes[output.node].op == "Identity":
+        output = graph.nodes[output.node].inputs[0]
+    node = graph.nodes[output.node]
+    return pruned(replace(graph, output=node.inputs[0])) if node.op == "Softmax" else graph
 
 
 def translate(prepared: Translatable, ops: OpTable = OPS) -> Translation:

@@ -35,7 +35,7 @@ def run_graph(graph: Graph, images: np.ndarray, fetches: Sequence[str]) -> list[
         tf.import_graph_def(definition, name="")
         plain = [fetch if fetch in names else fetch.rpartition(":")[0] for fetch in fetches]
         outputs = ["0" if fetch in names else fetch.rpartition(":")[2] for fetch in fetches]
-        with tf1.Session(graph=fresh) as session:
+        with tf1.Session(graph=fresh, config=_as_written()) as session:
             return session.run([f"{names[one]}:{place}" for one, place in zip(plain, outputs, strict=True)], feeds)
 
 
@@ -53,8 +53,15 @@ def compute(node: Node, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         sizes = [_bytes(output) for output in outputs]
         if any(size is None or size > MOST_COMPUTED for size in sizes):
             raise Unsupported("a constant of unknown or enormous size")
-        with tf1.Session(graph=fresh) as session:
+        with tf1.Session(graph=fresh, config=_as_written()) as session:
             return session.run(outputs)
+
+
+def _as_written() -> Any:
+    """Without TensorFlow's optimiser, which fuses grouped convolutions on the CPU into an op that cannot run them."""
+    config = tf1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
 
 
 def _as_declared(node: Node, arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

@@ -30,7 +30,7 @@ SIGNATURES = ("image_feature_vector", "image_classification", "default", "servin
 OUTPUTS = ("default", "logits", "feature_vector", "features", "output_0", "outputs", "output")
 MOST_BYTES = 2**31  # of saved_model.pb: protocol buffers hold no more
 READING = (tf.errors.OpError, RuntimeError, ValueError, IndexError)  # what TensorFlow's reader of checkpoints raises
-DAMAGED = (*READING, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration)  # what a mess may lead to
+DAMAGED = (*READING, DecodeError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration)  # of a mess
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _momenta(nodes: Mapping[str, Node], stored: Mapping[str, Stored]) -> Iterato
                 yield stored[node.inputs[3].node].name, shortest(1 - share)
         if node.op in MOVING and node.inputs[0].node in stored:
             product = nodes[node.inputs[1].node]
-            numbers = [number for one in product.inputs if (number := _number(stored, one)) is not None]
+            numbers = [number for one in product.inputs if (number := _number(nodes, stored, one)) is not None]
             if product.op == "Mul" and len(numbers) == 1 and 0 < numbers[0] < 1:
                 yield stored[node.inputs[0].node].name, shortest(1 - numbers[0])
 
@@ -50,9 +50,9 @@ def _dropouts(nodes: Mapping[str, Node], stored: Mapping[str, Stored]) -> Iterat
     for node in nodes.values():
         source = nodes[node.inputs[0].node] if node.inputs else node
         if node.op == "GreaterEqual" and (noise := _noise(nodes, node.inputs[0])):
-            rate = _number(stored, node.inputs[1])
+            rate = _number(nodes, stored, node.inputs[1])
         elif node.op == "Floor" and source.op in ("Add", "AddV2") and (noise := _noise(nodes, source.inputs[1])):
-            keep = _number(stored, source.inputs[0])
+            keep = _number(nodes, stored, source.inputs[0])
             rate = None if keep is None else 1 - keep
         else:
             continue
@@ -76,9 +76,16 @@ def _spread(nodes: Mapping[str, Node], stored: Mapping[str, Stored], shape: Ref)
     node = nodes[shape.node]
     if node.op != "Pack":
         return ()
-    return tuple(_number(stored, one) != 1 for one in node.inputs)
+    return tuple(_number(nodes, stored, one) != 1 for one in node.inputs)
 
 
-def _number(stored: Mapping[str, Stored], ref: Ref) -> float | None:
+def _number(nodes: Mapping[str, Node], stored: Mapping[str, Stored], ref: Ref) -> float | None:
+    """A number that is known, as it is or as 1 - decay."""
     found = stored.get(ref.node)
-    return float(found.array) if found is not None and found.array.ndim == 0 and not found.name else None
+    if found is not None:
+        return float(found.array) if found.array.ndim == 0 and not found.name else None
+    if nodes[ref.node].op != "Sub":
+        return None
+    a, b = (stored.get(one.node) for one in nodes[ref.node].inputs)
+    known = a is not None and b is not None and not (a.name or b.name or a.rank or b.rank)
+    return float(a.array - b.array) if known and a is not None and b is not None else None
