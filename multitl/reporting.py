@@ -76,6 +76,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     history, predictions = read_history(folder / "history.csv"), read_predictions(folder / "predictions.csv")
     split = "test" if metrics.get("test") else "validation"
     try:
+        _insist_on_all(metrics, predictions)
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
             _header(card) | _judgement(metrics[split], predictions.of(split), Path(card["data"]["path"]))
             | _training(history) | _data(card) | _making(card)
@@ -87,6 +88,13 @@ def describe_run(folder: Path) -> dict[str, Any]:
             received=repr(error),
             fix=MEND,
         ) from error
+
+
+def _insist_on_all(metrics: dict[str, Any], predictions: Predictions) -> None:
+    """Raises ValueError where predictions.csv was cut off between two lines."""
+    for split, figures in metrics.items():
+        if figures and (found := len(predictions.of(split).paths)) != figures["count"]:
+            raise ValueError(f"{found} predictions for {figures['count']} {split} images")
 
 
 def read_history(path: Path) -> History:

@@ -211,6 +211,14 @@ def test_a_missing_or_damaged_file_is_named(run: Path, name: str, damage: str) -
         write_report(run)
 
 
+def test_predictions_cut_off_between_two_lines_are_missed(run: Path) -> None:
+    path = run / "predictions.csv"
+    header, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([header, *(row for row in rows if not row.startswith("test"))]))
+    with pytest.raises(RunError, match=r"0 predictions for \d+ test images"):
+        write_report(run)
+
+
 def test_an_unwritable_folder_is_a_run_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

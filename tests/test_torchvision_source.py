@@ -26,14 +26,14 @@ def squeezenet(shared_weights: Path):
     return pretrained.load_pretrained("torchvision/squeezenet1_1", str(shared_weights / SQUEEZENET), head="keep")
 
 
+LARGE = {f"regnet_{kind}_{size}gf" for kind in "xy" for size in (8, 16, 32, 128)}  # as the smaller ones are built
 DESCRIBED = sorted(path.name.removesuffix(".json.xz") for path in torchvision.FOLDER.glob("*.json.xz"))
 
 
-def test_every_network_of_torchvision_is_listed_and_most_are_described():
+def test_every_network_of_torchvision_is_listed_and_described():
     models = pytest.importorskip("multitl_torch.torchvision").import_torchvision().models
     assert list(torchvision.networks()) == models.list_models(module=models)
-    assert len(torchvision.networks()) == 80
-    assert len(DESCRIBED) >= 67 and set(DESCRIBED) < set(torchvision.networks())
+    assert list(torchvision.networks()) == DESCRIBED and len(DESCRIBED) == 80
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -56,7 +56,7 @@ def test_described_weights_are_those_of_torchvision():
     """Every name and shape of a state_dict is accounted for: official files fit."""
     torch = pytest.importorskip("torch")
     models = pytest.importorskip("multitl_torch.torchvision").import_torchvision().models
-    for name in DESCRIBED:
+    for name in (name for name in DESCRIBED if name not in LARGE):
         description = descriptions.read_description(torchvision.FOLDER / f"{name}.json.xz")
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         with torch.device("cpu" if name.startswith("regnet") else "meta"):  # RegNet counts its blocks with tensors

@@ -11,10 +11,9 @@ import keras
 import numpy as np
 import torch
 
-from multitl.adapters import load_backend
 from multitl.contracts import Parity, Translation
 from multitl.layouts import channels_last
-from multitl.parity import MAX_REL, PROBES, compare, insist, is_close, probe_images, run, side_by_side
+from multitl.parity import MAX_REL, PROBES, compare, every_output, insist, is_close, probe_images, run, side_by_side
 from multitl.translation import OpTable
 from multitl_torch.fx import OPS, Graph, build, evaluated, module_path, op_name, trace
 
@@ -86,8 +85,7 @@ def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTabl
     translation, values = build(traced, tuple(example.shape[1:]), ops)
     images = probes(example.shape[1:], count=2)
     everything = keras.Model(translation.model.input, [value.in_order().tensor for value in values.values()])
-    with load_backend().full_precision():
-        translated = dict(zip(values, everything(images, training=False), strict=True))
+    translated = dict(zip(values, every_output(everything, images), strict=True))
     comparison = _Comparison(traced, translated)
     with torch.no_grad():
         comparison.run(*comparison.inputs(as_torch(images)))
@@ -97,7 +95,7 @@ def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTabl
 class _Comparison(torch.fx.Interpreter):
     """Runs the original's graph and looks at each value while it is fresh: later nodes may write into it."""
 
-    def __init__(self, traced: Graph, translated: Mapping[str, Any]) -> None:
+    def __init__(self, traced: Graph, translated: Mapping[str, np.ndarray]) -> None:
         """translated: Keras' value of each node, by name."""
         super().__init__(traced.graph.owning_module)
         self.stored, self.translated = traced.stored, translated
@@ -116,8 +114,9 @@ class _Comparison(torch.fx.Interpreter):
         return value
 
     def _compared(self, node: torch.fx.Node, value: torch.Tensor) -> Divergence | None:
-        translated = keras.ops.convert_to_numpy(self.translated[node.name])
-        repeated = np.broadcast_to(translated, value.shape)  # what is equal for all images may be there once
+        repeated = np.broadcast_to(
+            self.translated[node.name], value.shape
+        )  # what is equal for all images may be there once
         parity = compare(value.detach().numpy(), repeated)
         if parity.max_rel <= MAX_REL:
             return None
