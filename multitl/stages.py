@@ -29,7 +29,7 @@ def stages_by_stride(model: keras.Model) -> tuple[Stage, ...]:
     squeeze and excite) belongs to the stage it works in. Each layer with weights occurs exactly once; a stage without
     any is left out.
 
-    model: functional or Sequential, each layer called once, nested Sequential models allowed. TypeError for a nested
+    model: functional or Sequential (a layer called twice counts where it is first), nested Sequential models allowed. TypeError for a nested
     functional model: Keras does not say publicly where its inputs come from.
     """
     layers: dict[int, list[str]] = defaultdict(list)
@@ -59,7 +59,8 @@ def _strides(model: keras.Model, stride: int) -> tuple[Strides, int]:
         )
         leaves, leaving = _strides_of(operation, arriving)
         found += leaves
-        reached |= {id(tensor): leaving for tensor in keras.tree.flatten(operation.output)}
+        for node in operation._inbound_nodes:  # `output` has only the first call of a layer that is used twice
+            reached |= {id(tensor): leaving for tensor in node.outputs}
     return found, max(reached[id(tensor)] for tensor in model.outputs)
 
 

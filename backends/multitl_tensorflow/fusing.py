@@ -113,12 +113,12 @@ def _takes_bias(graph: Graph, node: Node, bias: Stored) -> bool:
     """Whether a node's layer can add the bias itself."""
     if node.op not in KERNELS or len(node.inputs) != 2:
         return False
+    first = node.op != "MatMul" and attribute(node.proto, "data_format").s == b"NCHW"
     kernel = graph.stored.get(node.inputs[1].node)
     if kernel is None or not kernel.name:
-        return node.op == "Conv2D" and bias.rank == 1
+        return node.op == "Conv2D" and bias.rank == 1 and not first
     if node.op == "Einsum":
         return _fits_einsum(attribute(node.proto, "equation").s.decode(errors="replace"), kernel, bias)
-    first = node.op != "MatMul" and attribute(node.proto, "data_format").s == b"NCHW"
     units = int(np.prod(kernel.shape[2:])) if node.op == "DepthwiseConv2dNative" else kernel.shape[-1]
     if node.op == "MatMul" and attribute(node.proto, "transpose_b").b:
         units = kernel.shape[0]

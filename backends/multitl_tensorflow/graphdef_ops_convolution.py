@@ -13,7 +13,7 @@ from keras import layers
 from keras import ops as K  # noqa: N812
 
 from multitl.layouts import channels_last
-from multitl.translation import Activation, Builder, OpTable, Part, Stored, Unsupported, Value, part
+from multitl.translation import Activation, Builder, OpTable, Part, Stored, Unsupported, Value, added, part
 from multitl_tensorflow.operations import Operation
 
 ops = OpTable("convolution")
@@ -71,7 +71,7 @@ def bias_add(build: Builder, node: Operation, x: Activation, bias: Value) -> Act
     shape = [1] * x.rank
     shape[channels] = bias.shape[0]
     spread = build.value(bias).reshaped(shape)
-    return x.with_tensor(K.add(x.tensor, build.operand(spread, x)))
+    return x.with_tensor(added(x.tensor, build.operand(spread, x)))
 
 
 @ops("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
@@ -173,7 +173,7 @@ def _bias(bias: Stored | None) -> list[Part]:
 def _with_bias(build: Builder, x: Activation, bias: Stored | None) -> Activation:
     if bias is None:
         return x
-    return x.with_tensor(K.add(x.tensor, build.hold(bias).reshaped([1] * (x.rank - 1) + [-1]).tensor))
+    return x.with_tensor(added(x.tensor, build.operand(bias, x)))
 
 
 def _is_all(value: Value, number: float) -> bool:
