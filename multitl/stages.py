@@ -29,8 +29,8 @@ def stages_by_stride(model: keras.Model) -> tuple[Stage, ...]:
     squeeze and excite) belongs to the stage it works in. Each layer with weights occurs exactly once; a stage without
     any is left out.
 
-    model: functional or Sequential (a layer called twice counts where it is first), nested Sequential models allowed. TypeError for a nested
-    functional model: Keras does not say publicly where its inputs come from.
+    model: functional or Sequential, nested Sequential models allowed; a layer that is called twice counts where it is
+    first. TypeError for a nested functional model: Keras does not say publicly where its inputs come from.
     """
     layers: dict[int, list[str]] = defaultdict(list)
     for layer, stride in _strides(model, 1)[0]:
