@@ -124,13 +124,12 @@ def table(found: list[Row]) -> str:
     """Markdown: the summary first."""
     translated = [row for row in found if "refused" not in row]
     close = [row for row in translated if worst(row) <= TOLERANCE]
-    families = {row["family"] for row in close}
     head = "| family | network | format | parameters, million | image | pixels | variables | "
     return "\n".join(
         [
             "# The zoo: TF Hub\n",
             f"{len(translated)} of {len(found)} SavedModels of {len({row['family'] for row in found})} families "
-            f"translated, {len(close)} of {len(families)} families within {TOLERANCE:g} of their originals on "
+            f"translated, {len(close)} of them within {TOLERANCE:g} of their originals on "
             f"{', '.join(BACKENDS)}; the largest error is {max(map(worst, translated)):.1e}.\n",
             "Error: the largest difference of an output over the largest output, float32, random weights, evaluation "
             "mode; 4 images. The original is the SavedModel as TensorFlow loads and runs it. Variables: those that "
