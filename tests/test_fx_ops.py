@@ -467,6 +467,9 @@ CASES: dict[str, Case] = {
     "clamp": Case(
         lambda: On(
             lambda x: x.clamp(-0.3, 0.2),
+            Weighted(lambda x, w: x.clamp(-w.abs(), w.abs()), 6, 1, 1),
+            Weighted(lambda x, w: x.clamp(w, torch.tensor(2.0)), 10),
+            Known(lambda x, t: x.clamp(t.min() / 100, t / 100), torch.arange(70.0).reshape(7, 10)),
             lambda x: x.clamp(min=0.1),
             lambda x: x.clamp(max=0.1),
             lambda x: x.clamp(0, 6),

@@ -83,12 +83,13 @@ def prelu(build: Builder, x: Activation, slope: Value) -> Activation:
 
 
 @ops("hardtanh", "clamp")
-def clamp(build: Builder, x: Activation, low: float | None, high: float | None) -> Activation:
-    """low <= x <= high."""
-    if (low, high) == (0, 6):
+def clamp(build: Builder, x: Activation, low: Value | float | None, high: Value | float | None) -> Activation:
+    """low <= x <= high; either may be a tensor, such as the range that a quantised network has learned."""
+    if not isinstance(low, Value) and not isinstance(high, Value) and (low, high) == (0, 6):
         return x.with_tensor(K.relu6(x.tensor))
-    tensor = x.tensor if low is None else K.maximum(x.tensor, low)
-    return x.with_tensor(tensor if high is None else K.minimum(tensor, high))
+    least, most = (build.operand(bound, x) if isinstance(bound, Value) else bound for bound in (low, high))
+    tensor = x.tensor if least is None else K.maximum(x.tensor, least)
+    return x.with_tensor(tensor if most is None else K.minimum(tensor, most))
 
 
 @ops("clamp_min")
