@@ -11,11 +11,12 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import saved_models  # noqa: E402
-from multitl_tensorflow import graphdef  # noqa: E402
+from multitl_tensorflow import graphdef, tfhub, verifying  # noqa: E402
 from multitl_tensorflow.saved_models import read_module  # noqa: E402
 
 from multitl import parity  # noqa: E402
 from multitl.contracts import Translation  # noqa: E402
+from multitl.errors import TranslationError  # noqa: E402
 
 SIZE, CLASSES = saved_models.SIZE, saved_models.CLASSES
 
@@ -124,3 +125,14 @@ def test_logits_come_without_the_softmax_and_momentum_may_be_written_as_one_less
     assert parity.compare(logits(network, images()), parity.run(model, images())).max_rel < 1e-5
     (norm,) = (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
     assert norm.momentum == 0.75
+
+
+def test_the_gate_names_the_first_operation_that_goes_its_own_way(network, tmp_path: Path):
+    prepared = graphdef.prepare(read_module(saved_models.write_reusable(network, tmp_path / "module")))
+    preprocess = tfhub.preprocess(prepared.graph, SIZE, SIZE)
+    faithful = verifying.verify(prepared, graphdef.translate(prepared), preprocess)
+    assert parity.is_close(faithful) and faithful.inputs == parity.PROBES
+    spoilt = graphdef.OPS.replaced({"Relu": lambda build, node, x: x})
+    with pytest.raises(TranslationError, match="does not compute what the original does") as caught:
+        verifying.verify(prepared, graphdef.translate(prepared, spoilt), preprocess, spoilt)
+    assert "op Relu)" in caught.value.received
