@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-READERS = ("jax", "tensorflow")
+READERS = ("jax", "tensorflow")  # a backend that is not installed is left out
 BACKENDS = ("torch", *READERS)
 RESULTS = Path("runs/zoo")
 SMALLEST = Path(__file__).with_name("timm_smallest.json")
@@ -131,7 +132,8 @@ def read(folder: str) -> Row:
 
 def rows(source: str, networks: Iterable[tuple[str, int]]) -> Iterator[Row]:
     """One after the other: ViT-H needs 18 GB, and nothing else shall run while the translation's time is taken."""
-    translator, readers = Worker("torch"), {backend: Worker(backend) for backend in READERS}
+    readers = {backend: Worker(backend) for backend in READERS if find_spec(backend)}
+    translator = Worker("torch")
     for name, size in networks:
         folder = tempfile.mkdtemp(prefix="multitl-zoo-")
         try:
@@ -161,15 +163,15 @@ def kept(source: str, networks: dict[str, int]) -> list[Row]:
 
 
 def worst(row: Row) -> float:
-    """The largest error on any backend."""
-    return max(row[backend]["max_rel"] for backend in BACKENDS)
+    """The largest error on any backend that it was tried on."""
+    return max(row[backend]["max_rel"] for backend in BACKENDS if backend in row)
 
 
 def line(row: Row) -> str:
     """A row of the table."""
     if "refused" in row:
         return f"| {row['name']} | | | | | | | {row['refused']} |"
-    errors = " | ".join(f"{row[backend]['max_rel']:.1e}" for backend in BACKENDS)
+    errors = " | ".join(f"{row[backend]['max_rel']:.1e}" if backend in row else "" for backend in BACKENDS)
     own = f"{row['float32']:.1e}" if "float32" in row else ""
     million, seconds = f"{row['parameters'] / 1e6:.2f}", f"{row['seconds']:.1f}"
     return f"| {row['name']} | {million} | {row['image_size']} | {errors} | {own} | {seconds} |"
@@ -185,8 +187,8 @@ def table(source: str, found: list[Row]) -> str:
         [
             f"# The zoo: {source}\n",
             f"{len(translated)} of {len(found)} networks translated, {len(close)} within {TOLERANCE:g} of their "
-            f"originals on {', '.join(BACKENDS)}. In {len(limited)} others float32 is the limit: PyTorch's own result "
-            f"is as far (within a factor of {ROUNDING}) from its result in float64.\n",
+            f"originals on every backend that they were tried on. In {len(limited)} others float32 is the limit: "
+            f"PyTorch's own result is as far (within a factor of {ROUNDING}) from its result in float64.\n",
             "Error: the largest difference of an output over the largest output, float32, random weights, evaluation "
             "mode; 4 images. Each was translated under torch; JAX and TensorFlow loaded its .keras file.",
             f"Made by `python benchmarks/zoo.py {source}`, {datetime.date.today()}, {versions()}.\n",
