@@ -99,11 +99,18 @@ def test_a_small_network_of_keras_is_translated(tmp_path: Path):
     """MobileNetV2 as Keras 3 exports it."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("Keras exports SavedModels under TensorFlow")
-    original = keras.applications.MobileNetV2(alpha=0.35, weights=None, input_shape=(96, 96, 3), classes=10)
+    original = keras.applications.MobileNetV2(
+        alpha=0.35, weights=None, input_shape=(96, 96, 3), classes=10, classifier_activation=None
+    )
+    random = np.random.default_rng(0)
+    for weight in original.weights:  # else the output is hardly more than nothing
+        if weight.name in ("gamma", "moving_variance"):
+            weight.assign(random.uniform(1, 3, weight.shape) if weight.name == "gamma" else np.full(weight.shape, 0.2))
     original.export(str(tmp_path / "module"), verbose=False)
     translation = translated(tmp_path / "module")
     pixels = images(96, 2)
-    assert parity.compare(parity.run(original, pixels), parity.run(translation.model, pixels)).max_rel < 1e-4
+    found = parity.compare(parity.run(original, pixels), parity.run(translation.model, pixels))
+    assert found.max_rel < 1e-4 and found.max_spread < 1e-3
     assert len(translation.weights) == len(original.weights)
 
 
