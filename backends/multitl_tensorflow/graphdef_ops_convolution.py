@@ -131,7 +131,34 @@ def average_pool(build: Builder, node: Operation, x: Activation) -> Activation:
     x, _, _ = _spatial(node, x)
     if _sizes(node, "ksize") == x.tensor.shape[1:3] and node.text("padding") == "VALID":
         return x.with_tensor(layers.GlobalAveragePooling2D(keepdims=True, name=build.name())(x.tensor))
+    if node.text("padding") == "SAME":
+        return _averaged(build, node, x)
     return _pooled(build, node, x, layers.AveragePooling2D)
+
+
+def _averaged(build: Builder, node: Operation, x: Activation) -> Activation:
+    """With padding "SAME". Keras on PyTorch counts what it pads at one side only: there means over zeros are scaled."""
+    sizes, strides = _sizes(node, "ksize"), _sizes(node, "strides")
+    axes = list(zip(x.tensor.shape[1:3], sizes, strides, strict=True))
+    around = [_same(*axis) for axis in axes]
+    if all(before == after for before, after in around):
+        return _pooled(build, node, x, layers.AveragePooling2D)
+    layer = layers.AveragePooling2D(sizes, strides, name=build.name())
+    rows, columns = (_shares(*axis) for axis in axes)
+    y = layer(K.pad(x.tensor, [(0, 0), *around, (0, 0)]))
+    return x.with_tensor(K.multiply(y, (rows[:, None] * columns)[None, :, :, None].astype("float32")))
+
+
+def _same(length: int, size: int, stride: int) -> tuple[int, int]:
+    """How far "SAME" pads an axis on either side."""
+    total = max((-(-length // stride) - 1) * stride + size - length, 0)
+    return total // 2, total - total // 2
+
+
+def _shares(length: int, size: int, stride: int) -> np.ndarray:
+    """Elements of each window along an axis, over those that are not padding."""
+    starts = np.arange(-(-length // stride)) * stride - _same(length, size, stride)[0]
+    return size / (np.minimum(starts + size, length) - np.maximum(starts, 0))
 
 
 def _pooled(build: Builder, node: Operation, x: Activation, kind) -> Activation:

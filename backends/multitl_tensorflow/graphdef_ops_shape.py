@@ -140,6 +140,10 @@ def strided_slice(build: Builder, node: Operation, x: Activation, begin: Value, 
         elif item.step in (None, 1):
             size = x.shape[axis]
             x = _range(x, axis, *item.indices(size)[:2])
+        elif item.step < 0:  # Keras on PyTorch does not cut backwards
+            _keep_batch(x, axis)
+            known = np.arange(x.shape[axis], dtype="int32")[item]
+            x = x.with_tensor(K.take(x.tensor, known, x.place(axis)))
         else:
             x = _cut(x, axis, item)
         axis += 1
