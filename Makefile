@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints/tested.txt
 PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints/tested.txt --editable
-# A process a core, 2 GB each; a file's tests stay together, since they share what they have translated.
+# A process a core, 4 GB each; a file's tests stay together, since they share what they have translated.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test lint constraints clean
