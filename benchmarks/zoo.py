@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -25,8 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-READERS = ("jax", "tensorflow")  # a backend that is not installed is left out
-BACKENDS = ("torch", *READERS)
+BACKENDS = ("torch", "jax", "tensorflow")  # of those that read, one that is not installed is left out
 RESULTS = Path("runs/zoo")
 SMALLEST = Path(__file__).with_name("timm_smallest.json")
 NETWORKS_A_PROCESS = 8  # then a new one: what torch.export and XLA keep would add up
@@ -131,17 +130,27 @@ def read(folder: str) -> Row:
 
 
 def rows(source: str, networks: Iterable[tuple[str, int]]) -> Iterator[Row]:
-    """One after the other: ViT-H needs 18 GB, and nothing else shall run while the translation's time is taken."""
-    readers = {backend: Worker(backend) for backend in READERS if find_spec(backend)}
-    translator = Worker("torch")
-    for name, size in networks:
+    """Of networks and the sizes of their images."""
+    tasks = (({"name": name}, (source, name, size)) for name, size in networks)
+    return compared("torch", translate, tasks)
+
+
+def compared(backend: str, translate: Callable[..., Row], tasks: Iterable[tuple[Row, tuple]]) -> Iterator[Row]:
+    """What `translate(*arguments, folder)` makes under one backend, and what the others then read from that folder.
+
+    One after the other: ViT-H needs 18 GB, and nothing else shall run while the translation's time is taken.
+    tasks: what is known before, and the arguments.
+    """
+    readers = {one: Worker(one) for one in BACKENDS if one != backend and find_spec(one)}
+    translator = Worker(backend)
+    for known, arguments in tasks:
         folder = tempfile.mkdtemp(prefix="multitl-zoo-")
         try:
-            row = translator(translate, source, name, size, folder).result()
+            row = translator(translate, *arguments, folder).result()
             if "refused" not in row:
-                row |= {backend: reader(read, folder).result() for backend, reader in readers.items()}
+                row |= {one: reader(read, folder).result() for one, reader in readers.items()}
         except Exception as error:  # a crash is a row of its own: the rest of the zoo is still worth seeing
-            row = {"name": name, "refused": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
+            row = known | {"refused": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         yield row
@@ -151,15 +160,22 @@ def kept(source: str, networks: dict[str, int]) -> list[Row]:
     """All rows, those of an earlier run included, in the networks' order."""
     path = RESULTS / f"{source}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    found = kept_in(path, networks, lambda missing: rows(source, [(name, networks[name]) for name in missing]), line)
+    return [found[name] for name in networks]
+
+
+def kept_in(
+    path: Path, names: Iterable[str], rows: Callable[[list[str]], Iterator[Row]], line: Callable[[Row], str]
+) -> dict[str, Row]:
+    """Rows by name: those in a file, and those made now of what it lacks, which are added to it as they come."""
     found = {row["name"]: row for row in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
-    missing = [(name, size) for name, size in networks.items() if name not in found]
     with path.open("a", encoding="utf-8") as file:
-        for row in rows(source, missing):
+        for row in rows([name for name in names if name not in found]):
             file.write(json.dumps(row) + "\n")
             file.flush()
             print(line(row), file=sys.stderr, flush=True)
             found[row["name"]] = row
-    return [found[name] for name in networks]
+    return found
 
 
 def worst(row: Row) -> float:
@@ -167,14 +183,18 @@ def worst(row: Row) -> float:
     return max(row[backend]["max_rel"] for backend in BACKENDS if backend in row)
 
 
+def errors(row: Row) -> str:
+    """A cell for each backend, empty where it was not tried."""
+    return " | ".join(f"{row[backend]['max_rel']:.1e}" if backend in row else "" for backend in BACKENDS)
+
+
 def line(row: Row) -> str:
     """A row of the table."""
     if "refused" in row:
         return f"| {row['name']} | | | | | | | {row['refused']} |"
-    errors = " | ".join(f"{row[backend]['max_rel']:.1e}" if backend in row else "" for backend in BACKENDS)
     own = f"{row['float32']:.1e}" if "float32" in row else ""
     million, seconds = f"{row['parameters'] / 1e6:.2f}", f"{row['seconds']:.1f}"
-    return f"| {row['name']} | {million} | {row['image_size']} | {errors} | {own} | {seconds} |"
+    return f"| {row['name']} | {million} | {row['image_size']} | {errors(row)} | {own} | {seconds} |"
 
 
 def table(source: str, found: list[Row]) -> str:

@@ -11,17 +11,13 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo import BACKENDS, TOLERANCE, Row, Worker, read, versions, worst
-
-READERS = ("jax", "torch")
+from zoo import BACKENDS, TOLERANCE, Row, compared, errors, kept_in, versions, worst
 
 
 def translate(module: str, folder: str) -> Row:
@@ -78,32 +74,14 @@ def original(module: str, images: Any) -> Any:
 
 def rows(modules: list[Path]) -> Iterator[Row]:
     """One after the other."""
-    translator, readers = Worker("tensorflow"), {backend: Worker(backend) for backend in READERS}
-    for module in modules:
-        folder = tempfile.mkdtemp(prefix="multitl-zoo-")
-        try:
-            row = translator(translate, str(module), folder).result()
-            if "refused" not in row:
-                row |= {backend: reader(read, folder).result() for backend, reader in readers.items()}
-        except Exception as error:  # a crash is a row of its own: the rest of the zoo is still worth seeing
-            row = json.loads((module / "sample.json").read_text())
-            row["refused"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        yield row
+    tasks = ((json.loads((module / "sample.json").read_text()), (str(module),)) for module in modules)
+    return compared("tensorflow", translate, tasks)
 
 
 def kept(folder: Path) -> list[Row]:
     """All rows, those of an earlier run included, by family."""
-    path = folder / "rows.jsonl"
-    found = {row["name"]: row for row in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
-    missing = [one.parent for one in sorted(folder.glob("*/sample.json")) if one.parent.name not in found]
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows(missing):
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            print(line(row), file=sys.stderr, flush=True)
-            found[row["name"]] = row
+    names = [sample.parent.name for sample in sorted(folder.glob("*/sample.json"))]
+    found = kept_in(folder / "rows.jsonl", names, lambda missing: rows([folder / name for name in missing]), line)
     return sorted(found.values(), key=lambda row: (row["family"], row["name"]))
 
 
@@ -112,11 +90,10 @@ def line(row: Row) -> str:
     start = f"| {row['family']} | {row['name'].removesuffix('-' + row['format'])} | {row['format']} "
     if "refused" in row:
         return f"{start}| | | | | | | | {row['refused']} |"
-    errors = " | ".join(f"{row[backend]['max_rel']:.1e}" for backend in BACKENDS)
     variables = f"{row['mapped']} of {row['variables']}" if row["variables"] else f"none: {row['weights']} constants"
     return (
         f"{start}| {row['parameters'] / 1e6:.2f} | {row['image_size']} | 0 to {row['range']} | {variables} "
-        f"| {errors} | {row['seconds']:.1f} |"
+        f"| {errors(row)} | {row['seconds']:.1f} |"
     )
 
 

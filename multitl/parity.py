@@ -7,7 +7,7 @@ with structure, and an error counts against the difference that the input makes,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ MAX_REL = 1e-4
 MAX_SPREAD = 1e-2  # eight times the worst of torchvision's 80 (ResNet-152, float32's own rounding)
 PROBES = 4
 PIXELS_AT_ONCE = 500_000  # Keras keeps every intermediate result of a batch: EfficientNet-B7's would fill 20 GB
+NOWHERE = "no operation by itself: the error grows along the way"  # what `insist` is told if none diverges
 WAVES = 8  # the finest structure of a probe has half as many periods across the image
 
 
@@ -42,9 +43,13 @@ def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """The model's outputs for `images` in evaluation, (n, ...); several outputs of one model side by side, (n,
     values).
     """
+    return np.concatenate([side_by_side(every_output(model, batch)) for batch in batches(images)])
+
+
+def batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Images (n, height, width, channels), no more of them at once than PIXELS_AT_ONCE allows."""
     at_once = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
-    batches = (images[start : start + at_once] for start in range(0, len(images), at_once))
-    return np.concatenate([side_by_side(every_output(model, batch)) for batch in batches])
+    return (images[start : start + at_once] for start in range(0, len(images), at_once))
 
 
 def every_output(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:

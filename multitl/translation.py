@@ -306,6 +306,18 @@ class Builder:
         shape[x.place(axis)] = -1
         return x.with_tensor(added(x.tensor, K.reshape(zeros, shape)))
 
+    def repeated(self, x: Activation, counts: Sequence[int]) -> Activation:
+        """Each axis so many times; for each image of the batch, an axis of size 1. Raises Unsupported."""
+        repeats = [1] * x.rank
+        for axis, count in enumerate(counts):
+            if count % BATCH == 0:
+                if count != BATCH or x.shape[axis] != 1:
+                    raise Unsupported("a repetition by a multiple of the batch")
+                x = self.over_batch(x, axis)
+            else:
+                repeats[x.place(axis)] = count
+        return x.with_tensor(K.tile(x.tensor, repeats)) if max(repeats) > 1 else x
+
     def finish(self, outputs: Sequence[Activation], name: str, state_names: Iterable[str]) -> Translation:
         """The model from the input to `outputs`. state_names: every name of the original's state_dict."""
         tensors = [output.in_order().tensor for output in outputs]

@@ -240,25 +240,13 @@ def broadcast(build: Builder, node: Operation, x: Activation, shape: Value) -> A
     """Repeats along axes of size 1, the batch included."""
     wanted = numbers(shape)
     x = x.with_rank(len(wanted))
-    return _repeated(build, x, [1 if have == size else size for have, size in zip(x.shape, wanted, strict=True)])
+    return build.repeated(x, [1 if have == size else size for have, size in zip(x.shape, wanted, strict=True)])
 
 
 @ops("Tile")
 def tile(build: Builder, node: Operation, x: Activation, counts: Value) -> Activation:
     """Repeats each axis; for each image of the batch needs an axis of size 1."""
-    return _repeated(build, x, numbers(counts))
-
-
-def _repeated(build: Builder, x: Activation, counts: Sequence[int]) -> Activation:
-    repeats = [1] * x.rank
-    for axis, count in enumerate(counts):
-        if count % BATCH == 0:
-            if count != BATCH or x.shape[axis] != 1:
-                raise Unsupported("a repetition by a multiple of the batch")
-            x = build.over_batch(x, axis)
-        else:
-            repeats[x.place(axis)] = count
-    return x.with_tensor(K.tile(x.tensor, repeats)) if max(repeats) > 1 else x
+    return build.repeated(x, numbers(counts))
 
 
 @ops("DepthToSpace", "SpaceToDepth")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from multitl.contracts import Parity, Preprocess, Translation
-from multitl.parity import MAX_REL, PIXELS_AT_ONCE, PROBES, compare, insist, is_close, probe_images, run
+from multitl.parity import (
+    MAX_REL,
+    NOWHERE,
+    PROBES,
+    batches,
+    compare,
+    every_output,
+    insist,
+    is_close,
+    probe_images,
+    run,
+)
 from multitl.translation import OpTable
 from multitl_tensorflow.graphdef import OPS, Translatable, build
 from multitl_tensorflow.running import run_graph
@@ -40,8 +50,7 @@ def verify(
     if is_close(parity):
         return parity
     found = first_divergence(prepared, images[:2], ops)
-    what = "no operation by itself: the error grows along the way" if found is None else str(found)
-    return insist(parity, prepared.graph.what, what)
+    return insist(parity, prepared.graph.what, str(found or NOWHERE))
 
 
 def probes(prepared: Translatable, preprocess: Preprocess, count: int = PROBES) -> np.ndarray:
@@ -54,9 +63,7 @@ def outputs(prepared: Translatable, images: np.ndarray) -> np.ndarray:
     """The original's, (n, ...)."""
     output = prepared.graph.output
     fetch = f"{output.node}:{output.output}" if output.output else output.node
-    at_once = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
-    batches = [images[start : start + at_once] for start in range(0, len(images), at_once)]
-    return np.concatenate([run_graph(prepared.graph, batch, [fetch])[0] for batch in batches])
+    return np.concatenate([run_graph(prepared.graph, batch, [fetch])[0] for batch in batches(images)])
 
 
 def first_divergence(prepared: Translatable, images: np.ndarray, ops: OpTable = OPS) -> Divergence | None:
@@ -64,10 +71,9 @@ def first_divergence(prepared: Translatable, images: np.ndarray, ops: OpTable = 
     translation, values = build(prepared, ops)
     values = {name: value for name, value in values.items() if name in prepared.graph.nodes}
     everything = keras.Model(translation.model.input, [value.in_order().tensor for value in values.values()])
-    translated = keras.tree.flatten(everything(images, training=False))
-    originals = run_graph(prepared.graph, images, list(values))
+    translated, originals = every_output(everything, images), run_graph(prepared.graph, images, list(values))
     for name, theirs, ours in zip(values, originals, translated, strict=True):
-        repeated = np.broadcast_to(keras.ops.convert_to_numpy(ours), theirs.shape)  # once for all images, perhaps
+        repeated = np.broadcast_to(ours, theirs.shape)  # once for all images, perhaps
         error = compare(theirs, repeated).max_rel
         if error > MAX_REL:
             return Divergence(name, prepared.graph.nodes[name].op, error)

@@ -137,16 +137,7 @@ def copy(build: Builder, x: Activation, source: Value, _non_blocking: bool) -> A
 @ops("repeat")
 def repeat(build: Builder, x: Value, repeats: Sequence[int]) -> Activation:
     """Tiles; a repetition for each image of the batch needs an axis of size 1."""
-    x = build.value(x).with_rank(len(repeats))
-    counts = [1] * x.rank
-    for axis, count in enumerate(repeats):
-        if count % BATCH == 0:
-            if count != BATCH or x.shape[axis] != 1:
-                raise Unsupported("repeat by a multiple of the batch")
-            x = build.over_batch(x, axis)
-        else:
-            counts[x.place(axis)] = count
-    return x.with_tensor(K.tile(x.tensor, counts)) if max(counts) > 1 else x
+    return build.repeated(build.value(x).with_rank(len(repeats)), repeats)
 
 
 @ops("tile")

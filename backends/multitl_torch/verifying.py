@@ -13,7 +13,18 @@ import torch
 
 from multitl.contracts import Parity, Translation
 from multitl.layouts import channels_last
-from multitl.parity import MAX_REL, PROBES, compare, every_output, insist, is_close, probe_images, run, side_by_side
+from multitl.parity import (
+    MAX_REL,
+    NOWHERE,
+    PROBES,
+    compare,
+    every_output,
+    insist,
+    is_close,
+    probe_images,
+    run,
+    side_by_side,
+)
 from multitl.translation import OpTable
 from multitl_torch.fx import OPS, Graph, build, evaluated, module_path, op_name, trace
 
@@ -52,7 +63,7 @@ def verify(
     if is_close(parity) or _is_rounding(module, images, original, translated):
         return parity
     found = first_divergence(module, example, ops)
-    return insist(parity, type(module).__name__, str(found or "no operation by itself: the error grows along the way"))
+    return insist(parity, type(module).__name__, str(found or NOWHERE))
 
 
 def _is_rounding(module: torch.nn.Module, images: np.ndarray, original: np.ndarray, translated: np.ndarray) -> bool:
