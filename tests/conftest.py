@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# For a test of minutes, of our own code rather than a framework's: always under JAX, elsewhere only with `-m slow`.
+elsewhere_slow = pytest.mark.every_backend if os.environ["KERAS_BACKEND"] == "jax" else pytest.mark.slow
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

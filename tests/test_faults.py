@@ -22,6 +22,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import elsewhere_slow
 from PIL import Image
 
 import multitl
@@ -528,7 +529,7 @@ for folder, limit in zip(sys.argv[1:4], (5_000, 100_000, 1_000_000)):
 """
 
 
-@pytest.mark.every_backend
+@elsewhere_slow
 def test_full_disk_then_resumed_ends_as_if_nothing_happened(photos: Path, finished: Path, tmp_path: Path) -> None:
     """The disk is full for the features, for the checkpoint, then for the model."""
     runs = [tmp_path / "features", tmp_path / "checkpoint", tmp_path / "model"]
