@@ -39,6 +39,7 @@ def save_model(
     pixels: uint8 (n, height, width, 3).  expected: (n, classes).  Returns the largest absolute difference.
     Raises RunError if the file does not give the same answers.
     """
+    _forget_training(classifier)
     with atomic_write(folder / "model.keras") as path:
         classifier.save(path)
         with numpy_initialisers(seed=None):
@@ -52,6 +53,13 @@ def save_model(
                 fix="run again with --resume; if it happens again, please report it with the output of multitl doctor",
             )
     return difference
+
+
+def _forget_training(classifier: keras.Model) -> None:
+    """Leave optimizers out of the file: Keras names a backend's own class, which the other backends cannot import."""
+    for part in (classifier, *classifier._flatten_layers(include_self=False, recursive=True)):
+        if isinstance(part, keras.Model):
+            part.compiled, part.optimizer = False, None
 
 
 def judge(folder: Path, dataset: Dataset, probabilities: Mapping[Split, np.ndarray], seed: int) -> dict[str, Any]:

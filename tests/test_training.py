@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_run_folder_holds_everything(result: Result) -> None:
     }  # fmt: skip
     assert list((result.output / "tensorboard").glob("events*"))
     assert result.class_names == ("blue", "green", "red")
+
+
+def test_the_model_names_no_class_of_a_backend(result: Result) -> None:
+    """Keras would write the head's optimizer as one of its torch backend, which cannot be imported without PyTorch."""
+    with zipfile.ZipFile(result.model_path) as archive:
+        config = archive.read("config.json").decode()
+    assert "keras.src.backend" not in config and "CosineDecay" not in config
 
 
 def test_metrics_are_of_both_judged_splits(result: Result) -> None:
