@@ -80,7 +80,7 @@ def cell(data: str, options: list[str], source: str, backend: str) -> Row:
     own = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
     again = json.loads(multitl(other, "evaluate", str(folder), data, "--json"))
     figures = {"accuracy": own["accuracy"], "images": own["count"], "reloaded_accuracy": again["accuracy"]}
-    moved = {"reloaded_by": other, "difference": difference(folder, data, other), "seconds": seconds}
+    moved = {"reloaded_by": other, "difference": difference(folder, other), "seconds": seconds}
     return {"name": f"{source}-{backend}", "backbone": options[1].replace(f"{RESULTS}/modules/", "")} | figures | moved
 
 
@@ -90,7 +90,7 @@ def following(backend: str) -> str:
     return installed[(installed.index(backend) + 1) % len(installed)]
 
 
-def difference(folder: Path, data: str, backend: str) -> float:
+def difference(folder: Path, backend: str) -> float:
     """The largest difference of a probability of a test photo between a run and its reload under another backend."""
     from multitl.predictions import read_predictions
 

@@ -7,7 +7,7 @@ with structure, and an error counts against the difference that the input makes,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -50,6 +50,18 @@ def batches(images: np.ndarray) -> Iterator[np.ndarray]:
     """Images (n, height, width, channels), no more of them at once than PIXELS_AT_ONCE allows."""
     at_once = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
     return (images[start : start + at_once] for start in range(0, len(images), at_once))
+
+
+def every_value(
+    model: keras.Model, tensors: Mapping[str, keras.KerasTensor], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the model's tensors are for `images` in evaluation, by the names given."""
+    return dict(zip(tensors, every_output(keras.Model(model.input, list(tensors.values())), images), strict=True))
+
+
+def deviation(original: np.ndarray, translated: np.ndarray) -> float:
+    """The `max_rel` of one intermediate result; the translation may have it once where it is equal for all images."""
+    return compare(original, np.broadcast_to(translated, original.shape)).max_rel
 
 
 def every_output(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:

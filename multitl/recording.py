@@ -57,7 +57,7 @@ def save_model(
 
 def _forget_training(classifier: keras.Model) -> None:
     """Leave optimizers out of the file: Keras names a backend's own class, which the other backends cannot import."""
-    for part in (classifier, *classifier._flatten_layers(include_self=False, recursive=True)):
+    for part in classifier._flatten_layers():
         if isinstance(part, keras.Model):
             part.compiled, part.optimizer = False, None
 

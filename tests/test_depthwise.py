@@ -15,7 +15,7 @@ import jax
 from multitl_jax.depthwise import depthwise_conv, fast_depthwise, lax_depthwise_conv
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.integers(1, 3),

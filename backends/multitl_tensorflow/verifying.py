@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from multitl.contracts import Parity, Preprocess, Translation
@@ -14,7 +13,8 @@ from multitl.parity import (
     PROBES,
     batches,
     compare,
-    every_output,
+    deviation,
+    every_value,
     insist,
     is_close,
     probe_images,
@@ -70,11 +70,10 @@ def first_divergence(prepared: Translatable, images: np.ndarray, ops: OpTable = 
     """Translate again and compare node by node, in the order of computation."""
     translation, values = build(prepared, ops)
     values = {name: value for name, value in values.items() if name in prepared.graph.nodes}
-    everything = keras.Model(translation.model.input, [value.in_order().tensor for value in values.values()])
-    translated, originals = every_output(everything, images), run_graph(prepared.graph, images, list(values))
-    for name, theirs, ours in zip(values, originals, translated, strict=True):
-        repeated = np.broadcast_to(ours, theirs.shape)  # once for all images, perhaps
-        error = compare(theirs, repeated).max_rel
+    tensors = {name: value.in_order().tensor for name, value in values.items()}
+    translated = every_value(translation.model, tensors, images)
+    for name, value in zip(values, run_graph(prepared.graph, images, list(values)), strict=True):
+        error = deviation(value, translated[name])
         if error > MAX_REL:
             return Divergence(name, prepared.graph.nodes[name].op, error)
     return None

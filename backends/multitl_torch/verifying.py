@@ -18,7 +18,8 @@ from multitl.parity import (
     NOWHERE,
     PROBES,
     compare,
-    every_output,
+    deviation,
+    every_value,
     insist,
     is_close,
     probe_images,
@@ -95,9 +96,8 @@ def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTabl
     traced = trace(module, example)
     translation, values = build(traced, tuple(example.shape[1:]), ops)
     images = probes(example.shape[1:], count=2)
-    everything = keras.Model(translation.model.input, [value.in_order().tensor for value in values.values()])
-    translated = dict(zip(values, every_output(everything, images), strict=True))
-    comparison = _Comparison(traced, translated)
+    tensors = {name: value.in_order().tensor for name, value in values.items()}
+    comparison = _Comparison(traced, every_value(translation.model, tensors, images))
     with torch.no_grad():
         comparison.run(*comparison.inputs(as_torch(images)))
     return comparison.found
@@ -125,10 +125,5 @@ class _Comparison(torch.fx.Interpreter):
         return value
 
     def _compared(self, node: torch.fx.Node, value: torch.Tensor) -> Divergence | None:
-        repeated = np.broadcast_to(
-            self.translated[node.name], value.shape
-        )  # what is equal for all images may be there once
-        parity = compare(value.detach().numpy(), repeated)
-        if parity.max_rel <= MAX_REL:
-            return None
-        return Divergence(node.name, op_name(node), module_path(node), parity.max_rel)
+        error = deviation(value.detach().numpy(), self.translated[node.name])
+        return Divergence(node.name, op_name(node), module_path(node), error) if error > MAX_REL else None
