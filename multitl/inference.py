@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
+from multitl import interrupts
 from multitl.pixels import PixelReader
 
 BATCH = 32
@@ -18,7 +19,8 @@ BATCH = 32
 def predict_padded(model: keras.Model, inputs: np.ndarray, size: int = BATCH) -> np.ndarray:
     """The model's outputs (n, ...) for at most `size` inputs (n, ...), run as a full batch of `size`."""
     padding = np.repeat(inputs[:1], size - len(inputs), axis=0)
-    return np.asarray(model.predict_on_batch(np.concatenate([inputs, padding])))[: len(inputs)]
+    with interrupts.held_back():
+        return np.asarray(model.predict_on_batch(np.concatenate([inputs, padding])))[: len(inputs)]
 
 
 def predict_pixels(

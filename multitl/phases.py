@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from multitl import interrupts
 from multitl.checkpoints import TrainingState, read_variables, write_variables
 from multitl.errors import RunError
 from multitl.freezing import frozen_variables
@@ -103,7 +104,8 @@ def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callabl
     variance = UnbiasedVariance(phase.model, len(order[0])) if phase.unbiased_variance else None
     logs = []  # of single batches: train_on_batch starts its metrics anew each time
     for inputs, labels, weights in phase.batches(order, epoch):
-        logs.append(phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True))
+        with interrupts.held_back():
+            logs.append(phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True))
         step()
     if variance:
         variance.correct(steps=len(logs))
