@@ -1,7 +1,7 @@
 """Ctrl-C between two calls into a framework, never in the middle of one: raised there, it can crash the framework.
 
-Python hands an exception to whatever happens to run: TensorFlow's C++ dies of it about once in sixteen times, and
-destructors drop it without a word.
+Python hands an exception to whatever happens to run: TensorFlow's C++ can die of it (one of sixteen presses did, on two
+CPU cores), and destructors drop it without a word.
 """
 
 from __future__ import annotations
