@@ -21,7 +21,16 @@ from typing import Any, TextIO
 
 import multitl
 from multitl import flags
-from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_installed
+from multitl.adapters import (
+    BACKENDS,
+    FORMATS,
+    SOURCES,
+    backbones,
+    choose_backend,
+    is_installed,
+    load_backend,
+    missing_packages,
+)  # fmt: skip
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
 from multitl.recipes import Recipe
 
@@ -200,6 +209,41 @@ def translate(options: argparse.Namespace) -> None:
     )
 
 
+def port(options: argparse.Namespace) -> None:
+    """Write a model for another ecosystem, proved there."""
+    _silence_frameworks()
+    adapter = load_backend(options.backend)
+    from multitl.exporting import port_all
+
+    with adapter.fast_paths():
+        ported, faults = port_all(
+            options.model, options.to.split(","), options.out, backend=adapter, images=options.images,
+            calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
+            image_size=options.image_size, overwrite=options.overwrite,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps([one.card | {"output": str(one.output)} for one in ported], indent=2))
+    elif ported:
+        from multitl.terminal import print_ports
+
+        print_ports(ported)
+    for fault in faults[:-1]:
+        print(f"multitl: {fault}", file=sys.stderr)
+    if faults:
+        raise faults[-1]
+
+
+def list_ports(options: argparse.Namespace) -> None:
+    """List the formats that models leave in, and what of them works here."""
+    if options.json:
+        rows = {name: dataclasses.asdict(one) | {"missing": missing_packages(one)} for name, one in FORMATS.items()}
+        print(json.dumps(rows, indent=2))
+        return
+    from multitl.terminal import print_formats
+
+    print_formats({name: (one, missing_packages(one)) for name, one in FORMATS.items()})
+
+
 def demo(options: argparse.Namespace) -> None:
     """Try it: grade 2,624 photos of solar cells, all local."""
     from multitl.demo import LICENCE, RECIPE, write_labels
@@ -236,6 +280,8 @@ COMMANDS = {
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
     "translate": (translate, flags.add_translate_flags, "NETWORK"),
+    "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),
+    "ports": (list_ports, flags.add_json_flag, ""),
     "demo": (demo, flags.add_demo_flags, ""),
     "doctor": (doctor, flags.add_json_flag, ""),
 }

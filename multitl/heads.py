@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from multitl.contracts import Preprocess, Pretrained
+from multitl.contracts import Preprocess, Pretrained, Takes
 from multitl.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
 
@@ -47,6 +47,24 @@ def build_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
     """uint8 pixels (batch, height, width, 3) -> pooled features (batch, channels) float32."""
     pixels = pixel_input(pretrained.preprocess)
     return keras.Model(pixels, pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
+
+
+def with_entrance(model: keras.Model, preprocess: Preprocess, takes: Takes) -> keras.Model:
+    """A saved model as it would be if it took other images: "unit" in [0, 1], "normalised" as the backbone wants them.
+
+    model: pixels -> normalise -> backbone -> anything, one layer after the other, as `build_classifier` makes it. The
+    new one shares its layers.
+    """
+    if takes == "pixels":
+        return model
+    first = next(place for place, layer in enumerate(model.layers) if isinstance(layer, keras.Model))
+    x = images = keras.Input((preprocess.height, preprocess.width, 3), dtype="float32", name="images")
+    if takes == "unit":
+        as_pixels = keras.layers.Rescaling(255.0, dtype="float32", name="as_pixels")(images)
+        x = normalise_in_model(as_pixels, preprocess)
+    for layer in model.layers[first:]:
+        x = layer(x)
+    return keras.Model(images, x, name=model.name)
 
 
 def pixel_input(preprocess: Preprocess) -> keras.KerasTensor:
