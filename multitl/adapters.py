@@ -55,7 +55,7 @@ FORMATS = {
         backend="torch",
         writer="multitl_torch.export:write_state_dict",
         runtime="multitl_torch.runtime:open_state_dict",
-        packages=("torch", "torchvision"),
+        packages=("torchvision", "torch"),
         extra="timm",
         is_state_dict=True,
         why="torch.save and the network's own class are PyTorch's",
@@ -89,6 +89,7 @@ FORMATS = {
         runtime="multitl_tensorflow.runtime:open_serving",
         packages=("tensorflow",),
         extra="tensorflow",
+        is_folded=True,
         why="Keras writes SavedModels under TensorFlow, or under JAX by jax2tf, which wants TensorFlow as well",
     ),
     "onnx": Format(
@@ -99,6 +100,7 @@ FORMATS = {
         runtime="multitl.artefacts:open_onnx",
         packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         extra="onnx",
+        is_folded=True,
         why="Keras needs jax2onnx under JAX, and tf2onnx under TensorFlow, which has had few releases since 2024",
     ),
     "openvino": Format(
@@ -109,6 +111,7 @@ FORMATS = {
         runtime="multitl.artefacts:open_openvino",
         packages=("torch", "openvino"),
         extra="openvino",
+        is_folded=True,
         why="OpenVINO reads programs of PyTorch and graphs of TensorFlow, none of JAX",
     ),
     "litert": Format(
@@ -119,6 +122,7 @@ FORMATS = {
         runtime="multitl.artefacts:open_litert",
         packages=("tensorflow", "ai_edge_litert"),
         extra="litert",
+        is_folded=True,
         why="the converter reads TensorFlow's graphs; under PyTorch Keras fixes the batch's size",
     ),
     "litert-dynamic": Format(
@@ -129,6 +133,7 @@ FORMATS = {
         runtime="multitl.artefacts:open_litert",
         packages=("tensorflow", "ai_edge_litert"),
         extra="litert",
+        is_folded=True,
         why="as for litert",
         bits=8,
     ),
@@ -140,6 +145,7 @@ FORMATS = {
         runtime="multitl.artefacts:open_litert",
         packages=("tensorflow", "ai_edge_litert"),
         extra="litert",
+        is_folded=True,
         why="as for litert",
         bits=8,
     ),
@@ -151,6 +157,7 @@ FORMATS = {
         runtime="multitl_jax.runtime:open_stablehlo",
         packages=("jax",),
         extra="jax",
+        is_folded=True,
         why="jax.export lowers JAX code",
     ),
     "flax": Format(

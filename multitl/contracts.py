@@ -214,7 +214,8 @@ class Format:
     (`Runtime`).  packages: needed for both, by the names they are imported by.  extra: installs them.  why: what
     stands against writing it under another backend.  takes: "unit" where the format's own custom is images in [0, 1],
     else 8-bit pixels.  is_state_dict: the tensors of the network that the model came from are what is written.
-    bits: 8 where numbers are rounded to that many.
+    is_folded: for inference alone, so batch normalisation goes into the layers before it.  bits: 8 where numbers are
+    rounded to that many.
     """
 
     files: tuple[str, ...]
@@ -227,6 +228,7 @@ class Format:
     why: str = ""
     takes: Takes = "pixels"
     is_state_dict: bool = False
+    is_folded: bool = False
     bits: int = 32
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from multitl.adapters import FORMATS, load_backend, load_function
 from multitl.contracts import Export, ExportJob, Preprocess, Writer
 from multitl.errors import MultitlError
-from multitl.heads import with_entrance
+from multitl.folding import fold_batch_norm
+from multitl.heads import backbone_of, with_entrance
 from multitl.originals import original_tensors
 from multitl.runs import read_json, write_json
 from multitl.workers import write_error
@@ -28,10 +29,13 @@ def export(job: ExportJob, folder: Path) -> None:
     source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
     card = read_json(source / "card.json", missing="multitl port", keys=["backbone"])
     model = keras.models.load_model(source / "model.keras", compile=False, safe_mode=True)
+    backbone, preprocess = backbone_of(model), Preprocess.from_mapping(card["backbone"]["preprocess"])
+    if chosen.is_folded:
+        backbone = fold_batch_norm(backbone)
     writer = cast(Writer, load_function(chosen.writer))
     writer(
         Export(
-            model=with_entrance(model, Preprocess.from_mapping(card["backbone"]["preprocess"]), job.takes),
+            model=with_entrance(model, backbone, preprocess, job.takes),
             card=card,
             takes=job.takes,
             calibration=np.load(job.calibration) if job.calibration else None,

@@ -21,6 +21,7 @@ import numpy as np
 from multitl import parity
 from multitl.adapters import BACKENDS, FORMATS, SOURCES, find_format, is_present, missing_packages
 from multitl.contracts import Backend, ExportJob, Format, Parity, Takes
+from multitl.divergence import first_divergence
 from multitl.errors import BackendError, MultitlError, PortError, nearest_names
 from multitl.evaluation import Run, load_run
 from multitl.networks import translate
@@ -28,7 +29,7 @@ from multitl.preprocessing import normalise
 from multitl.progress import console
 from multitl.recording import describe_machine
 from multitl.references import Reference, make_reference, size_of
-from multitl.runs import cannot_write, read_json, write_json
+from multitl.runs import cannot_write, read_json, umask, write_json
 from multitl.threads import default_threads
 from multitl.workers import run_worker
 
@@ -165,7 +166,7 @@ def port(departure: Departure, to: str, output: Path, *, preprocess: bool, overw
         console().print(f"writing {to} under {chosen.backend or departure.backend.name}", markup=False)
         written = _write(departure, to, takes, work, Path(scratch))
         outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, Path(scratch))
-        proof = _prove(departure.reference, outputs, chosen, to)
+        proof = _prove(departure, outputs, to, Path(scratch))
         card = _card(departure, to, takes) | {
             "written_by": written,
             "opened_by": opened_by,
@@ -227,7 +228,7 @@ def _folder_in_the_making(output: Path, *, overwrite: bool) -> Iterator[Path]:
         raise cannot_write(output, error) from error
     try:
         yield work
-        work.chmod(0o755)  # mkdtemp makes folders that only their owner can open
+        _open_to_others(work)
         if overwrite and output.exists():
             shutil.rmtree(output)
         work.rename(output)
@@ -235,6 +236,12 @@ def _folder_in_the_making(output: Path, *, overwrite: bool) -> Iterator[Path]:
         raise cannot_write(output, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _open_to_others(folder: Path) -> None:
+    """What a user's own programs would be allowed: temporary folders, and safetensors' files, are for their owner."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
 
 
 def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path) -> dict[str, Any]:
@@ -277,15 +284,16 @@ def another(backend: str) -> str:
     return next((name for name in BACKENDS if name != backend and is_present(name)), backend)
 
 
-def _prove(reference: Reference, outputs: np.ndarray, chosen: Format, to: str) -> dict[str, Any]:
+def _prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> dict[str, Any]:
     """The figures for the card. Raises PortError where the answers are not the same."""
+    chosen, reference = FORMATS[to], departure.reference
     found = parity.compare(reference.outputs, outputs)
     if not _is_same(found, chosen):
         limit = f"the same class on {MIN_AGREEMENT:.0%} of the images"
         raise PortError(
             f"The model in the format {to} does not give the answers of the one it came from, so it was not kept.",
             expected=limit if chosen.bits < 32 else f"an error of at most {parity.MAX_REL:g} of the largest output",
-            received=parity.describe(found),
+            received=f"{parity.describe(found)}{_where(departure, chosen, scratch)}",
             fix="choose another format (multitl ports lists them), and report this with the network",
         )
     return {
@@ -295,6 +303,14 @@ def _prove(reference: Reference, outputs: np.ndarray, chosen: Format, to: str) -
         "accuracy_before": _accuracy(reference, reference.outputs),
         "accuracy_after": _accuracy(reference, outputs),
     }
+
+
+def _where(departure: Departure, chosen: Format, scratch: Path) -> str:
+    """The first place that differs, where another backend may be to blame."""
+    if chosen.bits < 32 or chosen.backend in ("", departure.backend.name):
+        return ""
+    images = normalise(departure.reference.pixels[:2], departure.run.preprocess)
+    return f"; {first_divergence(departure.run.folder, images, chosen.backend, scratch)}"
 
 
 def _is_same(found: Parity, chosen: Format) -> bool:

@@ -49,22 +49,25 @@ def build_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
     return keras.Model(pixels, pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
 
 
-def with_entrance(model: keras.Model, preprocess: Preprocess, takes: Takes) -> keras.Model:
-    """A saved model as it would be if it took other images: "unit" in [0, 1], "normalised" as the backbone wants them.
+def with_entrance(model: keras.Model, backbone: keras.Model, preprocess: Preprocess, takes: Takes) -> keras.Model:
+    """A saved model with another entrance: 8-bit pixels, "unit" in [0, 1], "normalised" as the backbone wants them.
 
     model: pixels -> normalise -> backbone -> anything, one layer after the other, as `build_classifier` makes it. The
-    new one shares its layers.
+    new one shares its layers.  backbone: to take the place of the model's own.
     """
-    if takes == "pixels":
-        return model
-    first = next(place for place, layer in enumerate(model.layers) if isinstance(layer, keras.Model))
-    x = images = keras.Input((preprocess.height, preprocess.width, 3), dtype="float32", name="images")
-    if takes == "unit":
-        as_pixels = keras.layers.Rescaling(255.0, dtype="float32", name="as_pixels")(images)
-        x = normalise_in_model(as_pixels, preprocess)
-    for layer in model.layers[first:]:
+    images = pixel_input(preprocess)
+    if takes != "pixels":
+        images = keras.Input((preprocess.height, preprocess.width, 3), dtype="float32", name="images")
+    x = keras.layers.Rescaling(255.0, dtype="float32", name="as_pixels")(images) if takes == "unit" else images
+    x = backbone(x if takes == "normalised" else normalise_in_model(x, preprocess))
+    for layer in model.layers[model.layers.index(backbone_of(model)) + 1 :]:
         x = layer(x)
     return keras.Model(images, x, name=model.name)
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The pretrained part of a saved model: the first model nested in it."""
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
 def pixel_input(preprocess: Preprocess) -> keras.KerasTensor:

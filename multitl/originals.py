@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import TranslatedWeight
+from multitl.descriptions import translated_from_json
 from multitl.errors import PortError
+from multitl.heads import backbone_of
 from multitl.state_dicts import extract
 
 SOURCES = ("torchvision", "timm")  # whose networks have a class that loads a state_dict
@@ -31,7 +32,8 @@ def original_tensors(model: keras.Model, card: Mapping[str, Any]) -> dict[str, n
         raise _no_place(
             f"{about['name']} does not come from a class of PyTorch", f"a network of {' or '.join(SOURCES)}"
         )
-    tensors = extract(backbone_of(model), [_weight(one) for one in about["tensors"]])
+    places = translated_from_json({"weights": about["tensors"], "stages": (), "unused": ()})
+    tensors = extract(backbone_of(model), places["weights"])
     if card.get("head") == "keep":
         return tensors
     if "classifier" not in about:
@@ -42,15 +44,6 @@ def original_tensors(model: keras.Model, card: Mapping[str, Any]) -> dict[str, n
             fix="run multitl finetune again with --overwrite; stored features are kept",
         )
     return tensors | _classifier(about["classifier"], *_as_one_layer(model, card))
-
-
-def backbone_of(model: keras.Model) -> keras.Model:
-    """The pretrained part of a saved model: the first model nested in it."""
-    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
-
-
-def _weight(values: Mapping[str, Any]) -> TranslatedWeight:
-    return TranslatedWeight(**{name: tuple(it) if isinstance(it, list) else it for name, it in values.items()})
 
 
 def _as_one_layer(model: keras.Model, card: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -110,17 +110,16 @@ def _some(count: int) -> np.ndarray:
 
 
 def _read(paths: list[str], labels: np.ndarray | None, preprocess: Preprocess, origin: str) -> _Images:
-    contents = list(read_files(paths, preprocess))
-    readable = [index for index, content in enumerate(contents) if not isinstance(content, Unreadable)]
+    contents = list(enumerate(read_files(paths, preprocess)))
+    readable = {index: content for index, content in contents if not isinstance(content, Unreadable)}
     if not readable:
         raise DataError(
             f"None of {origin} can be read.",
             expected="at least one image to compare answers on",
-            received=f"{paths[0]}: {contents[0].reason}" if contents else "no images",
+            received="; ".join(f"{one.path}: {one.reason}" for _, one in contents[:3] if isinstance(one, Unreadable)),
             fix="name images with --images",
         )
-    pixels = np.stack([contents[index] for index in readable])
-    return _Images(pixels, None if labels is None else labels[readable], origin)
+    return _Images(np.stack(list(readable.values())), None if labels is None else labels[list(readable)], origin)
 
 
 def _made_up(preprocess: Preprocess) -> _Images:

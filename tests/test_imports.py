@@ -21,10 +21,11 @@ ADAPTER_MAY_USE = {"multitl.contracts", "multitl.errors", "multitl.layouts", "mu
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts resampling plain_pickles hdf5_heaps axes "
     "hashes layouts",
-    "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing heads "
-    "initialisers stages statistics parity translation descriptions cutting translations hdf5_files torch_files "
-    "safetensors_files weight_files state_dicts downloads metrics predictions charts findings logs checkpoints",
-    "sources pretrained artefacts originals",
+    "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
+    "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "
+    "torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings logs "
+    "checkpoints",
+    "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",
     "evaluation reporting recording training networks",
