@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     backbone = backbone_of(keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True))
     found = values(backbone, np.load(inputs))
     arrays = {str(place): array for place, array in enumerate(found.values())}
-    np.savez(outputs / "values.npz", allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(outputs / "values.npz", allow_pickle=False, **arrays)
     (outputs / "names.json").write_text(json.dumps(list(found)))
 
 
