@@ -15,7 +15,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,6 +31,7 @@ from multitl.adapters import (
     missing_packages,
 )  # fmt: skip
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
+from multitl.hiding import hide
 from multitl.recipes import Recipe
 
 MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
@@ -123,21 +123,7 @@ def leave_out_other_frameworks(requested: str | None) -> None:
     """
     chosen = choose_backend(requested)
     if chosen in BACKENDS and is_installed(chosen):
-        left_out = LeftOut(frozenset(BACKENDS) - {chosen})
-        sys.meta_path[:] = [left_out if finder is PathFinder else finder for finder in sys.meta_path]
-
-
-class LeftOut(PathFinder):
-    """Python's own finder, but some packages are not installed to whoever asks it.
-
-    An import hook that raises would stop PyTorch, which asks for TensorFlow; a None in sys.modules would mislead scipy.
-    """
-
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # type: ignore[override]
-        return None if fullname in self._names else PathFinder.find_spec(fullname, path, target)
+        hide(frozenset(BACKENDS) - {chosen})
 
 
 def finetune(options: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         return arguments[0] if layer.name in norms else layer(*arguments, **options)
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    for layer in folded.layers:
+    for layer in (one for one in folded.layers if one.weights):
         original = model.get_layer(layer.name)
         layer.set_weights(_folded(original, pairs[layer.name]) if layer.name in pairs else original.get_weights())
     return folded

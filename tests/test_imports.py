@@ -19,7 +19,7 @@ ADAPTER_MAY_USE = {"multitl.contracts", "multitl.errors", "multitl.layouts", "mu
 
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
-    "errors contracts recipes cache progress threads interrupts resampling plain_pickles hdf5_heaps axes "
+    "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
     "hashes layouts",
     "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
     "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "

@@ -62,14 +62,21 @@ def write_openvino(export: Export, folder: Path) -> None:
 
 
 class _Inference(torch.nn.Module):
-    """A Keras model as torch.export wants it: called for inference, whatever the mode."""
+    """A Keras model for inference, with each of its variables once: Keras registers them at every level."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self._call, self._names = model.stateless_call, ([], [])
+        for names, variables in zip(
+            self._names, (model.trainable_variables, model.non_trainable_variables), strict=True
+        ):
+            for variable in variables:
+                names.append(variable.path.replace("/", "__").replace(".", "_"))
+                self.register_buffer(names[-1], variable.value.detach())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images, training=False)
+        trained, others = ([getattr(self, name) for name in names] for names in self._names)
+        return self._call(trained, others, images, training=False)[0]
 
 
 def _program(export: Export) -> torch.export.ExportedProgram:
