@@ -43,9 +43,8 @@ def export(job: ExportJob, folder: Path) -> None:
         ),
         folder,
     )
-    write_json(
-        folder / "written.json", {"name": backend.name, "versions": {"keras": keras.__version__} | backend.versions()}
-    )
+    versions = {"keras": keras.__version__} | backend.versions()
+    write_json(folder / "written.json", {"backend": backend.name, "versions": versions})
 
 
 def main(arguments: list[str]) -> int:

@@ -66,7 +66,8 @@ class _Inference(torch.nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self._call, self._names = model.stateless_call, ([], [])
+        self._call = model.stateless_call
+        self._names: tuple[list[str], list[str]] = ([], [])
         for names, variables in zip(
             self._names, (model.trainable_variables, model.non_trainable_variables), strict=True
         ):
@@ -89,13 +90,15 @@ def _program(export: Export) -> torch.export.ExportedProgram:
 
 
 def _complete(tensors: Mapping[str, np.ndarray], module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """In the module's order; constants that no graph reads (batch counters, tables of indices) are the module's own."""
-    own = module.state_dict()
-    constants = {name: own[name] for name, _ in module.named_buffers() if name in own}
-    state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
-    complete = {name: state.get(name, constants.get(name)) for name in own}
-    misfits = [name for name, tensor in complete.items() if tensor is None or tensor.shape != own[name].shape]
-    misfits += [name for name in state if name not in own]
+    """The module's own state_dict, which knows its version, with these tensors.
+
+    What no graph reads stays as it is, if it is a constant: batch counters, tables of indices.
+    """
+    state = module.state_dict()
+    constants = {name for name, _ in module.named_buffers()}
+    misfits = [name for name in tensors if name not in state]
+    misfits += [name for name in state if name not in tensors and name not in constants]
+    misfits += [name for name in tensors if name in state and tensors[name].shape != tuple(state[name].shape)]
     if misfits:
         raise PortError(
             f"{type(module).__name__} has {len(misfits)} tensors that the model does not fill, or the reverse.",
@@ -103,7 +106,9 @@ def _complete(tensors: Mapping[str, np.ndarray], module: torch.nn.Module) -> dic
             received=", ".join(misfits[:6]),
             fix="choose a format that takes any model, such as --to torch-export or --to onnx",
         )
-    return {name: tensor.to(own[name].dtype).contiguous() for name, tensor in complete.items() if tensor is not None}
+    for name, array in tensors.items():
+        state[name] = torch.from_numpy(array.copy()).to(state[name].dtype)
+    return state
 
 
 @contextlib.contextmanager
