@@ -88,6 +88,42 @@ def add_translate_flags(parser: Parser) -> None:
             parser.set_defaults(**{field.name: field.default})
 
 
+def add_port_flags(parser: Parser) -> None:
+    parser.add_argument("model", type=_path, metavar="MODEL", help="folder of a run, .keras or .h5 file, or NETWORK")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="one or several, a,b: see multitl ports")
+    parser.add_argument(
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="the folder to make; of several formats, their parent (default: MODEL-FORMAT)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older port")
+    parser.add_argument(
+        "--images",
+        type=_path,
+        metavar="DATA",
+        help="photos to compare on (default: those the run was judged on)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=_path,
+        metavar="DATA",
+        help="photos that 8-bit ranges suit (default: validation images)",
+    )
+    parser.add_argument(
+        "--preprocess",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take pixels, or what the backbone takes (default: --preprocess)",
+    )
+    _add_backend(parser)
+    add_json_flag(parser)
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("weights", "image_size"):
+            _add_recipe_flag(parser, field)
+            parser.set_defaults(**{field.name: field.default})
+
+
 def add_demo_flags(parser: Parser) -> None:
     _add_run_flags(parser, DEMO_FOLDER)
     parser.set_defaults(out=DEMO_FOLDER)

@@ -52,6 +52,8 @@ def _pretrained(network: Network, backbone: keras.Model, feature_map: str, class
         origin=network.origin,
         class_names=class_names,
         weights=tuple(weight for weight in translation.weights if weight.layer in kept),
+        classifier=tuple(weight for weight in translation.weights if weight.layer not in kept),
+        unused=translation.unused,
         parity=network.parity,
         feature_map=feature_map,
     )
