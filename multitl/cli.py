@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 import multitl
 from multitl import flags
-from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_installed
+from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_installed, short_name
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
 from multitl.recipes import Recipe
 
@@ -187,7 +187,7 @@ def list_backbones(options: argparse.Namespace) -> None:
 def translate(options: argparse.Namespace) -> None:
     """Save a pretrained network as a Keras model, its original classes included."""
     _silence_frameworks()
-    output = options.out or f"runs/{options.name.replace('/', '-').replace(':', '-')}"
+    output = options.out or f"runs/{short_name(options.name).replace('/', '-').replace(':', '-')}"
     made = multitl.translate(
         options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
         preprocess=options.preprocess, backend=options.backend, overwrite=options.overwrite,

@@ -146,6 +146,8 @@ class Pretrained:
     Of translated networks only: `weights` leads back to the original's state_dict, `parity` says how exact the
     translation is, and `feature_map` names the operation whose output is the last feature map before global pooling,
     which lies inside a backbone whose classifier has weights between pooling and its last layer.
+
+    `content`: a hash of the file that `name` stands for, where it is a path.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Pretrained:
     weights: tuple[TranslatedWeight, ...] = ()
     parity: Parity | None = None
     feature_map: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)

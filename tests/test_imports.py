@@ -22,8 +22,9 @@ LAYERS = (
     "errors contracts recipes cache progress threads interrupts resampling plain_pickles hdf5_heaps axes "
     "hashes layouts",
     "adapters runs preprocessing images listings splits tables data_checks pixels data augmentation freezing heads "
-    "initialisers stages statistics parity translation descriptions cutting translations hdf5_files torch_files "
-    "safetensors_files weight_files state_dicts downloads metrics predictions charts findings logs checkpoints",
+    "initialisers stages statistics parity translation descriptions cutting translations hdf5_files keras_files "
+    "torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings logs "
+    "checkpoints",
     "sources pretrained",
     "inference translation_worker",
     "feature_store features phases",

@@ -1,0 +1,96 @@
+"""Write the files in this folder anew: `python tests/keras_files/write.py`, where tf_keras is installed.
+
+Each network is saved by tf_keras as .h5 and as .keras; expected.npz holds images and what tf_keras says of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+HERE = Path(__file__).parent
+SIZE = 16
+layers = tf_keras.layers
+
+
+def functional() -> tf_keras.Model:
+    """Rescaling, every kind of convolution, a nested Sequential, a layer called twice, squeeze and excite by Keras 2's
+    own hard sigmoid, and a softmax inside the last layer.
+    """
+    block = [
+        layers.Input((8, 8, 6)),
+        layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="dw"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(6.0),
+    ]
+    image = layers.Input((SIZE, SIZE, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = layers.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="stem/conv")(x)
+    x = layers.Add(name="add")([x, tf_keras.Sequential(block, name="block")(x)])
+    twice = layers.SeparableConv2D(6, 3, padding="same", name="twice")
+    x = layers.Activation("swish")(twice(layers.LeakyReLU(0.1)(twice(x))))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(6, 1, activation="hard_sigmoid", name="gate")(gate)
+    x = layers.Multiply()([x, gate]) + 1.0
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return tf_keras.Model(image, layers.Dense(5, activation="softmax", name="classes")(x), name="functional")
+
+
+def nested() -> tf_keras.Model:
+    """As in TensorFlow's tutorial on transfer learning: augmentation, arithmetic, a frozen backbone, one sigmoid."""
+    inner = layers.Input((None, None, 3))
+    x = inner
+    for index, width in enumerate((4, 4, 8)):  # equal shapes: only names or order tell them apart
+        x = layers.Conv2D(width, 3, padding="same", strides=1 + index % 2, use_bias=False, name=f"conv{index}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"bn{index}")(x))
+    backbone = tf_keras.Model(inner, x, name="backbone")
+    backbone.trainable = False
+    image = layers.Input((SIZE, SIZE, 3))
+    x = tf_keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.2)])(image)
+    x = tf.math.subtract(tf.math.truediv(x, 127.5), 1.0)
+    x = layers.GlobalAveragePooling2D()(backbone(x, training=False))
+    return tf_keras.Model(image, layers.Dense(1, activation="sigmoid")(layers.Dropout(0.2)(x)), name="nested")
+
+
+def sequential() -> tf_keras.Model:
+    """Normalization with learnt figures, and a classifier bound to the size of the image, without a softmax."""
+    stack = [
+        layers.Normalization(input_shape=(SIZE, SIZE, 3)),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.Flatten(),
+        layers.Dense(6, activation="relu"),
+        layers.Dense(3),
+    ]
+    return tf_keras.Sequential(stack, name="sequential")
+
+
+def randomise(model: tf_keras.Model, random: np.random.Generator) -> None:
+    """Numbers that no layer starts with."""
+    for weight in model.weights:
+        if "variance" in weight.name or "gamma" in weight.name:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+        elif "count" not in weight.name:
+            weight.assign(random.normal(0, 0.4, weight.shape))
+
+
+def main() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (4, SIZE, SIZE, 3)).astype("float32")
+    expected = {"images": images}
+    for model in (functional(), nested(), sequential()):
+        randomise(model, random)
+        for ending in ("h5", "keras"):
+            path = HERE / f"{model.name}.{ending}"
+            model.save(path)
+            loaded = tf_keras.models.load_model(path, compile=False)
+            expected[f"{model.name}.{ending}"] = loaded.predict(images, verbose=0)
+    np.savez(HERE / "expected.npz", **expected)
+
+
+if __name__ == "__main__":
+    main()
