@@ -59,6 +59,10 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
 
 
 def _expanded(name: str) -> Path:
+    from multitl.keras_files import refuse
+
+    if not name:
+        raise refuse(Path(name), "no path", "check the path after file:")
     try:
         return Path(name).expanduser()
     except RuntimeError:  # a home of nobody

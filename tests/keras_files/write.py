@@ -1,10 +1,12 @@
 """Write the files in this folder anew: `python tests/keras_files/write.py`, where tf_keras is installed.
 
-Each network is saved by tf_keras as .h5 and as .keras; expected.npz holds images and what tf_keras says of them.
+Each network is saved by tf_keras as .h5 and as .keras; expected.npz holds images and what tf_keras says of them. With
+the name of a network of keras.applications and a folder, that network is written there instead.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,19 +80,50 @@ def randomise(model: tf_keras.Model, random: np.random.Generator) -> None:
             weight.assign(random.normal(0, 0.4, weight.shape))
 
 
-def main() -> None:
+def of_applications(name: str) -> tf_keras.Model:
+    """With logits of 10 classes; kernels as He et al. draw them, so that outputs depend on the image."""
+    size = {"Xception": 71, "InceptionV3": 75}.get(name, 64)
+    network = getattr(tf_keras.applications, name)
+    model = network(input_shape=(size, size, 3), weights=None, classes=10, classifier_activation=None)
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (4, SIZE, SIZE, 3)).astype("float32")
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if "variance" in weight.name or "gamma" in weight.name:
+            weight.assign(random.uniform(0.7, 1.3, shape))
+        elif len(shape) > 1:
+            inputs = np.prod(shape[:2] if "depthwise" in weight.name else shape[:-1])
+            weight.assign(random.normal(0, np.sqrt(2 / inputs), shape))
+        elif "count" not in weight.name:
+            weight.assign(random.normal(0, 0.1, shape))
+    return model
+
+
+def write(models: dict[str, tf_keras.Model], images: np.ndarray, folder: Path) -> None:
+    """Each model in both formats, and what the file says once it is loaded again."""
     expected = {"images": images}
-    for model in (functional(), nested(), sequential()):
-        randomise(model, random)
+    for name, model in models.items():
         for ending in ("h5", "keras"):
-            path = HERE / f"{model.name}.{ending}"
+            path = folder / f"{name}.{ending}"
             model.save(path)
-            loaded = tf_keras.models.load_model(path, compile=False)
-            expected[f"{model.name}.{ending}"] = loaded.predict(images, verbose=0)
-    np.savez(HERE / "expected.npz", **expected)
+            expected[path.name] = tf_keras.models.load_model(path, compile=False).predict(images, verbose=0)
+    np.savez(folder / "expected.npz", **expected)
+
+
+def main(arguments: list[str]) -> None:
+    random = np.random.default_rng(0)
+    if arguments:
+        name, folder = arguments
+        model = of_applications(name)
+        images = random.uniform(0, 255, (4, *model.input_shape[1:])).astype("float32")
+        scales_itself = name.startswith(("Efficient", "MobileNetV3", "ConvNeXt", "RegNet"))
+        write({name: model}, images if scales_itself else images / 127.5 - 1, Path(folder))
+        return
+    images = random.integers(0, 256, (4, SIZE, SIZE, 3)).astype("float32")
+    models = {model.name: model for model in (functional(), nested(), sequential())}
+    for model in models.values():
+        randomise(model, random)
+    write(models, images, HERE)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
