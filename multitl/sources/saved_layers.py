@@ -74,11 +74,15 @@ def problem(saved: SavedLayer) -> str:
         return kind
     if kind in TFOP_KINDS:
         return "" if tf_function(saved) in OPS else f"tf.{tf_function(saved)}"
-    if saved.module in _OPERATIONS:
-        return "" if _operation(saved) else f"{saved.module}.{kind}"
+    if _operation(saved):
+        return _argument_problem(saved)
+    if saved.module.startswith("keras.src.ops"):
+        return f"the operation {kind}"
     if saved.module.partition(".")[0] not in _MODULES or kind not in vars(layers):
         return f"{kind}, a class of its author's own"
-    return _argument_problem(saved) if kind in _STOCK else kind
+    if kind not in _STOCK:
+        return kind
+    return _argument_problem(saved)
 
 
 def build_layer(saved: SavedLayer, name: str, is_keras3: bool) -> Chain:
@@ -91,9 +95,8 @@ def build_layer(saved: SavedLayer, name: str, is_keras3: bool) -> Chain:
         return [layers.EinsumDense("abcd,d->abcd", output_shape=(None, None, channels), name=name)]
     if kind in TFOP_KINDS:
         return [OPS[tf_function(saved)]]
-    if saved.module in _OPERATIONS:
-        settings = {key: plain_value(value) for key, value in saved.config.items() if key not in ("name", "dtype")}
-        return [_operation(saved)(**settings)]
+    if operation := _operation(saved):
+        return [operation(**_settings(saved))]
     activation = _activation(saved.config.get("activation"))
     if kind == "Activation":
         return _activation_chain(activation, name, is_keras3)
@@ -122,13 +125,25 @@ def _is_of_convnext(saved: SavedLayer) -> bool:
 
 
 def _operation(saved: SavedLayer) -> Any:
-    """A class of keras.ops, None if there is none of that name."""
-    found = vars(importlib.import_module(saved.module)).get(saved.kind)
-    return found if inspect.isclass(found) and issubclass(found, keras.Operation) else None
+    """The class of an operation of keras.ops, None if it is none. In a .h5 file it lacks what every layer has."""
+    modules = tuple(one for one in _OPERATIONS if saved.module in ("", one))
+    for module in () if "trainable" in saved.config else modules:
+        found = vars(importlib.import_module(module)).get(saved.kind)
+        if inspect.isclass(found) and issubclass(found, keras.Operation):
+            return found
+    return None
+
+
+def _settings(saved: SavedLayer) -> dict[str, Any]:
+    """What an operation is made with."""
+    return {key: plain_value(value) for key, value in saved.config.items() if key not in ("name", "dtype")}
 
 
 def _argument_problem(saved: SavedLayer) -> str:
     try:
+        if _operation(saved):
+            _settings(saved)
+            return ""
         _arguments(saved)
         _activation(saved.config.get("activation"))
     except Malformed as error:
@@ -161,7 +176,8 @@ def _activation(value: Any) -> str | SavedLayer:
     if isinstance(value, dict) and value.get("class_name") in _STOCK:
         return SavedLayer("activation", value["class_name"], str(value.get("module") or ""), value["config"])
     if isinstance(value, dict):
-        value = value["config"] if isinstance(value.get("config"), str) else value.get("registered_name")
+        function = value["config"] if isinstance(value.get("config"), str) else value.get("registered_name")
+        value = function or value.get("class_name") or "without a name"
     if value is not None and value not in _ACTIVATIONS:
         raise Malformed(f"the activation {value!r}"[:80])
     return value or "linear"

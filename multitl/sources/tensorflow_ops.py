@@ -6,7 +6,7 @@ inside a model, keras.applications and attention by hand are made of; anything e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -27,39 +27,26 @@ def tf_function(saved: SavedLayer) -> str:
     return str(saved.config.get("function") or (node.get("op") if isinstance(node, dict) else None) or saved.name)[:80]
 
 
-@OPS("__operators__.add", "math.add", "add")
-def add(x: Any, y: Any) -> Tensor:
-    return added(x, _constant(y, x) if not _is_tensor(y) else y)
+_OF_TWO = {  # function of two tensors, or of one and numbers -> names in TensorFlow
+    added: ("__operators__.add", "math.add", "add"),
+    K.subtract: ("math.subtract", "subtract"),
+    K.multiply: ("math.multiply", "multiply"),
+    K.true_divide: ("math.truediv", "math.divide", "divide", "compat.v1.div"),
+    K.maximum: ("math.maximum", "maximum"),
+    K.minimum: ("math.minimum", "minimum"),
+    K.power: ("math.pow", "pow"),
+}
 
 
-@OPS("math.subtract", "subtract")
-def subtract(x: Any, y: Any) -> Tensor:
-    return K.subtract(x, y)
+def _of_two(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    def call(x: Any, y: Any) -> Tensor:
+        return function(_constant(x, y), _constant(y, x))
+
+    return call
 
 
-@OPS("math.multiply", "multiply")
-def multiply(x: Any, y: Any) -> Tensor:
-    return K.multiply(x, y)
-
-
-@OPS("math.truediv", "math.divide", "divide", "compat.v1.div")
-def divide(x: Any, y: Any) -> Tensor:
-    return K.true_divide(x, y)
-
-
-@OPS("math.maximum", "maximum")
-def maximum(x: Any, y: Any) -> Tensor:
-    return K.maximum(x, y)
-
-
-@OPS("math.minimum", "minimum")
-def minimum(x: Any, y: Any) -> Tensor:
-    return K.minimum(x, y)
-
-
-@OPS("math.pow", "pow")
-def power(x: Any, y: Any) -> Tensor:
-    return K.power(x, y)
+for _function, _names in _OF_TWO.items():
+    OPS(*_names)(_of_two(_function))
 
 
 @OPS("nn.bias_add")
@@ -197,13 +184,9 @@ def _turned(x: Tensor) -> Tensor:
     return K.swapaxes(x, -1, -2)
 
 
-def _is_tensor(value: Any) -> bool:
-    return keras.ops.is_tensor(value) or isinstance(value, keras.KerasTensor)
-
-
 def _constant(value: Any, partner: Any) -> Any:
-    """A number as it is; a list as an array of the partner's rank, which no backend takes for another axis' bias."""
-    array = np.asarray(value, "float32")
-    if not array.ndim or not _is_tensor(partner):
+    """A tensor or number as it is; a list as an array of the partner's rank, not taken for another axis' bias."""
+    if not isinstance(value, list | tuple):
         return value
+    array = np.asarray(value, "float32")
     return array.reshape((1,) * (len(partner.shape) - array.ndim) + array.shape)
