@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +129,7 @@ def test_home_is_understood(tmp_path, monkeypatch):
 
 
 def test_values_are_asked_for_where_the_model_has_none(tmp_path, capsys):
-    for name in NAMES:
+    for name in ("functional.keras", "nested.keras", "sequential.keras"):
         load(FILES / name)
     assert "--preprocess" not in capsys.readouterr().err
     keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)]).save(
@@ -392,6 +395,12 @@ def too_few_units(folder: Path) -> Path:
     return with_config("nested.h5", folder / "x.h5", lambda config: layer_of(config, "Dense")["config"].update(units=2))
 
 
+def a_petabyte(folder: Path) -> Path:
+    return with_config(
+        "nested.h5", folder / "x.h5", lambda config: layer_of(config, "Dense")["config"].update(units=10**14)
+    )
+
+
 def units_of_text(folder: Path) -> Path:
     return with_config(
         "nested.h5", folder / "x.h5", lambda config: layer_of(config, "Dense")["config"].update(units="two")
@@ -422,6 +431,7 @@ REFUSED: list[tuple[Callable[[Path], Path], str]] = [
     (a_call_on_nothing, "'nobody'"),
     (too_few_units, "dense/kernel: 8x1 in the file, 8x2 in the model"),
     (units_of_text, "makes no network"),
+    (a_petabyte, "claims more weights"),
 ]
 
 
@@ -530,6 +540,30 @@ def test_only_a_classifier_can_be_kept(tmp_path, activation: str | None, units: 
     with pytest.raises(BackboneError, match="no classifier to keep"):
         load(path, "keep")
     assert load(path).backbone.output_shape == cut
+
+
+def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Paths of everything in a description."""
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def put(config: dict, above: list, last: Any, value: Any) -> None:
+    reduce(getitem, above, config)[last] = value
+
+
+def test_a_changed_description_never_shows_a_foreign_error(tmp_path):
+    random, path = np.random.default_rng(0), tmp_path / "x.keras"
+    with zipfile.ZipFile(FILES / "nested.keras") as archive:
+        known = list(places(json.loads(archive.read("config.json"))))
+    wrong: list[Any] = [None, -1, 0, "x", [], {}, 1.5, True, [None], {"class_name": "Lambda", "config": {}}]
+    for _ in range(60):
+        *above, last = known[random.integers(len(known))]
+        value = wrong[random.integers(len(wrong))]
+        with_config("nested.keras", path, partial(put, above=above, last=last, value=value))
+        with contextlib.suppress(multitl.MultitlError):
+            load(path)
 
 
 def test_damage_anywhere_never_shows_a_foreign_error(tmp_path):

@@ -78,7 +78,7 @@ def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights
     own = _own_size(graph)
     try:
         with numpy_initialisers(seed=0 if weights == "none" else None):
-            network = build_network(graph, *size, saved.is_keras3)
+            network = build_network(graph, *size, saved.is_keras3, saved.path.stat().st_size)
         if weights != "none":
             fill(network, graph, saved.path if weights == "default" else Path(weights).expanduser())
     except (Malformed, WeightsError) as error:

@@ -111,13 +111,15 @@ def _functional(config: Mapping[str, Any], depth: int) -> SavedGraph:
 
 
 def _layer(entry: Mapping[str, Any], depth: int) -> SavedLayer:
-    config = entry["config"]
+    config, kind = entry["config"], entry["class_name"]
+    if not isinstance(kind, str):
+        raise Malformed(f"a class called {kind!r}"[:80])
     plain = config if isinstance(config, dict) else {}
-    name = str(entry.get("name") or plain.get("name") or entry["class_name"].lower())
-    graph = read_graph(entry, depth + 1) if entry["class_name"] in MODELS else None
+    name = str(entry.get("name") or plain.get("name") or kind.lower())
+    graph = read_graph(entry, depth + 1) if kind in MODELS else None
     own = ">" in str(entry.get("registered_name") or "")  # "Package>Name": a class that its author registered
     module = str(entry.get("registered_name") if own else entry.get("module") or "")
-    return SavedLayer(name, entry["class_name"], module, plain, graph=graph)
+    return SavedLayer(name, kind, module, plain, graph=graph)
 
 
 def _with_calls_from_zero(graph: SavedGraph) -> SavedGraph:

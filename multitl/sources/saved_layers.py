@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,6 +107,16 @@ def build_layer(saved: SavedLayer, name: str, is_keras3: bool) -> Chain:
     if not _stands_apart(kind, activation, is_keras3):
         return [getattr(layers, kind)(**arguments, activation=activation)]
     return [getattr(layers, kind)(**arguments), *_activation_chain(activation, f"{name}_activation", is_keras3)]
+
+
+def claimed_numbers(saved: SavedLayer, given: Any) -> int:
+    """How many weights a layer will have at least, by its own account, when it is called on a tensor."""
+    sizes = [saved.config.get(key) for key in ("units", "filters", "depth_multiplier", "num_heads", "key_dim")]
+    kernel = saved.config.get("kernel_size")
+    sizes += kernel if isinstance(kernel, list) else [kernel]
+    shape = given.shape[1:] if isinstance(given, keras.KerasTensor) else ()
+    sizes += shape if saved.kind == "PReLU" else shape[-1:]
+    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
 
 
 def call_options(saved: SavedLayer, options: Mapping[str, Any]) -> dict[str, Any]:
