@@ -117,7 +117,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         name, folder = arguments
         model = of_applications(name)
-        images = random.uniform(0, 255, (4, *model.input_shape[1:])).astype("float32")
+        colours, noise = random.uniform(0, 200, (4, 1, 1, 3)), random.uniform(0, 55, (4, *model.input_shape[1:]))
+        images = (colours + noise).astype("float32")  # noise alone looks the same to EfficientNetB0
         scales_itself = name.startswith(("Efficient", "MobileNetV3", "ConvNeXt", "RegNet"))
         write({name: model}, images if scales_itself else images / 127.5 - 1, Path(folder))
         return
