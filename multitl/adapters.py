@@ -29,7 +29,10 @@ SOURCES = {
     "torchvision": "multitl.sources.torchvision",
     "timm": "multitl.sources.timm",
     "tfhub": "multitl.sources.tfhub",
+    "file": "multitl.sources.file",
 }
+FILE = "file:"  # and then a path, where other names have a source and "/"
+_NAMED = tuple(source for source in SOURCES if source != "file")
 
 # Which module opens the networks of a source whose networks are translated, and the Keras backend it works under.
 TRANSLATORS = {
@@ -260,17 +263,27 @@ def keras_json_backend() -> str | None:
 
 
 def load_source(name: str) -> tuple[Source, str]:
-    """Split "source/rest" and import the source. Returns the module and the rest: ("keras/ResNet50" -> "ResNet50")."""
+    """Split "source/rest" or "file:path" and import the source. Returns the module and the rest ("keras/ResNet50" ->
+    "ResNet50").
+    """
+    if name.startswith(FILE):
+        return _import_source("file"), name.removeprefix(FILE)
     prefix, slash, rest = name.partition("/")
-    if not slash or prefix not in SOURCES:
+    if not slash or prefix not in SOURCES or prefix == "file":
+        is_path = name.lower().endswith((".h5", ".hdf5", ".keras"))
         raise BackboneError(
             f"Unknown backbone {name!r}.",
-            expected="SOURCE/NAME with a source of " + ", ".join(SOURCES),
+            expected="SOURCE/NAME with a source of " + ", ".join(_NAMED) + ", or file:PATH",
             received=name,
-            nearest=_nearest_backbones(name),
-            fix="multitl backbones",
+            nearest=[] if is_path else _nearest_backbones(name),
+            fix=f"{FILE}{name.removeprefix('file/')}" if is_path else "multitl backbones",
         )
     return _import_source(prefix), rest
+
+
+def short_name(backbone: str) -> str:
+    """A backbone's name for a folder's: that of a file goes without its folders and its ending."""
+    return FILE + Path(backbone).stem if backbone.startswith(FILE) else backbone
 
 
 def _nearest_backbones(name: str) -> list[str]:

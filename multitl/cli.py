@@ -29,6 +29,7 @@ from multitl.adapters import (
     is_installed,
     load_backend,
     missing_packages,
+    short_name,
 )  # fmt: skip
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
 from multitl.hiding import hide
@@ -182,7 +183,7 @@ def list_backbones(options: argparse.Namespace) -> None:
 def translate(options: argparse.Namespace) -> None:
     """Save a pretrained network as a Keras model, its original classes included."""
     _silence_frameworks()
-    output = options.out or f"runs/{options.name.replace('/', '-').replace(':', '-')}"
+    output = options.out or f"runs/{short_name(options.name).replace('/', '-').replace(':', '-')}"
     made = multitl.translate(
         options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
         preprocess=options.preprocess, backend=options.backend, overwrite=options.overwrite,

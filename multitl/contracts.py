@@ -147,6 +147,8 @@ class Pretrained:
     head takes the place of, and `unused` names what its graph never reads; `parity` says how exact the translation is,
     and `feature_map` names the operation whose output is the last feature map before global pooling, which lies inside
     a backbone whose classifier has weights between pooling and its last layer.
+
+    `content`: a hash of the file that `name` stands for, where it is a path.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Pretrained:
     unused: tuple[str, ...] = ()
     parity: Parity | None = None
     feature_map: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)

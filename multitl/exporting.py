@@ -226,12 +226,16 @@ def _folder_in_the_making(output: Path, *, overwrite: bool) -> Iterator[Path]:
         work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     except OSError as error:
         raise cannot_write(output, error) from error
+    older: Path | None = None
     try:
         yield work
         _open_to_others(work)
-        if overwrite and output.exists():
-            shutil.rmtree(output)
+        if overwrite and output.exists():  # the older port goes only once the new one stands in its place
+            older = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+            output.rename(older)
         work.rename(output)
+        if older:
+            shutil.rmtree(older, ignore_errors=True)
     except OSError as error:
         raise cannot_write(output, error) from error
     finally:

@@ -76,7 +76,7 @@ def add_backbones_flags(parser: Parser) -> None:
 
 
 def add_translate_flags(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NETWORK", help="a name that multitl backbones lists")
+    parser.add_argument("name", metavar="NETWORK", help="a name that multitl backbones lists, or file:PATH")
     _add_backend(parser)
     heads = "keep the original classifier, or cut it off (default: keep)"
     parser.add_argument("--head", choices=["keep", "cut"], default="keep", help=heads)

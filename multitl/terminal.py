@@ -103,7 +103,8 @@ def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:
         sources.setdefault(info.name.partition("/")[0], []).append(info)
     grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
     for info in (info for listed in sources.values() if len(listed) <= most for info in listed):
-        grid.add_row(info.name, f"{info.image_size} px", info.licence, info.weights, ", ".join(info.variants))
+        size = f"{info.image_size} px" if info.image_size else "its own"
+        grid.add_row(info.name, size, info.licence, info.weights, ", ".join(info.variants))
     results().print(grid)
     for source, listed in sources.items():
         if len(listed) > most:

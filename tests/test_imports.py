@@ -23,8 +23,8 @@ LAYERS = (
     "hashes layouts",
     "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
     "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "
-    "torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings logs "
-    "checkpoints",
+    "keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings "
+    "logs checkpoints",
     "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",

@@ -1,4 +1,4 @@
-"""From a translated network to a `Pretrained`: what the sources torchvision, timm and tfhub share."""
+"""From a translated network to a `Pretrained`: what the sources torchvision, timm, tfhub and file share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Network:
     translation: Translation
     preprocess: Preprocess
     origin: Origin
-    parity: Parity
+    parity: Parity | None
     class_names: tuple[str, ...]
 
 
