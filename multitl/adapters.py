@@ -82,7 +82,7 @@ FORMATS = {
         packages=("tensorflow",),
         extra="tensorflow",
         takes="unit",
-        why="variables of a SavedModel are TensorFlow's; jax2tf makes constants of them or wants TensorFlow as well",
+        why="variables of a SavedModel are TensorFlow's; jax2tf wants TensorFlow as well, and changes (jax#31404)",
     ),
     "savedmodel": Format(
         files=("saved_model.pb", "variables"),
@@ -93,7 +93,7 @@ FORMATS = {
         packages=("tensorflow",),
         extra="tensorflow",
         is_folded=True,
-        why="Keras writes SavedModels under TensorFlow, or under JAX by jax2tf, which wants TensorFlow as well",
+        why="Keras needs TensorFlow beside JAX, and beside PyTorch also torch-xla, for fixed shapes (keras#20685)",
     ),
     "onnx": Format(
         files=("model.onnx", "model.onnx.data"),
@@ -104,7 +104,7 @@ FORMATS = {
         packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         extra="onnx",
         is_folded=True,
-        why="Keras needs jax2onnx under JAX, and tf2onnx under TensorFlow, which has had few releases since 2024",
+        why="Keras needs jax2onnx under JAX, and tf2onnx under TensorFlow, which breaks with NumPy 2 (keras#22443)",
     ),
     "openvino": Format(
         files=("model.xml", "model.bin"),
@@ -115,7 +115,7 @@ FORMATS = {
         packages=("torch", "openvino"),
         extra="openvino",
         is_folded=True,
-        why="OpenVINO reads programs of PyTorch and graphs of TensorFlow, none of JAX",
+        why="OpenVINO reads programs of PyTorch; of JAX's operations only a part (openvino#24811)",
     ),
     "litert": Format(
         files=("model.tflite",),
@@ -126,7 +126,7 @@ FORMATS = {
         packages=("tensorflow", "ai_edge_litert"),
         extra="litert",
         is_folded=True,
-        why="the converter reads TensorFlow's graphs; under PyTorch Keras fixes the batch's size",
+        why="the converter reads TensorFlow's graphs; from PyTorch it fixes the number of images (keras#22996)",
     ),
     "litert-dynamic": Format(
         files=("model.tflite",),

@@ -233,7 +233,7 @@ def test_eight_bits_want_photos(network: Path, tmp_path: Path):
     [
         ({"hidden": 8}, "hidden layer"),
         ({"backbone": "keras/MobileNet:alpha=0.25"}, "class of PyTorch"),
-        ({"pooling": "max"}, "pools by max"),
+        ({"pooling": "max", "image_size": 64}, "pools by max"),
     ],
 )
 def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo_folder: Path, tmp_path: Path):
