@@ -141,6 +141,14 @@ def small_run(photos: Path, folder: Path, backbone: str = "keras/MobileNet:alpha
     return multitl.finetune(photos, output=folder, recipe=recipe).output
 
 
+def test_eight_bits_keep_the_classes(photo_folder: Path, tmp_path: Path):
+    """test_exporting.py has every other format; this one's delegate refuses the network that is tested there."""
+    pytest.importorskip("ai_edge_litert")
+    card = multitl.port(small_run(photo_folder, tmp_path / "run"), "litert-int8", tmp_path / "port").card
+    assert card["proof"]["top1"] == 1 and card["proof"]["max_abs"] > 0
+    assert card["bytes"] < 0.4 * card["source"]["bytes"]
+
+
 def test_a_hub_module_trains_on_in_tf_keras(photo_folder: Path, tmp_path: Path):
     pytest.importorskip("tensorflow_hub")
     run = small_run(photo_folder, tmp_path / "run")
