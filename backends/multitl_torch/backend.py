@@ -67,3 +67,8 @@ def synchronize() -> None:
         torch.mps.synchronize()
     elif torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak_device_bytes() -> int:
+    """Of tensors; what the allocator keeps in reserve is not counted. Apple's GPUs keep no record."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
