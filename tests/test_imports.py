@@ -28,7 +28,7 @@ LAYERS = (
     "inference translation_worker",
     "feature_store features phases",
     "evaluation reporting recording training networks",
-    "probe traps doctor demo terminal flags cli __main__",
+    "probe traps doctor demo terminal flags bench cli __main__",
 )
 CORE = {
     "multitl." + ".".join(path.relative_to(ROOT / "multitl").with_suffix("").parts).removesuffix(".__init__"): path

@@ -14,8 +14,17 @@ from jax import lax
 from multitl.bench.jobs import Example, Job
 from multitl_native.architectures import ARCHITECTURES
 from multitl_native.weights import (
-    BETAS, DEVIATION, EPSILON, MEAN, MOMENTUM, NETWORKS, STATISTICS,
-    channels_last, network_name, new_head, read_weights,
+    BETAS,
+    DEVIATION,
+    EPSILON,
+    MEAN,
+    MOMENTUM,
+    NETWORKS,
+    STATISTICS,
+    channels_last,
+    network_name,
+    new_head,
+    read_weights,
 )  # fmt: skip
 from multitl_native.whole_job import fit_head
 
@@ -46,8 +55,9 @@ class ForwardPass:
         kernel = self.weights[f"{name}.weight"].astype(self.dtype)
         padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
         y = lax.conv_general_dilated(
-            x.astype(self.dtype), kernel, (stride, stride), padding, dimension_numbers=LAYOUT, feature_group_count=groups
-        )
+            x.astype(self.dtype), kernel, (stride, stride), padding,
+            dimension_numbers=LAYOUT, feature_group_count=groups,
+        )  # fmt: skip
         return y + self.weights[f"{name}.bias"].astype(self.dtype) if self.has(f"{name}.bias") else y
 
     def depthwise(self, x, name, stride=1):

@@ -6,21 +6,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from multitl_torch.torchvision import import_torchvision
 from torch import nn
 
 from multitl.bench.jobs import Example, Job
 from multitl_native.weights import (
-    BETAS, DEVIATION, EPSILON, MEAN, MOMENTUM, NETWORKS, network_name, new_head, read_weights,
+    BETAS,
+    DEVIATION,
+    EPSILON,
+    MEAN,
+    MOMENTUM,
+    NETWORKS,
+    network_name,
+    new_head,
+    read_weights,
 )  # fmt: skip
 from multitl_native.whole_job import fit_head
-from multitl_torch.torchvision import import_torchvision
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 CLASSIFIERS = {"resnet18": "fc", "resnet50": "fc", "vit_b_32": "heads"}  # the others: "classifier"
-Pixels = np.ndarray | torch.Tensor  # (batch, height, width, 3) uint8
+Pixels: TypeAlias = "np.ndarray | torch.Tensor"  # (batch, height, width, 3) uint8
 
 
 def describe() -> tuple[dict[str, str], list[str]]:
@@ -36,7 +45,7 @@ def open_loop(job: Job) -> TorchLoop:
 
 def forbid_tf32() -> None:
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
 
 
 def open_backbone(job: Job) -> nn.Module:

@@ -10,8 +10,17 @@ import tensorflow as tf
 from multitl.bench.jobs import Example, Job
 from multitl_native.architectures import ARCHITECTURES
 from multitl_native.weights import (
-    BETAS, DEVIATION, EPSILON, MEAN, MOMENTUM, NETWORKS, STATISTICS,
-    channels_last, network_name, new_head, read_weights,
+    BETAS,
+    DEVIATION,
+    EPSILON,
+    MEAN,
+    MOMENTUM,
+    NETWORKS,
+    STATISTICS,
+    channels_last,
+    network_name,
+    new_head,
+    read_weights,
 )  # fmt: skip
 from multitl_native.whole_job import fit_head
 

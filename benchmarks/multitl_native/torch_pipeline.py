@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from multitl_torch.torchvision import import_torchvision
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from multitl.bench.jobs import Example, Job
 from multitl_native.pytorch import describe
-from multitl_torch.torchvision import import_torchvision
 
 __all__ = ["describe", "open_loader", "read"]
 

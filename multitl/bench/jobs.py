@@ -111,7 +111,7 @@ class Job:
     def learning_rate(self) -> float:
         """Constant. In a check it is small: float32's own rounding grows with every step."""
         of_head = self.cell.task == "head"
-        return (1e-2 if of_head else 1e-4) if self.stage == "check" else (3e-3 if of_head else 1e-4)
+        return (1e-2 if of_head else 2e-5) if self.stage == "check" else (3e-3 if of_head else 1e-4)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Job:

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -86,6 +85,10 @@ class Feed:
 
 
 def _use_network(job: Job, started: float) -> Record:
+    if job.cell.contender in MULTITL:
+        from multitl.cli import leave_out_other_frameworks
+
+        leave_out_other_frameworks(job.cell.contender)  # as the command line does
     contender = cast(Contender, _import_contender(job.cell.contender))
     imported = time.time()
     loop = contender.open_loop(job)
