@@ -20,7 +20,7 @@ def describe_method(head: Mapping[str, Any], records: Sequence[Record]) -> list[
         "out; the clock is read when the device is done. Figures are medians of repetitions, with the lowest and "
         "highest; ratios carry a 95 % bootstrap interval over repetitions and windows of steps.",
         "Import, load and compile add up to the time to the first step, the start of Python included.",
-        "Before timing, every contender had to give the same logits, the same losses of five SGD steps and the same "
+        "Before timing, every contender had to give the same logits, the same losses of four SGD steps and the same "
         "number of trained parameters; dropout and stochastic depth are off. Timed steps use Adam.",
         "Pixels are 8-bit when a step begins: each step includes the copy to the device and the normalisation. "
         "float32 is float32: TF32 is off for all.",

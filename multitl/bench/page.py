@@ -190,7 +190,7 @@ def _draw(series: dict[str, list[tuple[float, float]]]) -> LossChart | None:
     points = [(at, v) for line in series.values() for at, v in line if math.isfinite(v)]
     if not points:
         return None
-    width, height, left, right, top, bottom = 400.0, 250.0, 44.0, 392.0, 10.0, 220.0
+    width, height, left, right, top, bottom = WIDTH, 264.0, 44.0, RIGHT + 60, 10.0, 234.0
     x_low, x_high, x_ticks = linear_axis([at for at, _ in points], is_share=False)
     y_low, y_high, y_ticks = linear_axis([v for _, v in points], is_share=False)
     x, y = Scale(x_low, x_high, left, right), Scale(y_low, y_high, bottom, top)

@@ -6,13 +6,14 @@ machine does not hit one of them alone. Every record is on the disk before the n
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,24 @@ class Race:
         cells = self.options.cells()
         _insist_on_one(cells)
         self._prepare()
-        self._run_all(job for cell in cells if (job := self._job(cell, "check", -1)))
-        ready = [cell for cell in cells if self._check_of(cell) is not None]
-        jobs = [cell for cell in ready if cell.task == "head" and self.options.data]
-        for number, cell in enumerate(jobs):
-            share = self.left / (len(jobs) - number + 1)
-            self._run_all(filter(None, [self._job(cell, "job", 0, seconds=share)]))
-        for repetition in range(self.options.repetitions):
-            for cell in ready:
-                if self.left > self._cost(cell, FEWEST):
-                    self._run_all(filter(None, [self._job(cell, "measure", repetition)]))
+        for _, contest in itertools.groupby(cells, key=lambda cell: cell.contest):
+            rivals = list(contest)  # where the budget is small, the first contests are complete
+            self._run_all(self._job(cell, "check", -1) for cell in rivals)
+            self._run_all(self._job(cell, "measure", 0) for cell in self._affordable(rivals))
+        self._run_whole_jobs([cell for cell in cells if cell.task == "head" and self._check_of(cell)])
+        for repetition in range(1, self.options.repetitions):
+            self._run_all(self._job(cell, "measure", repetition) for cell in self._affordable(cells))
         return self.results
+
+    def _affordable(self, cells: list[Cell]) -> Iterator[Cell]:
+        """Those that passed their check and of which one more repetition fits into what is left then."""
+        return (cell for cell in cells if self._check_of(cell) and self.left > self._cost(cell, FEWEST))
+
+    def _run_whole_jobs(self, cells: list[Cell]) -> None:
+        """Each may take its share of what is left, one share being kept for further repetitions."""
+        for number, cell in enumerate(cells if self.options.data else []):
+            share = self.left / (len(cells) - number + 1)
+            self._run_all([self._job(cell, "job", 0, seconds=share)])
 
     def _prepare(self) -> None:
         """One weights file a backbone."""
@@ -84,10 +92,10 @@ class Race:
             weights = str(file) if file.is_file() else self.options.weights
             self.prepared[backbone] = weights, about["image_size"]
 
-    def _run_all(self, jobs: Iterable[Job]) -> None:
+    def _run_all(self, jobs: Iterable[Job | None]) -> None:
         for job in jobs:
-            if self.left <= 0:
-                return
+            if job is None or self.left <= 0:
+                continue
             self.board.start(job, self.left)
             limit = min(self.options.timeout, self.left) if job.stage != "job" else self.left
             record = run_job(job, limit, is_last=limit >= self.left - 1)
@@ -117,9 +125,8 @@ class Race:
         check = self._check_of(cell)
         if check is None or cell.task == "load":
             return FEWEST, 1
-        step, ready = max(check.seconds["step"], 1e-4), [c for c in self.options.cells() if self._check_of(c)]
-        done = sum(r.job.stage == "measure" for r in self.results.records)
-        processes = max(1, WANTED * len(ready) - done)
+        step, cells = max(check.seconds["step"], 1e-4), len(self.options.cells())
+        processes = max(cells, (WANTED + 1) * cells - len(self.results.records))  # the checks included
         window = max(1, math.ceil(WINDOW_SECONDS / step))
         share = self.left / processes - self._start_up(check)
         return min(MOST, max(FEWEST, int(share / (window * step)) - 2)), window

@@ -23,7 +23,7 @@ from multitl.contracts import Dataset
 from multitl.errors import MultitlError
 from multitl.runs import write_json
 
-CHECKED_STEPS, CHECKED_IMAGES = 5, 8
+CHECKED_STEPS, CHECKED_IMAGES = 4, 8
 POOL = 4  # different batches, which are used in turn
 
 
