@@ -45,6 +45,8 @@ def test_contenders_of_a_contest_follow_one_another():
 def test_input_has_contenders_of_its_own():
     cells = Options(tasks=("input",), data="photos").cells()
     assert [cell.contender for cell in cells] == ["multitl", "torch-dataloader", "tf-data", "keras-directory"]
+    cells = Options(contenders=("jax", "tf-data"), tasks=("head", "input"), data="photos").cells()
+    assert [(cell.task, cell.contender) for cell in cells] == [("head", "jax"), ("input", "tf-data")]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_reading_files_is_raced_and_goes_on_where_it_was(
     insist_on("torchvision")
     folder = tmp_path / "race"
     command = ["bench", "--task", "input", "--data", str(photo_folder), "--image-size", "32", "--batch-size", "4"]
+    command += ["--backends", "multitl,torch-dataloader"]
     command += ["--threads", "1", "--out", str(folder), "--timeout", "120"]
     started = time.monotonic()
     assert main([*command, "--budget", "100", "--repetitions", "1", "--markdown", str(tmp_path / "R.md")]) == 0

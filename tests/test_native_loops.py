@@ -78,7 +78,7 @@ def test_features_are_those_of_torchvision(name: str, tmp_path: Path):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected - expected[::-1]).max()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("efficientnet_b0", marks=pytest.mark.slow)])
 def test_the_whole_network_trains_as_in_pytorch(name: str, tmp_path: Path):
     network = original(name)
     job = job_for(name, write(network, tmp_path / "w.safetensors"), "finetune")

@@ -65,6 +65,8 @@ class TextbookLoop:
             self._epoch(batches)
             right = sum(int((self.predict([pixels]).argmax(1) == labels.numpy()).sum()) for pixels, labels in judged)
             yield time.perf_counter() - started, right / len(validation)
+            if time.perf_counter() - started > self.job.seconds:
+                return
 
     def wait(self) -> None:
         if DEVICE.type == "cuda":

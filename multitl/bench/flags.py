@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from multitl.bench.jobs import DTYPES, MULTITL, NATIVE, TASKS
+from multitl.bench.jobs import DTYPES, MULTITL, NATIVE, PIPELINES, TASKS
 from multitl.bench.options import DEFAULT_BACKBONE, SHORTEST, USUAL, Options
 from multitl.errors import RecipeError
 
@@ -38,7 +38,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     )
     known = ",".join([*MULTITL, *NATIVE])
     parser.add_argument("--backends", type=_names, default=usual.contenders, metavar="A,B", help=f"{known} (default: "
-                        f"all but {', '.join(sorted({*MULTITL, *NATIVE} - {*USUAL}))})")  # fmt: skip
+                        f"all but {', '.join(sorted({*MULTITL, *NATIVE} - {*USUAL}))}); input has "
+                        f"{','.join(PIPELINES)})")  # fmt: skip
     parser.add_argument(
         "--task", type=_names, default=usual.tasks, metavar="A,B", help=f"{','.join(TASKS)} (default: head,finetune)"
     )

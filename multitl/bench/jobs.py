@@ -183,7 +183,7 @@ class Loop(Protocol):
 
     def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Iterable[tuple[float, float]]:
         """The whole job of the task "head" on image files; after each epoch the seconds since the call and the
-        validation accuracy.
+        validation accuracy. It may end after the first epoch that ends later than `job.seconds`.
         """
 
     def wait(self) -> None:

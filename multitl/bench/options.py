@@ -17,7 +17,8 @@ USUAL = ("jax", "tensorflow", "torch", "native-jax", "native-tf", "native-tf-xla
 
 @dataclass(frozen=True)
 class Options:
-    """budget: seconds for everything.  repetitions: at most.  timeout: seconds after which a process counts as hung.
+    """contenders: those of PIPELINES are for the task "input"; without any of them it has them all.
+    budget: seconds for everything.  repetitions: at most.  timeout: seconds after which a process counts as hung.
     threads: cores for each process.  image_size: 0 for the network's own.  Construction raises MultitlErrors.
     """
 
@@ -38,7 +39,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_all("contender", self.contenders, (*MULTITL, *NATIVE), "--backends")
+        _check_all("contender", self.contenders, (*MULTITL, *NATIVE, *PIPELINES), "--backends")
         _check_all("task", self.tasks, TASKS, "--task")
         _check_all("dtype", self.dtypes, DTYPES, "--dtype")
         for backbone in self.backbones:
@@ -60,11 +61,13 @@ class Options:
 
     def cells(self) -> list[Cell]:
         """Everything there is to measure; contenders of a contest follow one another."""
+        loops = [name for name in self.contenders if name not in PIPELINES]
         networks = [task for task in self.tasks if task != "input"]
-        contests = product(self.backbones, networks, self.batch_sizes, self.dtypes, self.contenders)
-        read = product(self.batch_sizes, PIPELINES) if "input" in self.tasks else ()
+        contests = product(self.backbones, networks, self.batch_sizes, self.dtypes, loops)
+        readers = [name for name in self.contenders if name in PIPELINES] or list(PIPELINES)
+        files = product(self.batch_sizes, readers) if "input" in self.tasks else ()
         return [Cell(*contest) for contest in contests] + [
-            Cell("files", "input", size, "uint8", name) for size, name in read
+            Cell("files", "input", size, "uint8", name) for size, name in files
         ]
 
 

@@ -20,7 +20,7 @@ class Standing:
 
     status: "ranked", "disagrees", or why there are no figures.  rate: images/s.  to_best: its rate over the best
     ranked contender's.  to_native: over the native loop of the same framework.  seconds: medians of PHASES.
-    job: of whole jobs; accuracy: after the last epoch.  bytes are the most of any process.
+    job: of whole jobs; accuracy: after the last epoch.  bytes are the most of any process that was timed.
     """
 
     contender: str
@@ -95,8 +95,8 @@ def _standing(name: str, records: list[Record], runs: Runs, verdict: Verdict | N
     return Standing(
         name, status, note, spread([rate_of(run) for run in runs]), runs, to_best, to_native,
         seconds={phase: statistics.median(r.seconds[phase] for r in timed) for phase in PHASES} if timed else {},
-        host_bytes=max((r.host_bytes for r in measured), default=0),
-        device_bytes=max((r.device_bytes for r in measured), default=0),
+        host_bytes=max((r.host_bytes for r in timed or measured), default=0),
+        device_bytes=max((r.device_bytes for r in timed or measured), default=0),
         verdict=verdict,
         losses=next((r.losses for r in records if r.losses), []),
         job=spread([r.seconds["job"] for r in jobs]),

@@ -148,15 +148,13 @@ def _measure(job: Job, loop: Loop, seconds: dict[str, float], started: float) ->
 def _whole_job(job: Job, loop: Loop, seconds: dict[str, float], started: float) -> dict[str, Any]:
     """Files in, accuracy out. Where it takes longer than it may, the epochs that are missing are extrapolated."""
     dataset = _scan(job)
-    before, curve, note = time.time() - started, list[list[float]](), ""
-    for elapsed, accuracy in loop.fit(dataset.split("train"), dataset.split("validation")):
-        curve.append([before + elapsed, accuracy])
-        if time.time() - started > job.seconds and len(curve) < job.epochs:
-            note = f"extrapolated from {len(curve)} of {job.epochs} epochs"
-            break
+    before, note = time.time() - started, ""
+    fitted = loop.fit(dataset.split("train"), dataset.split("validation"))
+    curve = [[before + elapsed, accuracy] for elapsed, accuracy in fitted]
     seconds["job"] = time.time() - started
-    if note:
-        seconds["job"] += (job.epochs - len(curve)) * (curve[-1][0] - before) / len(curve)
+    if left := job.epochs - len(curve):
+        note = f"extrapolated from {len(curve)} of {job.epochs} epochs"
+        seconds["job"] += left * (curve[-1][0] - before) / len(curve)
     reached = next((at for at, accuracy in curve if accuracy >= job.accuracy), 0.0)
     return {"curve": curve, "note": note, "accuracy_seconds": reached if job.accuracy else 0.0}
 
