@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ from multitl.bench.processes import ENVIRONMENT, call, last_words, missing_packa
 from multitl.bench.results import Results, append, read_results, start_results
 from multitl.runs import read_json
 
-RESULTS = "results.jsonl"
+RESULTS, WEIGHTS = "results.jsonl", "weights"
 FEWEST, MOST, WINDOW_SECONDS = 3, 30, 0.25  # windows a repetition, and how long one should last at least
 WANTED = 3  # repetitions to plan for
 RESERVE = 6.0  # seconds of the budget for starting up and for writing the report
@@ -55,6 +56,7 @@ class Race:
             self.results = read_results(path)
             _check_same(self.results.head["options"], json.loads(json.dumps(described)), self.folder)
         else:
+            shutil.rmtree(self.folder / WEIGHTS, ignore_errors=True)  # made for other options
             self.results = start_results(path, {"machine": describe_machine(), "options": described})
 
     def run(self) -> Results:
@@ -84,7 +86,7 @@ class Race:
     def _prepare(self) -> None:
         """One weights file a backbone."""
         for backbone in self.options.backbones if set(self.options.tasks) != {"input"} else ():
-            file = self.folder / "weights" / f"{backbone.replace('/', '-').replace(':', '-')}.safetensors"
+            file = self.folder / WEIGHTS / f"{backbone.replace('/', '-').replace(':', '-')}.safetensors"
             if not file.with_suffix(".json").is_file():
                 self.board.say(f"preparing weights of {backbone}")
                 prepare_weights(backbone, self.options, file, self.left)
