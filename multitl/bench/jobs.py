@@ -83,7 +83,7 @@ class Job:
     weights: a .safetensors file of the backbone by PyTorch's names.  image_size: side in pixels.  steps: timed windows
     of `window` steps each, after the first step (which compiles) and `warmup` more.  repetition: -1 for the check.
     data: path of labelled images, or "".  epochs, accuracy: of the whole job.  seconds: after which a job that trains
-    epoch by epoch stops, to be extrapolated.
+    epoch by epoch stops, to be extrapolated.  check_rate: of SGD when all is trained in a check.
     """
 
     cell: Cell
@@ -101,6 +101,7 @@ class Job:
     epochs: int = 10
     accuracy: float = 0.0
     seconds: float = 600.0
+    check_rate: float = 1e-5
 
     @property
     def optimizer(self) -> str:
@@ -109,9 +110,9 @@ class Job:
 
     @property
     def learning_rate(self) -> float:
-        """Constant. In a check it is small: float32's own rounding grows with every step."""
+        """Constant."""
         of_head = self.cell.task == "head"
-        return (1e-2 if of_head else 2e-5) if self.stage == "check" else (3e-3 if of_head else 1e-4)
+        return (1e-3 if of_head else self.check_rate) if self.stage == "check" else (3e-3 if of_head else 1e-4)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Job:

@@ -42,7 +42,7 @@ class Race:
         self.options, self.folder, self.board = options, folder, board
         self.ends = time.monotonic() + options.budget - RESERVE
         self.results = Results({})
-        self.prepared: dict[str, tuple[str, int]] = {}
+        self.prepared: dict[str, tuple[str, int, float]] = {}
 
     @property
     def left(self) -> float:
@@ -90,9 +90,11 @@ class Race:
             if not file.with_suffix(".json").is_file():
                 self.board.say(f"preparing weights of {backbone}")
                 prepare_weights(backbone, self.options, file, self.left)
-            about = read_json(file.with_suffix(".json"), missing="start again with --overwrite", keys=["image_size"])
+            about = read_json(
+                file.with_suffix(".json"), missing="start again with --overwrite", keys=["image_size", "check_rate"]
+            )
             weights = str(file) if file.is_file() else self.options.weights
-            self.prepared[backbone] = weights, about["image_size"]
+            self.prepared[backbone] = weights, about["image_size"], about["check_rate"]
 
     def _run_all(self, jobs: Iterable[Job | None]) -> None:
         for job in jobs:
@@ -110,12 +112,13 @@ class Race:
         done = {(r.job.cell, r.job.stage, r.job.repetition) for r in self.results.records}
         if (cell, stage, repetition) in done:
             return None
-        weights, size = self.prepared.get(cell.backbone, ("", self.options.image_size or 224))
+        weights, size, rate = self.prepared.get(cell.backbone, ("", self.options.image_size or 224, 0.0))
         steps, window = self._windows(cell) if stage == "measure" else (FEWEST, 1)
         options = self.options
         return Job(
             cell, stage, weights, size, options.threads, repetition, steps=steps, window=window, seed=options.seed,
             data=options.data, epochs=options.epochs, accuracy=options.accuracy, seconds=seconds or options.timeout,
+            check_rate=rate,
         )  # fmt: skip
 
     def _check_of(self, cell: Cell) -> Record | None:
