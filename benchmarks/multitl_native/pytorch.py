@@ -44,8 +44,8 @@ def open_loop(job: Job) -> TorchLoop:
 
 
 def forbid_tf32() -> None:
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def open_backbone(job: Job) -> nn.Module:
