@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,13 +73,11 @@ def write_modules(weights: Path) -> None:
 def cell(data: str, options: list[str], source: str, backend: str) -> Row:
     """Load, fine-tune, judge and save under one backend; reload, judge and classify under the next one."""
     folder, other = RESULTS / f"{source}-{backend}", following(backend)
-    started = time.perf_counter()
     multitl(backend, "finetune", data, *options, *FINETUNING, "--out", str(folder), "--overwrite")
-    seconds = time.perf_counter() - started
     own = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
     again = json.loads(multitl(other, "evaluate", str(folder), data, "--json"))
     figures = {"accuracy": own["accuracy"], "images": own["count"], "reloaded_accuracy": again["accuracy"]}
-    moved = {"reloaded_by": other, "difference": difference(folder, other), "seconds": seconds}
+    moved = {"reloaded_by": other, "difference": difference(folder, other)}
     return {"name": f"{source}-{backend}", "backbone": options[1].replace(f"{RESULTS}/modules/", "")} | figures | moved
 
 
@@ -124,17 +121,15 @@ def table(found: dict[str, Row]) -> str:
         f"Accuracy on the {rows[0]['images']} test photos after fine-tuning the head and the last stage "
         f"(`{' '.join(FINETUNING)}`), with real weights. The next backend then reloaded each run: {same} of "
         f"{len(rows)} accuracies were the same, and the largest difference of a probability was {worst:.1e}.\n",
-        f"Made by `python benchmarks/matrix.py`, {datetime.date.today()}, {versions()}. Seconds: the whole fine-tuning "
-        "command, on JAX, TensorFlow and PyTorch, each once.\n",
-        "| source | network | JAX | TensorFlow | PyTorch | seconds | reload |",
-        "|---|---|---:|---:|---:|---|---:|",
+        f"Made by `python benchmarks/matrix.py`, {datetime.date.today()}, {versions()}.\n",
+        "| source | network | JAX | TensorFlow | PyTorch | reload |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for source in names:
         own = [found[f"{source}-{backend}"] for backend in BACKENDS]
         accuracies = " | ".join(f"{row['accuracy']:.3f}" for row in own)
-        seconds = ", ".join(f"{row['seconds']:.0f}" for row in own)
         reload = max(row["difference"] for row in own)
-        lines.append(f"| `{source}` | {own[0]['backbone']} | {accuracies} | {seconds} | {reload:.1e} |")
+        lines.append(f"| `{source}` | {own[0]['backbone']} | {accuracies} | {reload:.1e} |")
     return "\n".join(lines)
 
 

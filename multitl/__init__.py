@@ -18,6 +18,7 @@ from multitl.recipes import Recipe
 if TYPE_CHECKING:  # nothing here loads a framework
     import keras
 
+    from multitl.exporting import Ported
     from multitl.networks import Translated
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "finetune",
     "from_torch",
     "load_pretrained",
+    "port",
     "predict",
     "translate",
 ]
@@ -42,7 +44,8 @@ def load_pretrained(
 ) -> Pretrained:
     """Build a backbone and fill in its pretrained weights.
 
-    name: "SOURCE/NAME[:variant]", e.g. "keras/MobileNet:alpha=0.25", "torchvision/resnet50", "timm/resnet50.a1_in1k".
+    name: "SOURCE/NAME[:variant]", e.g. "keras/MobileNet:alpha=0.25", "torchvision/resnet50", "timm/resnet50.a1_in1k";
+    or "file:PATH" for a .keras or .h5 model of your own.
     weights: "default" (the official ones), "none" (random), or the path of a weights file or folder.
     image_size: side of the square input in pixels; 0 for the backbone's own.
     head: "keep" for the whole network with its original classifier, whose logits `.class_names` name.
@@ -98,6 +101,46 @@ def translate(
             name, weights=str(weights), image_size=image_size, head=head, preprocess=preprocess,
             backend=adapter, output=output, overwrite=overwrite,
         )  # fmt: skip
+
+
+def port(
+    model: str | PathLike[str],
+    to: str,
+    output: str | PathLike[str] | None = None,
+    *,
+    images: str | PathLike[str] | None = None,
+    calibration: str | PathLike[str] | None = None,
+    preprocess: bool = True,
+    weights: str | PathLike[str] = "default",
+    image_size: int = 0,
+    backend: str | None = None,
+    overwrite: bool = False,
+) -> Ported:
+    """Write a model for another ecosystem, and prove there that it still gives the same answers.
+
+    model: the folder of a run or of `translate`, a .keras or .h5 file, or the name of a network.
+    to: "onnx", "torch", "tfhub", "litert-int8", ...; `multitl ports` lists the formats.
+    output: the folder to make, with the artefact and card.json (default: the model's folder with "-FORMAT" after it).
+    images: what to compare answers on, a folder or table of photos, labelled or not; by default the images that the run
+    was judged on.  calibration: photos that show the ranges of numbers of 8 bits; by default the validation images.
+    preprocess: True for an artefact that takes pixels (of "tfhub", as is its custom, [0, 1]), False for one that takes
+    what the backbone takes.  weights, image_size: of a network, as for `load_pretrained`.
+    backend: what computes the answers that the artefact is compared with; the artefact is written by whichever can.
+
+    Nothing is kept that does not give the same answers: PortError. Other errors: PortError for an unknown format or
+    model, BackendError for packages that are missing, with the pip line, and those of `load_pretrained`.
+    """
+    adapter = load_backend(backend)
+    from multitl import exporting
+
+    with adapter.fast_paths():
+        ported, faults = exporting.port_all(
+            str(model), [to], output, backend=adapter, images=images, calibration=calibration, preprocess=preprocess,
+            weights=str(weights), image_size=image_size, overwrite=overwrite,
+        )  # fmt: skip
+    if faults:
+        raise faults[0]
+    return ported[0]
 
 
 def finetune(

@@ -10,11 +10,12 @@ import importlib.util
 import json
 import os
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, cast
 
-from multitl.contracts import Backend, Source, Translation, Translator
-from multitl.errors import BackboneError, BackendError, nearest_names
+from multitl.contracts import Backend, Format, Source, Translation, Translator
+from multitl.errors import BackboneError, BackendError, PortError, nearest_names
 
 BACKENDS = {
     "jax": "multitl_jax.backend",
@@ -28,13 +29,150 @@ SOURCES = {
     "torchvision": "multitl.sources.torchvision",
     "timm": "multitl.sources.timm",
     "tfhub": "multitl.sources.tfhub",
+    "file": "multitl.sources.file",
 }
+FILE = "file:"  # and then a path, where other names have a source and "/"
+_NAMED = tuple(source for source in SOURCES if source != "file")
 
 # Which module opens the networks of a source whose networks are translated, and the Keras backend it works under.
 TRANSLATORS = {
     "torchvision": ("multitl_torch.translator", "torch"),
     "timm": ("multitl_torch.translator", "torch"),
     "tfhub": ("multitl_tensorflow.translator", "tensorflow"),
+}
+
+# In which forms models leave, which backend writes each, and what opens it again.
+FORMATS = {
+    "keras": Format(
+        files=("model.keras",),
+        summary="Keras 3, on any backend",
+        backend="",
+        writer="multitl.artefacts:write_keras",
+        runtime="multitl.artefacts:open_keras",
+        packages=(),
+        extra="jax",
+    ),
+    "torch": Format(
+        files=("model.pth",),
+        summary="state_dict for torchvision's or timm's own class",
+        backend="torch",
+        writer="multitl_torch.export:write_state_dict",
+        runtime="multitl_torch.runtime:open_state_dict",
+        packages=("torchvision", "torch"),
+        extra="timm",
+        is_state_dict=True,
+        why="torch.save and the network's own class are PyTorch's",
+    ),
+    "torch-export": Format(
+        files=("model.pt2",),
+        summary="program of torch.export, of any model",
+        backend="torch",
+        writer="multitl_torch.export:write_program",
+        runtime="multitl_torch.runtime:open_program",
+        packages=("torch",),
+        extra="torch",
+        why="torch.export traces PyTorch code",
+    ),
+    "tfhub": Format(
+        files=("saved_model.pb", "variables"),
+        summary="reusable SavedModel, for hub.load and hub.KerasLayer",
+        backend="tensorflow",
+        writer="multitl_tensorflow.export:write_reusable",
+        runtime="multitl_tensorflow.runtime:open_reusable",
+        packages=("tensorflow",),
+        extra="tensorflow",
+        takes="unit",
+        why="variables of a SavedModel are TensorFlow's; jax2tf makes constants of them or wants TensorFlow as well",
+    ),
+    "savedmodel": Format(
+        files=("saved_model.pb", "variables"),
+        summary="SavedModel with a serving signature",
+        backend="tensorflow",
+        writer="multitl_tensorflow.export:write_serving",
+        runtime="multitl_tensorflow.runtime:open_serving",
+        packages=("tensorflow",),
+        extra="tensorflow",
+        is_folded=True,
+        why="Keras writes SavedModels under TensorFlow, or under JAX by jax2tf, which wants TensorFlow as well",
+    ),
+    "onnx": Format(
+        files=("model.onnx", "model.onnx.data"),
+        summary="ONNX, for onnxruntime and others",
+        backend="torch",
+        writer="multitl_torch.export:write_onnx",
+        runtime="multitl.artefacts:open_onnx",
+        packages=("torch", "onnx", "onnxscript", "onnxruntime"),
+        extra="onnx",
+        is_folded=True,
+        why="Keras needs jax2onnx under JAX, and tf2onnx under TensorFlow, which has had few releases since 2024",
+    ),
+    "openvino": Format(
+        files=("model.xml", "model.bin"),
+        summary="OpenVINO, for Intel's processors",
+        backend="torch",
+        writer="multitl_torch.export:write_openvino",
+        runtime="multitl.artefacts:open_openvino",
+        packages=("torch", "openvino"),
+        extra="openvino",
+        is_folded=True,
+        why="OpenVINO reads programs of PyTorch and graphs of TensorFlow, none of JAX",
+    ),
+    "litert": Format(
+        files=("model.tflite",),
+        summary="LiteRT (TensorFlow Lite), for phones and boards",
+        backend="tensorflow",
+        writer="multitl_tensorflow.export:write_litert",
+        runtime="multitl.artefacts:open_litert",
+        packages=("tensorflow", "ai_edge_litert"),
+        extra="litert",
+        is_folded=True,
+        why="the converter reads TensorFlow's graphs; under PyTorch Keras fixes the batch's size",
+    ),
+    "litert-dynamic": Format(
+        files=("model.tflite",),
+        summary="LiteRT with weights of 8 bits",
+        backend="tensorflow",
+        writer="multitl_tensorflow.export:write_litert_dynamic",
+        runtime="multitl.artefacts:open_litert",
+        packages=("tensorflow", "ai_edge_litert"),
+        extra="litert",
+        is_folded=True,
+        why="as for litert",
+        bits=8,
+    ),
+    "litert-int8": Format(
+        files=("model.tflite",),
+        summary="LiteRT with weights and activations of 8 bits",
+        backend="tensorflow",
+        writer="multitl_tensorflow.export:write_litert_int8",
+        runtime="multitl.artefacts:open_litert",
+        packages=("tensorflow", "ai_edge_litert"),
+        extra="litert",
+        is_folded=True,
+        why="as for litert",
+        bits=8,
+    ),
+    "stablehlo": Format(
+        files=("model.jax",),
+        summary="StableHLO of jax.export, for XLA's compilers",
+        backend="jax",
+        writer="multitl_jax.export:write_stablehlo",
+        runtime="multitl_jax.runtime:open_stablehlo",
+        packages=("jax",),
+        extra="jax",
+        is_folded=True,
+        why="jax.export lowers JAX code",
+    ),
+    "flax": Format(
+        files=("params",),
+        summary="parameters for Flax and Optax (Orbax), and the function that takes them",
+        backend="jax",
+        writer="multitl_jax.export:write_params",
+        runtime="multitl_jax.runtime:open_params",
+        packages=("jax", "orbax"),
+        extra="flax",
+        why="the function is lowered from JAX code",
+    ),
 }
 
 # Which module translates live modules of a framework.
@@ -125,17 +263,27 @@ def keras_json_backend() -> str | None:
 
 
 def load_source(name: str) -> tuple[Source, str]:
-    """Split "source/rest" and import the source. Returns the module and the rest: ("keras/ResNet50" -> "ResNet50")."""
+    """Split "source/rest" or "file:path" and import the source. Returns the module and the rest ("keras/ResNet50" ->
+    "ResNet50").
+    """
+    if name.startswith(FILE):
+        return _import_source("file"), name.removeprefix(FILE)
     prefix, slash, rest = name.partition("/")
-    if not slash or prefix not in SOURCES:
+    if not slash or prefix not in SOURCES or prefix == "file":
+        is_path = name.lower().endswith((".h5", ".hdf5", ".keras"))
         raise BackboneError(
             f"Unknown backbone {name!r}.",
-            expected="SOURCE/NAME with a source of " + ", ".join(SOURCES),
+            expected="SOURCE/NAME with a source of " + ", ".join(_NAMED) + ", or file:PATH",
             received=name,
-            nearest=_nearest_backbones(name),
-            fix="multitl backbones",
+            nearest=[] if is_path else _nearest_backbones(name),
+            fix=f"{FILE}{name.removeprefix('file/')}" if is_path else "multitl backbones",
         )
     return _import_source(prefix), rest
+
+
+def short_name(backbone: str) -> str:
+    """A backbone's name for a folder's: that of a file goes without its folders and its ending."""
+    return FILE + Path(backbone).stem if backbone.startswith(FILE) else backbone
 
 
 def _nearest_backbones(name: str) -> list[str]:
@@ -155,6 +303,35 @@ def translate_module(framework: str, module: Any, example: Any) -> Translation:
             fix=f"pip install 'multitl[{framework}]'",
         )
     return importlib.import_module(MODULES[framework]).translate_module(module, example)
+
+
+def load_function(name: str) -> Any:
+    """What "module:function" names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def find_format(name: str) -> Format:
+    """The format of that name. Raises PortError with the nearest names."""
+    if name in FORMATS:
+        return FORMATS[name]
+    raise PortError(
+        f"Unknown format {name!r}.",
+        expected="one of " + ", ".join(FORMATS),
+        received=name,
+        nearest=nearest_names(name, FORMATS),
+        fix="multitl ports",
+    )
+
+
+def missing_packages(chosen: Format) -> list[str]:
+    """What a format needs and this machine lacks; imports nothing."""
+    return [package for package in chosen.packages if not is_present(package)]
+
+
+def is_present(package: str) -> bool:
+    """Whether a new process would find a package, even if this one leaves it out (cli.leave_out_other_frameworks)."""
+    return PathFinder.find_spec(package) is not None
 
 
 def load_translator(source: str) -> Translator:

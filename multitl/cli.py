@@ -15,15 +15,25 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
 import multitl
 from multitl import flags
-from multitl.adapters import BACKENDS, SOURCES, backbones, choose_backend, is_installed
+from multitl.adapters import (
+    BACKENDS,
+    FORMATS,
+    SOURCES,
+    backbones,
+    choose_backend,
+    is_installed,
+    load_backend,
+    missing_packages,
+    short_name,
+)  # fmt: skip
 from multitl.bench import flags as bench_flags
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
+from multitl.hiding import hide
 from multitl.recipes import Recipe
 
 MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
@@ -115,21 +125,7 @@ def leave_out_other_frameworks(requested: str | None) -> None:
     """
     chosen = choose_backend(requested)
     if chosen in BACKENDS and is_installed(chosen):
-        left_out = LeftOut(frozenset(BACKENDS) - {chosen})
-        sys.meta_path[:] = [left_out if finder is PathFinder else finder for finder in sys.meta_path]
-
-
-class LeftOut(PathFinder):
-    """Python's own finder, but some packages are not installed to whoever asks it.
-
-    An import hook that raises would stop PyTorch, which asks for TensorFlow; a None in sys.modules would mislead scipy.
-    """
-
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # type: ignore[override]
-        return None if fullname in self._names else PathFinder.find_spec(fullname, path, target)
+        hide(frozenset(BACKENDS) - {chosen})
 
 
 def finetune(options: argparse.Namespace) -> None:
@@ -188,7 +184,7 @@ def list_backbones(options: argparse.Namespace) -> None:
 def translate(options: argparse.Namespace) -> None:
     """Save a pretrained network as a Keras model, its original classes included."""
     _silence_frameworks()
-    output = options.out or f"runs/{options.name.replace('/', '-').replace(':', '-')}"
+    output = options.out or f"runs/{short_name(options.name).replace('/', '-').replace(':', '-')}"
     made = multitl.translate(
         options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
         preprocess=options.preprocess, backend=options.backend, overwrite=options.overwrite,
@@ -199,6 +195,41 @@ def translate(options: argparse.Namespace) -> None:
     print_network(
         made, {purpose: shlex.join(step) for purpose, step in steps.items()} if options.head == "keep" else {}
     )
+
+
+def port(options: argparse.Namespace) -> None:
+    """Write a model for another ecosystem, proved there."""
+    _silence_frameworks()
+    adapter = load_backend(options.backend)
+    from multitl.exporting import port_all
+
+    with adapter.fast_paths():
+        ported, faults = port_all(
+            options.model, options.to.split(","), options.out, backend=adapter, images=options.images,
+            calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
+            image_size=options.image_size, overwrite=options.overwrite,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps([one.card | {"output": str(one.output)} for one in ported], indent=2))
+    elif ported:
+        from multitl.terminal import print_ports
+
+        print_ports(ported)
+    for fault in faults[:-1]:
+        print(f"multitl: {fault}", file=sys.stderr)
+    if faults:
+        raise faults[-1]
+
+
+def list_ports(options: argparse.Namespace) -> None:
+    """List the formats that models leave in, and what of them works here."""
+    if options.json:
+        rows = {name: dataclasses.asdict(one) | {"missing": missing_packages(one)} for name, one in FORMATS.items()}
+        print(json.dumps(rows, indent=2))
+        return
+    from multitl.terminal import print_formats
+
+    print_formats({name: (one, missing_packages(one)) for name, one in FORMATS.items()})
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -254,6 +285,8 @@ COMMANDS = {
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
     "translate": (translate, flags.add_translate_flags, "NETWORK"),
+    "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),
+    "ports": (list_ports, flags.add_json_flag, ""),
     "demo": (demo, flags.add_demo_flags, ""),
     "bench": (bench, bench_flags.add_bench_flags, ""),
     "doctor": (doctor, flags.add_json_flag, ""),

@@ -8,7 +8,7 @@ Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,9 +143,12 @@ class Pretrained:
     With its classifier kept, `backbone` gives logits (batch, classes) and `class_names` names them, where they are
     known.
 
-    Of translated networks only: `weights` leads back to the original's state_dict, `parity` says how exact the
-    translation is, and `feature_map` names the operation whose output is the last feature map before global pooling,
-    which lies inside a backbone whose classifier has weights between pooling and its last layer.
+    Of translated networks only: `weights` leads back to the original's state_dict, `classifier` is what of it a new
+    head takes the place of, and `unused` names what its graph never reads; `parity` says how exact the translation is,
+    and `feature_map` names the operation whose output is the last feature map before global pooling, which lies inside
+    a backbone whose classifier has weights between pooling and its last layer.
+
+    `content`: a hash of the file that `name` stands for, where it is a path.
     """
 
     name: str
@@ -155,8 +158,11 @@ class Pretrained:
     origin: Origin
     class_names: tuple[str, ...] = ()
     weights: tuple[TranslatedWeight, ...] = ()
+    classifier: tuple[TranslatedWeight, ...] = ()
+    unused: tuple[str, ...] = ()
     parity: Parity | None = None
     feature_map: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,66 @@ class Job:
     image_size: int
     head: Head
     content: str = ""
+
+
+Takes = Literal["pixels", "unit", "normalised"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form in which models leave: one row of `adapters.FORMATS`.
+
+    files: the artefact, in the folder that `multitl.port` makes.  backend: Keras' when the artefact is written, ""
+    for whichever runs.  writer, runtime: "module:function" that writes an artefact (`Writer`) and that opens it again
+    (`Runtime`).  packages: needed for both, by the names they are imported by.  extra: installs them.  why: what
+    stands against writing it under another backend.  takes: "unit" where the format's own custom is images in [0, 1],
+    else 8-bit pixels.  is_state_dict: the tensors of the network that the model came from are what is written.
+    is_folded: for inference alone, so batch normalisation goes into the layers before it.  bits: 8 where numbers are
+    rounded to that many.
+    """
+
+    files: tuple[str, ...]
+    summary: str
+    backend: str
+    writer: str
+    runtime: str
+    packages: tuple[str, ...]
+    extra: str
+    why: str = ""
+    takes: Takes = "pixels"
+    is_state_dict: bool = False
+    is_folded: bool = False
+    bits: int = 32
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """An artefact to be written, as it travels to the process that writes it.
+
+    model: a folder with model.keras and card.json.  takes: what the artefact will take.  calibration: an .npy file of
+    what it takes (n, height, width, 3), "" where no numbers are rounded.
+    """
+
+    format: str
+    model: str
+    takes: Takes
+    calibration: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """What a `Writer` gets.
+
+    model: images (batch, height, width, 3), of the type its input has -> what the artefact shall give.  card: the
+    source's card.json.  calibration: inputs to choose the ranges of rounded numbers by, or None.  tensors: the
+    original network's state_dict, with the new classifier in its place; empty unless the format is made of them.
+    """
+
+    model: keras.Model
+    card: Mapping[str, Any]
+    takes: Takes
+    calibration: np.ndarray | None
+    tensors: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -301,6 +367,20 @@ class Translator(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Package name -> version, of what the networks come from."""
+
+
+class Writer(Protocol):
+    """A function that writes one format: backends/multitl_*/export.py, multitl/artefacts.py."""
+
+    def __call__(self, export: Export, folder: Path) -> None:
+        """Write the artefact, by the name that its `Format` says, and what belongs to it into `folder`."""
+
+
+class Runtime(Protocol):
+    """A function that opens an artefact as its users will, without Keras: backends/multitl_*/runtime.py, ..."""
+
+    def __call__(self, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from images (batch, height, width, 3) to outputs (batch, ...)."""
 
 
 class Backend(Protocol):

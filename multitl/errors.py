@@ -71,6 +71,10 @@ class RunError(MultitlError):
     """A run folder that exists already, is incomplete, belongs to another recipe, or cannot be written."""
 
 
+class PortError(MultitlError):
+    """A model that cannot leave in the form asked for, or that computed something else once it had."""
+
+
 def nearest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """The `count` members of `choices` most similar to `name`, ignoring case; best first, possibly none."""
     by_key = {choice.lower(): choice for choice in choices}

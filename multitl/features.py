@@ -83,7 +83,7 @@ def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: st
         "multitl": multitl.__version__,  # decoding and resizing
         "pillow": PIL.__version__,
         "weights": sha256,
-        "backbone": pretrained.name,
+        "backbone": pretrained.content or pretrained.name,
         "preprocess": asdict(pretrained.preprocess),
         "pooling": recipe.pooling,
         "precision": recipe.precision,

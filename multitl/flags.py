@@ -76,7 +76,7 @@ def add_backbones_flags(parser: Parser) -> None:
 
 
 def add_translate_flags(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NETWORK", help="a name that multitl backbones lists")
+    parser.add_argument("name", metavar="NETWORK", help="a name that multitl backbones lists, or file:PATH")
     _add_backend(parser)
     heads = "keep the original classifier, or cut it off (default: keep)"
     parser.add_argument("--head", choices=["keep", "cut"], default="keep", help=heads)
@@ -84,6 +84,42 @@ def add_translate_flags(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
     for field in dataclasses.fields(Recipe):
         if field.name in ("weights", "image_size", "preprocess"):
+            _add_recipe_flag(parser, field)
+            parser.set_defaults(**{field.name: field.default})
+
+
+def add_port_flags(parser: Parser) -> None:
+    parser.add_argument("model", type=_path, metavar="MODEL", help="folder of a run, .keras or .h5 file, or NETWORK")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="one or several, a,b: see multitl ports")
+    parser.add_argument(
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="the folder to make; of several formats, their parent (default: MODEL-FORMAT)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older port")
+    parser.add_argument(
+        "--images",
+        type=_path,
+        metavar="DATA",
+        help="photos to compare on (default: those the run was judged on)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=_path,
+        metavar="DATA",
+        help="photos that 8-bit ranges suit (default: validation images)",
+    )
+    parser.add_argument(
+        "--preprocess",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take pixels, or what the backbone takes (default: --preprocess)",
+    )
+    _add_backend(parser)
+    add_json_flag(parser)
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("weights", "image_size"):
             _add_recipe_flag(parser, field)
             parser.set_defaults(**{field.name: field.default})
 

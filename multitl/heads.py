@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from multitl.contracts import Preprocess, Pretrained
+from multitl.contracts import Preprocess, Pretrained, Takes
 from multitl.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
 
@@ -47,6 +47,27 @@ def build_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
     """uint8 pixels (batch, height, width, 3) -> pooled features (batch, channels) float32."""
     pixels = pixel_input(pretrained.preprocess)
     return keras.Model(pixels, pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
+
+
+def with_entrance(model: keras.Model, backbone: keras.Model, preprocess: Preprocess, takes: Takes) -> keras.Model:
+    """A saved model with another entrance: 8-bit pixels, "unit" in [0, 1], "normalised" as the backbone wants them.
+
+    model: pixels -> normalise -> backbone -> anything, one layer after the other, as `build_classifier` makes it. The
+    new one shares its layers.  backbone: to take the place of the model's own.
+    """
+    images = pixel_input(preprocess)
+    if takes != "pixels":
+        images = keras.Input((preprocess.height, preprocess.width, 3), dtype="float32", name="images")
+    x = keras.layers.Rescaling(255.0, dtype="float32", name="as_pixels")(images) if takes == "unit" else images
+    x = backbone(x if takes == "normalised" else normalise_in_model(x, preprocess))
+    for layer in model.layers[model.layers.index(backbone_of(model)) + 1 :]:
+        x = layer(x)
+    return keras.Model(images, x, name=model.name)
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The pretrained part of a saved model: the first model nested in it."""
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
 def pixel_input(preprocess: Preprocess) -> keras.KerasTensor:

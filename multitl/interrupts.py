@@ -1,7 +1,7 @@
 """Ctrl-C between two calls into a framework, never in the middle of one: raised there, it can crash the framework.
 
-Python hands an exception to whatever happens to run: TensorFlow's C++ dies of it about once in sixteen times, and
-destructors drop it without a word.
+Python hands an exception to whatever happens to run: TensorFlow's C++ can die of it (one of sixteen presses did, on two
+CPU cores), and destructors drop it without a word.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -19,9 +20,9 @@ def held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield  # Python interrupts the main thread only; and who ignores Ctrl-C, goes on ignoring it
         return
-    pressed = []
+    pressed: list[FrameType | None] = []
 
-    def press(number: int, frame) -> None:
+    def press(number: int, frame: FrameType | None) -> None:
         if pressed:
             handler(number, frame)
         pressed.append(frame)

@@ -140,6 +140,8 @@ def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
         "parity": asdict(pretrained.parity) if pretrained.parity else None,
         "feature_map": pretrained.feature_map,
         "tensors": [asdict(weight) for weight in pretrained.weights],
+        "classifier": [asdict(weight) for weight in pretrained.classifier],
+        "unused": list(pretrained.unused),
     }
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import jinja2
 
+from multitl.adapters import FILE
 from multitl.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
 from multitl.errors import RunError
 from multitl.findings import (
@@ -114,7 +115,8 @@ def read_history(path: Path) -> History:
 
 
 def _header(card: dict[str, Any]) -> dict[str, Any]:
-    source, _, name = card["backbone"]["name"].partition("/")
+    full = card["backbone"]["name"]
+    source, _, name = full.partition(":" if full.startswith(FILE) else "/")
     counts = card["data"]["counts"]
     return {
         "backbone_source": source,

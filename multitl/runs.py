@@ -42,7 +42,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
         temporary.replace(final)
     except OSError as error:
         raise cannot_write(final, error) from error
@@ -95,7 +95,8 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Which permissions this process takes from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

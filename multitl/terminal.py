@@ -14,9 +14,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from multitl.adapters import BACKENDS
+
 if TYPE_CHECKING:
-    from multitl.contracts import BackboneInfo, Result
+    from multitl.contracts import BackboneInfo, Format, Result
     from multitl.doctor import Diagnosis
+    from multitl.exporting import Ported
     from multitl.networks import Translated
 
 PIPE_WIDTH = 10_000  # no line breaks inside a table that goes to a file or another program
@@ -100,7 +103,8 @@ def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:
         sources.setdefault(info.name.partition("/")[0], []).append(info)
     grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
     for info in (info for listed in sources.values() if len(listed) <= most for info in listed):
-        grid.add_row(info.name, f"{info.image_size} px", info.licence, info.weights, ", ".join(info.variants))
+        size = f"{info.image_size} px" if info.image_size else "its own"
+        grid.add_row(info.name, size, info.licence, info.weights, ", ".join(info.variants))
     results().print(grid)
     for source, listed in sources.items():
         if len(listed) > most:
@@ -122,6 +126,53 @@ def print_network(made: Translated, next_steps: Mapping[str, str]) -> None:
     screen.print(f"model   {printable(made.output / 'model.keras')}", soft_wrap=True)
     for purpose, command in next_steps.items():
         screen.print(f"\nWhat to try next\n  {purpose}:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_ports(ported: Sequence[Ported]) -> None:
+    """What was written: how much, how fast, how exact. The first line is the model that it came from."""
+    screen, first = results(), ported[0].card
+    has_labels = first["proof"]["accuracy_before"] is not None
+    figures = ["size", "one image", "largest error", "same class", *(["accuracy"] if has_labels else [])]
+    grid = table("format", *figures, "opened by", right=figures)
+    source = first["source"]
+    accuracy = [f"{first['proof']['accuracy_before']:.3f}"] if has_labels else []
+    grid.add_row("model.keras", _megabytes(source["bytes"]), f"{source['milliseconds']:.1f} ms", "", "", *accuracy,
+                 f"Keras on {first['backend']['name']}")  # fmt: skip
+    for one in ported:
+        proof = one.card["proof"]
+        accuracy = [f"{proof['accuracy_after']:.3f}"] if has_labels else []
+        grid.add_row(
+            one.card["port"]["format"], _megabytes(one.card["bytes"]), f"{one.card['latency']['milliseconds']:.1f} ms",
+            f"{proof['max_abs']:.1e}", f"{proof['top1']:.1%}", *accuracy, one.card["opened_by"],
+        )  # fmt: skip
+    screen.print(f"compared on {first['proof']['inputs']} images: {printable(first['proof']['on'])}")
+    screen.print(grid)
+    for one in ported:
+        screen.print(f"{one.card['port']['format']:<15} {printable(one.output)}", soft_wrap=True)
+
+
+def print_formats(formats: Mapping[str, tuple[Format, Sequence[str]]]) -> None:
+    """Which format is for what, how a model of each backend gets there, and the pip line for what is missing."""
+    screen = results()
+    grid = table("format", "what it is", *BACKENDS, "here")
+    reasons: dict[str, list[str]] = {}
+    for name, (one, missing) in formats.items():
+        ways = ["yes" if one.backend in ("", backend) else f"by {one.backend}" for backend in BACKENDS]
+        here = f"pip install 'multitl[{one.extra}]'" if missing else "yes"
+        grid.add_row(name, one.summary, *ways, here, style=None if not missing else "yellow")
+        if one.why:
+            reasons.setdefault(one.why, []).append(name)
+    screen.print(grid)
+    screen.print(
+        "A model of any backend goes anywhere: multitl saves it and writes the artefact under another one where"
+    )
+    screen.print("this says so. torch takes networks of torchvision and timm. Why not directly:")
+    for why, names in reasons.items():
+        screen.print(f"  {', '.join(names)}: {why}", soft_wrap=True)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 10**6:.1f} MB"
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

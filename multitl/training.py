@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from multitl.adapters import TRANSLATORS
+from multitl.adapters import TRANSLATORS, short_name
 from multitl.augmentation import augment
 from multitl.checkpoints import TrainingState, load_state, save_state
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
@@ -218,7 +218,7 @@ def _with_overrides(recipe: Recipe, backbone: str | None, weights: str | os.Path
 
 
 def _default_folder(data: Path, backbone: str, backend: str) -> Path:
-    safe = backbone.replace("/", "-").replace(":", "-").replace("=", "")
+    safe = short_name(backbone).replace("/", "-").replace(":", "-").replace("=", "")
     return Path("runs") / f"{data.resolve().stem}-{safe}-{backend}"
 
 

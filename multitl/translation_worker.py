@@ -19,10 +19,11 @@ import multitl
 from multitl.adapters import load_translator
 from multitl.contracts import Job, Original, Parity, Translation, Translator
 from multitl.cutting import classifier_weights
-from multitl.errors import MultitlError, TranslationError
+from multitl.errors import MultitlError
 from multitl.pretrained import weights_sha256
 from multitl.runs import write_json
 from multitl.state_dicts import classes_in, extract, fill, fit, read_state_dict
+from multitl.workers import write_error
 
 
 def translate(job: Job, folder: Path) -> None:
@@ -85,20 +86,13 @@ def _card(
     }
 
 
-def _report(error: MultitlError, folder: Path) -> None:
-    report = {name: getattr(error, name) for name in ("problem", "fix", "expected", "received")}
-    report |= {"kind": type(error).__name__, "nearest": list(error.nearest)}
-    report["missing"] = list(error.missing) if isinstance(error, TranslationError) else []
-    write_json(folder / "error.json", report)
-
-
 def main(arguments: list[str]) -> int:
     """JOB as JSON, and the folder to write to."""
     job, folder = Job(**json.loads(arguments[0])), Path(arguments[1])
     try:
         translate(job, folder)
     except MultitlError as error:
-        _report(error, folder)
+        write_error(error, folder)
         return 2
     return 0
 

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +29,7 @@ from multitl.hashes import file_sha256
 from multitl.initialisers import numpy_initialisers
 from multitl.progress import console
 from multitl.runs import cannot_write, read_json
+from multitl.workers import run_worker
 
 KEYS = ("weights", "stages", "unused", "parity", "preprocess", "class_names", "image_size")
 
@@ -111,41 +109,6 @@ def _keep(work: Path, folder: Path) -> None:
 
 
 def _run_worker(job: Job, work: Path) -> None:
-    """Run `python -m multitl.translation_worker`: another framework never enters this process, nor its crashes.
-
-    On the CPU, since this process may have taken the whole GPU's memory (JAX does).
-    """
-    environment = os.environ | {"KERAS_BACKEND": TRANSLATORS[job.source][1], "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-P", "-m", "multitl.translation_worker", json.dumps(asdict(job)), str(work)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    report = work / "error.json"
-    if report.is_file():
-        raise _as_raised(json.loads(report.read_text(encoding="utf-8")))
-    if done.returncode:
-        raise _ended_early(job, done.returncode, done.stderr)
-
-
-def _ended_early(job: Job, code: int, said: str) -> errors.MultitlError:
-    last = ([line.strip() for line in said.splitlines() if line.strip()] or ["it said nothing"])[-1]
-    framework = TRANSLATORS[job.source][1]
-    if last == f"ModuleNotFoundError: No module named '{framework}'":
-        return errors.BackendError(
-            f"The network {job.source}/{job.name} cannot be translated without {framework}.",
-            expected=f"the Python package {framework}, whatever backend the network is used on afterwards",
-            received="it is not installed",
-            fix=f"pip install 'multitl[{job.source}]'",
-        )
-    return errors.TranslationError(
-        f"The process that translates {job.source}/{job.name} ended early.",
-        expected="exit code 0",
-        received=f"exit code {code}: {last[:300]}",
-        fix="multitl doctor; if the machine is short of memory, choose a smaller network",
-    )
-
-
-def _as_raised(report: Mapping[str, Any]) -> errors.MultitlError:
-    """The error that the worker wrote down, as it was."""
-    kind = getattr(errors, report["kind"])
-    arguments = {name: report[name] for name in ("problem", "fix", "expected", "received")}
-    more = "missing" if kind is errors.TranslationError else "nearest"
-    return kind(**arguments, **{more: tuple(report[more])})
+    arguments = [json.dumps(asdict(job)), str(work)]
+    task = f"translates {job.source}/{job.name}"
+    run_worker("multitl.translation_worker", arguments, TRANSLATORS[job.source][1], work, task=task, extra=job.source)

@@ -118,7 +118,26 @@ def test_source_is_split_from_the_name():
     assert rest == "MobileNet:alpha=0.25"
 
 
-@pytest.mark.parametrize("name", ["keres/ResNet50", "ResNet50", "", "/"])
+@pytest.mark.parametrize("path", ["my.h5", "/a/b:c/my model.keras", "~/x/y.h5", "runs/a=b/model.keras"])
+def test_what_follows_file_is_a_path(path: str):
+    source, rest = adapters.load_source(f"file:{path}")
+    assert source.__name__ == adapters.SOURCES["file"]
+    assert rest == path
+
+
+@pytest.mark.parametrize("name", ["my.h5", "file/my.h5"])
+def test_a_bare_path_gets_the_right_spelling(name: str):
+    with pytest.raises(BackboneError) as caught:
+        adapters.load_source(name)
+    assert caught.value.fix == "file:my.h5"
+
+
+def test_names_of_folders_leave_out_where_a_file_lies():
+    assert adapters.short_name("file:~/models/my flowers.h5") == "file:my flowers"
+    assert adapters.short_name("keras/MobileNet:alpha=0.25") == "keras/MobileNet:alpha=0.25"
+
+
+@pytest.mark.parametrize("name", ["keres/ResNet50", "ResNet50", "", "/", "file", "file/"])
 def test_unknown_source_is_refused(name: str):
     with pytest.raises(BackboneError, match="Unknown backbone") as caught:
         adapters.load_source(name)
@@ -134,7 +153,8 @@ def test_name_without_its_source_is_recognised():
 @pytest.mark.parametrize("source", adapters.SOURCES)
 def test_every_source_lists_backbones_under_its_own_prefix(source: str):
     infos = adapters.backbones(source)
-    assert infos and all(info.name.startswith(f"{source}/") for info in infos)
+    prefix = adapters.FILE if source == "file" else f"{source}/"
+    assert infos and all(info.name.startswith(prefix) for info in infos)
     assert len({info.name for info in infos}) == len(infos)
 
 

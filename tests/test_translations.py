@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multitl import parity, pretrained, translations
+from multitl import parity, pretrained, translations, workers
 from multitl.contracts import Job
 from multitl.errors import BackboneError, BackendError, TranslationError, WeightsError
 from multitl.translations import entry_folder, translated
@@ -120,7 +120,7 @@ def test_nothing_is_left_of_a_failed_translation(tmp_path: Path):
 
 
 def test_a_worker_that_dies_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(translations.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(workers.sys, "executable", shutil.which("false"))
     with pytest.raises(TranslationError, match="ended early") as caught:
         translated(replace(SMALL, image_size=96))
     assert "exit code 1" in caught.value.received

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,12 +42,22 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
         )
     known = (timm.get_pretrained_cfg(job.name) if tag else config).to_dict()
     preprocess = from_timm(known, job.image_size)
-    options: dict[str, Any] = {"num_classes": classes} if classes else {}
-    if job.image_size and known.get("fixed_input_size"):
-        options["img_size"] = job.image_size
-    module = _create(timm, job, options)
+    module = _create(timm, job, _options(known, job.image_size, classes))
     address = f"https://huggingface.co/{known['hf_hub_id']}" if known.get("hf_hub_id") else str(known.get("url", ""))
     return module, preprocess, (), str(known.get("license") or "not stated by timm"), address
+
+
+def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str]:
+    """A network with random weights, and the call that makes it."""
+    timm = import_timm()
+    options = _options(timm.get_pretrained_cfg(job.name).to_dict(), job.image_size, classes)
+    texts = [f"{option}={value!r}" for option, value in options.items()]
+    return _create(timm, job, options), f"create_model({', '.join([repr(job.name), *texts])})"
+
+
+def _options(known: Mapping[str, Any], size: int, classes: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_classes": classes} if classes else {}
+    return options | ({"img_size": size} if size and known.get("fixed_input_size") else {})
 
 
 def _create(timm: Any, job: Job, options: dict[str, Any]) -> torch.nn.Module:

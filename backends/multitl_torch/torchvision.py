@@ -33,6 +33,7 @@ OPTIONS = {  # of families whose graph depends on the image's size, or whose fir
     "googlenet": lambda size: {"init_weights": False},
     "inception_": lambda size: {"init_weights": False},
 }
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 SWAG = "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
 
 
@@ -169,12 +170,25 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
     known = {one.name.upper(): one for one in checkpoints(name).values()}
     checkpoint = known[wanted.upper()] if wanted else next(one for one in known.values() if one.is_default)
     size = job.image_size or checkpoint.preprocess.height
-    options: dict[str, Any] = {"num_classes": classes} if classes else {}
-    options |= next((option(size) for family, option in OPTIONS.items() if name.startswith(family)), {})
-    module = _create(models, name, options)
+    module = _create(models, name, _options(name, size, classes))
     preprocess = from_torchvision(_weights(name)[checkpoint.name].transforms(), size)
     names = categories(name, checkpoint.name) if classes in (0, checkpoint.classes) else ()
     return module, preprocess, names, checkpoint.licence, checkpoint.url
+
+
+def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str]:
+    """A network without auxiliary heads, which training alone needs, and the call that makes it."""
+    models = importlib.import_module(f"{import_torchvision().__name__}.models")
+    name = job.name.partition(":")[0]
+    options = _options(name, job.image_size, classes)
+    options |= {"aux_logits": False} if name.startswith(WITH_AUXILIARY_HEADS) else {}
+    texts = [f"{option}={value!r}" for option, value in options.items()]
+    return _create(models, name, options), f"get_model({', '.join([repr(name), 'weights=None', *texts])})"
+
+
+def _options(name: str, size: int, classes: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_classes": classes} if classes else {}
+    return options | next((option(size) for family, option in OPTIONS.items() if name.startswith(family)), {})
 
 
 def _create(models: ModuleType, name: str, options: dict[str, Any]) -> torch.nn.Module:

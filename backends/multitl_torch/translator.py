@@ -55,6 +55,13 @@ def open_original(job: Job, classes: int) -> TorchOriginal:
     return TorchOriginal(*opened)
 
 
+def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str]:
+    """The class that a job's state_dict loads into with strict=True, of that many classes, and the call that makes
+    it.
+    """
+    return {"torchvision": torchvision, "timm": timm}[job.source].open_class(job, classes)
+
+
 def versions() -> dict[str, str]:
     """Of the packages that are installed."""
     found = {}

@@ -1,4 +1,4 @@
-"""From a translated network to a `Pretrained`: what the sources torchvision, timm and tfhub share."""
+"""From a translated network to a `Pretrained`: what the sources torchvision, timm, tfhub and file share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Network:
     translation: Translation
     preprocess: Preprocess
     origin: Origin
-    parity: Parity
+    parity: Parity | None
     class_names: tuple[str, ...]
 
 
@@ -52,6 +52,8 @@ def _pretrained(network: Network, backbone: keras.Model, feature_map: str, class
         origin=network.origin,
         class_names=class_names,
         weights=tuple(weight for weight in translation.weights if weight.layer in kept),
+        classifier=tuple(weight for weight in translation.weights if weight.layer not in kept),
+        unused=translation.unused,
         parity=network.parity,
         feature_map=feature_map,
     )

@@ -1,0 +1,62 @@
+"""Write one artefact in a process of its own: `python -m multitl.export_worker JOB FOLDER`.
+
+It runs under the backend that the format wants. What is the input's or the machine's fault goes into error.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import cast
+
+import keras
+import numpy as np
+
+from multitl.adapters import FORMATS, load_backend, load_function
+from multitl.contracts import Export, ExportJob, Preprocess, Writer
+from multitl.errors import MultitlError
+from multitl.folding import fold_batch_norm
+from multitl.heads import backbone_of, with_entrance
+from multitl.originals import original_tensors
+from multitl.runs import read_json, write_json
+from multitl.workers import write_error
+
+
+def export(job: ExportJob, folder: Path) -> None:
+    """Load the model, give it its entrance, and have the format's writer write it."""
+    sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
+    source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
+    card = read_json(source / "card.json", missing="multitl port", keys=["backbone"])
+    model = keras.models.load_model(source / "model.keras", compile=False, safe_mode=True)
+    backbone, preprocess = backbone_of(model), Preprocess.from_mapping(card["backbone"]["preprocess"])
+    if chosen.is_folded:
+        backbone = fold_batch_norm(backbone)
+    writer = cast(Writer, load_function(chosen.writer))
+    writer(
+        Export(
+            model=with_entrance(model, backbone, preprocess, job.takes),
+            card=card,
+            takes=job.takes,
+            calibration=np.load(job.calibration) if job.calibration else None,
+            tensors=original_tensors(model, card) if chosen.is_state_dict else {},
+        ),
+        folder,
+    )
+    versions = {"keras": keras.__version__} | backend.versions()
+    write_json(folder / "written.json", {"backend": backend.name, "versions": versions})
+
+
+def main(arguments: list[str]) -> int:
+    """JOB as JSON, and the folder to write to."""
+    job, folder = ExportJob(**json.loads(arguments[0])), Path(arguments[1])
+    try:
+        export(job, folder)
+    except MultitlError as error:
+        write_error(error, folder)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

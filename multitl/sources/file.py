@@ -1,0 +1,227 @@
+"""Source `file`: a model of the user's own, saved by Keras 2, tf_keras or Keras 3: "file:PATH".
+
+The file is data: its description names layers, of which only stock ones are built anew, and its arrays are copied. No
+TensorFlow is needed, whatever wrote the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained, Translation
+from multitl.errors import BackboneError, WeightsError
+from multitl.hashes import file_sha256
+
+if TYPE_CHECKING:  # `backbones` must answer without loading a framework
+    import keras
+
+    from multitl.keras_files import SavedModel
+    from multitl.sources.saved_graphs import SavedGraph
+
+USUAL_SIZE = 224  # of models that take any
+_KEPT = "a model that ends with one output a class, or with a single sigmoid"
+
+
+def backbones() -> list[BackboneInfo]:
+    """One line that stands for every file."""
+    return [BackboneInfo("file:PATH", 0, "that of the file", "your own .keras or .h5 of Keras 2, tf_keras or Keras 3")]
+
+
+def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
+    """Read a model from a file. See `contracts.Source`.
+
+    name: path of a .keras or whole-model .h5 file.  weights: "default" (the file's), "none" (random) or another file
+    with weights of the same model.  image_size: 0 for the model's own, 224 where it takes any.
+
+    Images are squashed to that size and handed over as they are, 0 to 255, since no file says what a model was trained
+    on; what is missing in the model itself, `--preprocess` adds. Raises WeightsError for a file that is missing,
+    damaged, unsafe, or without a network; TranslationError with the list of layers that are not taken from files;
+    BackboneError for a model that is no image network, for a size that it does not work at, and for head="keep" where
+    there is no classifier.
+    """
+    from multitl.keras_files import read_model
+    from multitl.sources.saved_graphs import Malformed, read_graph
+    from multitl.sources.saved_networks import refuse_unknown
+
+    path = _expanded(name)
+    saved = read_model(path)
+    try:
+        graph = read_graph(saved.config)
+    except Malformed as error:
+        raise _not_built(path, error) from error
+    refuse_unknown(graph, str(path))
+    height, width = _image_size(graph, path, image_size)
+    model = _filled(saved, graph, (height, width), weights)
+    preprocess = Preprocess(height, width, resize="squash", antialias=False)
+    return _pretrained(model, saved, preprocess, weights, head)
+
+
+def _expanded(name: str) -> Path:
+    from multitl.keras_files import refuse
+
+    if not name:
+        raise refuse(Path(name), "no path", "check the path after file:")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # a home of nobody
+        return Path(name)
+
+
+def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights: str) -> keras.Model:
+    from multitl.initialisers import numpy_initialisers
+    from multitl.sources.saved_graphs import Malformed
+    from multitl.sources.saved_networks import build_network
+    from multitl.sources.saved_weights import fill
+
+    own = _own_size(graph)
+    try:
+        with numpy_initialisers(seed=0 if weights == "none" else None):
+            network = build_network(graph, *size, saved.is_keras3, saved.path.stat().st_size)
+        if weights != "none":
+            fill(network, graph, saved.path if weights == "default" else Path(weights).expanduser())
+    except (Malformed, WeightsError) as error:
+        if None not in own and own != size:
+            raise _bound_to_size(saved.path, own, size) from error
+        raise error if isinstance(error, WeightsError) else _not_built(saved.path, error) from error
+    return network.model
+
+
+def _pretrained(model: keras.Model, saved: SavedModel, preprocess: Preprocess, weights: str, head: Head) -> Pretrained:
+    from multitl.sources.translated import Network, as_pretrained, of_features
+    from multitl.stages import stages_by_stride
+
+    sha256 = file_sha256(saved.path)
+    _note_values(model, saved.path)
+    logits = _logits(model, saved.path, head)
+    network = Network(
+        name=f"file:{saved.path.name}",
+        translation=Translation(logits or model, weights=(), stages=stages_by_stride(logits or model)),
+        preprocess=preprocess,
+        origin=Origin("file", weights, _weights_sha256(weights, sha256), "that of the file", ""),
+        parity=None,
+        class_names=(),
+    )
+    pretrained = as_pretrained(network, head) if logits else of_features(network)
+    return replace(pretrained, content=sha256)
+
+
+def _weights_sha256(weights: str, own: str) -> str | None:
+    if weights in ("default", "none"):
+        return own if weights == "default" else None
+    return file_sha256(Path(weights).expanduser())
+
+
+def _logits(model: keras.Model, path: Path, head: Head) -> keras.Model | None:
+    """The model up to its logits, None if it gives features. Raises BackboneError if these are to be kept."""
+    import keras
+
+    from multitl.cutting import classifier_logits
+
+    if len(model.output_shape) != 2:
+        logits = None
+    elif (logits := classifier_logits(model)) is None:
+        logits = _before_sigmoid(model)
+        if logits is not None and head == "keep":
+            if logits.output_shape[-1] != 1:
+                raise _nothing_to_keep(path, "several sigmoids: a model that gives an image any number of labels")
+            one = logits.output
+            both = keras.ops.concatenate([keras.ops.zeros_like(one), one], axis=-1)  # softmax of these: the sigmoid
+            return keras.Model(model.input, both, name=model.name)
+    elif logits.output_shape[-1] == 1 and head == "keep":
+        raise _nothing_to_keep(path, "one number, without a sigmoid")
+    if logits is None and head == "keep":
+        raise _nothing_to_keep(path, f"features of {model.output_shape[1:]}")
+    return logits
+
+
+def _before_sigmoid(model: keras.Model) -> keras.Model | None:
+    import keras
+
+    from multitl.cutting import classifier_logits
+
+    last = model.output._keras_history.operation
+    is_sigmoid = isinstance(last, keras.layers.Activation) and last.activation is keras.activations.sigmoid
+    if not is_sigmoid and type(last).__name__ != "Sigmoid":
+        return None
+    return classifier_logits(keras.Model(model.input, last.input, name=model.name))
+
+
+def _note_values(model: keras.Model, path: Path) -> None:
+    """Say so where nothing in a model brings pixels into the range that it was trained on."""
+    from multitl.progress import console
+
+    if not _scales_pixels(model):
+        console().print(
+            f"{path.name} gets pixels as they are, 0 to 255: nothing in it rescales them. If it was trained on other "
+            "values, name them: --preprocess torch, caffe, tf or unit",
+            markup=False,
+        )
+
+
+def _scales_pixels(model: keras.Model) -> bool:
+    """Whether arithmetic comes before the first layer with a kernel."""
+    import keras
+
+    for operation in model.operations:
+        if isinstance(operation, keras.layers.Rescaling | keras.layers.Normalization):
+            return True
+        if type(operation).__name__ in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide"):
+            return True
+        if isinstance(operation, keras.layers.Layer) and operation.weights:
+            return False
+    return False
+
+
+def _image_size(graph: SavedGraph, path: Path, image_size: int) -> tuple[int, int]:
+    """Height and width to build for. Raises BackboneError for a model that does not take RGB images alone."""
+    shapes = [layer.config.get("batch_shape", layer.config.get("batch_input_shape")) for layer in _inputs(graph)]
+    if len(shapes) != 1 or len(graph.outputs) != 1:
+        raise _no_image_model(path, f"{len(shapes)} inputs, {len(graph.outputs)} outputs")
+    (shape,) = shapes
+    if not isinstance(shape, list) or len(shape) != 4 or shape[3] != 3:
+        raise _no_image_model(path, "an input without a shape" if shape is None else f"an input of shape {shape}")
+    height, width = _own_size(graph)
+    return (image_size or height or USUAL_SIZE, image_size or width or USUAL_SIZE)
+
+
+def _own_size(graph: SavedGraph) -> tuple[Any, Any]:
+    (layer,) = _inputs(graph)
+    shape = layer.config.get("batch_shape", layer.config.get("batch_input_shape"))
+    return shape[1], shape[2]
+
+
+def _inputs(graph: SavedGraph) -> list:
+    names = {reference.layer for reference in graph.inputs}
+    return [layer for layer in graph.layers if layer.name in names]
+
+
+def _no_image_model(path: Path, received: str) -> BackboneError:
+    return BackboneError(
+        f"{path} is no network for images alone.",
+        expected="one input of shape (batch, height, width, 3) and one output",
+        received=received,
+        fix="choose a model from RGB images to one prediction; of several outputs, save a model with the one you want",
+    )
+
+
+def _bound_to_size(path: Path, own: tuple[int, int], size: tuple[int, int]) -> BackboneError:
+    return BackboneError(
+        f"{path} cannot take images of {size[0]} x {size[1]} pixels.",
+        expected=f"{own[0]} x {own[1]}: its layers are bound to that",
+        received=f"image_size = {size[0]}",
+        fix="leave --image-size out",
+    )
+
+
+def _not_built(path: Path, error: Exception) -> WeightsError:
+    from multitl.keras_files import refuse
+
+    return refuse(path, f"a description that makes no network: {error}", "save it again with a newer Keras or tf_keras")
+
+
+def _nothing_to_keep(path: Path, received: str) -> BackboneError:
+    return BackboneError(
+        f"{path} has no classifier to keep.", expected=_KEPT, received=received, fix="--head cut, for a new classifier"
+    )

@@ -1,0 +1,69 @@
+"""Work in a process of its own: another framework, and its crashes, never enter this one.
+
+A worker is `python -m MODULE ARGUMENT...`. What is the input's or the machine's fault it writes down as error.json in
+the folder it was given, and this process raises it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from multitl import errors
+from multitl.errors import BackendError, MultitlError, TranslationError
+from multitl.runs import write_json
+
+
+def run_worker(module: str, arguments: Sequence[str], backend: str, folder: Path, *, task: str, extra: str) -> None:
+    """Run a worker under a Keras backend, on the CPU, since this process may hold the whole GPU's memory (JAX does).
+
+    folder: where it writes.  task: what it does, for people ("translates timm/resnet18").  extra: of multitl's, which
+    installs what it needs.  Raises what the worker wrote down; TranslationError if it ended early.
+    """
+    environment = os.environ | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    report = folder / "error.json"
+    if report.is_file():
+        raise read_error(report)
+    if done.returncode:
+        raise _ended_early(task, backend, extra, done)
+
+
+def write_error(error: MultitlError, folder: Path) -> None:
+    """error.json, for the process that started this one."""
+    report = {name: getattr(error, name) for name in ("problem", "fix", "expected", "received")}
+    report |= {"kind": type(error).__name__, "nearest": list(error.nearest)}
+    report["missing"] = list(error.missing) if isinstance(error, TranslationError) else []
+    write_json(folder / "error.json", report)
+
+
+def read_error(report: Path) -> MultitlError:
+    """The error that a worker wrote down, as it was; the file goes."""
+    values = json.loads(report.read_text(encoding="utf-8"))
+    report.unlink()
+    kind = getattr(errors, values["kind"])
+    arguments = {name: values[name] for name in ("problem", "fix", "expected", "received")}
+    more = "missing" if kind is TranslationError else "nearest"
+    return kind(**arguments, **{more: tuple(values[more])})
+
+
+def _ended_early(task: str, backend: str, extra: str, done: subprocess.CompletedProcess[str]) -> MultitlError:
+    last = ([line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
+    if last == f"ModuleNotFoundError: No module named '{backend}'":
+        return BackendError(
+            f"The process that {task} needs {backend}.",
+            expected=f"the Python package {backend}, whatever backend the network is used on afterwards",
+            received="it is not installed",
+            fix=f"pip install 'multitl[{extra}]'",
+        )
+    return TranslationError(
+        f"The process that {task} ended early.",
+        expected="exit code 0",
+        received=f"exit code {done.returncode}: {last[:300]}",
+        fix="multitl doctor; if the machine is short of memory, choose a smaller network",
+    )
