@@ -31,6 +31,7 @@ from multitl.adapters import (
     missing_packages,
     short_name,
 )  # fmt: skip
+from multitl.bench import flags as bench_flags
 from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
 from multitl.hiding import hide
 from multitl.recipes import Recipe
@@ -247,6 +248,23 @@ def demo(options: argparse.Namespace) -> None:
     )
 
 
+def bench(options: argparse.Namespace) -> None:
+    """Race the frameworks against each other on this machine."""
+    if options.compared:
+        from multitl.bench.board import print_changes
+        from multitl.bench.comparison import compare
+
+        print_changes(compare(options.first, options.second))
+        return
+    settings = bench_flags.options_from(options)
+    from multitl.bench import command
+
+    command.bench(
+        settings, Path(options.out), markdown=options.markdown, command=shlex.join(["multitl", *sys.argv[1:]]),
+        overwrite=options.overwrite, resume=options.resume,
+    )  # fmt: skip
+
+
 def doctor(options: argparse.Namespace) -> None:
     """Check this machine: backends, devices, known traps."""
     from multitl.doctor import examine
@@ -270,6 +288,7 @@ COMMANDS = {
     "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),
     "ports": (list_ports, flags.add_json_flag, ""),
     "demo": (demo, flags.add_demo_flags, ""),
+    "bench": (bench, bench_flags.add_bench_flags, ""),
     "doctor": (doctor, flags.add_json_flag, ""),
 }
 
@@ -325,6 +344,6 @@ def _silence_frameworks() -> None:
 
 def _how_to_resume(arguments: Iterable[str]) -> str:
     command = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
-    if command[0] not in ("finetune", "demo"):
+    if command[0] not in ("finetune", "demo", "bench"):
         return "Interrupted."
     return f"Interrupted. What is finished is kept; to go on: {shlex.join([_program(), *command, '--resume'])}"

@@ -408,3 +408,6 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until the device has finished: call before reading a clock."""
+
+    def peak_device_bytes(self) -> int:
+        """The most of an accelerator's memory that this process had in use; 0 on a CPU."""

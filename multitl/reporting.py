@@ -65,7 +65,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     Raises RunError if a file is missing or damaged. A picture that is gone is replaced by a placeholder.
     """
     folder = Path(run_folder)
-    page = _environment().get_template("report.html.j2").render(describe_run(folder))
+    page = make_environment().get_template("report.html.j2").render(describe_run(folder))
     # A file name may hold bytes that are not UTF-8; they become question marks.
     write_text(folder / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
     return folder / "report.html"
@@ -216,7 +216,8 @@ def _thumbnail(path: str) -> str | None:
         return None
 
 
-def _environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
+    """Of every page: what is put in is escaped, a name that is not given is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("multitl"),
         autoescape=True,

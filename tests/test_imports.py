@@ -31,7 +31,7 @@ LAYERS = (
     "evaluation reporting recording training networks",
     "references export_worker proof_worker",
     "exporting",
-    "probe traps doctor demo terminal flags cli __main__",
+    "probe traps doctor demo terminal flags bench cli __main__",
 )
 CORE = {
     "multitl." + ".".join(path.relative_to(ROOT / "multitl").with_suffix("").parts).removesuffix(".__init__"): path

@@ -55,6 +55,12 @@ def synchronize() -> None:
     jax.block_until_ready(jax.live_arrays())
 
 
+def peak_device_bytes() -> int:
+    """Of arrays and of what computations needed beside them; what JAX keeps in reserve is not counted."""
+    statistics = None if jax.default_backend() == "cpu" else jax.devices()[0].memory_stats()
+    return int((statistics or {}).get("peak_bytes_in_use", 0))
+
+
 def _is_old_gpu(device: jax.Device) -> bool:
     capability = str(getattr(device, "compute_capability", ""))  # "9.0" by NVIDIA, "gfx90a" by AMD, none elsewhere
     return capability.replace(".", "").isdigit() and float(capability) < _OLDEST_BFLOAT16_GPU

@@ -84,5 +84,11 @@ def synchronize() -> None:
     tf.test.experimental.sync_devices()
 
 
+def peak_device_bytes() -> int:
+    """Of tensors; what TensorFlow keeps in reserve is not counted."""
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if has_gpu else 0
+
+
 def _gpus() -> list[dict]:
     return [tf.config.experimental.get_device_details(device) for device in tf.config.list_physical_devices("GPU")]

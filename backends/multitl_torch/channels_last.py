@@ -1,0 +1,80 @@
+"""Convolution, pooling and batch normalisation on channels-last images without Keras' copies.
+
+Keras' PyTorch backend copies the images of every convolution and pooling to channels first, and a convolution's back
+again; batch normalisation it composes of six passes. PyTorch's own kernels take channels-last memory as it is: a
+permuted view is enough, and one kernel normalises. The results are the same up to rounding. How much it gives:
+benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import torch
+from keras.src.backend.torch import nn as keras_nn  # the only use of Keras' insides; tests/test_channels_last.py
+
+_to_channels_first = keras_nn._transpose_spatial_inputs
+_batch_normalization = keras_nn.batch_normalization
+_call = keras.layers.BatchNormalization.call
+
+
+@contextlib.contextmanager
+def fast_channels_last() -> Iterator[None]:
+    """While open, Keras' layers run on PyTorch's channels-last kernels."""
+    layer = keras.layers.BatchNormalization
+    before = keras_nn._transpose_spatial_inputs, keras_nn.batch_normalization, layer.call
+    keras_nn._transpose_spatial_inputs = to_channels_first
+    keras_nn.batch_normalization = batch_normalization
+    layer.call = call
+    try:
+        yield
+    finally:
+        keras_nn._transpose_spatial_inputs, keras_nn.batch_normalization, layer.call = before
+
+
+def to_channels_first(inputs: torch.Tensor) -> torch.Tensor:
+    """(n, h, w, c) -> (n, c, h, w), the same memory. Whatever is no batch of images goes to Keras' own."""
+    return inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else _to_channels_first(inputs)
+
+
+def batch_normalization(
+    x: torch.Tensor, mean: Any, variance: Any, axis: int, offset: Any = None, scale: Any = None, epsilon: float = 1e-3
+) -> torch.Tensor:
+    """As `keras.ops.batch_normalization`. PyTorch's kernel takes the statistics for constants; where they are functions
+    of x, or not those of images' last axis, Keras' own does it.
+    """
+    given = [keras_nn.convert_to_tensor(one) for one in (x, mean, variance)]
+    x, mean, variance = given
+    if not _are_images(x, axis) or (torch.is_grad_enabled() and (mean.requires_grad or variance.requires_grad)):
+        return _batch_normalization(x, mean, variance, axis, offset, scale, epsilon)
+    offset, scale = (None if one is None else keras_nn.convert_to_tensor(one) for one in (offset, scale))
+    images = torch.nn.functional.batch_norm(x.permute(0, 3, 1, 2), mean, variance, scale, offset, False, 0.0, epsilon)
+    return images.permute(0, 2, 3, 1)
+
+
+def call(self: keras.layers.BatchNormalization, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    """`BatchNormalization.call`. In training PyTorch's kernel gives the batch's statistics with the result."""
+    learns = training and self.trainable and mask is None and not self.renorm
+    if not learns or not isinstance(inputs, torch.Tensor) or not _are_images(inputs, self.axis):
+        return _call(self, inputs, training, mask)
+    scale, offset = (None if one is None else one.value.float() for one in (self.gamma, self.beta))
+    images, mean, deviation = torch.native_batch_norm(
+        inputs.permute(0, 3, 1, 2).float(), scale, offset, None, None, True, 0.0, self.epsilon
+    )
+    with torch.no_grad():
+        variance = deviation.pow(-2) - self.epsilon
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving.value * self.momentum + new * (1 - self.momentum))
+    return images.permute(0, 2, 3, 1).to(_dtype(self.compute_dtype))
+
+
+def _are_images(x: torch.Tensor, axis: int) -> bool:
+    """Real ones: shapes alone are computed on the device "meta", where no kernel runs."""
+    return x.ndim == 4 and axis in (-1, 3) and x.device.type != "meta"
+
+
+def _dtype(name: str) -> torch.dtype:
+    return getattr(torch, name)

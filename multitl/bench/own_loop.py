@@ -1,0 +1,140 @@
+"""multitl as a contender: the functions that `multitl finetune` calls, on the backend of this process.
+
+Satisfies `jobs.Contender`. The loop is that of phases.py, with its determinism, its checkpoints in memory and its
+progress bar; what a step costs includes all that happens in a step of a real run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from multitl.adapters import load_backend
+from multitl.bench.jobs import Job
+from multitl.checkpoints import TrainingState
+from multitl.contracts import Backend, Example
+from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
+from multitl.heads import build_extractor, build_head
+from multitl.inference import predict_padded
+from multitl.phases import Batch, Phase, run_phase
+from multitl.pretrained import load_pretrained
+from multitl.recipes import Recipe
+from multitl.runs import read_json
+from multitl.training import finetune
+
+Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
+
+
+def describe() -> tuple[dict[str, str], list[str]]:
+    backend = load_backend()
+    return {"keras": keras.__version__} | backend.versions(), backend.devices()
+
+
+def open_loop(job: Job) -> OwnLoop:
+    backend = load_backend()
+    backend.make_deterministic(job.seed)
+    if job.cell.dtype != "float32":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    return OwnLoop(job, backend)
+
+
+class OwnLoop:
+    """Satisfies `jobs.Loop`."""
+
+    def __init__(self, job: Job, backend: Backend) -> None:
+        self._settings = ExitStack()  # for the life of the process
+        self._settings.enter_context(backend.fast_paths())
+        self._settings.enter_context(backend.full_precision())
+        self.job, self.backend = job, backend
+        pretrained = load_pretrained(job.cell.backbone, job.weights, job.image_size)
+        policy = FreezePolicy("none") if job.cell.task == "head" else FreezePolicy("all", train_batch_norm=True)
+        apply_policy(policy, pretrained.backbone, pretrained.stages)
+        for layer in leaf_layers(pretrained.backbone):
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0  # stochastic depth, too: contenders must agree step by step
+        self.recipe = recipe_for(job)
+        self.extractor = build_extractor(pretrained, "avg")
+        self.head = build_head(np.ones((1, self.extractor.output_shape[-1])), job.classes, self.recipe)
+        self.model = keras.Model(self.extractor.input, self.head(self.extractor.output), name="finetune")
+
+    def trainable(self) -> int:
+        trained = self.head if self.job.cell.task == "head" else self.model
+        return sum(int(np.prod(weight.shape)) for weight in trained.trainable_variables)
+
+    def predict(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([predict_padded(self.model, pixels, len(pixels)) for pixels in batches])
+
+    def extract(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([predict_padded(self.extractor, pixels, len(pixels)) for pixels in batches])
+
+    def finetune(self, batches: Pairs) -> list[float]:
+        return self._train("finetune", self.model, batches)
+
+    def train_head(self, batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+        rows = np.split(self.extract(pixels for pixels, _ in batches), len(batches))
+        return self._train("head", self.head, [(row, labels) for row, (_, labels) in zip(rows, batches, strict=True)])
+
+    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Iterator[tuple[float, float]]:
+        """`multitl finetune` from the data on: it finds the same examples, judges, saves and reports as well."""
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["MULTITL_CACHE"] = folder  # no features from an earlier run
+            run = Path(folder) / "run"
+            result = finetune(
+                self.job.data, backbone=self.job.cell.backbone, weights=self.job.weights, backend=self.backend,
+                output=run, recipe=whole_job_recipe(self.job), overwrite=False, resume=False,
+            )  # fmt: skip
+            seconds = read_json(run / "card.json", missing="")["seconds"]
+            rows = np.genfromtxt(result.output / "history.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+        elapsed = sum(seconds[name] for name in ("data", "backbone", "features"))
+        for row in np.atleast_1d(rows):
+            elapsed += float(row["seconds"])
+            yield elapsed, float(row["val_accuracy"])
+
+    def wait(self) -> None:
+        self.backend.synchronize()
+
+    def peak_device_bytes(self) -> int:
+        return self.backend.peak_device_bytes()
+
+    def _train(self, name: str, model: keras.Model, batches: Pairs) -> list[float]:
+        """In a check an epoch a step, since an epoch is what the loop tells the loss of; else one epoch of all."""
+        steps = len(batches)  # type: ignore[arg-type]
+        epochs = steps if self.job.stage == "check" else 1
+        given = iter(batches)
+
+        def in_epoch(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
+            return (self._with_targets(batch) for batch in (given if epochs == 1 else itertools.islice(given, 1)))
+
+        count = self.job.cell.batch_size * steps // epochs
+        phase = Phase(
+            name, model, count, epochs, self.job.learning_rate, in_epoch,
+            validate=lambda: (0.0, 0.0), unbiased_variance=name == "finetune",
+        )  # fmt: skip
+        state = TrainingState()
+        run_phase(phase, self.recipe, state, save=lambda state: None)
+        return [row["loss"] for row in state.rows]
+
+    def _with_targets(self, batch: tuple[np.ndarray, np.ndarray]) -> Batch:
+        inputs, labels = batch
+        return inputs, np.eye(self.job.classes, dtype="float32")[labels], np.ones(len(labels), "float32")
+
+
+def recipe_for(job: Job) -> Recipe:
+    """No penalty, no schedule, no early stop: what every contender does."""
+    return Recipe(
+        batch_size=job.cell.batch_size, seed=job.seed, optimizer=job.optimizer, schedule="constant", l2=0.0, patience=0,
+        precision="float32" if job.cell.dtype == "float32" else "mixed",
+    )  # fmt: skip
+
+
+def whole_job_recipe(job: Job) -> Recipe:
+    """The defaults, but for the number of epochs."""
+    precision = "float32" if job.cell.dtype == "float32" else "mixed"
+    return Recipe(image_size=job.image_size, head_epochs=job.epochs, patience=0, seed=job.seed, precision=precision)

@@ -1,0 +1,107 @@
+"""results.jsonl: the machine and the options on the first line, then a record a line, as they come; and results.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multitl.bench.jobs import Record
+from multitl.errors import RunError
+from multitl.runs import cannot_write, write_text
+
+FORMAT = 1
+COLUMNS = (
+    "backbone", "task", "batch_size", "dtype", "contender", "stage", "repetition", "state", "images_per_second",
+    "import_seconds", "load_seconds", "compile_seconds", "job_seconds", "accuracy_seconds", "accuracy", "host_bytes",
+    "device_bytes", "trainable", "note",
+)  # fmt: skip
+
+
+@dataclass
+class Results:
+    """head: {"multitl bench": format, "machine": ..., "options": ...}."""
+
+    head: dict[str, Any]
+    records: list[Record] = field(default_factory=list)
+
+
+def start_results(path: Path, head: dict[str, Any]) -> Results:
+    """A new file."""
+    head = {"multitl bench": FORMAT} | head
+    write_text(path, json.dumps(head, ensure_ascii=False) + "\n")
+    return Results(head)
+
+
+def append(path: Path, record: Record) -> None:
+    """One more line, on the disk at once: a race that is interrupted keeps what it has."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_results(path: str | Path) -> Results:
+    """Raises RunError for a file that `multitl bench` did not write. A last line that was cut off is left out."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        head = json.loads(lines[0]) if lines else {}
+        if not isinstance(head, dict) or head.get("multitl bench") != FORMAT:
+            raise ValueError("the first line is not that of multitl bench")
+        return Results(head, list(_records(lines[1:])))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(
+            f"{path} holds no results of multitl bench.",
+            expected="a results.jsonl that multitl bench wrote",
+            received=str(error),
+            fix="name the file results.jsonl in a folder that multitl bench made",
+        ) from error
+
+
+def _records(lines: list[str]) -> Iterable[Record]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                return
+            raise
+        yield Record.from_mapping(values)
+
+
+def write_csv(path: Path, records: Iterable[Record]) -> None:
+    """A line a process."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(_row(record) for record in records)
+    write_text(path, text.getvalue())
+
+
+def _row(record: Record) -> dict[str, Any]:
+    from multitl.bench.estimates import rate_of
+
+    cell, job = record.job.cell, record.job
+    seconds = {f"{name}_seconds": round(value, 4) for name, value in record.seconds.items()}
+    return seconds | {
+        "backbone": cell.backbone,
+        "task": cell.task,
+        "batch_size": cell.batch_size,
+        "dtype": cell.dtype,
+        "contender": cell.contender,
+        "stage": job.stage,
+        "repetition": job.repetition,
+        "state": record.state,
+        "images_per_second": round(rate_of(record.rates), 3) if record.window_seconds else "",
+        "accuracy_seconds": round(record.accuracy_seconds, 3) or "",
+        "accuracy": record.curve[-1][1] if record.curve else "",
+        "host_bytes": record.host_bytes or "",
+        "device_bytes": record.device_bytes or "",
+        "trainable": record.trainable or "",
+        "note": record.note,
+    }
