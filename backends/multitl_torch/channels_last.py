@@ -2,8 +2,9 @@
 
 Keras' PyTorch backend copies the images of every convolution and pooling to channels first, and a convolution's back
 again; batch normalisation it composes of six passes. PyTorch's own kernels take channels-last memory as it is: a
-permuted view is enough, and one kernel normalises. The results are the same up to rounding. How much it gives:
-benchmarks/RESULTS.md.
+permuted view is enough, and one kernel normalises. The results are the same up to rounding. ResNet-50 of 16
+images of 224 px on two cores, beside torchvision's own, channels last: an inference had 0.47 of its speed and has 0.70,
+a training step's two passes had 0.65 and have 1.0 (medians of 5 and 3, interleaved in one process).
 """
 
 from __future__ import annotations
