@@ -9,8 +9,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints/tested.txt
 PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints/tested.txt --editable
-# A process a core, 4 GB each; a file's tests stay together, since they share what they have translated.
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process a core, 4 GB each; a file's tests stay together, since they share what they have translated,
+# and files go by name: by size, the few long tests of small files would come last, on one core.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test lint constraints clean
 .DELETE_ON_ERROR:

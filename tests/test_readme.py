@@ -35,6 +35,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 FASTER = {  # part of a command -> flags added for this test, since the last one given wins
     "--out runs/photos": ["--head-epochs", "3"],
     "--backbone keras/": ["--weights", "none", "--image-size", "32", "--head-epochs", "3"],  # no download
+    "multitl port": ["--to", "stablehlo"],
     "multitl bench": ["--image-size", "32", "--backends", "jax", "--repetitions", "1", "--task", "head"],
     "--recipe": ["--head-epochs", "3", "--epochs", "0"],  # examples/freeze_by_stage.py trains phase 2
 }
