@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from multitl import parity
-from multitl.adapters import BACKENDS, FORMATS, SOURCES, find_format, is_present, missing_packages
+from multitl.adapters import BACKENDS, FORMATS, SOURCES, find_format, is_present, missing_packages, short_name
 from multitl.contracts import Backend, ExportJob, Format, Parity, Takes
 from multitl.divergence import first_divergence
 from multitl.errors import BackendError, MultitlError, PortError, nearest_names
@@ -125,8 +125,10 @@ def departing(
 def default_output(model: str, to: str) -> str:
     """Beside a run's folder, else in runs/."""
     folder = _folder_of(model)
-    name = str(folder) if folder else f"runs/{''.join(c if c.isalnum() or c in '._-' else '-' for c in model)}"
-    return f"{name}-{to}"
+    if folder:
+        return f"{folder}-{to}"
+    name = short_name(_source_name(model))
+    return f"runs/{''.join(c if c.isalnum() or c in '._-' else '-' for c in name)}-{to}"
 
 
 def _folder_of(model: str) -> Path | None:

@@ -223,6 +223,14 @@ def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path):
         multitl.port(run, "keras", tmp_path / "file" / "port")
 
 
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [("torchvision/resnet18", "runs/torchvision-resnet18-onnx"), ("file:a/b/flowers.h5", "runs/file-flowers-onnx")],
+)
+def test_where_a_port_goes_if_nobody_says(model: str, folder: str):
+    assert exporting.default_output(model, "onnx") == folder
+
+
 def test_eight_bits_want_photos(network: Path, tmp_path: Path):
     with pytest.raises(PortError, match="--images"):
         multitl.port(network, "litert-int8", tmp_path / "port")
