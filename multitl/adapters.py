@@ -151,6 +151,7 @@ FORMATS = {
         is_folded=True,
         why="as for litert",
         bits=8,
+        is_calibrated=True,
     ),
     "stablehlo": Format(
         files=("model.jax",),

@@ -218,7 +218,7 @@ class Format:
     stands against writing it under another backend.  takes: "unit" where the format's own custom is images in [0, 1],
     else 8-bit pixels.  is_state_dict: the tensors of the network that the model came from are what is written.
     is_folded: for inference alone, so batch normalisation goes into the layers before it.  bits: 8 where numbers are
-    rounded to that many.
+    rounded to that many.  is_calibrated: images show the writer which range of activations to round.
     """
 
     files: tuple[str, ...]
@@ -233,6 +233,7 @@ class Format:
     is_state_dict: bool = False
     is_folded: bool = False
     bits: int = 32
+    is_calibrated: bool = False
 
 
 @dataclass(frozen=True)
