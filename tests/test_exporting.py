@@ -224,6 +224,16 @@ def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("top1", "before", "after", "kept"),
+    [(0.95, None, None, True), (0.89, None, None, False), (0.89, 0.85, 0.83, True), (0.89, 0.85, 0.80, False)],
+)
+def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, after: float | None, kept: bool):
+    found = parity.Parity(max_abs=0.5, max_rel=0.5, max_spread=0.5, top1=top1, inputs=400)
+    assert exporting._is_same(found, FORMATS["litert-int8"], before, after) == kept
+    assert not exporting._is_same(found, FORMATS["litert"], before, after)
+
+
+@pytest.mark.parametrize(
     ("model", "folder"),
     [("torchvision/resnet18", "runs/torchvision-resnet18-onnx"), ("file:a/b/flowers.h5", "runs/file-flowers-onnx")],
 )
