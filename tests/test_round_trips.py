@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -110,6 +111,9 @@ def test_a_trained_mobilenet_v2_goes_home(shared_data: Path, shared_weights: Pat
     assert np.array_equal(found.argmax(1), reference.outputs.argmax(1))
     assert np.mean(found.argmax(1) == reference.labels) == card["proof"]["accuracy_before"] > 0.9
 
+    rounded = multitl.port(run, "litert-int8", tmp_path / "rounded").card  # random networks have ranges it refuses
+    assert rounded["proof"]["accuracy_after"] > 0.9 and rounded["bytes"] < 0.4 * rounded["source"]["bytes"]
+
     state = read_state_dict(tmp_path / "port" / "model.pth").tensors
     original = read_state_dict(shared_weights / "mobilenet_v2_features.pth").tensors
     same = [name for name, tensor in original.items() if np.array_equal(state[name], tensor)]
@@ -141,16 +145,9 @@ def small_run(photos: Path, folder: Path, backbone: str = "keras/MobileNet:alpha
     return multitl.finetune(photos, output=folder, recipe=recipe).output
 
 
-def test_eight_bits_keep_the_classes(photo_folder: Path, tmp_path: Path):
-    """test_exporting.py has every other format; this one's delegate refuses the network that is tested there."""
-    pytest.importorskip("ai_edge_litert")
-    card = multitl.port(small_run(photo_folder, tmp_path / "run"), "litert-int8", tmp_path / "port").card
-    assert card["proof"]["top1"] == 1 and card["proof"]["max_abs"] > 0
-    assert card["bytes"] < 0.4 * card["source"]["bytes"]
-
-
 def test_a_hub_module_trains_on_in_tf_keras(photo_folder: Path, tmp_path: Path):
-    pytest.importorskip("tensorflow_hub")
+    if importlib.util.find_spec("tensorflow_hub") is None:
+        pytest.skip("needs tensorflow-hub and tf_keras")
     run = small_run(photo_folder, tmp_path / "run")
     multitl.port(run, "tfhub", tmp_path / "port")
     reference = make_reference(load_run(run), None, None)
