@@ -526,6 +526,8 @@ CASES: dict[str, Case] = {
         lambda: On(
             lambda x: torch.add(x, x.relu(), alpha=0.5),
             lambda x: torch.sub(x, x.exp(), alpha=2),
+            lambda x: aten.subtract.Tensor(x, x.exp(), alpha=2),
+            lambda x: aten.subtract.Scalar(x, 2, 3),
             lambda x: x * x.sigmoid(),
             lambda x: x / x.exp(),
             lambda x: torch.maximum(x, x.square()),

@@ -344,7 +344,11 @@ def evaluated(module: torch.nn.Module) -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     stubbed = [part for part in module.modules() if _drop_rate(part) is not None and "forward" not in vars(part)]
     try:
-        module.eval()
+        try:
+            module.eval()
+        except NotImplementedError:  # of a loaded program of torch.export, which stays as it was traced
+            for part in training:
+                part.training = False
         torch.backends.mha.set_fastpath_enabled(False)
         for part in stubbed:
             part.forward = _drop_path_stub(part)

@@ -125,7 +125,7 @@ def add(build: Builder, a: Value | float, b: Value | float, alpha: float = 1) ->
     return _combined(build, added, a, _times(build, b, alpha))
 
 
-@ops("sub.Tensor", "sub.Scalar")
+@ops("sub.Tensor", "sub.Scalar", "subtract.Tensor", "subtract.Scalar")
 def subtract(build: Builder, a: Value | float, b: Value | float, alpha: float) -> Activation:
     """a - alpha * b."""
     return _combined(build, K.subtract, a, _times(build, b, alpha))
