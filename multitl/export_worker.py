@@ -15,12 +15,11 @@ import numpy as np
 
 from multitl.adapters import FORMATS, load_backend, load_function
 from multitl.contracts import Export, ExportJob, Preprocess, Writer
-from multitl.errors import MultitlError
 from multitl.folding import fold_batch_norm
 from multitl.heads import backbone_of, with_entrance
 from multitl.originals import original_tensors
 from multitl.runs import read_json, write_json
-from multitl.workers import write_error
+from multitl.workers import report_errors
 
 
 def export(job: ExportJob, folder: Path) -> None:
@@ -50,12 +49,7 @@ def export(job: ExportJob, folder: Path) -> None:
 def main(arguments: list[str]) -> int:
     """JOB as JSON, and the folder to write to."""
     job, folder = ExportJob(**json.loads(arguments[0])), Path(arguments[1])
-    try:
-        export(job, folder)
-    except MultitlError as error:
-        write_error(error, folder)
-        return 2
-    return 0
+    return report_errors(lambda: export(job, folder), folder / "error.json")
 
 
 if __name__ == "__main__":

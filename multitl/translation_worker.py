@@ -19,11 +19,10 @@ import multitl
 from multitl.adapters import load_translator
 from multitl.contracts import Job, Original, Parity, Translation, Translator
 from multitl.cutting import classifier_weights
-from multitl.errors import MultitlError
 from multitl.pretrained import weights_sha256
 from multitl.runs import write_json
 from multitl.state_dicts import classes_in, extract, fill, fit, read_state_dict
-from multitl.workers import write_error
+from multitl.workers import report_errors
 
 
 def translate(job: Job, folder: Path) -> None:
@@ -89,12 +88,7 @@ def _card(
 def main(arguments: list[str]) -> int:
     """JOB as JSON, and the folder to write to."""
     job, folder = Job(**json.loads(arguments[0])), Path(arguments[1])
-    try:
-        translate(job, folder)
-    except MultitlError as error:
-        write_error(error, folder)
-        return 2
-    return 0
+    return report_errors(lambda: translate(job, folder), folder / "error.json")
 
 
 if __name__ == "__main__":

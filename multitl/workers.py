@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from multitl import errors
@@ -34,12 +34,21 @@ def run_worker(module: str, arguments: Sequence[str], backend: str, folder: Path
         raise _ended_early(task, backend, extra, done)
 
 
-def write_error(error: MultitlError, folder: Path) -> None:
-    """error.json, for the process that started this one."""
-    report = {name: getattr(error, name) for name in ("problem", "fix", "expected", "received")}
-    report |= {"kind": type(error).__name__, "nearest": list(error.nearest)}
-    report["missing"] = list(error.missing) if isinstance(error, TranslationError) else []
-    write_json(folder / "error.json", report)
+def report_errors(work: Callable[[], None], report: Path) -> int:
+    """A worker's exit code. What is the input's or the machine's fault goes into `report`, for `read_error`."""
+    try:
+        work()
+    except MultitlError as error:
+        _write_error(error, report)
+        return 2
+    return 0
+
+
+def _write_error(error: MultitlError, report: Path) -> None:
+    values = {name: getattr(error, name) for name in ("problem", "fix", "expected", "received")}
+    values |= {"kind": type(error).__name__, "nearest": list(error.nearest)}
+    values["missing"] = list(error.missing) if isinstance(error, TranslationError) else []
+    write_json(report, values)
 
 
 def read_error(report: Path) -> MultitlError:

@@ -106,6 +106,11 @@ def print_changes(changes: Sequence[Change]) -> None:
     results().print(grid)
 
 
+def show_share(deviation: float | None) -> str:
+    """ "1.2e-06"."""
+    return "" if deviation is None else f"{deviation:.1e}"
+
+
 def show_spread(spread: Spread | None) -> str:
     """ "4.71 (4.6–4.8)"."""
     if spread is None:

@@ -9,7 +9,6 @@ from multitl.bench.jobs import DTYPES, MULTITL, NATIVE, PIPELINES, TASKS
 from multitl.bench.options import DEFAULT_BACKBONE, SHORTEST, USUAL, Options
 from multitl.errors import RecipeError
 
-USUAL_OPTIONS = Options()
 NETWORKS = "native loops know resnet18, resnet50, mobilenet_v2, efficientnet_b0 and vit_b_32 of torchvision"
 
 
@@ -32,7 +31,7 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
-    usual = USUAL_OPTIONS
+    usual = Options  # its defaults; an instance would be checked, and open a source whenever the program starts
     parser.add_argument(
         "--backbone", action="append", metavar="NAME", help=f"repeatable (default: {DEFAULT_BACKBONE}); {NETWORKS}"
     )
@@ -65,7 +64,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
-    usual = USUAL_OPTIONS
+    usual = Options  # its defaults; an instance would be checked, and open a source whenever the program starts
     parser.add_argument(
         "--budget", type=float, default=usual.budget, metavar="SECONDS", help=f"for everything; at least {SHORTEST} "
         f"(default: {usual.budget:g})",

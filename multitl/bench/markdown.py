@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multitl.bench.board import show_bytes, show_ratio, show_spread
+from multitl.bench.board import show_bytes, show_ratio, show_share, show_spread
 from multitl.bench.notes import describe_method, machine_facts
 from multitl.bench.results import Results
 from multitl.bench.standings import Standing, rank
@@ -39,7 +39,7 @@ def _table(columns: Sequence[str], rows: list[list[str]]) -> list[str]:
 
 def _row(s: Standing) -> list[str]:
     seconds = [f"{s.seconds[name]:.1f}" if s.seconds else "" for name in ("import", "load", "compile")]
-    differences = [_share(s.verdict.logits), _share(s.verdict.losses)] if s.verdict else ["", ""]
+    differences = [show_share(s.verdict.logits), show_share(s.verdict.losses)] if s.verdict else ["", ""]
     remark = s.note if s.is_ranked else f"**{s.status}** {s.note}"
     return [
         s.contender, show_spread(s.rate), show_ratio(s.to_best), show_ratio(s.to_native), *seconds,
@@ -54,7 +54,3 @@ def _job_row(s: Standing) -> list[str]:
 
 def _job_seconds(s: Standing) -> float:
     return s.job.median if s.job else 0.0
-
-
-def _share(deviation: float | None) -> str:
-    return "" if deviation is None else f"{deviation:.1e}"

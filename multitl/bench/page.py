@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multitl.axes import Scale, Tick, linear_axis
-from multitl.bench.board import show_bytes, show_ratio, show_spread
+from multitl.bench.board import show_bytes, show_ratio, show_share, show_spread
 from multitl.bench.jobs import MULTITL
 from multitl.bench.notes import describe_method, machine_facts
 from multitl.bench.results import Results
@@ -104,14 +104,10 @@ def _cells(s: Standing) -> dict[str, Any]:
         "rate": show_spread(s.rate),
         "to_best": show_ratio(s.to_best),
         "to_native": show_ratio(s.to_native),
-        "logits": _share(s.verdict.logits if s.verdict else None),
-        "losses": _share(s.verdict.losses if s.verdict else None),
+        "logits": show_share(s.verdict.logits if s.verdict else None),
+        "losses": show_share(s.verdict.losses if s.verdict else None),
         "trainable": f"{s.verdict.trainable:,}" if s.verdict and s.verdict.trainable else "",
     }
-
-
-def _share(deviation: float | None) -> str:
-    return "" if deviation is None else f"{deviation:.1e}"
 
 
 def _rates(ranked: Sequence[Standing]) -> BarChart | None:

@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 from multitl.bench.pictures import synthetic_labels, synthetic_pixels
 from multitl.checkpoints import read_variables
 from multitl.contracts import Pretrained
-from multitl.errors import MultitlError
 from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
 from multitl.heads import build_extractor, build_head
 from multitl.preprocessing import normalise
@@ -24,6 +23,7 @@ from multitl.pretrained import load_pretrained
 from multitl.recipes import Recipe
 from multitl.runs import atomic_write, write_json
 from multitl.state_dicts import extract
+from multitl.workers import report_errors
 
 IMAGES = 8
 CLASSES = 10
@@ -87,13 +87,9 @@ def trial_batch(pretrained: Pretrained) -> tuple[np.ndarray, np.ndarray]:
 
 def main(arguments: list[str]) -> int:
     backbone, weights, size, file = arguments
-    try:
-        prepare(backbone, weights, int(size), Path(file))
-    except MultitlError as error:
-        fields = {name: getattr(error, name) for name in ("problem", "fix", "expected", "received", "nearest")}
-        write_json(Path(file).with_suffix(".error.json"), {"kind": type(error).__name__} | fields)
-        return 2
-    return 0
+    return report_errors(
+        lambda: prepare(backbone, weights, int(size), Path(file)), Path(file).with_suffix(".error.json")
+    )
 
 
 if __name__ == "__main__":

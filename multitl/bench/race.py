@@ -28,6 +28,7 @@ from multitl.bench.options import Options
 from multitl.bench.processes import ENVIRONMENT, call, last_words, missing_packages, run_job
 from multitl.bench.results import Results, append, read_results, start_results
 from multitl.runs import read_json
+from multitl.workers import read_error
 
 RESULTS, WEIGHTS = "results.jsonl", "weights"
 FEWEST, MOST, WINDOW_SECONDS = 3, 30, 0.25  # windows a repetition, and how long one should last at least
@@ -159,9 +160,7 @@ def prepare_weights(backbone: str, options: Options, file: Path, limit: float) -
         said = Path(folder) / "stderr"
         code = call([sys.executable, "-P", "-m", "multitl.bench.preparation", *arguments], environment, said, limit)
         if report.is_file():
-            values = json.loads(report.read_text(encoding="utf-8"))
-            report.unlink()
-            raise _as_raised(values)
+            raise read_error(report)
         if code != 0:
             raise errors.RunError(
                 f"The weights of {backbone} could not be prepared.",
@@ -169,13 +168,6 @@ def prepare_weights(backbone: str, options: Options, file: Path, limit: float) -
                 received="no answer in time" if code is None else last_words(code, said),
                 fix="multitl doctor; or a larger --budget",
             )
-
-
-def _as_raised(values: dict[str, Any]) -> errors.MultitlError:
-    kind = getattr(errors, values.pop("kind"))
-    if kind is errors.TranslationError:
-        values.pop("nearest")
-    return kind(**values)
 
 
 def _insist_on_one(cells: list[Cell]) -> None:
