@@ -71,7 +71,7 @@ class FeatureStore:
 
 
 def compute_features(
-    extractor: keras.Model,
+    extractor: Callable[[], keras.Model],
     examples: Sequence[Example],
     reader: PixelReader,
     store: FeatureStore,
@@ -80,7 +80,8 @@ def compute_features(
 ) -> Features:
     """The feature of each example, from the store where it is there, else computed and stored.
 
-    extractor: uint8 pixels (batch, h, w, 3) -> (batch, channels).  reader: gives the pixels of example i as index i.
+    extractor: asked only if it is needed, for the model uint8 pixels (batch, h, w, 3) -> (batch, channels).
+    reader: gives the pixels of example i as index i.
     advance: called with the number of images just finished.
     """
     known = store.load()
@@ -102,7 +103,7 @@ def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iter
     for batch, pixels in zip(batches, reader.batches(batches), strict=True):
         if view:
             pixels = _augmented(pixels, view, examples[batch[0]].sha256)
-        values.append(predict_padded(extractor, pixels))
+        values.append(predict_padded(extractor(), pixels))
         indices += batch
         advance(len(batch))
         if len(indices) >= SHARD:

@@ -1,6 +1,7 @@
 """Batch normalisation in inference is a factor and an offset per channel: here it goes into the layer before it.
 
-Runtimes fold it themselves where they recognise it; from Keras' graphs onnxruntime does not.
+Compilers fuse it and runtimes fold it where they recognise it; PyTorch, which runs layer by layer, reads and writes every
+image once more for it, and from Keras' graphs onnxruntime does not fold it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     """An equal functional model for inference without the batch normalisations that follow a convolution or a dense
     layer directly.
 
-    The given model is left as it is. Layers keep their names; those that take a normalisation up have a bias.
+    The given model is left as it is, and is returned where there is nothing to fold. Layers keep their names; those that
+    take a normalisation up have a bias.
     """
     pairs = _pairs(model)
+    if not pairs:
+        return model
     norms = {norm.name for norm in pairs.values()}
 
     def clone(layer: layers.Layer) -> layers.Layer:

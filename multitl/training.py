@@ -29,6 +29,7 @@ from multitl.data import scan
 from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.freezing import FreezePolicy, apply_policy
 from multitl.heads import build_classifier, build_extractor, build_head
+from multitl.heap import kept_heap
 from multitl.inference import BATCH, as_probabilities, predict_pixels
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
@@ -139,13 +140,14 @@ class Clock(dict):
 
 @contextmanager
 def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
-    """Seeds, determinism and arithmetic of this run; the caller's dtype policy comes back afterwards."""
+    """Seeds, determinism, arithmetic and memory of this run; the caller's dtype policy comes back afterwards."""
     policy = keras.config.dtype_policy()
     random.seed(recipe.seed)  # Keras draws the seeds of layers without one here; its set_random_seed loads TensorFlow
     backend.make_deterministic(recipe.seed)
     keras.config.set_dtype_policy(backend.mixed_precision() if recipe.precision == "mixed" else "float32")
     try:
-        yield
+        with kept_heap():
+            yield
     finally:
         keras.config.set_dtype_policy(policy)
 

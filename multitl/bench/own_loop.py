@@ -20,8 +20,10 @@ from multitl.adapters import load_backend
 from multitl.bench.jobs import Job
 from multitl.checkpoints import TrainingState
 from multitl.contracts import Backend, Example
+from multitl.features import fast_extractor
 from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
 from multitl.heads import build_extractor, build_head
+from multitl.heap import kept_heap
 from multitl.inference import predict_padded
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pretrained import load_pretrained
@@ -50,8 +52,8 @@ class OwnLoop:
 
     def __init__(self, job: Job, backend: Backend) -> None:
         self._settings = ExitStack()  # for the life of the process
-        self._settings.enter_context(backend.fast_paths())
-        self._settings.enter_context(backend.full_precision())
+        for setting in (kept_heap(), backend.fast_paths(), backend.full_precision()):
+            self._settings.enter_context(setting)
         self.job, self.backend = job, backend
         pretrained = load_pretrained(job.cell.backbone, job.weights, job.image_size)
         policy = FreezePolicy("none") if job.cell.task == "head" else FreezePolicy("all", train_batch_norm=True)
@@ -60,9 +62,10 @@ class OwnLoop:
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0  # stochastic depth, too: contenders must agree step by step
         self.recipe = recipe_for(job)
-        self.extractor = build_extractor(pretrained, "avg")
-        self.head = build_head(np.ones((1, self.extractor.output_shape[-1])), job.classes, self.recipe)
-        self.model = keras.Model(self.extractor.input, self.head(self.extractor.output), name="finetune")
+        extractor = build_extractor(pretrained, "avg")
+        self.head = build_head(np.ones((1, extractor.output_shape[-1])), job.classes, self.recipe)
+        self.model = keras.Model(extractor.input, self.head(extractor.output), name="finetune")
+        self.extractor = fast_extractor(pretrained, "avg") if job.cell.task == "head" else extractor
 
     def trainable(self) -> int:
         trained = self.head if self.job.cell.task == "head" else self.model
