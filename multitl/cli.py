@@ -250,11 +250,11 @@ def demo(options: argparse.Namespace) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     """Race the frameworks against each other on this machine."""
-    if options.compared:
+    if results := bench_flags.compared(options):
         from multitl.bench.board import print_changes
         from multitl.bench.comparison import compare
 
-        print_changes(compare(options.first, options.second))
+        print_changes(compare(*results))
         return
     settings = bench_flags.options_from(options)
     from multitl.bench import command
@@ -288,7 +288,7 @@ COMMANDS = {
     "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),
     "ports": (list_ports, flags.add_json_flag, ""),
     "demo": (demo, flags.add_demo_flags, ""),
-    "bench": (bench, bench_flags.add_bench_flags, ""),
+    "bench": (bench, bench_flags.add_bench_flags, "[compare A B]"),
     "doctor": (doctor, flags.add_json_flag, ""),
 }
 

@@ -1,7 +1,7 @@
 """Batch normalisation in inference is a factor and an offset per channel: here it goes into the layer before it.
 
-Compilers fuse it and runtimes fold it where they recognise it; PyTorch, which runs layer by layer, reads and writes every
-image once more for it, and from Keras' graphs onnxruntime does not fold it.
+Compilers fuse it and runtimes fold it where they recognise it. PyTorch, which runs layer by layer, reads and writes
+every image once more for it, and in Keras' graphs onnxruntime does not recognise it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     """An equal functional model for inference without the batch normalisations that follow a convolution or a dense
     layer directly.
 
-    The given model is left as it is, and is returned where there is nothing to fold. Layers keep their names; those that
-    take a normalisation up have a bias.
+    The given model is left as it is, and is returned where there is nothing to fold. Layers keep their names; those
+    that take a normalisation up have a bias.
     """
     pairs = _pairs(model)
     if not pairs:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from multitl.bench.options import Options
-from multitl.cli import main
+from multitl.cli import main, parse
 from multitl.errors import MultitlError
 
 
@@ -63,9 +63,25 @@ def test_the_command_line_says_so_and_exits_with_2(arguments: list[str], said: s
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--batch-size", "0"], ["--threads", "x"], ["compare", "a"]])
-def test_malformed_flags_are_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--batch-size", "0"], "--batch-size: '0' is not a whole number above 0"),
+        (["--threads", "x"], "'x' is not a whole number"),
+        (["--bakends", "jax"], "unknown argument --bakends; did you mean --backends?"),
+        (["--backends", "jax", "torch"], "unexpected 'torch'; options take several values as A,B"),
+        (["compare", "a"], "compare takes two results: multitl bench compare A B"),
+    ],
+)
+def test_malformed_flags_are_usage_errors(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(["bench", *arguments])
     assert caught.value.code == 2
-    assert "usage: multitl bench" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "usage: multitl bench [compare A B] [options]" in error
+    assert said in error
+
+
+@pytest.mark.parametrize("flags", [["--backbone", "a,b"], ["--backbone", "a", "--backbone", "b"]])
+def test_several_backbones(flags: list[str]):
+    assert parse(["bench", *flags]).backbone == ["a", "b"]

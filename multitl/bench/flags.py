@@ -13,27 +13,27 @@ NETWORKS = "native loops know resnet18, resnet50, mobilenet_v2, efficientnet_b0 
 
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
-    """`multitl bench [options]`, and `multitl bench compare A B`."""
+    """`multitl bench [options]`, and `multitl bench compare A B`: as words, so that a misspelt flag gets its hint."""
     _add_what(parser)
     _add_how(parser)
     parser.add_argument("--out", default="runs/bench", metavar="DIR", help="the folder to make (default: runs/bench)")
     parser.add_argument("--markdown", default="", metavar="FILE", help="write the results as Markdown, too")
     parser.add_argument("--overwrite", action="store_true", help="start again if the folder holds results")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted benchmark")
-    parser.set_defaults(compared=False)
-    compare = parser.add_subparsers(title="or", metavar="compare").add_parser(
-        "compare", help="show what changed between two benchmarks", description="Compare two benchmarks.",
-        prog="multitl bench compare", usage="multitl bench compare A B",
+    parser.add_argument(
+        "words", nargs="*", metavar="compare A B", help="no race: show what changed between two earlier ones, "
+        "given by their folders or results.jsonl",
     )  # fmt: skip
-    compare.add_argument("first", metavar="A", help="results.jsonl, or its folder, of the one before")
-    compare.add_argument("second", metavar="B", help="results.jsonl, or its folder, of the one after")
-    compare.set_defaults(compared=True, parser=compare)
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     usual = Options  # its defaults; an instance would be checked, and open a source whenever the program starts
     parser.add_argument(
-        "--backbone", action="append", metavar="NAME", help=f"repeatable (default: {DEFAULT_BACKBONE}); {NETWORKS}"
+        "--backbone",
+        type=_names,
+        action="extend",
+        metavar="A,B",
+        help=f"repeatable (default: {DEFAULT_BACKBONE}); {NETWORKS}",
     )
     known = ",".join([*MULTITL, *NATIVE])
     parser.add_argument("--backends", type=_names, default=usual.contenders, metavar="A,B", help=f"{known} (default: "
@@ -77,6 +77,17 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         f"hung (default: {usual.timeout:g})",
     )  # fmt: skip
     parser.add_argument("--threads", type=_number, default=0, metavar="N", help="cores for each process (default: all)")
+
+
+def compared(options: argparse.Namespace) -> tuple[str, str] | None:
+    """The two results to compare, or None for a race. Exits as a usage error for other words."""
+    if not options.words:
+        return None
+    if options.words[0] != "compare":
+        options.parser.error(f"unexpected {options.words[0]!r}; options take several values as A,B")
+    if len(options.words) != 3:
+        options.parser.error("compare takes two results: multitl bench compare A B")
+    return options.words[1], options.words[2]
 
 
 def options_from(options: argparse.Namespace) -> Options:
