@@ -24,8 +24,8 @@ def describe_method(head: Mapping[str, Any], records: Sequence[Record]) -> list[
         "number of trained parameters; dropout and stochastic depth are off. Timed steps use Adam.",
         "Pixels are 8-bit when a step begins: each step includes the copy to the device and the normalisation. "
         "float32 is float32: TF32 is off for all.",
-        "multitl runs as in every `multitl finetune`: deterministic, and with freed memory kept by the process (glibc's "
-        "mallopt). Native loops run without either, as their frameworks do by themselves.",
+        "multitl runs as in every `multitl finetune`: deterministic, and with freed memory kept by the process "
+        "(glibc's mallopt). Native loops run without either, as their frameworks do by themselves.",
     ]
     if options["weights"] == "none":
         notes.append("Weights are random, with batch statistics of synthetic images; speed does not depend on values.")
