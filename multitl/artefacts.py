@@ -5,15 +5,12 @@ Every runtime gets as many threads as this process may use, so that latencies ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from multitl.contracts import Export
+from multitl.contracts import Answer, Export
 from multitl.threads import default_threads
-
-Answer = Callable[[np.ndarray], np.ndarray]
 
 
 def write_keras(export: Export, folder: Path) -> None:

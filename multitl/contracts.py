@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # contracts load no framework
     import keras
@@ -377,11 +377,13 @@ class Writer(Protocol):
         """Write the artefact, by the name that its `Format` says, and what belongs to it into `folder`."""
 
 
+Answer: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # images (batch, height, width, 3) -> outputs (batch, ...)
+
+
 class Runtime(Protocol):
     """A function that opens an artefact as its users will, without Keras: backends/multitl_*/runtime.py, ..."""
 
-    def __call__(self, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-        """A function from images (batch, height, width, 3) to outputs (batch, ...)."""
+    def __call__(self, folder: Path) -> Answer: ...
 
 
 class Backend(Protocol):

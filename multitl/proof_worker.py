@@ -7,8 +7,6 @@ a single image takes.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import cast
@@ -18,10 +16,10 @@ import numpy as np
 from multitl.adapters import FORMATS, load_function
 from multitl.contracts import Format, Runtime
 from multitl.hiding import hide
+from multitl.latency import latencies
 
 BATCH = 32
 DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "orbax": "orbax-checkpoint"}  # of packages, where they differ
-WARM_UP, RUNS, MOST_SECONDS = 3, 50, 3.0  # of a single image
 
 
 def answer(name: str, folder: Path, inputs: np.ndarray) -> None:
@@ -41,18 +39,6 @@ def opened_by(chosen: Format) -> str:
         return f"keras {keras.__version__} on {keras.config.backend()}"
     package = chosen.packages[-1]
     return f"{package} {metadata.version(DISTRIBUTIONS.get(package, package))}"
-
-
-def latencies(run: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
-    """Milliseconds of single calls, after some that do not count."""
-    for _ in range(WARM_UP):
-        run(image)
-    taken: list[float] = []
-    while len(taken) < RUNS and sum(taken) < MOST_SECONDS * 1000:
-        started = time.perf_counter()
-        run(image)
-        taken.append((time.perf_counter() - started) * 1000)
-    return np.array(taken)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from multitl.contracts import Preprocess, Unreadable
@@ -15,6 +13,7 @@ from multitl.data import list_images, scan_for_evaluation
 from multitl.errors import DataError
 from multitl.evaluation import Run
 from multitl.inference import BATCH, predict_padded
+from multitl.latency import latencies
 from multitl.parity import probe_images
 from multitl.pixels import read_files
 from multitl.predictions import read_predictions
@@ -22,7 +21,6 @@ from multitl.predictions import read_predictions
 MOST = 500  # images
 MADE_UP = 16
 CALIBRATION = 100  # images, as LiteRT's guide has it
-WARM_UP, RUNS = 3, 20  # of a single image
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,7 @@ def make_reference(
         are_photos=are_photos,
         calibration=others.pixels[:CALIBRATION],
         calibrated_on=others.origin,
-        milliseconds=_latency(run.model, chosen.pixels[:1]),
+        milliseconds=float(np.median(latencies(run.model.predict_on_batch, chosen.pixels[:1]))),
     )
 
 
@@ -130,15 +128,6 @@ def _made_up(preprocess: Preprocess) -> _Images:
 
 def _in_batches(pixels: np.ndarray) -> list[np.ndarray]:
     return [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
-
-
-def _latency(model: keras.Model, image: np.ndarray) -> float:
-    taken = []
-    for _ in range(WARM_UP + RUNS):
-        started = time.perf_counter()
-        model.predict_on_batch(image)
-        taken.append((time.perf_counter() - started) * 1000)
-    return float(np.median(taken[WARM_UP:]))
 
 
 def size_of(folder: Path, files: tuple[str, ...]) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax.export
 import numpy as np
 
-Answer = Callable[[np.ndarray], np.ndarray]
+from multitl.contracts import Answer
 
 
 def open_stablehlo(folder: Path) -> Answer:

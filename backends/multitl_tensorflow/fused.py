@@ -39,7 +39,7 @@ def batch_normalization(
     x: tf.Tensor, mean: Any, variance: Any, axis: int, offset: Any = None, scale: Any = None, epsilon: float = 1e-3
 ) -> tf.Tensor:
     """As `keras.ops.batch_normalization`, with given statistics."""
-    if not _are_images(x, axis):
+    if not _are_images(x, axis) or x.dtype != tf.float32:
         return _batch_normalization(x, mean, variance, axis, offset, scale, epsilon)
     scale, offset = _scale_and_offset(x, scale, offset)
     return tf.compat.v1.nn.fused_batch_norm(x, scale, offset, mean, variance, epsilon=epsilon, is_training=False)[0]
@@ -74,8 +74,8 @@ def update_step(self: keras.optimizers.Adam, gradient: Any, variable: tf.Variabl
 
 
 def _are_images(x: Any, axis: int) -> bool:
-    """What the kernel takes: float32 tensors (batch, height, width, channels), normalised over all but the channels."""
-    return isinstance(x, tf.Tensor) and x.dtype == tf.float32 and x.shape.rank == 4 and axis in (-1, 3)
+    """What the kernel takes: (batch, height, width, channels), normalised over all but the channels."""
+    return isinstance(x, tf.Tensor) and x.dtype != tf.float64 and x.shape.rank == 4 and axis in (-1, 3)
 
 
 def _scale_and_offset(x: tf.Tensor, scale: Any, offset: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
-Answer = Callable[[np.ndarray], np.ndarray]
+from multitl.contracts import Answer
 
 
 def open_serving(folder: Path) -> Answer:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from multitl.contracts import Answer
 from multitl_torch.torchvision import import_torchvision
-
-Answer = Callable[[np.ndarray], np.ndarray]
 
 
 def open_state_dict(folder: Path) -> Answer:
