@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from multitl.initialisers import numpy_initialisers
+
 KERNELS = layers.Conv2D | layers.DepthwiseConv2D | layers.Dense
 
 
@@ -35,7 +37,8 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     def call(layer: keras.Operation, *arguments: Any, **options: Any) -> Any:
         return arguments[0] if layer.name in norms else layer(*arguments, **options)
 
-    folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    with numpy_initialisers(seed=None):
+        folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in (one for one in folded.layers if one.weights):
         original = model.get_layer(layer.name)
         layer.set_weights(_folded(original, pairs[layer.name]) if layer.name in pairs else original.get_weights())

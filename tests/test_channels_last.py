@@ -97,3 +97,15 @@ def test_other_ranks_and_axes_go_to_keras():
             expected = layer(values).numpy()
             with fast_channels_last():
                 np.testing.assert_array_equal(layer(values).numpy(), expected)
+
+
+def test_weights_take_the_order_of_the_kernels_and_keep_their_values():
+    model = network()
+    kernel = model.layers[1].kernel
+    before = kernel.numpy().copy()
+    with fast_channels_last():
+        model(images(), training=True).sum().backward()
+    weight = kernel.value
+    assert weight.permute(3, 2, 0, 1).is_contiguous(memory_format=torch.channels_last)
+    assert weight.grad.stride() == weight.stride()
+    np.testing.assert_array_equal(kernel.numpy(), before)

@@ -72,6 +72,19 @@ def test_gradients_and_statistics_equal_keras(frozen: list[str]) -> None:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * max(1, np.abs(other).max()))
 
 
+def test_16_bits_are_normalised_in_32() -> None:
+    layer = layers.BatchNormalization(dtype="mixed_bfloat16")
+    layer.build((None, 13, 11, 3))
+    expected = layer(images(), training=True)
+    statistics = layer.moving_variance.numpy()
+    layer.moving_mean.assign(np.zeros(3)), layer.moving_variance.assign(np.ones(3))
+    with fused_kernels():
+        found = layer(images(), training=True)
+    assert found.dtype == expected.dtype == tf.bfloat16
+    np.testing.assert_allclose(found.numpy().astype("float32"), expected.numpy().astype("float32"), atol=0.02)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), statistics, rtol=1e-4)
+
+
 def test_steps_of_adam_equal_keras() -> None:
     expected = learn(network())
     with fused_kernels():

@@ -15,8 +15,12 @@ from multitl_torch.fused_adam import fused_adam
 pytestmark = pytest.mark.every_backend
 
 
-def steps(optimizer: keras.optimizers.Optimizer, gradients: list[torch.Tensor]) -> np.ndarray:
+def steps(optimizer: keras.optimizers.Optimizer, gradients: list[torch.Tensor], *, turned: bool = False) -> np.ndarray:
+    """The weight afterwards. turned: it lies column by column in memory, and its gradients follow."""
     weight = keras.Variable(np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4))
+    if turned:
+        weight.value.data = weight.value.data.T.contiguous().T
+        gradients = [gradient.T.contiguous().T for gradient in gradients]
     optimizer.build([weight])
     for gradient in gradients:
         optimizer.apply([gradient], [weight])
@@ -40,6 +44,14 @@ def test_steps_equal_keras(optimizer, monkeypatch: pytest.MonkeyPatch) -> None:
     with fused_adam():
         found = steps(optimizer(0.01), gradients())
     assert len(calls) == 5
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_and_moments_in_another_order() -> None:
+    """As those of convolutions are on the channels-last paths."""
+    expected = steps(keras.optimizers.Adam(0.01), gradients())
+    with fused_adam():
+        found = steps(keras.optimizers.Adam(0.01), gradients(), turned=True)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 

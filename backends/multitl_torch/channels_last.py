@@ -2,9 +2,11 @@
 
 Keras' PyTorch backend copies the images of every convolution and pooling to channels first, and a convolution's back
 again; batch normalisation it composes of six passes. PyTorch's own kernels take channels-last memory as it is: a
-permuted view is enough, and one kernel normalises. The results are the same up to rounding. ResNet-50 of 16
-images of 224 px on two cores, beside torchvision's own, channels last: an inference had 0.47 of its speed and has 0.70,
-a training step's two passes had 0.65 and have 1.0 (medians of 5 and 3, interleaved in one process).
+permuted view is enough, and one kernel normalises. A convolution's weight takes the order in memory that the kernel
+wants, once, instead of a copy in each step; its shape stays as Keras has it. The results are the same up to rounding.
+ResNet-50 of 16 images of 224 px on two cores, beside torchvision's own, channels last: before that last point, an
+inference had 0.47 of its speed and then 0.70, a training step's two passes had 0.65 and then 1.0 (medians of 5 and 3,
+interleaved in one process).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch
 from keras.src.backend.torch import nn as keras_nn  # the only use of Keras' insides; tests/test_channels_last.py
 
 _to_channels_first = keras_nn._transpose_spatial_inputs
+_transpose_kernel = keras_nn._transpose_conv_kernel
 _batch_normalization = keras_nn.batch_normalization
 _call = keras.layers.BatchNormalization.call
 
@@ -28,17 +31,31 @@ def fast_channels_last() -> Iterator[None]:
     layer = keras.layers.BatchNormalization
     before = keras_nn._transpose_spatial_inputs, keras_nn.batch_normalization, layer.call
     keras_nn._transpose_spatial_inputs = to_channels_first
+    keras_nn._transpose_conv_kernel = transpose_kernel
     keras_nn.batch_normalization = batch_normalization
     layer.call = call
     try:
         yield
     finally:
         keras_nn._transpose_spatial_inputs, keras_nn.batch_normalization, layer.call = before
+        keras_nn._transpose_conv_kernel = _transpose_kernel
 
 
 def to_channels_first(inputs: torch.Tensor) -> torch.Tensor:
     """(n, h, w, c) -> (n, c, h, w), the same memory. Whatever is no batch of images goes to Keras' own."""
     return inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else _to_channels_first(inputs)
+
+
+def transpose_kernel(kernel: torch.Tensor) -> torch.Tensor:
+    """(h, w, in, out) -> (out, in, h, w), the same memory, which for a weight has the order (out, h, w, in) from then
+    on. Gradients follow their weight's order.
+    """
+    view = _transpose_kernel(kernel)
+    is_weight = isinstance(kernel, torch.nn.Parameter) and kernel.ndim == 4 and kernel.device.type != "meta"
+    if not is_weight or view.is_contiguous(memory_format=torch.channels_last):
+        return view
+    kernel.data = view.detach().contiguous(memory_format=torch.channels_last).permute(2, 3, 1, 0)
+    return _transpose_kernel(kernel)
 
 
 def batch_normalization(

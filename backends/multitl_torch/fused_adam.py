@@ -38,11 +38,15 @@ def update(
         return
     step = float(self.iterations.value) + 1
     rows = [self._get_variable_index(variable) for variable in variables]
+    first, second = ([kept[row].value for row in rows] for kept in (self._momentums, self._velocities))
+    for moment, weight in zip(first + second, weights * 2, strict=True):
+        if _order(moment) != _order(weight):  # once: Keras makes them in the order of their shapes
+            moment.data = torch.empty_like(weight).copy_(moment)
     torch._fused_adam_(
         weights,
         list(gradients),
-        [self._momentums[row].value for row in rows],
-        [self._velocities[row].value for row in rows],
+        first,
+        second,
         [],
         [torch.tensor(step)] * len(rows),
         lr=float(learning_rate),
@@ -56,6 +60,11 @@ def update(
 
 
 def _suits(weight: torch.Tensor, gradient: torch.Tensor) -> bool:
-    """What the kernel reads as plain memory."""
-    same = weight.stride() == gradient.stride() and weight.dtype == gradient.dtype == torch.float32
-    return same and weight.device.type == "cpu"
+    """What the kernel can read as plain memory."""
+    is_plain = weight.dtype == gradient.dtype == torch.float32 and weight.device.type == "cpu"
+    return is_plain and _order(weight) == _order(gradient)
+
+
+def _order(tensor: torch.Tensor) -> list[int]:
+    """Strides of the axes that have any length."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
