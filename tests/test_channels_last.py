@@ -23,7 +23,7 @@ def network() -> keras.Model:
     x = layers.ReLU()(layers.BatchNormalization(name="first")(x))
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(layers.MaxPooling2D(2, strides=1, padding="same")(x))
     x = layers.BatchNormalization(scale=False, name="second")(x)
-    x = layers.Conv2D(6, 3, groups=2, use_bias=False)(layers.AveragePooling2D(2, strides=1)(x))
+    x = layers.Conv2D(6, 3, groups=2, activation="relu")(layers.AveragePooling2D(2, strides=1)(x))
     x = layers.BatchNormalization(center=False, epsilon=0.1, momentum=0.9)(x)
     model = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
     random = np.random.default_rng(0)
