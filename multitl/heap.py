@@ -15,15 +15,15 @@ import platform
 from collections.abc import Iterator
 
 MB = 1 << 20
-# What mallopt(3) can set -> while kept, and afterwards. glibc adapts two of them to a program, until one is set: then
-# they get the values at which it would have ended, large blocks being freed.
+# By the variables that set them: number in mallopt(3), value while kept, and afterwards. glibc adapts two of them to a
+# program, until one is set: then they get the values at which it would have ended, large blocks being freed.
 SETTINGS = {
-    "M_MMAP_MAX": (-4, 0, 65536),  # how many blocks may be mapped, and so unmapped, one by one
-    "M_MMAP_THRESHOLD": (-3, 32 * MB, 32 * MB),  # from which size on
-    "M_TRIM_THRESHOLD": (-1, 2**31 - 1, 64 * MB),  # free bytes at the top of the heap that are given back
-    "M_ARENA_MAX": (-8, 1, 0),  # heaps; those beside the first end at 64 MB. 0: as many as are wanted
+    "MALLOC_MMAP_MAX_": (-4, 0, 65536),  # how many blocks may be mapped, and so unmapped, one by one
+    "MALLOC_MMAP_THRESHOLD_": (-3, 32 * MB, 32 * MB),  # from which size on
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1, 64 * MB),  # free bytes at the top of the heap that are given back
+    "MALLOC_ARENA_MAX": (-8, 1, 0),  # heaps; those beside the first end at 64 MB. 0: as many as are wanted
 }
-VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
+VARIABLES = ("GLIBC_TUNABLES", *SETTINGS)  # of the user
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,6 +12,8 @@ import pytest
 from multitl.contracts import Example
 from multitl.feature_store import SHARD, FeatureStore, View, compute_features
 from multitl.inference import BATCH
+
+Extractor = Callable[[], keras.Model]
 
 
 class Pixels:
@@ -32,10 +35,11 @@ def examples(count: int, start: int = 0) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def extractor() -> keras.Model:
+def extractor() -> Extractor:
     inputs = keras.Input((8, 8, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(x)))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(x)))
+    return lambda: model
 
 
 @pytest.fixture
@@ -44,47 +48,47 @@ def store(request: pytest.FixtureRequest) -> FeatureStore:
 
 
 @pytest.mark.every_backend
-def test_second_run_computes_nothing(extractor: keras.Model, store: FeatureStore) -> None:
+def test_second_run_computes_nothing(extractor: Extractor, store: FeatureStore) -> None:
     done: list[int] = []
-    first = compute_features(lambda: extractor, examples(40), Pixels(40), store, advance=done.append)
-    again = compute_features(lambda: extractor, examples(40), Pixels(40), store, advance=done.append)
+    first = compute_features(extractor, examples(40), Pixels(40), store, advance=done.append)
+    again = compute_features(extractor, examples(40), Pixels(40), store, advance=done.append)
     assert (first.computed, first.reused, again.computed, again.reused) == (40, 0, 0, 40)
     np.testing.assert_array_equal(first.values, again.values)
     assert sum(done) == 80
-    expected = np.asarray(extractor.predict_on_batch(Pixels(40).images))
+    expected = np.asarray(extractor().predict_on_batch(Pixels(40).images))
     np.testing.assert_allclose(first.values, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.every_backend
-def test_only_new_images_are_computed(extractor: keras.Model, store: FeatureStore) -> None:
-    compute_features(lambda: extractor, examples(40), Pixels(40), store)
+def test_only_new_images_are_computed(extractor: Extractor, store: FeatureStore) -> None:
+    compute_features(extractor, examples(40), Pixels(40), store)
     pixels = Pixels(45)
-    result = compute_features(lambda: extractor, examples(45), pixels, store)
+    result = compute_features(extractor, examples(45), pixels, store)
     assert pixels.read == [[40, 41, 42, 43, 44]]
     assert (result.computed, result.reused) == (5, 40)
 
 
 @pytest.mark.every_backend
-def test_a_feature_does_not_depend_on_its_neighbours(extractor: keras.Model, store: FeatureStore) -> None:
+def test_a_feature_does_not_depend_on_its_neighbours(extractor: Extractor, store: FeatureStore) -> None:
     """Bit for bit: a resumed run, with other batches, must train on the same numbers."""
-    all_at_once = compute_features(lambda: extractor, examples(40), Pixels(40), store)
+    all_at_once = compute_features(extractor, examples(40), Pixels(40), store)
     other = FeatureStore({"test": store.folder.name})
-    compute_features(lambda: extractor, examples(7, start=33), Pixels(40), other)
+    compute_features(extractor, examples(7, start=33), Pixels(40), other)
     pixels = Pixels(40)
     pixels.images = np.roll(pixels.images, -33, axis=0)
     other_half = FeatureStore({"test": store.folder.name + "b"})
-    alone = compute_features(lambda: extractor, examples(7, start=33), pixels, other_half)
+    alone = compute_features(extractor, examples(7, start=33), pixels, other_half)
     np.testing.assert_array_equal(alone.values, all_at_once.values[33:])
 
 
-def test_duplicates_are_computed_once(extractor: keras.Model, store: FeatureStore) -> None:
+def test_duplicates_are_computed_once(extractor: Extractor, store: FeatureStore) -> None:
     twice = examples(3) + examples(3)
-    result = compute_features(lambda: extractor, twice, Pixels(6), store)
+    result = compute_features(extractor, twice, Pixels(6), store)
     assert (result.computed, len(result.values)) == (3, 6)
     np.testing.assert_array_equal(result.values[:3], result.values[3:])
 
 
-def test_a_killed_run_repeats_at_most_one_shard(extractor: keras.Model, store: FeatureStore) -> None:
+def test_a_killed_run_repeats_at_most_one_shard(extractor: Extractor, store: FeatureStore) -> None:
     count = 2 * SHARD + 10
 
     class Killed(Pixels):
@@ -95,29 +99,29 @@ def test_a_killed_run_repeats_at_most_one_shard(extractor: keras.Model, store: F
                 yield batch
 
     with pytest.raises(KeyboardInterrupt):
-        compute_features(lambda: extractor, examples(count), Killed(count), store)
+        compute_features(extractor, examples(count), Killed(count), store)
     pixels = Pixels(count)
-    assert compute_features(lambda: extractor, examples(count), pixels, store).reused == SHARD
+    assert compute_features(extractor, examples(count), pixels, store).reused == SHARD
     assert pixels.read[0] == list(range(SHARD, SHARD + BATCH))
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
-def test_a_damaged_shard_is_computed_again(extractor: keras.Model, store: FeatureStore, damage: bytes | None) -> None:
-    compute_features(lambda: extractor, examples(5), Pixels(5), store)
+def test_a_damaged_shard_is_computed_again(extractor: Extractor, store: FeatureStore, damage: bytes | None) -> None:
+    compute_features(extractor, examples(5), Pixels(5), store)
     (shard,) = store.folder.glob("*.npz")
     shard.write_bytes(shard.read_bytes()[:-30] if damage is None else damage)
-    assert compute_features(lambda: extractor, examples(5), Pixels(5), store).computed == 5
-    assert compute_features(lambda: extractor, examples(5), Pixels(5), store).reused == 5
+    assert compute_features(extractor, examples(5), Pixels(5), store).computed == 5
+    assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
 
 
-def test_a_pickle_in_the_store_is_not_loaded(extractor: keras.Model, store: FeatureStore, tmp_path: Path) -> None:
+def test_a_pickle_in_the_store_is_not_loaded(extractor: Extractor, store: FeatureStore, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
     store.folder.mkdir(parents=True)
     np.savez(store.folder / "x.npz", sha256=np.array([Evil()], dtype=object), features=np.zeros((1, 5)))
-    assert compute_features(lambda: extractor, examples(1), Pixels(1), store).computed == 1
+    assert compute_features(extractor, examples(1), Pixels(1), store).computed == 1
     assert not (tmp_path / "executed").exists()
 
 
@@ -130,7 +134,7 @@ def test_every_part_of_the_key_separates_stores() -> None:
 
 
 @pytest.mark.every_backend
-def test_views_differ_and_repeat_exactly(extractor: keras.Model, store: FeatureStore) -> None:
+def test_views_differ_and_repeat_exactly(extractor: Extractor, store: FeatureStore) -> None:
     """Every augmented pass is another draw; drawing it again gives the same."""
     random = np.random.default_rng(0)
     pixels = Pixels(6)
@@ -138,9 +142,9 @@ def test_views_differ_and_repeat_exactly(extractor: keras.Model, store: FeatureS
 
     def features(index: int, name: str) -> np.ndarray:
         other = FeatureStore({"test": store.folder.name, "view": index, "name": name})
-        return compute_features(lambda: extractor, examples(6), pixels, other, View("strong", 3, index)).values
+        return compute_features(extractor, examples(6), pixels, other, View("strong", 3, index)).values
 
     np.testing.assert_array_equal(features(0, "a"), features(0, "b"))
-    plain = compute_features(lambda: extractor, examples(6), pixels, store).values
+    plain = compute_features(extractor, examples(6), pixels, store).values
     for a, b in [(features(0, "a"), features(1, "a")), (features(0, "a"), plain)]:
         assert np.abs(a - b).max() > 1e-3

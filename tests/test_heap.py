@@ -13,7 +13,6 @@ from multitl.heap import VARIABLES, kept_heap
 # numpy maps 64 MB anew each time by default: 16,384 pages of 4 kB, or fewer and larger ones
 FAULTS = """
 import resource, numpy as np
-from contextlib import nullcontext
 from multitl.heap import kept_heap
 
 def faults():

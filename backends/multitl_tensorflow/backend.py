@@ -65,7 +65,7 @@ def mixed_precision() -> str:
 
 def fast_paths() -> AbstractContextManager[None]:
     """Batch normalisation and Adam on CPU."""
-    from multitl_tensorflow.fused import fused_kernels
+    from multitl_tensorflow.fused import fused_kernels  # after TensorFlow, whose import above is kept quiet
 
     return fused_kernels()
 
