@@ -1,0 +1,49 @@
+"""Files that may be anyone's: opened only if they are regular files of sane size.
+
+A run folder is handed around like any other file. A pipe in the place of a file would be waited for without end, and
+`/dev/zero` would be read without end; both are refused before a byte is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+MOST_TEXT = 256 * 2**20  # bytes of a card, a table or a history; the largest seen has 2 million
+MOST_MODEL = 64 * 2**30  # bytes of a model or a checkpoint
+
+
+def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
+    """Open a file for reading. Raises OSError if it is missing, no regular file, or of more than `most` bytes."""
+    # O_NONBLOCK: opening a pipe does not wait for its other end; to regular files it means nothing
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(descriptor, "rb")
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def check_regular(path: str | os.PathLike[str], most: int) -> None:
+    """Raises OSError as `open_regular` does: for files that a library will open by their names."""
+    open_regular(path, most).close()
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """All bytes of a file. Raises OSError as `open_regular` does."""
+    with open_regular(path, most) as file:
+        return file.read(most + 1)
+
+
+def read_regular_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:
+    """A UTF-8 file. Raises OSError as `open_regular` does, UnicodeDecodeError (a ValueError) for other bytes."""
+    return read_regular(Path(path), most).decode("utf-8")
