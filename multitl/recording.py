@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 import multitl
+from multitl.cards import as_line, checked
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.errors import RunError
 from multitl.initialisers import numpy_initialisers
@@ -108,7 +109,7 @@ def describe_machine(backend: Backend) -> dict[str, Any]:
 
 def finish(folder: Path, card: dict[str, Any]) -> Result:
     """Write the card and the report, drop the checkpoint, and hand back the result."""
-    write_json(folder / "card.json", card)
+    write_json(folder / "card.json", checked(card))
     write_report(folder)
     (folder / "checkpoint.npz").unlink(missing_ok=True)
     return finished_result(folder)
@@ -128,7 +129,7 @@ def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
     """What is known of a backbone; of a translated one also how exact it is, and which tensor went where."""
     origin = pretrained.origin
     return {
-        "name": pretrained.name,
+        "name": as_line(pretrained.name),
         "weights": origin.weights,
         "file_sha256": origin.file_sha256,
         "weights_sha256": sha256,

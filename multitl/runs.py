@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from multitl.cache import cache_folder
+from multitl.cards import read_card, read_metrics
 from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
+from multitl.regular_files import MOST_CARD, read_regular_text
 
 RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
@@ -64,7 +66,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = ()) -> Any:
     """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(read_regular_text(path, MOST_CARD))
         if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
             raise ValueError(f"no {' or '.join(keys)} in it")
         return value
@@ -158,16 +160,15 @@ def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, r
 
 def finished_result(folder: Path) -> Result:
     """The Result of a run whose card has been written."""
-    card = read_json(folder / "card.json", missing="start again with --overwrite", keys=["data"])
-    metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
-    data = card["data"]
+    again = "start again with --overwrite"
+    data, metrics = read_card(folder, again).data, read_metrics(folder, again)
     return Result(
         output=folder,
         metrics=metrics,
-        class_names=tuple(data["class_names"]),
+        class_names=data.class_names,
         model_path=folder / "model.keras",
         report_path=folder / "report.html",
-        warnings=tuple(data["warnings"]),
+        warnings=data.warnings,
     )
 
 
