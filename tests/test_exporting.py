@@ -129,7 +129,7 @@ def test_a_whole_network_goes_back_into_its_class(network: Path, tmp_path: Path)
     assert state.keys() == same.keys()
     assert all(np.array_equal(state[name], same[name]) for name in state)
     assert state["fc.weight"].shape == (1000, 512)
-    assert "get_model('resnet18', weights=None, num_classes=1000)" in (tmp_path / "torch" / "load.py").read_text()
+    assert "NETWORK, OPTIONS = 'resnet18', {'num_classes': 1000}" in (tmp_path / "torch" / "load.py").read_text()
 
 
 @pytest.mark.slow
