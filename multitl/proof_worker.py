@@ -19,7 +19,6 @@ from multitl.hiding import hide
 from multitl.latency import latencies
 
 BATCH = 32
-DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "orbax": "orbax-checkpoint"}  # of packages, where they differ
 
 
 def answer(name: str, folder: Path, inputs: np.ndarray) -> None:
@@ -38,7 +37,8 @@ def opened_by(chosen: Format) -> str:
         keras = sys.modules["keras"]
         return f"keras {keras.__version__} on {keras.config.backend()}"
     package = chosen.packages[-1]
-    return f"{package} {metadata.version(DISTRIBUTIONS.get(package, package))}"
+    distribution = metadata.packages_distributions()[package][0]  # of tensorflow it may be tensorflow-cpu
+    return f"{package} {metadata.version(distribution)}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from multitl.contracts import ExportJob
 from multitl.errors import BackendError, MultitlError, PortError
 from multitl.evaluation import load_run
 from multitl.heads import backbone_of
+from multitl.proof_worker import opened_by
 from multitl.references import Reference, make_reference
 from multitl.state_dicts import read_state_dict
 
@@ -81,6 +83,14 @@ def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: R
     else:
         assert found.max_rel < 1e-5
     assert all(any((tmp_path / name).glob(file)) for file in FORMATS[name].files if not file.endswith(".data"))
+
+
+@pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.packages])
+def test_what_opens_an_artefact_is_named_with_its_version(name: str):
+    """Whatever the distribution is called that a package came with: tensorflow-cpu is tensorflow."""
+    package = FORMATS[name].packages[-1]
+    pytest.importorskip(package)
+    assert re.fullmatch(rf"{package} \d+\.\S+", opened_by(FORMATS[name]))
 
 
 @pytest.mark.slow
