@@ -44,8 +44,8 @@ DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names.spl
 LAYER = {name: DEPTH[name.split(".")[1]] for name in CORE if name.split(".")[1] in DEPTH}
 COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapter knows of
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
-LOADS_NO_KERAS = """adapters cache cards cli contracts data demo doctor downloads errors hashes images metrics probe recipes
-predictions reporting runs safetensors_files state_dicts terminal torch_files traps"""
+LOADS_NO_KERAS = """adapters cache cards cli contracts data demo doctor downloads errors hashes images metrics probe
+recipes predictions reporting runs safetensors_files state_dicts terminal torch_files traps"""
 
 
 def imports_of(path: Path) -> Iterator[str]:
