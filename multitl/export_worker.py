@@ -17,6 +17,7 @@ from multitl.adapters import FORMATS, load_backend, load_function
 from multitl.contracts import Export, ExportJob, Preprocess, Writer
 from multitl.folding import fold_batch_norm
 from multitl.heads import backbone_of, with_entrance
+from multitl.model_files import load_saved_model
 from multitl.originals import original_tensors
 from multitl.runs import read_json, write_json
 from multitl.workers import report_errors
@@ -27,7 +28,7 @@ def export(job: ExportJob, folder: Path) -> None:
     sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
     source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
     card = read_json(source / "card.json", missing="multitl port", keys=["backbone"])
-    model = keras.models.load_model(source / "model.keras", compile=False, safe_mode=True)
+    model = load_saved_model(source / "model.keras")
     backbone, preprocess = backbone_of(model), Preprocess.from_mapping(card["backbone"]["preprocess"])
     if chosen.is_folded:
         backbone = fold_batch_norm(backbone)

@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 import multitl
 from multitl import errors
 from multitl.adapters import TRANSLATORS
@@ -26,7 +24,7 @@ from multitl.cache import cache_folder
 from multitl.contracts import Job, Parity, Preprocess, Translation
 from multitl.descriptions import translated_from_json
 from multitl.hashes import file_sha256
-from multitl.initialisers import numpy_initialisers
+from multitl.model_files import load_saved_model
 from multitl.progress import console
 from multitl.runs import cannot_write, read_json
 from multitl.workers import run_worker
@@ -80,9 +78,7 @@ def _weights_key(weights: str) -> str:
 
 def _load(folder: Path) -> Entry:
     card = read_json(folder / "card.json", missing=f"rm -r {folder}", keys=KEYS)
-    with numpy_initialisers(seed=None):
-        model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
-    translation = Translation(model, **translated_from_json(card))
+    translation = Translation(load_saved_model(folder / "model.keras"), **translated_from_json(card))
     return Entry(translation, Preprocess.from_mapping(card["preprocess"]), Parity(**card["parity"]), card)
 
 

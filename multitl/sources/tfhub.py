@@ -78,7 +78,7 @@ def find(name: str) -> tuple[str, str]:
             return str(path.resolve()), _folder_sha256(path)
         if path.is_file():
             return str(path.resolve()), file_sha256(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: a NUL; RecursionError: folders without end
         raise _no_module(name, str(error)) from error
     if not name or path.is_absolute() or name.startswith((".", "~")):
         raise _no_module(name, "no such file or folder")
