@@ -17,6 +17,7 @@ from multitl.errors import WeightsError
 from multitl.hdf5_contents import ask_for_model
 from multitl.hdf5_files import HDF5_START, ZIP_START
 from multitl.regular_files import MOST_MODEL, open_regular
+from multitl.saved_configs import parse_config
 from multitl.zip_members import DAMAGE, open_archive, read_member
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -47,7 +48,7 @@ def read_model(path: Path) -> SavedModel:
     kind = _kind(path)
     try:
         text, version = _from_hdf5(path) if kind == HDF5_START else _from_archive(path)
-        config = json.loads(text)
+        config = parse_config(text)
     except DAMAGE as error:  # json raises ValueError, and RecursionError, a RuntimeError, for what is nested deeply
         raise refuse(path, f"a damaged file ({error})", "fetch the file again, or " + _FIX) from error
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):

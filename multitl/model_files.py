@@ -50,7 +50,7 @@ def _write_plainly(config: dict[str, Any], weights: WeightFile, folder: Path) ->
     """The folder that Keras' `save(zipped=False)` would write."""
     if weights.is_legacy:
         raise ValueError("weights as Keras 2 wrote them")
-    (folder / "config.json").write_text(json.dumps(config | {"compile_config": None}), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "metadata.json").write_text(json.dumps({"keras_version": keras.__version__}), encoding="utf-8")
     with h5py.File(folder / "model.weights.h5", "w") as file:
         for layer in weights.layers:

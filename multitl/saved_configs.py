@@ -50,12 +50,23 @@ _MOST_DEPTH = 200  # of values in values; models in models take 5 each
 _FUNCTIONS = ("keras.activations", "builtins")  # modules of functions; "builtins" are those of Keras by their names
 
 
-def check_config(text: str) -> dict[str, Any]:
-    """A description as JSON -> the description. Raises ValueError with what Keras is not to build, RecursionError."""
+def parse_config(text: str) -> Any:
+    """JSON that may be anyone's -> its value. Raises ValueError, RecursionError for what is nested deeply."""
     config = json.loads(text)
+    json.dumps(config, ensure_ascii=False).encode()  # UnicodeEncodeError: halves of characters cannot be printed
+    return config
+
+
+def check_config(text: str) -> dict[str, Any]:
+    """A description as JSON -> the description, without optimizers.
+
+    Raises ValueError with what Keras is not to build, RecursionError for what is nested deeply.
+    """
+    config = parse_config(text)
     if not isinstance(config, dict) or config.get("class_name") not in ("Functional", "Model", "Sequential"):
         raise ValueError("a description of no network")
     for value in _dicts(config):
+        value.pop("compile_config", None)  # an optimizer's, which no finished network needs
         if "class_name" in value:
             _check_class(value)
         for node in _list(value, "inbound_nodes"):
