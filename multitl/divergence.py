@@ -15,6 +15,7 @@ import numpy as np
 
 from multitl import parity
 from multitl.heads import backbone_of
+from multitl.model_files import load_saved_model
 from multitl.workers import run_worker
 
 LIMIT = 1e-3  # of an operation's largest value
@@ -32,7 +33,7 @@ def first_divergence(folder: Path, images: np.ndarray, backend: str, scratch: Pa
     run_worker(
         "multitl.divergence", arguments, backend, outputs, task=f"traces the model under {backend}", extra=backend
     )
-    backbone = backbone_of(keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True))
+    backbone = backbone_of(load_saved_model(folder / "model.keras"))
     ours, names = values(backbone, images), json.loads((outputs / "names.json").read_text())
     with np.load(outputs / "values.npz") as theirs:
         for place, name in enumerate(names):
@@ -51,7 +52,7 @@ def values(backbone: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
 def main(arguments: list[str]) -> None:
     """FOLDER of a model, INPUTS as .npy, and the folder for names.json and values.npz."""
     folder, inputs, outputs = map(Path, arguments)
-    backbone = backbone_of(keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True))
+    backbone = backbone_of(load_saved_model(folder / "model.keras"))
     found = values(backbone, np.load(inputs))
     arrays = {str(place): array for place, array in enumerate(found.values())}
     np.savez(outputs / "values.npz", allow_pickle=False, **arrays)

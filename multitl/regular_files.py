@@ -42,7 +42,7 @@ def check_regular(path: str | os.PathLike[str], most: int) -> None:
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """All bytes of a file. Raises OSError as `open_regular` does."""
     with open_regular(path, most) as file:
-        return file.read(most + 1)
+        return file.read(os.fstat(file.fileno()).st_size)  # a number, for a file may grow; `most` would be allocated
 
 
 def read_regular_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:

@@ -15,8 +15,6 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import keras
-
 import multitl
 from multitl import errors
 from multitl.adapters import TRANSLATORS
@@ -24,7 +22,7 @@ from multitl.cache import cache_folder
 from multitl.cards import EntryCard, read_entry_card
 from multitl.contracts import Job, Translation
 from multitl.hashes import file_sha256
-from multitl.initialisers import numpy_initialisers
+from multitl.model_files import load_saved_model
 from multitl.progress import console
 from multitl.runs import cannot_write
 from multitl.workers import run_worker
@@ -74,8 +72,7 @@ def _weights_key(weights: str) -> str:
 
 def _load(folder: Path) -> Entry:
     card = read_entry_card(folder)
-    with numpy_initialisers(seed=None):
-        model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    model = load_saved_model(folder / "model.keras")
     return Entry(Translation(model, card.weights, card.stages, card.unused), card)
 
 

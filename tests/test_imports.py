@@ -16,17 +16,18 @@ from multitl.adapters import BACKENDS
 ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 ADAPTER_MAY_USE = {
-    f"multitl.{name}" for name in ["contracts", "errors", "generated_code", "layouts", "parity", "translation"]
+    f"multitl.{name}"
+    for name in ("contracts", "errors", "generated_code", "layouts", "parity", "regular_files", "translation")
 }
 
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
-    "hashes heap latency layouts regular_files generated_code",
+    "hashes heap latency layouts regular_files generated_code zip_members hdf5_worker hdf5_contents",
     "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
     "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "
     "keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings "
-    "logs checkpoints cards",
+    "logs checkpoints cards saved_configs model_files",
     "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",
@@ -104,7 +105,7 @@ def test_core_imports_no_framework_and_no_adapter(name: str):
 
 
 @pytest.mark.parametrize("path", ADAPTER_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_adapter_imports_its_framework_and_five_core_modules(path: Path):
+def test_adapter_imports_its_framework_and_six_core_modules(path: Path):
     package = path.relative_to(ROOT / "backends").parts[0]
     own = package.removeprefix("multitl_")
     assert own in BACKENDS
