@@ -20,18 +20,18 @@ ADAPTER_MAY_USE = {"multitl.contracts", "multitl.errors", "multitl.layouts", "mu
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
-    "hashes heap latency layouts regular_files",
-    "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
-    "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "
-    "keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings "
-    "logs checkpoints",
+    "hashes heap latency layouts regular_files flock scratch children",
+    "adapters runs locks workers preprocessing images listings splits tables data_checks pixels data augmentation "
+    "freezing heads folding initialisers stages statistics parity translation descriptions cutting translations "
+    "hdf5_files keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions "
+    "charts findings logs checkpoints",
     "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",
     "evaluation reporting recording training networks",
     "references export_worker proof_worker",
     "exporting",
-    "probe traps doctor demo terminal flags bench cli __main__",
+    "probe traps doctor demo terminal flags bench session cli __main__",
 )
 CORE = {
     "multitl." + ".".join(path.relative_to(ROOT / "multitl").with_suffix("").parts).removesuffix(".__init__"): path
