@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # a press, `kill` and schedulers, a terminal that closes
+# A press, `kill` and schedulers, a terminal that closes; not every platform has the last.
+NUMBERS = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP"))
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,7 +36,7 @@ def requests_to_end() -> Iterator[None]:
 
     For a process of our own, in its main thread.
     """
-    numbers = [number for number in _numbers() if signal.getsignal(number) == signal.SIG_DFL]
+    numbers = [number for number in NUMBERS if signal.getsignal(number) == signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, _stop)
     try:
@@ -73,13 +74,8 @@ def held_back() -> Iterator[None]:
 
 def _handlers() -> dict[int, Callable[[int, FrameType | None], object]]:
     """What the signals call; those that end the process, or are ignored, are left out."""
-    handlers = {number: signal.getsignal(number) for number in _numbers()}
+    handlers = {number: signal.getsignal(number) for number in NUMBERS}
     return {number: handler for number, handler in handlers.items() if callable(handler)}
-
-
-def _numbers() -> list[int]:
-    """Of the signals that this platform has."""
-    return [number for number in signal.Signals if number.name in NAMES]
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -153,3 +153,24 @@ def test_two_processes_port_to_one_place(capsys: pytest.CaptureFixture[str], fin
     assert f"process {first.pid} " in message
     first.kill()
     first.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for two pages, or skip."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@elsewhere_slow
+def test_a_full_tmpdir_is_a_full_disk(finished: Path, small_disk: Path, tmp_path: Path) -> None:
+    """Its images to compare on do not fit."""
+    process = start("port", finished, "--to", "keras", "--out", tmp_path / "port", TMPDIR=str(small_disk))
+    out, said = process.communicate(timeout=240)
+    message = message_of(process.returncode, out, said)
+    assert "no room left" in message and "No space left" in message and "TMPDIR" in message
+    assert tree(tmp_path) == {"disk"}
