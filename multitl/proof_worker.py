@@ -17,6 +17,7 @@ from multitl.adapters import FORMATS, load_function
 from multitl.contracts import Format, Runtime
 from multitl.hiding import hide
 from multitl.latency import latencies
+from multitl.workers import report_errors
 
 BATCH = 32
 
@@ -41,5 +42,11 @@ def opened_by(chosen: Format) -> str:
     return f"{package} {metadata.version(distribution)}"
 
 
+def main(arguments: list[str]) -> int:
+    """FORMAT, FOLDER of the artefact, and INPUTS as .npy."""
+    name, folder, inputs = arguments[0], Path(arguments[1]), Path(arguments[2])
+    return report_errors(lambda: answer(name, folder, np.load(inputs)), folder / "error.json")
+
+
 if __name__ == "__main__":
-    answer(sys.argv[1], Path(sys.argv[2]), np.load(sys.argv[3]))
+    sys.exit(main(sys.argv[1:]))

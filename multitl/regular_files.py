@@ -27,7 +27,7 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
-            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
+            raise OSError(errno.EINVAL, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
     except OSError:
         file.close()
         raise

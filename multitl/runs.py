@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
 from multitl.regular_files import MOST_CARD, read_regular_text
+from multitl.scratch import clear, temporary_folder
 
 RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
@@ -29,27 +29,20 @@ RUN_FILES = (  # the first one marks a folder as a run
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path of the same suffix to write to; on success it replaces `path`, on error it is removed.
+    """Yield a temporary path of the same name to write to; on success it replaces `path`, on error it is removed.
 
     Raises RunError for a full disk or a folder that cannot be written.
     """
     final = Path(path)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent)
-        os.close(handle)
+        with temporary_folder(final.parent) as folder:
+            temporary = folder / final.name
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~umask())  # as any other file, whatever its writer thinks
+            temporary.replace(final)
     except OSError as error:
         raise cannot_write(final, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
-        temporary.replace(final)
-    except OSError as error:
-        raise cannot_write(final, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -116,22 +109,22 @@ def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
             received="both",
             fix="--resume continues, --overwrite starts again",
         )
-    is_used = _is_used(folder)
-    if is_used and not (folder / "recipe.toml").is_file():
+    used = is_used(folder)
+    if used and not (folder / "recipe.toml").is_file():
         raise RunError(
             f"{folder} exists and is not a run of multitl, so it is left alone.",
             expected="a new or empty folder",
             received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
             fix="choose another folder with --out",
         )
-    if is_used and not overwrite and not resume:
+    if used and not overwrite and not resume:
         raise RunError(
             f"{folder} exists already.",
             expected="a new folder, or permission",
             received=str(folder),
             fix="add --resume to continue it, --overwrite to start again, or choose another --out",
         )
-    if is_used and resume:
+    if used and resume:
         _check_same_run(folder, recipe, backend)
         return (folder / "card.json").is_file() and (folder / "report.html").is_file()
     return False
@@ -143,7 +136,7 @@ def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, r
     An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
     train on the same data, by `fingerprint`.
     """
-    _remove_leftovers(folder)
+    clear(folder)  # of a killed process
     started = read_started(folder) if resume else {}
     if started and started["fingerprint"] != fingerprint:
         raise RunError(
@@ -172,8 +165,8 @@ def finished_result(folder: Path) -> Result:
     )
 
 
-def _is_used(folder: Path) -> bool:
-    """Whether something lies there besides temporary files of a killed process."""
+def is_used(folder: Path) -> bool:
+    """Whether something lies there besides hidden files: a lock, and what a killed process left."""
     try:
         return folder.exists() and (
             not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
@@ -202,13 +195,6 @@ def read_started(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of a killed process."""
-    for name in RUN_FILES:
-        for path in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
-            path.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -31,6 +31,7 @@ from multitl.freezing import FreezePolicy, apply_policy
 from multitl.heads import build_classifier, build_extractor, build_head
 from multitl.heap import kept_heap
 from multitl.inference import BATCH, as_probabilities, predict_pixels
+from multitl.locks import locked, run_lock
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
@@ -58,11 +59,12 @@ def finetune(
     """See `multitl.finetune`."""
     recipe = _with_overrides(recipe, backbone, weights)
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
-    if check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
-        console().print(f"{folder} is complete already.", markup=False)
-        return finished_result(folder)
-    with _session(recipe, backend):
-        return _run(data, folder, recipe, backend, resume)
+    with locked(run_lock(folder), folder):
+        if check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
+            console().print(f"{folder} is complete already.", markup=False)
+            return finished_result(folder)
+        with _session(recipe, backend):
+            return _run(data, folder, recipe, backend, resume)
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
