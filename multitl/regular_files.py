@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 MOST_TEXT = 256 * 2**20  # bytes of a card, a table or a history; the largest seen has 2 million
 MOST_MODEL = 64 * 2**30  # bytes of a model or a checkpoint
 
 
-def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], most: int) -> BufferedReader:
     """Open a file for reading. Raises OSError if it is missing, no regular file, or of more than `most` bytes."""
     # O_NONBLOCK: opening a pipe does not wait for its other end; to regular files it means nothing
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -41,7 +41,7 @@ def check_regular(path: str | os.PathLike[str], most: int) -> None:
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """All bytes of a file. Raises OSError as `open_regular` does."""
     with open_regular(path, most) as file:
-        return file.read(most + 1)
+        return file.read(os.fstat(file.fileno()).st_size)  # as Python sets as much memory aside as it is asked for
 
 
 def read_regular_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:

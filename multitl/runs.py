@@ -18,10 +18,11 @@ from multitl.cache import cache_folder
 from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
+from multitl.regular_files import read_regular_text
 
 RUN_FILES = (  # the first one marks a folder as a run
-    "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
-    "model.keras", "report.html", "tensorboard",
+    "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
+    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "report.html", "tensorboard",
 )  # fmt: skip
 
 
@@ -64,11 +65,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = ()) -> Any:
     """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(read_regular_text(path))
         if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
             raise ValueError(f"no {' or '.join(keys)} in it")
         return value
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"Cannot read {path}.", expected="a file that a finished run wrote", received=str(error), fix=missing
         ) from error
@@ -131,29 +132,39 @@ def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
         )
     if is_used and resume:
         _check_same_run(folder, recipe, backend)
-        return (folder / "card.json").is_file() and (folder / "report.html").is_file()
+        return os.path.lexists(folder / "card.json")
     return False
 
 
-def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, resume: bool) -> None:
+def start_run(
+    folder: Path, recipe: Recipe, backend: str, fingerprint: str, weights_sha256: str, *, resume: bool
+) -> None:
     """Make `folder` this run's own, once nothing about the input can be wrong any more.
 
     An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
-    train on the same data, by `fingerprint`.
+    go on with the same data, by `fingerprint`, and the same weights of the backbone.
     """
     _remove_leftovers(folder)
-    started = read_started(folder) if resume else {}
-    if started and started["fingerprint"] != fingerprint:
+    if resume and read_started(folder):
+        check_same_input(folder, "data", "fingerprint", fingerprint)
+        check_same_input(folder, "backbone's weights", "weights_sha256", weights_sha256)
+    else:
+        _clear(folder)
+    write_text(folder / "recipe.toml", recipe.to_toml())
+    started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    write_json(folder / "run.json", started)
+
+
+def check_same_input(folder: Path, what: str, key: str, value: str) -> None:
+    """Raises RunError unless run.json, where it knows this key, has this value."""
+    known = read_started(folder).get(key, value)
+    if known != value:
         raise RunError(
-            f"The data changed since {folder} was started.",
-            expected=f"data with fingerprint {started['fingerprint'][:12]}",
-            received=f"data with fingerprint {fingerprint[:12]}",
+            f"The {what} changed since {folder} was started.",
+            expected=f"{what} with {key} {str(known)[:12]}",
+            received=f"{what} with {key} {value[:12]}",
             fix="start again with --overwrite; features of unchanged images are reused",
         )
-    if not started:
-        _clear(folder)
-        write_text(folder / "recipe.toml", recipe.to_toml())
-        write_json(folder / "run.json", {"backend": backend, "fingerprint": fingerprint})
 
 
 def finished_result(folder: Path) -> Result:
@@ -167,7 +178,7 @@ def finished_result(folder: Path) -> Result:
         class_names=tuple(data["class_names"]),
         model_path=folder / "model.keras",
         report_path=folder / "report.html",
-        warnings=tuple(data["warnings"]),
+        warnings=(*data["warnings"], *card.get("warnings", [])),
     )
 
 
@@ -196,9 +207,9 @@ def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
 
 
 def read_started(folder: Path) -> dict[str, Any]:
-    """run.json: backend and data fingerprint of a started run; empty if it was killed before it got that far."""
+    """run.json: what a run was started with; empty if it was killed before it got that far. Raises RunError."""
     path = folder / "run.json"
-    if not path.exists():
+    if not path.exists() and not (folder / "card.json").exists():
         return {}
     return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
 
@@ -207,7 +218,7 @@ def _remove_leftovers(folder: Path) -> None:
     """Temporary files of a killed process."""
     for name in RUN_FILES:
         for path in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -14,6 +14,7 @@ from multitl.feature_store import SHARD, FeatureStore, View, compute_features
 from multitl.inference import BATCH
 
 Extractor = Callable[[], keras.Model]
+CHANNELS = 5
 
 
 class Pixels:
@@ -38,13 +39,13 @@ def examples(count: int, start: int = 0) -> list[Example]:
 def extractor() -> Extractor:
     inputs = keras.Input((8, 8, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(x)))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(CHANNELS, 3)(x)))
     return lambda: model
 
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> FeatureStore:
-    return FeatureStore({"test": request.node.name})
+    return FeatureStore({"test": request.node.name}, CHANNELS)
 
 
 @pytest.mark.every_backend
@@ -72,11 +73,11 @@ def test_only_new_images_are_computed(extractor: Extractor, store: FeatureStore)
 def test_a_feature_does_not_depend_on_its_neighbours(extractor: Extractor, store: FeatureStore) -> None:
     """Bit for bit: a resumed run, with other batches, must train on the same numbers."""
     all_at_once = compute_features(extractor, examples(40), Pixels(40), store)
-    other = FeatureStore({"test": store.folder.name})
+    other = FeatureStore({"test": store.folder.name}, CHANNELS)
     compute_features(extractor, examples(7, start=33), Pixels(40), other)
     pixels = Pixels(40)
     pixels.images = np.roll(pixels.images, -33, axis=0)
-    other_half = FeatureStore({"test": store.folder.name + "b"})
+    other_half = FeatureStore({"test": store.folder.name + "b"}, CHANNELS)
     alone = compute_features(extractor, examples(7, start=33), pixels, other_half)
     np.testing.assert_array_equal(alone.values, all_at_once.values[33:])
 
@@ -108,7 +109,7 @@ def test_a_killed_run_repeats_at_most_one_shard(extractor: Extractor, store: Fea
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
 def test_a_damaged_shard_is_computed_again(extractor: Extractor, store: FeatureStore, damage: bytes | None) -> None:
     compute_features(extractor, examples(5), Pixels(5), store)
-    (shard,) = store.folder.glob("*.npz")
+    (shard,) = store.folder.glob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-30] if damage is None else damage)
     assert compute_features(extractor, examples(5), Pixels(5), store).computed == 5
     assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
@@ -128,9 +129,9 @@ def test_a_pickle_in_the_store_is_not_loaded(extractor: Extractor, store: Featur
 def test_every_part_of_the_key_separates_stores() -> None:
     key = {"weights": "a", "pooling": "avg", "view": None}
     changed = [{**key, "weights": "b"}, {**key, "pooling": "max"}, {**key, "view": {"index": 0}}]
-    folders = {FeatureStore(k).folder for k in [key, *changed]}
+    folders = {FeatureStore(k, CHANNELS).folder for k in [key, *changed]}
     assert len(folders) == 4
-    assert FeatureStore(dict(reversed(key.items()))).folder == FeatureStore(key).folder
+    assert FeatureStore(dict(reversed(key.items())), CHANNELS).folder == FeatureStore(key, CHANNELS).folder
 
 
 @pytest.mark.every_backend
@@ -141,7 +142,7 @@ def test_views_differ_and_repeat_exactly(extractor: Extractor, store: FeatureSto
     pixels.images = random.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 
     def features(index: int, name: str) -> np.ndarray:
-        other = FeatureStore({"test": store.folder.name, "view": index, "name": name})
+        other = FeatureStore({"test": store.folder.name, "view": index, "name": name}, CHANNELS)
         return compute_features(extractor, examples(6), pixels, other, View("strong", 3, index)).values
 
     np.testing.assert_array_equal(features(0, "a"), features(0, "b"))

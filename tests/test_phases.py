@@ -64,8 +64,8 @@ def test_interrupted_and_resumed_takes_the_same_steps(tmp_path) -> None:
     assert len(saved) == 4
 
     for epoch, snapshot in enumerate(saved, start=1):
-        save_state(tmp_path / f"{epoch}.npz", snapshot)
-        state = load_state(tmp_path / f"{epoch}.npz")
+        save_state(tmp_path / f"{epoch}", snapshot)
+        state = load_state(tmp_path / f"{epoch}")
         resumed, seen = make_phase(recipe, [1 / e for e in range(epoch + 1, 99)]), []
         run_phase(resumed, recipe, state, lambda state, seen=seen: seen.append(state.phase_epoch))
         assert seen == list(range(epoch + 1, 5))  # nothing is repeated
