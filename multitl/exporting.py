@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from multitl import parity
 from multitl.adapters import BACKENDS, FORMATS, SOURCES, find_format, is_present, missing_packages, short_name
+from multitl.cards import is_port
 from multitl.contracts import Backend, ExportJob, Format, Parity, Takes
 from multitl.divergence import first_divergence
 from multitl.errors import BackendError, MultitlError, PortError, nearest_names
@@ -198,16 +200,14 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """Raises PortError where something lies at `output` that may not be replaced: an older port may be, if asked."""
     if not os.path.lexists(output):
         return
-    is_port = (output / "card.json").is_file() and "port" in read_json(
-        output / "card.json", missing="choose another --out"
-    )
-    if is_port and overwrite:
+    replaceable = is_port(output)
+    if replaceable and overwrite:
         return
     raise PortError(
         f"{output} exists already.",
-        expected="a new folder" + (", or permission" if is_port else ""),
-        received=f"{output}: {'a port' if is_port else 'something else, which is left alone'}",
-        fix="add --overwrite to replace it, or choose another --out" if is_port else "choose another --out",
+        expected="a new folder" + (", or permission" if replaceable else ""),
+        received=f"{output}: {'a port' if replaceable else 'something else, which is left alone'}",
+        fix="add --overwrite to replace it, or choose another --out" if replaceable else "choose another --out",
     )
 
 
@@ -335,8 +335,9 @@ def _accuracy(reference: Reference, outputs: np.ndarray) -> float | None:
 
 def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
     """What the artefact is, where it comes from, and how its images are made."""
-    card, chosen, how = departure.run.card, FORMATS[to], departure.run.preprocess
-    kept = {name: value for name, value in card["backbone"].items() if name not in ("tensors", "classifier", "unused")}
+    chosen, how = FORMATS[to], departure.run.preprocess
+    about = to_builtins(departure.run.card.backbone)
+    kept = {name: value for name, value in about.items() if name not in ("tensors", "classifier", "unused")}
     return describe_machine(departure.backend) | {
         "port": {"format": to, "files": list(chosen.files), "summary": chosen.summary, "runtime": chosen.runtime},
         "source": {

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from multitl.cards import checked
 from multitl.contracts import Backend, Head, Pretrained
 from multitl.heads import pixel_input
 from multitl.inference import BATCH
@@ -62,7 +63,7 @@ def translate(
         "seed": recipe.seed,
         "saved_model_difference": difference,
     }
-    write_json(folder / "card.json", card)
+    write_json(folder / "card.json", checked(card))
     return Translated(folder, pretrained, card)
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from multitl.cards import read_card
 from multitl.errors import RunError
 from multitl.hashes import file_sha256
 from multitl.progress import console
-from multitl.runs import read_json
 
 REPORT = "report.html"  # made from the others and from the card
 FILES = ("recipe.toml", "run.json", "model.keras", "metrics.json", "predictions.csv", "history.csv")
@@ -27,14 +27,13 @@ def broken_files(folder: Path) -> list[str]:
     Raises RunError for a run of an older version, whose card says nothing of its files, if one of them is missing.
     """
     try:
-        card = read_json(folder / "card.json", missing="", keys=["data", "multitl"])
-        known = card.get("files")
+        card = read_card(folder)
     except RunError:
         return ["card.json"]
-    if known is None:
-        _check_older(folder, card["multitl"])
+    if card.files is None:
+        _check_older(folder, card.multitl)
         return []
-    return [name for name in (*FILES, REPORT) if not isinstance(known, dict) or known.get(name) != _hash(folder / name)]
+    return [name for name in (*FILES, REPORT) if card.files.get(name) != _hash(folder / name)]
 
 
 def _hash(path: Path) -> str:
@@ -45,7 +44,7 @@ def _hash(path: Path) -> str:
         return str(error)
 
 
-def _check_older(folder: Path, version: object) -> None:
+def _check_older(folder: Path, version: str) -> None:
     missing = [name for name in (*FILES, REPORT) if not (folder / name).is_file()]
     if missing:
         raise RunError(

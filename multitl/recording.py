@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 import multitl
+from multitl.cards import as_line, checked
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.csv_cells import write_row
 from multitl.errors import RunError
@@ -111,9 +112,9 @@ def describe_machine(backend: Backend) -> dict[str, Any]:
 def finish(folder: Path, card: dict[str, Any]) -> Result:
     """Write the card, the report that is made from it, and the card again with the report's checksum."""
     files = hash_files(folder)
-    write_json(folder / "card.json", card | {"files": files})
+    write_json(folder / "card.json", checked(card | {"files": files}))
     write_report(folder)
-    write_json(folder / "card.json", card | {"files": files | hash_files(folder, (REPORT,))})
+    write_json(folder / "card.json", checked(card | {"files": files | hash_files(folder, (REPORT,))}))
     return finished_result(folder)
 
 
@@ -136,7 +137,7 @@ def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
     """What is known of a backbone; of a translated one also how exact it is, and which tensor went where."""
     origin = pretrained.origin
     return {
-        "name": pretrained.name,
+        "name": as_line(pretrained.name),
         "weights": origin.weights,
         "file_sha256": origin.file_sha256,
         "weights_sha256": sha256,

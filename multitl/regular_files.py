@@ -12,7 +12,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-MOST_TEXT = 256 * 2**20  # bytes of a card, a table or a history; the largest seen has 2 million
+MOST_CARD = 64 * 2**20  # bytes; that of a network with 3,000 tensors has 2 million
+MOST_TEXT = 16 * 2**30  # bytes of a table or a history: 50,000 images of 1,000 classes take half a billion
 MOST_MODEL = 64 * 2**30  # bytes of a model or a checkpoint
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from multitl.cache import cache_folder
+from multitl.cards import read_card, read_metrics
 from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
-from multitl.regular_files import read_regular_text
+from multitl.regular_files import MOST_CARD, read_regular_text
 
 RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
@@ -65,7 +66,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = ()) -> Any:
     """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`."""
     try:
-        value = json.loads(read_regular_text(path))
+        value = json.loads(read_regular_text(path, MOST_CARD))
         if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
             raise ValueError(f"no {' or '.join(keys)} in it")
         return value
@@ -169,16 +170,15 @@ def check_same_input(folder: Path, what: str, key: str, value: str) -> None:
 
 def finished_result(folder: Path) -> Result:
     """The Result of a run whose card has been written."""
-    card = read_json(folder / "card.json", missing="start again with --overwrite", keys=["data"])
-    metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
-    data = card["data"]
+    again = "start again with --overwrite"
+    card, metrics = read_card(folder, again), read_metrics(folder, again)
     return Result(
         output=folder,
         metrics=metrics,
-        class_names=tuple(data["class_names"]),
+        class_names=card.class_names,
         model_path=folder / "model.keras",
         report_path=folder / "report.html",
-        warnings=(*data["warnings"], *card.get("warnings", [])),
+        warnings=card.data.warnings + card.warnings,
     )
 
 

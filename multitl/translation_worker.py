@@ -17,6 +17,7 @@ import keras
 
 import multitl
 from multitl.adapters import load_translator
+from multitl.cards import EntryCard, checked
 from multitl.contracts import Job, Original, Parity, Translation, Translator
 from multitl.cutting import classifier_weights
 from multitl.keras_archives import write_keras_archive
@@ -37,7 +38,8 @@ def translate(job: Job, folder: Path) -> None:
         original, translation, note = _with_file(job, translator, original, translation)
     parity = original.verify(translation)
     write_keras_archive(translation.model, folder / "model.keras")
-    write_json(folder / "card.json", _card(job, translator, original, translation, parity, note))
+    card = _card(job, translator, original, translation, parity, note)
+    write_json(folder / "card.json", checked(card, EntryCard))
 
 
 def _with_file(

@@ -12,10 +12,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -23,25 +21,21 @@ import multitl
 from multitl import errors
 from multitl.adapters import TRANSLATORS
 from multitl.cache import cache_folder
-from multitl.contracts import Job, Parity, Preprocess, Translation
-from multitl.descriptions import translated_from_json
+from multitl.cards import EntryCard, read_entry_card
+from multitl.contracts import Job, Translation
 from multitl.hashes import file_sha256
 from multitl.initialisers import numpy_initialisers
 from multitl.progress import console
-from multitl.runs import cannot_write, read_json
+from multitl.runs import cannot_write
 from multitl.workers import run_worker
-
-KEYS = ("weights", "stages", "unused", "parity", "preprocess", "class_names", "image_size")
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A translated network from the cache. card: everything that card.json says of it."""
+    """A translated network from the cache. card: what card.json says of it."""
 
     translation: Translation
-    preprocess: Preprocess
-    parity: Parity
-    card: Mapping[str, Any]
+    card: EntryCard
 
 
 def translated(job: Job) -> Entry:
@@ -79,11 +73,10 @@ def _weights_key(weights: str) -> str:
 
 
 def _load(folder: Path) -> Entry:
-    card = read_json(folder / "card.json", missing=f"rm -r {folder}", keys=KEYS)
+    card = read_entry_card(folder)
     with numpy_initialisers(seed=None):
         model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
-    translation = Translation(model, **translated_from_json(card))
-    return Entry(translation, Preprocess.from_mapping(card["preprocess"]), Parity(**card["parity"]), card)
+    return Entry(Translation(model, card.weights, card.stages, card.unused), card)
 
 
 def _make(job: Job, folder: Path) -> None:

@@ -15,16 +15,18 @@ from multitl.adapters import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
-ADAPTER_MAY_USE = {"multitl.contracts", "multitl.errors", "multitl.layouts", "multitl.parity", "multitl.translation"}
+ADAPTER_MAY_USE = {
+    f"multitl.{name}" for name in ["contracts", "errors", "generated_code", "layouts", "parity", "translation"]
+}
 
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
-    "hashes heap latency layouts regular_files csv_cells budgets",
+    "hashes heap latency layouts regular_files generated_code csv_cells budgets",
     "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
     "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "
     "keras_archives keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions "
-    "charts findings logs sealed_arrays promises checkpoints",
+    "charts findings logs sealed_arrays promises checkpoints cards",
     "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",

@@ -60,7 +60,7 @@ def test_every_type_comes_back(tmp_path: Path, kind: np.dtype, order: str) -> No
 def test_shapes_names_and_text_come_back(tmp_path: Path, whole: bytes) -> None:
     (tmp_path / "a").write_bytes(whole)
     arrays, about = read_sealed(tmp_path / "a")
-    assert list(sorted(arrays)) == sorted(ARRAYS) and about.decode() == "über"
+    assert sorted(arrays) == sorted(ARRAYS) and about.decode() == "über"
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(arrays[name], array)
         assert arrays[name].shape == array.shape

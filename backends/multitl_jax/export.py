@@ -14,14 +14,13 @@ import keras
 import numpy as np
 
 from multitl.contracts import Export
+from multitl.generated_code import fill
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-LOADER = '''"""{title}
+LOADER = '''"""A classifier for Flax and Optax. Written by multitl; needs jax and orbax-checkpoint alone.
 
-Written by multitl; needs jax and orbax-checkpoint, neither multitl nor Keras.
-
-The parameters are a nested dict LAYER -> VARIABLE -> array, {count:,} numbers, as Flax and Optax take it.
-`apply(params, images)` gives probabilities and can be differentiated by `params`, so that training can go on:
+The parameters are a nested dict LAYER -> VARIABLE -> array, as Flax and Optax take it. `apply(params, images)` gives
+probabilities and can be differentiated by `params`, so that training can go on:
 
     import jax, optax
     loss = lambda params, images, labels: -jax.numpy.log(apply(params, images))[range(len(labels)), labels].mean()
@@ -35,17 +34,19 @@ from pathlib import Path
 import jax.export
 import orbax.checkpoint
 
-CLASSES = {classes}
+BACKBONE, PARAMETERS = _backbone_, _parameters_
+CLASSES = _classes_
+TAKES, HEIGHT, WIDTH = _takes_, _height_, _width_
 HERE = Path(__file__).resolve().parent
 
 
 def load_params() -> dict:
-    """LAYER -> VARIABLE -> array."""
+    """LAYER -> VARIABLE -> array, PARAMETERS numbers."""
     return orbax.checkpoint.StandardCheckpointer().restore(HERE / "params")
 
 
 def load_apply():
-    """(params, {taken}) -> probabilities (batch, {classes_count})."""
+    """(params, images (batch, HEIGHT, WIDTH, 3) of type TAKES) -> probabilities (batch, len(CLASSES))."""
     return jax.export.deserialize((HERE / "apply.jax").read_bytes()).call
 '''
 
@@ -123,12 +124,13 @@ def _at(tree: dict[str, Any], path: list[str]) -> Any:
 
 
 def _loader(export: Export, params: dict[str, Any]) -> str:
-    names = export.card["data"]["class_names"]
     height, width = export.model.input.shape[1:3]
-    return LOADER.format(
-        title=f"{export.card['backbone']['name']} for {len(names)} classes.",
-        count=sum(int(np.prod(array.shape)) for array in jax.tree.leaves(params)),
-        classes=names,
-        classes_count=len(names),
-        taken=f"{export.model.input.dtype} images (batch, {height}, {width}, 3)",
-    )
+    values = {
+        "_backbone_": export.name,
+        "_parameters_": sum(int(np.prod(array.shape)) for array in jax.tree.leaves(params)),
+        "_classes_": list(export.class_names),
+        "_takes_": export.model.input.dtype,
+        "_height_": height,
+        "_width_": width,
+    }
+    return fill(LOADER, values)
