@@ -85,7 +85,8 @@ class Features(Struct, frozen=True):
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
-    head: of a translated network, whether it has its own classifier; None for a run.
+    head: of a translated network, whether it has its own classifier; None for a run.  warnings: of the training.
+    files: SHA-256 of each file of a run, by its name; None in a card of multitl 0.1.
     """
 
     status: Literal["complete"]
@@ -101,6 +102,8 @@ class Card(Struct, frozen=True, kw_only=True):
     saved_model_difference: Positive = 0.0
     features: Features = Features()
     seconds: dict[Line, Positive] = {}
+    warnings: tuple[Text, ...] = ()
+    files: dict[Line, Sha256] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:

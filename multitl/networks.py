@@ -57,11 +57,12 @@ def _translate(folder: Path, recipe: Recipe, head: Head, backend: Backend) -> Tr
     pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size, head)
     pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
     model = _from_pixels(pretrained, head)
-    start_run(folder, recipe, backend.name, "", resume=False)
+    sha256 = weights_sha256(pretrained.backbone)
+    start_run(folder, recipe, backend.name, "", sha256, resume=False)
     pixels = _some_pixels(model)
     difference = save_model(folder, model, pixels, model.predict_on_batch(pixels), "float32")
     card = describe_machine(backend) | {
-        "backbone": describe_backbone(pretrained, weights_sha256(pretrained.backbone)),
+        "backbone": describe_backbone(pretrained, sha256),
         "head": head,
         "data": {"class_names": _class_names(pretrained, model, head), "warnings": []},
         "recipe": asdict(recipe),

@@ -10,6 +10,7 @@ import base64
 import csv
 import dataclasses
 import datetime
+import io
 import math
 import os
 import shlex
@@ -40,6 +41,7 @@ from multitl.images import UnreadableImage, thumbnail_jpeg
 from multitl.metrics import Judged, judge, reliability
 from multitl.predictions import Predictions, read_predictions
 from multitl.recipes import Recipe
+from multitl.regular_files import read_regular_text
 from multitl.runs import write_text
 
 MOST_CLASSES = 50  # in the confusion matrix and the table of classes
@@ -105,9 +107,8 @@ def _insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions
 def read_history(path: Path) -> History:
     """Read history.csv. Raises RunError if it is missing or damaged."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+        reader = csv.DictReader(io.StringIO(read_regular_text(path), newline=""))
+        rows, columns = list(reader), reader.fieldnames or []
         if "phase" not in columns or any(None in row.values() for row in rows):
             raise ValueError("a line or the header is cut off")
         figures = {name: [float(row[name]) for row in rows] for name in HISTORY_FIGURES}

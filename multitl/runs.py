@@ -22,8 +22,8 @@ from multitl.regular_files import MOST_CARD, read_regular_text
 from multitl.scratch import clear, temporary_folder
 
 RUN_FILES = (  # the first one marks a folder as a run
-    "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
-    "model.keras", "report.html", "tensorboard",
+    "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
+    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "report.html", "tensorboard",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = 
         if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
             raise ValueError(f"no {' or '.join(keys)} in it")
         return value
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"Cannot read {path}.", expected="a file that a finished run wrote", received=str(error), fix=missing
         ) from error
@@ -126,42 +126,52 @@ def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
         )
     if used and resume:
         _check_same_run(folder, recipe, backend)
-        return (folder / "card.json").is_file() and (folder / "report.html").is_file()
+        return os.path.lexists(folder / "card.json")
     return False
 
 
-def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, resume: bool) -> None:
+def start_run(
+    folder: Path, recipe: Recipe, backend: str, fingerprint: str, weights_sha256: str, *, resume: bool
+) -> None:
     """Make `folder` this run's own, once nothing about the input can be wrong any more.
 
     An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
-    train on the same data, by `fingerprint`.
+    go on with the same data, by `fingerprint`, and the same weights of the backbone.
     """
     clear(folder)  # of a killed process
-    started = read_started(folder) if resume else {}
-    if started and started["fingerprint"] != fingerprint:
+    if resume and read_started(folder):
+        check_same_input(folder, "data", "fingerprint", fingerprint)
+        check_same_input(folder, "backbone's weights", "weights_sha256", weights_sha256)
+    else:
+        _clear(folder)
+    write_text(folder / "recipe.toml", recipe.to_toml())
+    started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    write_json(folder / "run.json", started)
+
+
+def check_same_input(folder: Path, what: str, key: str, value: str) -> None:
+    """Raises RunError unless run.json, where it knows this key, has this value."""
+    known = read_started(folder).get(key, value)
+    if known != value:
         raise RunError(
-            f"The data changed since {folder} was started.",
-            expected=f"data with fingerprint {started['fingerprint'][:12]}",
-            received=f"data with fingerprint {fingerprint[:12]}",
+            f"The {what} changed since {folder} was started.",
+            expected=f"{what} with {key} {str(known)[:12]}",
+            received=f"{what} with {key} {value[:12]}",
             fix="start again with --overwrite; features of unchanged images are reused",
         )
-    if not started:
-        _clear(folder)
-        write_text(folder / "recipe.toml", recipe.to_toml())
-        write_json(folder / "run.json", {"backend": backend, "fingerprint": fingerprint})
 
 
 def finished_result(folder: Path) -> Result:
     """The Result of a run whose card has been written."""
     again = "start again with --overwrite"
-    data, metrics = read_card(folder, again).data, read_metrics(folder, again)
+    card, metrics = read_card(folder, again), read_metrics(folder, again)
     return Result(
         output=folder,
         metrics=metrics,
-        class_names=data.class_names,
+        class_names=card.class_names,
         model_path=folder / "model.keras",
         report_path=folder / "report.html",
-        warnings=data.warnings,
+        warnings=card.data.warnings + card.warnings,
     )
 
 
@@ -190,9 +200,9 @@ def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
 
 
 def read_started(folder: Path) -> dict[str, Any]:
-    """run.json: backend and data fingerprint of a started run; empty if it was killed before it got that far."""
+    """run.json: what a run was started with; empty if it was killed before it got that far. Raises RunError."""
     path = folder / "run.json"
-    if not path.exists():
+    if not path.exists() and not (folder / "card.json").exists():
         return {}
     return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
 

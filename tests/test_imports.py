@@ -24,11 +24,11 @@ ADAPTER_MAY_USE = {
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
     "hashes heap latency layouts regular_files generated_code zip_members hdf5_worker hdf5_contents flock scratch "
-    "children",
+    "children csv_cells budgets",
     "adapters runs locks workers preprocessing images listings splits tables data_checks pixels data augmentation "
     "freezing heads folding initialisers stages statistics parity translation descriptions cutting translations "
-    "hdf5_files keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions "
-    "charts findings logs checkpoints cards saved_configs model_files",
+    "hdf5_files keras_archives keras_files torch_files safetensors_files weight_files state_dicts downloads metrics "
+    "predictions charts findings logs sealed_arrays promises checkpoints cards saved_configs model_files",
     "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",

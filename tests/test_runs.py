@@ -19,7 +19,7 @@ from multitl.runs import atomic_write, check_folder, finished_result, read_json,
 RECIPE = Recipe()
 
 
-DATA = "a" * 64  # its fingerprint
+DATA, WEIGHTS = "a" * 64, "c" * 64  # fingerprints
 
 
 def claim(
@@ -28,7 +28,7 @@ def claim(
     """Ask, and start unless the run is complete, as `finetune` does."""
     is_complete = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
     if not is_complete:
-        start_run(folder, recipe, backend, DATA, resume=resume)
+        start_run(folder, recipe, backend, DATA, WEIGHTS, resume=resume)
     return is_complete
 
 
@@ -43,7 +43,8 @@ def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
     for name in ("empty", "new/deep"):
         assert claim(tmp_path / name) is False
         assert Recipe.read(tmp_path / name / "recipe.toml") == RECIPE
-        assert json.loads((tmp_path / name / "run.json").read_text()) == {"backend": "jax", "fingerprint": DATA}
+        started = {"backend": "jax", "fingerprint": DATA, "weights_sha256": WEIGHTS}
+        assert json.loads((tmp_path / name / "run.json").read_text()) == started
 
 
 def test_an_existing_run_needs_permission(tmp_path: Path) -> None:
@@ -81,13 +82,20 @@ def test_resume_starts_what_never_began(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "recipe.toml").is_file()
 
 
-def test_resume_is_complete_only_with_card_and_report(tmp_path: Path) -> None:
+def test_resume_is_complete_only_with_a_card(tmp_path: Path) -> None:
     claim(tmp_path / "run")
     assert claim(tmp_path / "run", resume=True) is False
     (tmp_path / "run" / "card.json").write_text("{}")
-    assert claim(tmp_path / "run", resume=True) is False
-    (tmp_path / "run" / "report.html").write_text("")
     assert claim(tmp_path / "run", resume=True) is True
+
+
+def test_a_run_with_a_card_that_lost_what_it_was_started_with_is_not_cleared(tmp_path: Path) -> None:
+    claim(tmp_path / "run")
+    (tmp_path / "run" / "card.json").write_text("{}")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(RunError, match=r"Cannot read .*run\.json(.|\n)*--overwrite"):
+        claim(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "card.json").exists()
 
 
 def test_resume_with_other_options_names_them(tmp_path: Path) -> None:
@@ -117,10 +125,12 @@ def test_killed_before_anything_was_renamed_can_be_started_again(tmp_path: Path)
 
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:
-    start_run(tmp_path, RECIPE, "jax", DATA, resume=False)
-    start_run(tmp_path, RECIPE, "jax", DATA, resume=True)
+    start_run(tmp_path, RECIPE, "jax", DATA, WEIGHTS, resume=False)
+    start_run(tmp_path, RECIPE, "jax", DATA, WEIGHTS, resume=True)
     with pytest.raises(RunError, match="data changed"):
-        start_run(tmp_path, RECIPE, "jax", "b" * 64, resume=True)
+        start_run(tmp_path, RECIPE, "jax", "b" * 64, WEIGHTS, resume=True)
+    with pytest.raises(RunError, match="backbone's weights changed"):
+        start_run(tmp_path, RECIPE, "jax", DATA, "d" * 64, resume=True)
 
 
 def test_asking_changes_nothing(tmp_path: Path) -> None:

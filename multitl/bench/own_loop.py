@@ -16,7 +16,7 @@ import numpy as np
 
 from multitl.adapters import load_backend
 from multitl.bench.jobs import Job
-from multitl.checkpoints import TrainingState
+from multitl.checkpoints import PhaseName, TrainingState
 from multitl.contracts import Backend, Example
 from multitl.features import fast_extractor
 from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
@@ -105,7 +105,7 @@ class OwnLoop:
     def peak_device_bytes(self) -> int:
         return self.backend.peak_device_bytes()
 
-    def _train(self, name: str, model: keras.Model, batches: Pairs) -> list[float]:
+    def _train(self, name: PhaseName, model: keras.Model, batches: Pairs) -> list[float]:
         """In a check an epoch a step, since an epoch is what the loop tells the loss of; else one epoch of all."""
         steps = len(batches)  # type: ignore[arg-type]
         epochs = steps if self.job.stage == "check" else 1
