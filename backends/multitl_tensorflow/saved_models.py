@@ -172,17 +172,10 @@ class Checkpoint:
         if not (folder / "variables.index").is_file():
             return
         try:
-<<<<<<< HEAD
             for file in folder.glob("variables.*"):
                 check_regular(file, MOST_MODEL)
-            self._reader = tf.train.load_checkpoint(str(folder / "variables"))
-            self.shapes = self._reader.get_variable_to_shape_map()
-            dtypes = self._reader.get_variable_to_dtype_map()
-        except (*READING, OSError) as error:
-=======
             self._bundle = Bundle(folder / "variables")
         except (DamagedBundle, OSError) as error:
->>>>>>> fuzz
             raise refuse(what, f"variables that cannot be read: {_first_line(error)}") from error
         self.shapes = self._bundle.shapes
 
