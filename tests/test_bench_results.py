@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,12 @@ def test_the_table_has_a_line_a_process(tmp_path: Path):
     assert [row["stage"] for row in rows] == ["check", "measure", "measure"]
     assert float(rows[1]["images_per_second"]) == pytest.approx(10, rel=1e-3)
     assert rows[1]["compile_seconds"] == "8.0"
+
+
+def test_no_cell_of_the_table_is_a_formula(tmp_path: Path):
+    """A note or the path of a backbone may begin with anything."""
+    (record,) = (one for one in race({"jax": [10.0]}) if one.job.stage == "measure")
+    write_csv(tmp_path / "results.csv", [replace(record, note="=HYPERLINK(1)")])
+    with (tmp_path / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["note"] == "'=HYPERLINK(1)" and float(row["images_per_second"]) == pytest.approx(10, rel=1e-3)
