@@ -21,7 +21,7 @@ def write_keras(export: Export, folder: Path) -> None:
 
 
 def open_keras(folder: Path) -> Answer:
-    """By Keras in safe mode, on the backend of KERAS_BACKEND."""
+    """By Keras in safe mode, on the backend of KERAS_BACKEND, as users will: this program wrote the file."""
     import keras
 
     model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)

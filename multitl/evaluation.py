@@ -15,10 +15,10 @@ import numpy as np
 from multitl.cards import Card, read_card
 from multitl.contracts import Dataset, Preprocess, Split, Unreadable
 from multitl.data import list_images, scan_for_evaluation
-from multitl.errors import DataError, RunError
+from multitl.errors import DataError, RunError, WeightsError
 from multitl.inference import BATCH, as_probabilities, predict_padded, predict_pixels
-from multitl.initialisers import numpy_initialisers
 from multitl.metrics import score
+from multitl.model_files import load_saved_model
 from multitl.pixels import PixelReader, read_files
 from multitl.progress import progress_bar
 
@@ -40,7 +40,7 @@ class Run:
 
     @cached_property
     def model(self) -> keras.Model:
-        """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state, loaded in Keras' safe mode."""
+        """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
         return _load_model(self)
 
 
@@ -136,14 +136,11 @@ def _oddities(dataset: Dataset) -> list[str]:
 
 
 def _load_model(run: Run) -> keras.Model:
-    import keras
-
     path = run.folder / "model.keras"
     try:
-        with numpy_initialisers(seed=None):
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive raises whatever its first broken part raises
-        raise _bad_model(path, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+        model = load_saved_model(path)
+    except WeightsError as error:
+        raise _bad_model(path, error.received) from error
     expected = [(None, run.preprocess.height, run.preprocess.width, 3)], (None, len(run.class_names))
     received = [tuple(tensor.shape) for tensor in model.inputs], tuple(model.output_shape)
     if received != expected:

@@ -18,6 +18,7 @@ from multitl.cards import read_card
 from multitl.contracts import Export, ExportJob, Writer
 from multitl.folding import fold_batch_norm
 from multitl.heads import backbone_of, with_entrance
+from multitl.model_files import load_saved_model
 from multitl.originals import original_tensors
 from multitl.runs import write_json
 from multitl.workers import report_errors
@@ -27,8 +28,7 @@ def export(job: ExportJob, folder: Path) -> None:
     """Load the model, give it its entrance, and have the format's writer write it."""
     sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
     source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
-    card = read_card(source)
-    model = keras.models.load_model(source / "model.keras", compile=False, safe_mode=True)
+    card, model = read_card(source), load_saved_model(source / "model.keras")
     backbone = backbone_of(model)
     if chosen.is_folded:
         backbone = fold_batch_norm(backbone)

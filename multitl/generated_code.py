@@ -32,8 +32,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def literal(value: Any) -> str:
-    """A Python literal, in ASCII, that gives an equal value back. Raises ValueError where there is none."""
-    text = ascii(value)
-    if ast.literal_eval(text) != value:
-        raise ValueError(f"{text} is no literal")
+    """A Python literal that gives an equal value back. Raises ValueError where there is none."""
+    text = repr(value)
+    try:
+        is_literal = ast.literal_eval(text) == value
+    except (SyntaxError, ValueError):
+        is_literal = False
+    if not is_literal:
+        raise ValueError(f"{text[:80]} is no literal")
     return text

@@ -10,7 +10,9 @@ three public initialiser classes is replaced while the network is built. Configu
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,6 +47,30 @@ def numpy_initialisers(seed: int | None) -> Iterator[None]:
     finally:
         for kind, original in originals.items():
             kind.__call__ = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def bounded_weights(most: int) -> Iterator[None]:
+    """While open, variables of more than `most` numbers together raise ValueError before any memory is taken.
+
+    Every weight of every layer is a `keras.Variable`, so nothing that a description claims gets round this. One thread
+    at a time, as above.
+    """
+    left, original = most, keras.Variable.__init__
+
+    def bounded(self: keras.Variable, initializer: Any, shape: Any = None, *arguments: Any, **options: Any) -> None:
+        nonlocal left
+        if callable(initializer) or isinstance(initializer, str):  # else it is its own value, already in memory
+            left -= math.prod(shape or ())
+        if left < 0:
+            raise ValueError("a network that claims more weights than the file holds numbers for")
+        original(self, initializer, shape, *arguments, **options)
+
+    keras.Variable.__init__ = bounded
+    try:
+        yield
+    finally:
+        keras.Variable.__init__ = original
 
 
 def _as_initialiser(draw: Draw) -> Callable[..., object]:

@@ -16,6 +16,7 @@ from multitl.cards import checked
 from multitl.contracts import Backend, Head, Pretrained
 from multitl.heads import pixel_input
 from multitl.inference import BATCH
+from multitl.locks import locked, run_lock
 from multitl.parity import probe_images
 from multitl.preprocessing import normalise_in_model, with_values
 from multitl.pretrained import load_pretrained, weights_sha256
@@ -47,8 +48,13 @@ def translate(
     """See `multitl.translate`."""
     folder = Path(output)
     recipe = Recipe(backbone=name, weights=weights, image_size=image_size, preprocess=preprocess)
-    check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=False)
-    pretrained = load_pretrained(name, weights, image_size, head)
+    with locked(run_lock(folder), folder):
+        check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=False)
+        return _translate(folder, recipe, head, backend)
+
+
+def _translate(folder: Path, recipe: Recipe, head: Head, backend: Backend) -> Translated:
+    pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size, head)
     pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
     model = _from_pixels(pretrained, head)
     sha256 = weights_sha256(pretrained.backbone)

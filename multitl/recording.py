@@ -45,7 +45,7 @@ def save_model(
     _forget_training(classifier)
     with atomic_write(folder / "model.keras") as path:
         write_keras_archive(classifier, path)
-        with numpy_initialisers(seed=None):
+        with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
             loaded = keras.models.load_model(path, compile=False)
         difference = float(np.abs(np.asarray(loaded.predict_on_batch(pixels)) - expected).max())
         if difference > TOLERANCE[precision]:

@@ -27,7 +27,7 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BufferedReader:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
-            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
+            raise OSError(errno.EINVAL, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
     except OSError:
         file.close()
         raise
@@ -42,7 +42,7 @@ def check_regular(path: str | os.PathLike[str], most: int) -> None:
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """All bytes of a file. Raises OSError as `open_regular` does."""
     with open_regular(path, most) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # as Python sets as much memory aside as it is asked for
+        return file.read(os.fstat(file.fileno()).st_size)  # a number, for a file may grow; `most` would be allocated
 
 
 def read_regular_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:

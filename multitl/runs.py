@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
 from multitl.regular_files import MOST_CARD, read_regular_text
+from multitl.scratch import clear, temporary_folder
 
 RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
@@ -29,27 +29,20 @@ RUN_FILES = (  # the first one marks a folder as a run
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path of the same suffix to write to; on success it replaces `path`, on error it is removed.
+    """Yield a temporary path of the same name to write to; on success it replaces `path`, on error it is removed.
 
     Raises RunError for a full disk or a folder that cannot be written.
     """
     final = Path(path)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent)
-        os.close(handle)
+        with temporary_folder(final.parent) as folder:
+            temporary = folder / final.name
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~umask())  # as any other file, whatever its writer thinks
+            temporary.replace(final)
     except OSError as error:
         raise cannot_write(final, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
-        temporary.replace(final)
-    except OSError as error:
-        raise cannot_write(final, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -116,22 +109,22 @@ def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
             received="both",
             fix="--resume continues, --overwrite starts again",
         )
-    is_used = _is_used(folder)
-    if is_used and not (folder / "recipe.toml").is_file():
+    used = is_used(folder)
+    if used and not (folder / "recipe.toml").is_file():
         raise RunError(
             f"{folder} exists and is not a run of multitl, so it is left alone.",
             expected="a new or empty folder",
             received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
             fix="choose another folder with --out",
         )
-    if is_used and not overwrite and not resume:
+    if used and not overwrite and not resume:
         raise RunError(
             f"{folder} exists already.",
             expected="a new folder, or permission",
             received=str(folder),
             fix="add --resume to continue it, --overwrite to start again, or choose another --out",
         )
-    if is_used and resume:
+    if used and resume:
         _check_same_run(folder, recipe, backend)
         return os.path.lexists(folder / "card.json")
     return False
@@ -145,7 +138,7 @@ def start_run(
     An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
     go on with the same data, by `fingerprint`, and the same weights of the backbone.
     """
-    _remove_leftovers(folder)
+    clear(folder)  # of a killed process
     if resume and read_started(folder):
         check_same_input(folder, "data", "fingerprint", fingerprint)
         check_same_input(folder, "backbone's weights", "weights_sha256", weights_sha256)
@@ -182,8 +175,8 @@ def finished_result(folder: Path) -> Result:
     )
 
 
-def _is_used(folder: Path) -> bool:
-    """Whether something lies there besides temporary files of a killed process."""
+def is_used(folder: Path) -> bool:
+    """Whether something lies there besides hidden files: a lock, and what a killed process left."""
     try:
         return folder.exists() and (
             not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
@@ -212,13 +205,6 @@ def read_started(folder: Path) -> dict[str, Any]:
     if not path.exists() and not (folder / "card.json").exists():
         return {}
     return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of a killed process."""
-    for name in RUN_FILES:
-        for path in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from multitl.errors import WeightsError
+from multitl.regular_files import MOST_MODEL, read_regular
 from multitl.torch_files import other_kind, widen_bfloat16
 
 # safetensors' name -> (numpy's type in the file, type to make of it or "" for the same), as for torch_files.
@@ -49,7 +50,7 @@ def read_safetensors_file(path: str | Path) -> dict[str, np.ndarray]:
 def _content(path: Path) -> bytes:
     if not path.is_file():
         raise ValueError("it is a folder" if path.is_dir() else "there is no such file")
-    data = path.read_bytes()
+    data = read_regular(path, MOST_MODEL)
     if not is_safetensors(data):
         raise ValueError(f"it is {other_kind(data[:32])}")
     return data

@@ -22,6 +22,7 @@ import numpy as np
 from multitl.contracts import TranslatedWeight
 from multitl.errors import WeightsError
 from multitl.layouts import to_keras, to_original
+from multitl.regular_files import MOST_MODEL, open_regular, read_regular_text
 from multitl.safetensors_files import is_safetensors, read_safetensors_file
 from multitl.torch_files import Tree, is_torch, read_torch_file
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # files are read without a framework
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # looked for in a folder; a file may have any
 _INDEX = ".index.json"  # of a checkpoint in several files
+_MOST_INDEX, _MOST_PARTS = 2**25, 10_000  # bytes of an index, files that it names
 _STANDARD = ("model.safetensors", "pytorch_model.bin")  # as the model hubs call it; of several files, the first
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "weights")
 _AVERAGE = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
@@ -108,10 +110,8 @@ def _read(file: Path) -> Tree:
 
 
 def _beginning(file: Path) -> bytes:
-    with contextlib.suppress(OSError):  # whoever reads the file next says what is wrong
-        if file.is_file():  # a pipe would be waited for
-            with file.open("rb") as stream:
-                return stream.read(32)
+    with contextlib.suppress(OSError), open_regular(file, MOST_MODEL) as stream:
+        return stream.read(32)  # whoever reads the file next says what is wrong
     return b""
 
 
@@ -142,9 +142,9 @@ def _state_dicts(tree: Tree) -> Iterator[tuple[dict[str, np.ndarray], tuple[str,
 def _read_parts(index: Path) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint in several files, which lie beside their index."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(read_regular_text(index, _MOST_INDEX))["weight_map"]
         parts = sorted(set(places.values()))
-        if not parts or any(Path(part).name != part for part in parts):
+        if not parts or any(Path(part).name != part for part in parts) or len(parts) > _MOST_PARTS:
             raise ValueError("a weight_map that does not name files beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _bad_index(index, f"{type(error).__name__}: {error}") from error

@@ -24,6 +24,7 @@ import numpy as np
 
 from multitl.errors import WeightsError
 from multitl.plain_pickles import DamagedFileError, Function, Record, UnsafeFileError, ordered_dict, read_pickle
+from multitl.regular_files import MOST_MODEL, open_regular, read_regular
 
 Tree = Any  # a dict, list or tuple of Trees, or str, int, float, bool, None, np.ndarray
 
@@ -115,7 +116,7 @@ def read_torch_file(path: str | Path) -> Tree:
 def _beginning(path: Path) -> bytes:
     if not path.is_file():
         raise DamagedFileError("it is a folder" if path.is_dir() else "there is no such file")
-    with path.open("rb") as file:
+    with open_regular(path, MOST_MODEL) as file:
         data = file.read(32)
     if not is_torch(data):
         raise DamagedFileError(f"it is {other_kind(data)}")
@@ -136,7 +137,7 @@ def other_kind(beginning: bytes) -> str:
 
 
 def _read_legacy(path: Path) -> Tree:
-    data = path.read_bytes()
+    data = read_regular(path, MOST_MODEL)
     protocol, position = read_pickle(data, len(_LEGACY_START))
     if protocol != 1001:
         raise DamagedFileError("its protocol number is not 1001")
@@ -160,7 +161,7 @@ def _read_legacy(path: Path) -> Tree:
 
 def _read_zip(path: Path) -> Tree:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path, MOST_MODEL) as file, zipfile.ZipFile(file) as archive:
             return _read_archive(archive, path.stat().st_size)
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise DamagedFileError(f"its zip archive is damaged ({error})") from error

@@ -34,6 +34,7 @@ from multitl.heads import build_classifier, build_extractor, build_head
 from multitl.heap import kept_heap
 from multitl.images import AT_ONCE
 from multitl.inference import BATCH, as_probabilities, predict_pixels
+from multitl.locks import locked, run_lock
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
@@ -60,17 +61,18 @@ def finetune(
     """See `multitl.finetune`."""
     recipe = _with_overrides(recipe, backbone, weights)
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
-    is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
-    clock = Clock()
-    with clock("data"):
-        dataset = scan_for(data, recipe)
-    if is_finished:
-        check_same_input(folder, "data", "fingerprint", dataset.fingerprint)
-        if (broken := broken_files(folder)) in ([], [REPORT]):
-            return remake_report(folder) if broken else _leave(folder)
-        _check_can_be_remade(folder, recipe, broken)
-    with _session(recipe, backend):
-        return _run(data, dataset, folder, recipe, backend, resume, clock)
+    with locked(run_lock(folder), folder):
+        is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
+        clock = Clock()
+        with clock("data"):
+            dataset = scan_for(data, recipe)
+        if is_finished:
+            check_same_input(folder, "data", "fingerprint", dataset.fingerprint)
+            if (broken := broken_files(folder)) in ([], [REPORT]):
+                return remake_report(folder) if broken else _leave(folder)
+            _check_can_be_remade(folder, recipe, broken)
+        with _session(recipe, backend):
+            return _run(data, dataset, folder, recipe, backend, resume, clock)
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:

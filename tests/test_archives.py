@@ -107,3 +107,28 @@ def test_a_file_twice_is_refused(tmp_path: Path):
     path = write(tmp_path / "module.tar.gz", ("saved_model.pb", b"one"), ("saved_model.pb", b"two"))
     with pytest.raises(WeightsError, match="cannot be unpacked safely"), unpacked(path):
         pytest.fail("unpacked")
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08", b"\xfd7zXZ\x00" + bytes(20), b"BZh9" + bytes(20)])
+def test_a_packing_that_is_cut_off_is_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "module.tar.gz").write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be unpacked safely"), unpacked(tmp_path / "module.tar.gz"):
+        pytest.fail("unpacked")
+
+
+@pytest.mark.parametrize("depth", [17, 1500])
+def test_deep_folders_are_refused(depth: int, tmp_path: Path):
+    path = write(tmp_path / "module.tar.gz", ("a/" * depth + "saved_model.pb", b"x"))
+    with pytest.raises(WeightsError, match=f"folders {depth + 1} deep"), unpacked(path):
+        pytest.fail("unpacked")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_is_refused(kind: bytes, tmp_path: Path):
+    """tarfile reads it as a whole, whatever may be unpacked."""
+    with tarfile.open(tmp_path / "module.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("header")
+        info.type, info.size = kind, 2**24
+        archive.fileobj.write(info.tobuf(tarfile.USTAR_FORMAT) + bytes(info.size))
+    with pytest.raises(WeightsError, match="a header of 16777216 bytes"), unpacked(tmp_path / "module.tar.gz"):
+        pytest.fail("unpacked")

@@ -21,6 +21,7 @@ from multitl_torch.fx import OPS, translate  # noqa: E402
 from torch import nn  # noqa: E402
 
 from multitl.adapters import load_backend  # noqa: E402
+from multitl.saved_configs import check_config  # noqa: E402
 from multitl.translation import OpTable, Translation  # noqa: E402
 
 aten = torch.ops.aten
@@ -983,6 +984,11 @@ def test_op_is_pytorchs(name: str) -> None:
     x = torch.randn(2, *CASES[name].image, generator=torch.Generator().manual_seed(1))
     found = differences(done.module, done.translation.model, x)
     assert max(found) <= 1e-5, [f"{difference:.1e}" for difference in found]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_op_becomes_may_be_loaded_from_a_file_that_may_be_anyones(name: str) -> None:
+    check_config(translated(name).translation.model.to_json())
 
 
 def test_every_op_has_a_case() -> None:

@@ -21,6 +21,7 @@ from multitl_tensorflow.operations import attribute  # noqa: E402
 from multitl_tensorflow.saved_models import Entry, Module, Spec  # noqa: E402
 
 from multitl import parity  # noqa: E402
+from multitl.saved_configs import check_config  # noqa: E402
 from multitl.translation import Stored  # noqa: E402
 
 tf1, raw = tf.compat.v1, tf.raw_ops
@@ -235,6 +236,7 @@ def translated(name: str) -> tuple[parity.Parity, frozenset[str]]:
     ops = graphdef.OPS.replaced({op: noted(op) for op in graphdef.OPS})
     translation = graphdef.translate(graphdef.prepare(module), ops)
     assert {one.name for one in translation.weights} == set(module.variables)
+    check_config(translation.model.to_json())  # else it could not be loaded again
     return parity.compare(wanted, parity.run(translation.model, images())), frozenset(called)
 
 

@@ -32,6 +32,12 @@ def claim(
     return is_complete
 
 
+def left_by_a_killed_process(folder: Path, name: str) -> None:
+    """What `atomic_write` has made of a file when SIGKILL comes."""
+    (folder / ".multitl-abcdefgh").mkdir(parents=True)
+    (folder / ".multitl-abcdefgh" / name).write_text("half")
+
+
 def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new/deep"):
@@ -108,14 +114,13 @@ def test_overwrite_and_resume_exclude_each_other(tmp_path: Path) -> None:
 def test_killed_before_run_json_can_be_resumed(tmp_path: Path) -> None:
     claim(tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
-    (tmp_path / "run" / ".run-abc.json").write_text("half")
+    left_by_a_killed_process(tmp_path / "run", "run.json")
     assert claim(tmp_path / "run", resume=True) is False
-    assert not (tmp_path / "run" / ".run-abc.json").exists()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.toml", "run.json"}
 
 
 def test_killed_before_anything_was_renamed_can_be_started_again(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".recipe-abc.toml").write_text("half")
+    left_by_a_killed_process(tmp_path / "run", "recipe.toml")
     assert claim(tmp_path / "run") is False
 
 

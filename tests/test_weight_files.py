@@ -181,7 +181,7 @@ def test_an_unreadable_folder_or_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", forbid)
     with pytest.raises(WeightsError, match="Permission denied"):
         load_weights(small_network(None), tmp_path)
-    monkeypatch.setattr(Path, "open", forbid)
+    monkeypatch.setattr("multitl.hdf5_files.open_regular", forbid)
     with pytest.raises(WeightsError, match="Permission denied"):
         load_weights(small_network(None), tmp_path / "x.weights.h5")
 

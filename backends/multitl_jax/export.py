@@ -79,7 +79,8 @@ def write_params(export: Export, folder: Path) -> None:
     (folder / "apply.jax").write_bytes(exported.serialize(vjp_order=1))
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / "params").resolve(), params)
-    (folder / "load.py").write_text(_loader(export, params), encoding="utf-8")
+    parameters = sum(int(np.prod(array.shape)) for array in jax.tree.leaves(params))
+    (folder / "load.py").write_text(loader(export, parameters), encoding="utf-8")
 
 
 def _images(model: keras.Model) -> jax.ShapeDtypeStruct:
@@ -123,11 +124,12 @@ def _at(tree: dict[str, Any], path: list[str]) -> Any:
     return tree
 
 
-def _loader(export: Export, params: dict[str, Any]) -> str:
+def loader(export: Export, parameters: int) -> str:
+    """The text of load.py. parameters: how many numbers train. Whatever came from a card is a literal in it."""
     height, width = export.model.input.shape[1:3]
     values = {
         "_backbone_": export.name,
-        "_parameters_": sum(int(np.prod(array.shape)) for array in jax.tree.leaves(params)),
+        "_parameters_": parameters,
         "_classes_": list(export.class_names),
         "_takes_": export.model.input.dtype,
         "_height_": height,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tarfile
-import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
-from multitl.errors import WeightsError
+from multitl.errors import MultitlError, WeightsError, full_disk, tells_full_disk
+from multitl.regular_files import open_regular
+from multitl.scratch import temporary_folder
 
 MOST_FILES = 10_000
 MOST_BYTES = 2**33  # unpacked: the largest published image modules have 4 GB
+MOST_DEPTH = 16  # folders in folders; deeper ones than any module's could not be removed again
+MOST_HEADER = 2**16  # bytes of a member's long name or other properties, which tarfile reads as a whole
+HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 MOST_RATIO = 100  # unpacked over packed; weights hardly compress at all
 FREE_BYTES = 2**24  # small archives may compress as they like
 
@@ -22,13 +27,20 @@ FREE_BYTES = 2**24  # small archives may compress as they like
 @contextlib.contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
     """A temporary folder with an archive's files. Raises WeightsError for what is unsafe or damaged."""
-    with tempfile.TemporaryDirectory(prefix="multitl-module-") as folder:
+    with temporary_folder() as folder:
         try:
-            with tarfile.open(archive, "r|*") as file:
-                _extract(file, archive, Path(folder))
-        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+            with (
+                open_regular(archive, MOST_BYTES) as packed,
+                tarfile.open(fileobj=packed, mode="r|*", tarinfo=_Member) as file,
+            ):
+                _extract(file, archive, folder)
+        except MultitlError:
+            raise
+        except Exception as error:  # tarfile meets damage with TypeError, struct.error, lzma.LZMAError, ...
+            if tells_full_disk(error):
+                raise full_disk(error) from error
             raise _refuse(archive, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
-        yield module_folder(Path(folder))
+        yield module_folder(folder)
 
 
 def module_folder(folder: Path) -> Path:
@@ -37,6 +49,18 @@ def module_folder(folder: Path) -> Path:
     if not (folder / "saved_model.pb").is_file() and len(inner) == 1 and (inner[0] / "saved_model.pb").is_file():
         return inner[0]
     return folder
+
+
+class _Member(tarfile.TarInfo):
+    """A member, or a header that tarfile takes as a part of the next one."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Raises ReadError for a header that would fill the memory."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in HEADERS and found.size > MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
 
 
 def _extract(file: tarfile.TarFile, archive: Path, folder: Path) -> None:
@@ -51,6 +75,8 @@ def _extract(file: tarfile.TarFile, archive: Path, folder: Path) -> None:
         path = PurePosixPath(member.name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in member.name:
             raise _refuse(archive, f"a file outside the archive: {member.name[:200]}")
+        if len(path.parts) > MOST_DEPTH:
+            raise _refuse(archive, f"folders {len(path.parts)} deep: {member.name[:200]}")
         if not (member.isfile() or member.isdir()):
             raise _refuse(archive, f"a link or a device: {member.name[:200]}")
         target = folder.joinpath(*path.parts)

@@ -21,6 +21,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from multitl.errors import MultitlError, TranslationError, WeightsError
+from multitl.regular_files import MOST_MODEL, check_regular, read_regular
 from multitl.translation import Stored
 from multitl_tensorflow.operations import attribute
 
@@ -117,12 +118,10 @@ def _parse(folder: Path, what: str) -> Any:
             received=", ".join(sorted(one.name for one in folder.iterdir())[:8]) or "an empty folder",
             fix="give the folder that holds saved_model.pb",
         )
-    if path.stat().st_size > MOST_BYTES:
-        raise refuse(what, f"saved_model.pb of {path.stat().st_size} bytes")
     proto = SavedModel()
     try:
-        proto.ParseFromString(path.read_bytes())
-    except DecodeError as error:
+        proto.ParseFromString(read_regular(path, MOST_BYTES))
+    except (DecodeError, OSError) as error:
         raise refuse(what, f"saved_model.pb that is no protocol buffer ({error})") from error
     if not proto.meta_graphs:
         raise refuse(what, "saved_model.pb without a graph")
@@ -172,10 +171,12 @@ class Checkpoint:
         if not (folder / "variables.index").is_file():
             return
         try:
+            for file in folder.glob("variables.*"):
+                check_regular(file, MOST_MODEL)
             self._reader = tf.train.load_checkpoint(str(folder / "variables"))
             self.shapes = self._reader.get_variable_to_shape_map()
             dtypes = self._reader.get_variable_to_dtype_map()
-        except READING as error:
+        except (*READING, OSError) as error:
             raise refuse(what, f"variables that cannot be read: {_first_line(error)}") from error
         claimed = sum(math.prod(shape) * dtypes[key].size for key, shape in self.shapes.items())
         there = sum(file.stat().st_size for file in folder.glob("variables.data-*"))

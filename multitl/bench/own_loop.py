@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -29,6 +27,7 @@ from multitl.phases import Batch, Phase, run_phase
 from multitl.pretrained import load_pretrained
 from multitl.recipes import Recipe
 from multitl.runs import read_json
+from multitl.scratch import temporary_folder
 from multitl.training import finetune
 
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -86,9 +85,9 @@ class OwnLoop:
 
     def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Iterator[tuple[float, float]]:
         """`multitl finetune` from the data on: it finds the same examples, judges, saves and reports as well."""
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["MULTITL_CACHE"] = folder  # no features from an earlier run
-            run = Path(folder) / "run"
+        with temporary_folder() as folder:
+            os.environ["MULTITL_CACHE"] = str(folder)  # no features from an earlier run
+            run = folder / "run"
             result = finetune(
                 self.job.data, backbone=self.job.cell.backbone, weights=self.job.weights, backend=self.backend,
                 output=run, recipe=whole_job_recipe(self.job), overwrite=False, resume=False,

@@ -6,12 +6,14 @@ TensorFlow is needed, whatever wrote the file.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained, Translation
-from multitl.errors import BackboneError, WeightsError
+from multitl.errors import BackboneError, MultitlError, WeightsError
 from multitl.hashes import file_sha256
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
@@ -42,20 +44,29 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     there is no classifier.
     """
     from multitl.keras_files import read_model
-    from multitl.sources.saved_graphs import Malformed, read_graph
+    from multitl.sources.saved_graphs import read_graph
     from multitl.sources.saved_networks import refuse_unknown
 
     path = _expanded(name)
     saved = read_model(path)
-    try:
+    with _damage_refused(path):
         graph = read_graph(saved.config)
-    except Malformed as error:
+        refuse_unknown(graph, str(path))
+        height, width = _image_size(graph, path, image_size)
+        model = _filled(saved, graph, (height, width), weights)
+        preprocess = Preprocess(height, width, resize="squash", antialias=False)
+        return _pretrained(model, saved, preprocess, weights, head)
+
+
+@contextlib.contextmanager
+def _damage_refused(path: Path) -> Iterator[None]:
+    """A description can be wrong in any place and in any way, and Keras raises whatever that leads to."""
+    try:
+        yield
+    except MultitlError:
+        raise
+    except Exception as error:
         raise _not_built(path, error) from error
-    refuse_unknown(graph, str(path))
-    height, width = _image_size(graph, path, image_size)
-    model = _filled(saved, graph, (height, width), weights)
-    preprocess = Preprocess(height, width, resize="squash", antialias=False)
-    return _pretrained(model, saved, preprocess, weights, head)
 
 
 def _expanded(name: str) -> Path:
@@ -217,8 +228,10 @@ def _bound_to_size(path: Path, own: tuple[int, int], size: tuple[int, int]) -> B
 
 def _not_built(path: Path, error: Exception) -> WeightsError:
     from multitl.keras_files import refuse
+    from multitl.sources.saved_graphs import Malformed
 
-    return refuse(path, f"a description that makes no network: {error}", "save it again with a newer Keras or tf_keras")
+    found = f"{'' if isinstance(error, Malformed) else type(error).__name__ + ': '}{error}".partition("\n")[0][:500]
+    return refuse(path, f"a description that makes no network: {found}", "save it again with a newer Keras or tf_keras")
 
 
 def _nothing_to_keep(path: Path, received: str) -> BackboneError:

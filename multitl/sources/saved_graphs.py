@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from multitl.saved_configs import check_array
+
 _CONSTANT = "_CONSTANT_VALUE"  # how tf_keras writes a first argument that is no tensor
 _GRAPHS = ("Functional", "Model")  # Keras before 2.3 wrote "Model"
 MODELS = (*_GRAPHS, "Sequential")
@@ -200,7 +202,11 @@ def plain_value(value: Any) -> Any:
     if value.get("class_name") == "__tuple__":
         return tuple(plain_value(one) for one in value["items"])
     if value.get("class_name") in ("__numpy__", "__tensor__"):
-        return np.array(value["config"]["value"], value["config"]["dtype"]).tolist()
+        try:
+            check_array(value.get("config"))
+            return np.array(value["config"]["value"], value["config"]["dtype"]).tolist()
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Malformed(str(error)) from error
     raise Malformed(f"an object of class {value.get('class_name')!r} among the arguments")
 
 

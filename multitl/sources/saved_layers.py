@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,16 +108,6 @@ def build_layer(saved: SavedLayer, name: str, is_keras3: bool) -> Chain:
     return [getattr(layers, kind)(**arguments), *_activation_chain(activation, f"{name}_activation", is_keras3)]
 
 
-def claimed_numbers(saved: SavedLayer, given: Any) -> int:
-    """How many weights a layer will have at least, by its own account, when it is called on a tensor."""
-    sizes = [saved.config.get(key) for key in ("units", "filters", "depth_multiplier", "num_heads", "key_dim")]
-    kernel = saved.config.get("kernel_size")
-    sizes += kernel if isinstance(kernel, list) else [kernel]
-    shape = given.shape[1:] if isinstance(given, keras.KerasTensor) else ()
-    sizes += shape if saved.kind == "PReLU" else shape[-1:]
-    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
-
-
 def call_options(saved: SavedLayer, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a call takes besides its inputs, without what says that nothing trains."""
     left_out = ("training", "mask", "name") if _kind(saved) in TFOP_KINDS else ("training", "mask")
@@ -184,12 +173,12 @@ def _arguments(saved: SavedLayer) -> dict[str, Any]:
 
 def _activation(value: Any) -> str | SavedLayer:
     """The name of a function, or a layer that is one. Raises Malformed for others."""
-    if isinstance(value, dict) and value.get("class_name") in _STOCK:
+    if isinstance(value, dict) and value.get("class_name") in tuple(_STOCK):  # of a tuple: a file's may be a list
         return SavedLayer("activation", value["class_name"], str(value.get("module") or ""), value["config"])
     if isinstance(value, dict):
         function = value["config"] if isinstance(value.get("config"), str) else value.get("registered_name")
         value = function or value.get("class_name") or "without a name"
-    if value is not None and value not in _ACTIVATIONS:
+    if value is not None and not (isinstance(value, str) and value in _ACTIVATIONS):
         raise Malformed(f"the activation {value!r}"[:80])
     return value or "linear"
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import keras
 
 from multitl.errors import TranslationError
+from multitl.initialisers import bounded_weights
+from multitl.model_files import check_sizes
 from multitl.sources.saved_graphs import Malformed, Reference, SavedGraph, SavedLayer, with_tensors
-from multitl.sources.saved_layers import Chain, build_layer, call_options, claimed_numbers, problem
+from multitl.sources.saved_layers import Chain, build_layer, call_options, problem
 from multitl.translation import layer_name
 
 _MOST_NUMBERS = 16  # a byte of the file, should the arrays in it be compressed
@@ -57,15 +59,18 @@ def _advice(missing: Mapping[str, Sequence[str]]) -> str:
 def build_network(graph: SavedGraph, height: int, width: int, is_keras3: bool, file_size: int) -> Network:
     """(batch, height, width, 3) float32 -> what the saved model gives. Its weights are still to come.
 
-    file_size: in bytes; a layer that claims many more numbers than that is not built. Raises Malformed for such a
-    claim, for arguments that Keras does not take, and for shapes that do not fit each other.
+    file_size: in bytes; a network that claims many more weights than that is not built. Raises Malformed for such a
+    claim, for outputs that would fill the memory, for arguments that Keras does not take, and for shapes that do not
+    fit each other.
     """
     pixels = keras.Input((height, width, 3), name="image")
-    construction = _Construction(graph, is_keras3, _MOST_NUMBERS * file_size)
+    construction = _Construction(graph, is_keras3)
     try:
-        (output,) = construction.outputs(graph, [pixels], ())
+        with bounded_weights(_MOST_NUMBERS * file_size):
+            (output,) = construction.outputs(graph, [pixels], ())
         _rename_operations(output)
         model = keras.Model(pixels, output, name=layer_name(graph.name) or "network")
+        check_sizes(model)
     except Malformed:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
@@ -79,7 +84,6 @@ class _Construction:
 
     graph: SavedGraph
     is_keras3: bool
-    most: int  # numbers in one layer
     layers: dict[Place, keras.layers.Layer] = field(default_factory=dict)
     chains: dict[Place, Chain] = field(default_factory=dict)
     taken: set[str] = field(default_factory=lambda: {"image"})
@@ -113,8 +117,6 @@ class _Construction:
             given = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
             return self.outputs(layer.graph, given, here)
         options = call_options(layer, with_tensors(call.options, known))
-        if claimed_numbers(layer, arguments[0]) > self.most:
-            raise Malformed(f"{layer.name} claims more weights than the file can hold")
         first, *rest = self._chain(layer, here)
         result = first(*arguments, **options)
         for step in rest:

@@ -6,16 +6,25 @@ tensorflow_hub only to fetch a module by its handle.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
 from multitl.errors import BackboneError, WeightsError
 from multitl.hashes import file_sha256
+from multitl.regular_files import MOST_MODEL, open_regular
 
 MODULES = Path(__file__).parent / "tfhub_modules.json"
+UNPACK: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 BACKGROUND = "background"  # the first of 1001 classes of networks that TF-Slim trained
 
 
@@ -77,12 +86,27 @@ def find(name: str) -> tuple[str, str]:
         if path.is_dir():
             return str(path.resolve()), _folder_sha256(path)
         if path.is_file():
+            if not _is_archive(path):
+                raise _no_module(name, "a file that is no tar archive, or a damaged one")
             return str(path.resolve()), file_sha256(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: a NUL; RecursionError: folders without end
         raise _no_module(name, str(error)) from error
     if not name or path.is_absolute() or name.startswith((".", "~")):
         raise _no_module(name, "no such file or folder")
     return name, ""
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins with a member of a tar archive, packed or not: seen before TensorFlow is waited for."""
+    with open_regular(path, MOST_MODEL) as packed:
+        start = packed.read(6)
+    unpack = next((unpack for magic, unpack in UNPACK.items() if start.startswith(magic)), open)
+    try:
+        with unpack(path, "rb") as file:
+            tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+        return False
+    return True
 
 
 def _folder_sha256(folder: Path) -> str:

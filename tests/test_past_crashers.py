@@ -1,0 +1,71 @@
+"""Files that once crashed multitl, hung it, filled its memory or showed a traceback: tests/corpus/READER/FILE.
+
+Each is refused on the command line, by exit code 2 and a message, and costs no more than importing a framework.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multitl.cli import main
+
+CORPUS = Path(__file__).parent / "corpus"
+FILES = [path for reader in ("hdf5", "keras", "archive") for path in sorted((CORPUS / reader).iterdir())]
+MOST_MEMORY = 10**9  # bytes
+MEASURED = """
+import json, resource, sys
+from multitl.cli import main
+codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
+used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(json.dumps([codes, max(used)]))
+"""
+
+
+def commands(path: Path, folder: Path) -> list[list[str]]:
+    """What a user may do with such a file."""
+    if path.parent.name == "archive":
+        return [["translate", f"tfhub/{path}", "--out", str(folder)]]
+    weights = ["finetune", str(folder / "data"), "--backbone", "keras/MobileNet:alpha=0.25", "--image-size", "32"]
+    found = [[*weights, "--weights", str(path), "--out", str(folder / "run")]]
+    return found if path.name.endswith(".weights.h5") else [*found, ["translate", f"file:{path}", "--out", str(folder)]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the photos that finetune insists on."""
+    root = tmp_path_factory.mktemp("crashers")
+    for name in ("a", "b"):
+        (root / "data" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.random.default_rng(number + 100 * (name == "b")).integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(root / "data" / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_past_crasher_is_refused(path: Path, folder: Path, capsys: pytest.CaptureFixture[str]):
+    for command in commands(path, folder):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert path.name in error and "received" in error and "Traceback" not in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
+def test_all_past_crashers_together_take_little_memory(folder: Path):
+    """In a process of their own, with those that it starts."""
+    every = [command for path in FILES for command in commands(path, folder)]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, json.dumps(every)], capture_output=True, text=True, env=os.environ, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    codes, kilobytes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [2] * len(every)
+    assert kilobytes * 1024 < MOST_MEMORY
