@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import html.parser
 import json
+import os
 import re
 from pathlib import Path
 
