@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def test_other_files_are_refused_with_what_to_do(tmp_path: Path, text: str):
     with pytest.raises(RunError, match="holds no results of multitl bench") as caught:
         read_results(path)
     assert "results.jsonl" in caught.value.fix
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "results.jsonl")
+    with pytest.raises(RunError, match="holds no results of multitl bench"):
+        read_results(tmp_path / "results.jsonl")
 
 
 def test_the_table_has_a_line_a_process(tmp_path: Path):
