@@ -331,7 +331,7 @@ def missing_packages(chosen: Format) -> list[str]:
 
 
 def is_present(package: str) -> bool:
-    """Whether a new process would find a package, even if this one leaves it out (cli.leave_out_other_frameworks)."""
+    """Whether a new process would find a package, even if this one leaves it out (session.py)."""
     return PathFinder.find_spec(package) is not None
 
 

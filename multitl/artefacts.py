@@ -15,7 +15,9 @@ from multitl.threads import default_threads
 
 def write_keras(export: Export, folder: Path) -> None:
     """model.keras: loads with plain Keras on JAX, TensorFlow and PyTorch."""
-    export.model.save(folder / "model.keras")
+    from multitl.keras_archives import write_keras_archive
+
+    write_keras_archive(export.model, folder / "model.keras")
 
 
 def open_keras(folder: Path) -> Answer:

@@ -1,12 +1,14 @@
 """The command line. Results go to stdout, progress and errors to stderr; --json puts nothing but JSON on stdout.
 
-Exit codes: 0 done; 2 the input, the options or the machine are at fault, and the message says what to do; 130 Ctrl-C.
+Exit codes: 0 done; 2 the input, the options or the machine are at fault, and the message says what to do; 130 Ctrl-C,
+143 SIGTERM.
 Nothing heavy is imported before a command needs it: `multitl --help` loads neither Keras nor NumPy.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import fnmatch
 import io
@@ -14,30 +16,27 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import multitl
 from multitl import flags
 from multitl.adapters import (
-    BACKENDS,
     FORMATS,
     SOURCES,
     backbones,
-    choose_backend,
-    is_installed,
     load_backend,
     missing_packages,
     short_name,
-)  # fmt: skip
+)
 from multitl.bench import flags as bench_flags
-from multitl.errors import DISK_FULL, BackboneError, MultitlError, nearest_names
-from multitl.hiding import hide
+from multitl.errors import BackboneError, MultitlError, full_disk, nearest_names, tells_full_disk
+from multitl.interrupts import exit_code, requests_to_end
 from multitl.recipes import Recipe
 
 MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
-FAULT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+FAULT, PIPE_CLOSED = 2, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,25 +45,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parse(arguments)
     try:
-        if argv is None and "backend" in vars(options):  # a process of our own
-            leave_out_other_frameworks(options.backend)
-        options.run(options)
-        sys.stdout.flush()
+        with _process_of_our_own(options) if argv is None else contextlib.nullcontext():
+            options.run(options)
+            sys.stdout.flush()
         return 0
     except MultitlError as error:
         print(f"multitl: {error}", file=sys.stderr)
         return FAULT
-    except KeyboardInterrupt:
-        print(_how_to_resume(arguments), file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        with contextlib.suppress(OSError):  # the terminal may have been closed
+            print(_how_to_resume(arguments), file=sys.stderr)
+        return exit_code(interrupt)
     except BrokenPipeError:  # `multitl backbones | head`: the reader has seen enough
         _discard_output()
         return PIPE_CLOSED
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not tells_full_disk(error):
             raise
         _discard_output()
-        print(f"multitl: {_no_room(error)}", file=sys.stderr)
+        print(f"multitl: {full_disk(error)}", file=sys.stderr)
         return FAULT
 
 
@@ -79,12 +78,17 @@ def _mended(stream: TextIO | None) -> TextIO:
     return stream or open(os.devnull, "w")  # noqa: PTH123  (as long as the process lives)
 
 
-def _no_room(error: OSError) -> MultitlError:
-    return MultitlError(
-        f"There is no room left to write to: {error}.",
-        expected="some free space where the output, the run folder, the cache and temporary files go",
-        fix="free some space; finetune and demo then go on with --resume",
-    )
+@contextlib.contextmanager
+def _process_of_our_own(options: argparse.Namespace) -> Iterator[None]:
+    """What only a command may do to its process; most of it only if it works with networks: others answer at once."""
+    with requests_to_end():
+        if "backend" not in vars(options):
+            yield
+            return
+        from multitl.session import session
+
+        with session(options.backend):
+            yield
 
 
 def _discard_output() -> None:
@@ -115,17 +119,6 @@ def build_parser() -> flags.Parser:
         command.set_defaults(parser=command, run=run)
         add_flags(command)
     return parser
-
-
-def leave_out_other_frameworks(requested: str | None) -> None:
-    """Make the frameworks that this run does not use look absent.
-
-    Keras imports TensorFlow under any backend if it can, when it saves a model for instance: 400 MB and seconds for
-    nothing.
-    """
-    chosen = choose_backend(requested)
-    if chosen in BACKENDS and is_installed(chosen):
-        hide(frozenset(BACKENDS) - {chosen})
 
 
 def finetune(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # contracts load no framework
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Triple = tuple[float, float, float]
+MOST_SIDE = 4096  # pixels, of an image that a network takes
 Head = Literal["cut", "keep"]  # whether a network comes without its classifier, or with it
 
 
@@ -51,9 +53,19 @@ class Preprocess:
     scale: Triple = (1.0, 1.0, 1.0)
     offset: Triple = (0.0, 0.0, 0.0)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes and values that no image can be brought to."""
+        sides = (self.height, self.width, *(self.box or ()))
+        if not all(1 <= side <= MOST_SIDE for side in sides) or not 1 <= self.shorter_side <= 4 * MOST_SIDE:
+            raise ValueError(f"images of {self.height} x {self.width}, resized to {self.box or self.shorter_side}")
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise ValueError(f"a fill of {self.fill}")
+        if not all(math.isfinite(value) for value in (*self.scale, *self.offset)):
+            raise ValueError("pixel values that are not finite")
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Back from a card: JSON has no tuples, by which a `Preprocess` compares and hashes."""
+        """Back from JSON, which has no tuples, by which a `Preprocess` compares and hashes."""
         fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
         return cls(**fields)
 
@@ -98,6 +110,12 @@ class TranslatedWeight:
     variable: str
     split: tuple[int, ...]
     axes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the three do not fit each other."""
+        is_order = sorted(self.axes) == list(range(len(self.split)))
+        if not is_order or min(*self.shape, *self.split, 0) < 0 or math.prod(self.shape) != math.prod(self.split):
+            raise ValueError(f"{self.name} of shape {self.shape}, split {self.split}, axes {self.axes}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,13 +272,15 @@ class ExportJob:
 class Export:
     """What a `Writer` gets.
 
-    model: images (batch, height, width, 3), of the type its input has -> what the artefact shall give.  card: the
-    source's card.json.  calibration: inputs to choose the ranges of rounded numbers by, or None.  tensors: the
+    model: images (batch, height, width, 3), of the type its input has -> what the artefact shall give.  name,
+    preprocess: of the backbone.  calibration: inputs to choose the ranges of rounded numbers by, or None.  tensors: the
     original network's state_dict, with the new classifier in its place; empty unless the format is made of them.
     """
 
     model: keras.Model
-    card: Mapping[str, Any]
+    name: str
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
     takes: Takes
     calibration: np.ndarray | None
     tensors: Mapping[str, np.ndarray]

@@ -11,8 +11,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from multitl.budgets import Budget
 from multitl.contracts import SPLITS, Dataset, Example, Split, Unreadable
 from multitl.data_checks import (
     check_every_class_trained,
@@ -26,7 +28,7 @@ from multitl.data_checks import (
     warn_of_gaps,
 )
 from multitl.errors import DataError
-from multitl.images import UnreadableImage, check_image, read_file
+from multitl.images import AT_ONCE, UnreadableImage, check_image, count_pixels, read_file
 from multitl.listings import (
     LAYOUTS,
     Listing,
@@ -205,7 +207,8 @@ def _check_files(
     batches = (paths[first : first + CHECKED_AT_ONCE] for first in range(0, len(paths), CHECKED_AT_ONCE))
     hashes: dict[str, str] = {}
     unreadable: list[Unreadable] = []
-    for verdicts in map_batches(_check_file, batches, threads=default_threads(), ahead=2):
+    check = partial(_check_file, Budget(AT_ONCE))
+    for verdicts in map_batches(check, batches, threads=default_threads(), ahead=2):
         hashes.update(verdict for verdict in verdicts if isinstance(verdict, tuple))
         unreadable += [verdict for verdict in verdicts if isinstance(verdict, Unreadable)]
         if progress:
@@ -214,13 +217,14 @@ def _check_files(
     return hashes, tuple(unreadable)
 
 
-def _check_file(path: str) -> tuple[str, str] | Unreadable:
+def _check_file(budget: Budget, path: str) -> tuple[str, str] | Unreadable:
     """(path, sha256), or what is wrong with the file."""
     if printable(path) != path:
         return Unreadable(printable(path), "its name is not valid UTF-8")
     try:
         data = read_file(path)
-        check_image(data)
+        with budget.take(count_pixels(data)):
+            check_image(data)
     except UnreadableImage as error:
         return Unreadable(path, str(error))
     return path, hashlib.sha256(data).hexdigest()

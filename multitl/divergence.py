@@ -16,7 +16,7 @@ import numpy as np
 from multitl import parity
 from multitl.heads import backbone_of
 from multitl.model_files import load_saved_model
-from multitl.workers import run_worker
+from multitl.workers import report_errors, run_worker, save_array
 
 LIMIT = 1e-3  # of an operation's largest value
 
@@ -28,7 +28,7 @@ def first_divergence(folder: Path, images: np.ndarray, backend: str, scratch: Pa
     """
     inputs, outputs = scratch / "traced.npy", scratch / "traced"
     outputs.mkdir()
-    np.save(inputs, images)
+    save_array(inputs, images)
     arguments = [str(folder), str(inputs), str(outputs)]
     run_worker(
         "multitl.divergence", arguments, backend, outputs, task=f"traces the model under {backend}", extra=backend
@@ -49,9 +49,8 @@ def values(backbone: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
     return parity.every_value(backbone, tensors, images)
 
 
-def main(arguments: list[str]) -> None:
-    """FOLDER of a model, INPUTS as .npy, and the folder for names.json and values.npz."""
-    folder, inputs, outputs = map(Path, arguments)
+def trace(folder: Path, inputs: Path, outputs: Path) -> None:
+    """Write names.json and values.npz into `outputs`."""
     backbone = backbone_of(load_saved_model(folder / "model.keras"))
     found = values(backbone, np.load(inputs))
     arrays = {str(place): array for place, array in enumerate(found.values())}
@@ -59,5 +58,11 @@ def main(arguments: list[str]) -> None:
     (outputs / "names.json").write_text(json.dumps(list(found)))
 
 
+def main(arguments: list[str]) -> int:
+    """FOLDER of a model, INPUTS as .npy, and the folder to write to."""
+    folder, inputs, outputs = map(Path, arguments)
+    return report_errors(lambda: trace(folder, inputs, outputs), outputs / "error.json")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError; EFBIG: a file may not grow any more
+NO_ROOM = tuple(os.strerror(number) for number in DISK_FULL)  # as libraries tell it that have their own errors
 
 
 class MultitlError(Exception):
@@ -73,6 +75,20 @@ class RunError(MultitlError):
 
 class PortError(MultitlError):
     """A model that cannot leave in the form asked for, or that computed something else once it had."""
+
+
+def tells_full_disk(error: BaseException | str) -> bool:
+    """Whether an error that a library met while writing, or its text, means that there was no room."""
+    return (isinstance(error, OSError) and error.errno in DISK_FULL) or any(text in str(error) for text in NO_ROOM)
+
+
+def full_disk(told: object) -> RunError:
+    """For a full disk that is met far from where it is known which file it was. told: the operating system's words."""
+    return RunError(
+        f"There is no room left to write to: {told}.",
+        expected="some free space where the output, the run folder, the cache and temporary files (TMPDIR) go",
+        fix="free some space; finetune and demo then go on with --resume",
+    )
 
 
 def nearest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str]:

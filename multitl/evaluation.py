@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from multitl.cards import Card, read_card
 from multitl.contracts import Dataset, Preprocess, Split, Unreadable
 from multitl.data import list_images, scan_for_evaluation
 from multitl.errors import DataError, RunError, WeightsError
@@ -20,21 +21,22 @@ from multitl.metrics import score
 from multitl.model_files import load_saved_model
 from multitl.pixels import PixelReader, read_files
 from multitl.progress import progress_bar
-from multitl.runs import read_json
-
-UNFINISHED = "finish the run with --resume, or name the folder of a finished one"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run folder. `card` is its card.json; the model is loaded on first use."""
+    """The folder of a finished run or a translated network; the model is loaded on first use."""
 
     folder: Path
-    card: dict[str, Any]
-    class_names: tuple[str, ...]
-    preprocess: Preprocess
-    max_unreadable: float
-    seed: int
+    card: Card
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.card.class_names
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.card.preprocess
 
     @cached_property
     def model(self) -> keras.Model:
@@ -53,22 +55,7 @@ def load_run(run: str | os.PathLike[str]) -> Run:
             nearest=sorted(str(path.parent) for path in folder.parent.glob("*/card.json"))[:3],
             fix="multitl finetune DATA --out " + str(folder),
         )
-    card = read_json(folder / "card.json", missing=UNFINISHED)
-    try:
-        if card["status"] != "complete":
-            raise ValueError(f"status {card['status']!r}")
-        return Run(
-            folder, card, tuple(card["data"]["class_names"]),
-            Preprocess.from_mapping(card["backbone"]["preprocess"]),
-            float(card["recipe"]["max_unreadable"]), int(card["seed"]),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{folder / 'card.json'} does not describe a finished run.",
-            expected="the card that multitl finetune writes",
-            received=repr(error),
-            fix=UNFINISHED,
-        ) from error
+    return Run(folder, read_card(folder))
 
 
 def evaluate_run(
@@ -84,7 +71,7 @@ def evaluate_run(
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
         dataset = scan_for_evaluation(
-            data, opened.class_names, split=split or "test", max_unreadable=opened.max_unreadable,
+            data, opened.class_names, split=split or "test", max_unreadable=opened.card.recipe.max_unreadable,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
         bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
@@ -92,7 +79,7 @@ def evaluate_run(
         reader = PixelReader(dataset.examples, opened.preprocess, memory_limit=0)
         outputs = predict_pixels(opened.model, reader, lambda done: bar.advance(task, done))
     labels = np.array([example.label for example in dataset.examples])
-    return score(labels, as_probabilities(outputs), opened.class_names, opened.seed)
+    return score(labels, as_probabilities(outputs), opened.class_names, opened.card.seed)
 
 
 def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ import keras
 import numpy as np
 
 from multitl.adapters import FORMATS, load_backend, load_function
-from multitl.contracts import Export, ExportJob, Preprocess, Writer
+from multitl.cards import read_card
+from multitl.contracts import Export, ExportJob, Writer
 from multitl.folding import fold_batch_norm
 from multitl.heads import backbone_of, with_entrance
 from multitl.model_files import load_saved_model
 from multitl.originals import original_tensors
-from multitl.runs import read_json, write_json
+from multitl.runs import write_json
 from multitl.workers import report_errors
 
 
@@ -27,16 +28,17 @@ def export(job: ExportJob, folder: Path) -> None:
     """Load the model, give it its entrance, and have the format's writer write it."""
     sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
     source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
-    card = read_json(source / "card.json", missing="multitl port", keys=["backbone"])
-    model = load_saved_model(source / "model.keras")
-    backbone, preprocess = backbone_of(model), Preprocess.from_mapping(card["backbone"]["preprocess"])
+    card, model = read_card(source), load_saved_model(source / "model.keras")
+    backbone = backbone_of(model)
     if chosen.is_folded:
         backbone = fold_batch_norm(backbone)
     writer = cast(Writer, load_function(chosen.writer))
     writer(
         Export(
-            model=with_entrance(model, backbone, preprocess, job.takes),
-            card=card,
+            model=with_entrance(model, backbone, card.preprocess, job.takes),
+            name=card.backbone.name,
+            class_names=card.class_names,
+            preprocess=card.preprocess,
             takes=job.takes,
             calibration=np.load(job.calibration) if job.calibration else None,
             tensors=original_tensors(model, card) if chosen.is_state_dict else {},

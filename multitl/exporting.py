@@ -9,29 +9,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from multitl import parity
 from multitl.adapters import BACKENDS, FORMATS, SOURCES, find_format, is_present, missing_packages, short_name
+from multitl.cards import is_port
 from multitl.contracts import Backend, ExportJob, Format, Parity, Takes
 from multitl.divergence import first_divergence
 from multitl.errors import BackendError, MultitlError, PortError, nearest_names
 from multitl.evaluation import Run, load_run
+from multitl.locks import locked, place_lock
 from multitl.networks import translate
 from multitl.preprocessing import normalise
 from multitl.progress import console
 from multitl.recording import describe_machine
 from multitl.references import Reference, make_reference, size_of
 from multitl.runs import cannot_write, read_json, umask, write_json
+from multitl.scratch import temporary_folder
 from multitl.threads import default_threads
-from multitl.workers import run_worker
+from multitl.workers import run_worker, save_array
 
 MIN_AGREEMENT = 0.9  # share of images with the same class, of an artefact of 8 bits,
 MAX_LOSS = 0.03  # unless it is hardly less accurate: images that the model is unsure of change sides both ways
@@ -78,14 +81,17 @@ def port_all(
     output: of one format its folder, of several the folder that theirs are made in.
     """
     folders = {to: _output(model, to, output, alone=len(formats) == 1) for to in formats}
-    for to, folder in folders.items():
-        check_format(to)
-        check_output(folder, overwrite=overwrite)
     ported: list[Ported] = []
     faults: list[MultitlError] = []
-    with departing(
-        model, backend, images=images, calibration=calibration, weights=weights, image_size=image_size
-    ) as departure:
+    with ExitStack() as stack:
+        for to, folder in folders.items():
+            check_format(to)
+            stack.enter_context(locked(place_lock(folder), folder))
+            _put_back(folder)
+            check_output(folder, overwrite=overwrite)
+        departure = stack.enter_context(
+            departing(model, backend, images=images, calibration=calibration, weights=weights, image_size=image_size)
+        )
         for to, folder in folders.items():
             try:
                 ported.append(port(departure, to, folder, preprocess=preprocess, overwrite=overwrite))
@@ -111,10 +117,10 @@ def departing(
     image_size: int,
 ) -> Iterator[Departure]:
     """Open a model and ask it: see `multitl.port` for what it may be, and `references.make_reference`."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         folder = _folder_of(model)
         if folder is None:
-            folder = Path(scratch, "network")
+            folder = scratch / "network"
             translate(
                 _source_name(model), weights=weights, image_size=image_size, head="keep", preprocess="auto",
                 backend=backend, output=folder, overwrite=False,
@@ -165,11 +171,11 @@ def port(departure: Departure, to: str, output: Path, *, preprocess: bool, overw
     check_output(output, overwrite=overwrite)
     takes: Takes = chosen.takes if preprocess else "normalised"
     _check_calibration(chosen, to, departure.reference)
-    with _folder_in_the_making(output, overwrite=overwrite) as work, tempfile.TemporaryDirectory() as scratch:
+    with _folder_in_the_making(output, overwrite=overwrite) as work, temporary_folder() as scratch:
         console().print(f"writing {to} under {chosen.backend or departure.backend.name}", markup=False)
-        written = _write(departure, to, takes, work, Path(scratch))
-        outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, Path(scratch))
-        proof = _prove(departure, outputs, to, Path(scratch))
+        written = _write(departure, to, takes, work, scratch)
+        outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, scratch)
+        proof = _prove(departure, outputs, to, scratch)
         card = _card(departure, to, takes) | {
             "written_by": written,
             "opened_by": opened_by,
@@ -198,16 +204,14 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """Raises PortError where something lies at `output` that may not be replaced: an older port may be, if asked."""
     if not os.path.lexists(output):
         return
-    is_port = (output / "card.json").is_file() and "port" in read_json(
-        output / "card.json", missing="choose another --out"
-    )
-    if is_port and overwrite:
+    replaceable = is_port(output)
+    if replaceable and overwrite:
         return
     raise PortError(
         f"{output} exists already.",
-        expected="a new folder" + (", or permission" if is_port else ""),
-        received=f"{output}: {'a port' if is_port else 'something else, which is left alone'}",
-        fix="add --overwrite to replace it, or choose another --out" if is_port else "choose another --out",
+        expected="a new folder" + (", or permission" if replaceable else ""),
+        received=f"{output}: {'a port' if replaceable else 'something else, which is left alone'}",
+        fix="add --overwrite to replace it, or choose another --out" if replaceable else "choose another --out",
     )
 
 
@@ -225,24 +229,31 @@ def _check_calibration(chosen: Format, to: str, reference: Reference) -> None:
 def _folder_in_the_making(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder beside `output`, which takes its place if all goes well and leaves no trace if not."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        with temporary_folder(output.parent) as work:
+            yield work
+            _open_to_others(work)
+            if overwrite and output.exists():  # the older port goes only once the new one stands in its place
+                output.rename(_older(output))
+            work.rename(output)
+            _put_back(output)
     except OSError as error:
         raise cannot_write(output, error) from error
-    older: Path | None = None
-    try:
-        yield work
-        _open_to_others(work)
-        if overwrite and output.exists():  # the older port goes only once the new one stands in its place
-            older = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-            output.rename(older)
-        work.rename(output)
-        if older:
-            shutil.rmtree(older, ignore_errors=True)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _older(output: Path) -> Path:
+    """Where an older port waits until the new one stands in its place."""
+    return output.parent / f".{output.name}.older"
+
+
+def _put_back(output: Path) -> None:
+    """An older port goes back to its place if a process was killed between taking it away and filling the place."""
+    older = _older(output)
+    if not (older / "card.json").is_file():
+        return
+    if os.path.lexists(output):
+        shutil.rmtree(older, ignore_errors=True)
+    else:
+        older.rename(output)
 
 
 def _open_to_others(folder: Path) -> None:
@@ -256,7 +267,7 @@ def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Pat
     chosen, calibration = FORMATS[to], ""
     if chosen.is_calibrated:
         calibration = str(scratch / "calibration.npy")
-        np.save(calibration, as_taken(departure.reference.calibration, takes, departure.run))
+        save_array(scratch / "calibration.npy", as_taken(departure.reference.calibration, takes, departure.run))
     job = ExportJob(to, str(departure.run.folder.resolve()), takes, calibration)
     arguments, backend = [json.dumps(asdict(job)), str(work)], chosen.backend or departure.backend.name
     run_worker("multitl.export_worker", arguments, backend, work, task=f"writes {to}", extra=chosen.extra)
@@ -270,7 +281,7 @@ def _open_again(
 ) -> tuple[np.ndarray, float, str]:
     """The artefact's answers, the median time of one image, and what opened it, from a process of its own."""
     inputs = scratch / "inputs.npy"
-    np.save(inputs, as_taken(departure.reference.pixels, takes, departure.run))
+    save_array(inputs, as_taken(departure.reference.pixels, takes, departure.run))
     arguments, backend = [to, str(work), str(inputs)], FORMATS[to].backend or another(departure.backend.name)
     run_worker("multitl.proof_worker", arguments, backend, work, task=f"opens {to}", extra=FORMATS[to].extra)
     with np.load(work / "proof.npz") as proof:
@@ -335,8 +346,9 @@ def _accuracy(reference: Reference, outputs: np.ndarray) -> float | None:
 
 def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
     """What the artefact is, where it comes from, and how its images are made."""
-    card, chosen, how = departure.run.card, FORMATS[to], departure.run.preprocess
-    kept = {name: value for name, value in card["backbone"].items() if name not in ("tensors", "classifier", "unused")}
+    chosen, how = FORMATS[to], departure.run.preprocess
+    about = to_builtins(departure.run.card.backbone)
+    kept = {name: value for name, value in about.items() if name not in ("tensors", "classifier", "unused")}
     return describe_machine(departure.backend) | {
         "port": {"format": to, "files": list(chosen.files), "summary": chosen.summary, "runtime": chosen.runtime},
         "source": {

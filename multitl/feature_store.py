@@ -8,13 +8,16 @@ appears atomically: a killed run loses at most the one it was working on, and tw
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import keras
+import msgspec
 import numpy as np
 
 from multitl.augmentation import augment
@@ -22,9 +25,12 @@ from multitl.cache import cache_folder
 from multitl.contracts import Example
 from multitl.inference import BATCH, index_batches, predict_padded
 from multitl.pixels import PixelReader
-from multitl.runs import atomic_write
+from multitl.sealed_arrays import DamagedError, read_sealed, write_sealed
 
 SHARD = 8 * BATCH
+SUFFIX = ".safetensors"
+
+Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
 
 
 @dataclass(frozen=True)
@@ -46,28 +52,45 @@ class Features:
 
 
 class FeatureStore:
-    """Features on disk by image content. `key` names what they depend on besides the image; JSON values only."""
+    """Features on disk by image content.
 
-    def __init__(self, key: dict) -> None:
+    key: what they depend on besides the image; JSON values only.  channels: of a feature.
+    """
+
+    def __init__(self, key: dict, channels: int) -> None:
+        self.channels = channels
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         self.folder = cache_folder() / "features" / name
 
     def load(self) -> dict[str, np.ndarray]:
         """SHA-256 of an image -> its feature (channels,). A damaged shard counts as absent."""
         known: dict[str, np.ndarray] = {}
-        for path in sorted(self.folder.glob("*.npz")):
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
-                    known.update(zip(shard["sha256"].tolist(), shard["features"], strict=True))
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                path.unlink(missing_ok=True)  # left by a failing disk; its images are computed again
+                known.update(self._read(path))
+            except DamagedError:
+                with contextlib.suppress(OSError):
+                    path.unlink()  # left by a failing disk; its images are computed again
         return known
 
     def add(self, hashes: Sequence[str], features: np.ndarray) -> None:
         """Write one shard."""
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:32]
-        with atomic_write(self.folder / f"{name}.npz") as path, path.open("wb") as file:
-            np.savez(file, sha256=np.array(hashes), features=features)
+        write_sealed(self.folder / f"{name}{SUFFIX}", {"features": features}, msgspec.json.encode(list(hashes)))
+
+    def _read(self, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+        """Raises DamagedError for anything but a shard of finite features of the right width."""
+        arrays, about = read_sealed(path)
+        try:
+            hashes = msgspec.json.decode(about, type=list[Hash])
+        except (ValueError, RecursionError) as error:
+            raise DamagedError(f"no list of hashes: {error}") from error
+        features = arrays.get("features", np.empty(0))
+        if features.dtype != np.float32 or features.shape != (len(hashes), self.channels):
+            raise DamagedError(f"{features.dtype} {features.shape} for {len(hashes)} images")
+        if not np.isfinite(features).all():
+            raise DamagedError("not all features are finite")
+        return zip(hashes, features, strict=True)
 
 
 def compute_features(

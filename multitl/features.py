@@ -66,7 +66,8 @@ def compute_run_features(
     with progress_bar() as bar:
         task = bar.add_task("features ", total=sum(len(dataset.split(split)) for split, _ in passes), note="")
         for split, view in passes:
-            store = FeatureStore(feature_key(pretrained, recipe, backend, sha256, view))
+            channels = pretrained.backbone.output_shape[-1]  # which pooling keeps
+            store = FeatureStore(feature_key(pretrained, recipe, backend, sha256, view), channels)
             examples, advance = dataset.split(split), partial(bar.advance, task)
             results.append(compute_features(extractor, examples, readers[split], store, view, advance))
     values = [result.values for result in results]

@@ -11,7 +11,4 @@ from multitl.regular_files import MOST_MODEL, open_regular
 def file_sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes. Raises OSError, also for what is no regular file and so might have no end."""
     with open_regular(path, MOST_MODEL) as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from multitl import children
 
 _DTYPES = {
     f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")
@@ -86,26 +85,16 @@ def _places(weights: list, file: Path, copies: Path, sizes: dict[Path, int]) -> 
 
 def _ask(what: Literal["model", "weights"], file: Path, scratch: Path) -> dict[str, Any]:
     """The worker's answer. Whatever ends it early is the file's fault: a crash, a hang, too much memory."""
-    command = [sys.executable, "-P", "-m", "multitl.hdf5_worker", what, str(file), str(scratch / _COPIES)]
+    arguments = [what, str(file), str(scratch / _COPIES)]
     patience = _PATIENCE + file.stat().st_size / _BYTES_A_SECOND
-    try:
-        done = subprocess.run(
-            command, env=os.environ | _ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError("HDF5 does not come to an end with it") from error
-    if done.returncode:
-        raise ValueError(f"HDF5 cannot read it: {_end(done)}")
-    found = json.loads(done.stdout)
+    ended = children.run("multitl.hdf5_worker", arguments, os.environ | _ENVIRONMENT, patience)
+    if ended.code is None:
+        raise ValueError("HDF5 does not come to an end with it")
+    if ended.code:
+        raise ValueError(f"HDF5 cannot read it: {children.last_words(ended)}")
+    found = json.loads(ended.out)
     if "full" in found:
         raise OSError(found["full"], os.strerror(found["full"]), str(scratch))
     if "refused" in found:
         raise ValueError(found["refused"])
     return found
-
-
-def _end(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
-        return f"it was ended by {signal.Signals(-done.returncode).name}"
-    lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-    return f"exit code {done.returncode}, {lines[-1][:200]}"

@@ -10,18 +10,16 @@ file cannot fill the memory with shapes that it only claims.
 from __future__ import annotations
 
 import contextlib
-import errno
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from multitl.errors import WeightsError
+from multitl.errors import WeightsError, full_disk, tells_full_disk
 from multitl.hdf5_contents import Place, ask_for_weights
 from multitl.regular_files import MOST_MODEL, open_regular
-from multitl.runs import cannot_write
+from multitl.scratch import temporary_folder
 from multitl.zip_members import DAMAGE, copy_member, open_archive
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
@@ -72,7 +70,7 @@ def open_weight_file(path: Path) -> Iterator[WeightFile]:
     """List the layers of a file. Raises WeightsError if it is missing, damaged, unsafe or of another kind."""
     with contextlib.ExitStack() as stack:
         with _damage_as_error(path):
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="multitl-")))
+            scratch = stack.enter_context(temporary_folder())
             is_legacy, found = ask_for_weights(_as_hdf5(path, scratch), scratch)
         layers = tuple(
             StoredLayer(name, place, tuple(StoredWeight(*one) for one in weights)) for name, place, weights in found
@@ -97,8 +95,8 @@ def _damage_as_error(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # not the file's fault
-            raise cannot_write(Path(tempfile.gettempdir()), error) from error
+        if tells_full_disk(error):  # not the file's fault
+            raise full_disk(error) from error
         raise refuse(path, f"a damaged or unreadable file ({error})") from error
 
 

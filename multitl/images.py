@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from multitl.budgets import Budget
 from multitl.contracts import Preprocess
 from multitl.resampling import resample
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses ("decompression bomb"); 537 MB as RGB
 MAX_BYTES = 2**31
+AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -42,7 +44,16 @@ def open_rgb(path: str | Path) -> Image.Image:
 
 def read_pixels(path: str | Path, preprocess: Preprocess) -> np.ndarray:
     """Decode and fit a file: uint8 (height, width, 3). Raises UnreadableImage."""
-    return fit_pixels(open_rgb(path), preprocess)
+    return decode_pixels(read_file(path), preprocess, Budget(AT_ONCE))
+
+
+def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.ndarray:
+    """Decode and fit a file's bytes: uint8 (height, width, 3). Raises UnreadableImage.
+
+    budget: of pixels, shared by the threads that decode at the same time.
+    """
+    with budget.take(count_pixels(data)):
+        return fit_pixels(decode_rgb(data), preprocess)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -60,6 +71,13 @@ def read_file(path: str | Path) -> bytes:
     if not data:
         raise UnreadableImage("empty: 0 bytes")
     return data
+
+
+def count_pixels(data: bytes) -> int:
+    """Width times height, by the header alone: what decoding will take from a `Budget`. Raises UnreadableImage."""
+    with _one_line_reasons():
+        image = _identify(data)
+        return image.width * image.height
 
 
 def decode_rgb(data: bytes) -> Image.Image:
@@ -173,9 +191,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
         return _convert(image, "RGB")
-    layer = _convert(image, "RGBA")
+    layer = image if image.mode == "RGBA" else _convert(image, "RGBA")
     white = Image.new("RGB", image.size, "white")
-    white.paste(layer, mask=layer.getchannel("A"))
+    white.paste(layer, mask=layer)  # by its alpha, without a copy of that
     return white
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class EpochLog:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._path = folder / "tensorboard" / name
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """row: a line of history.csv. Raises RunError if it cannot be written."""
         now = time.time()
         events = [Event(step=row["epoch"], wall_time=now, summary=scalar(name, row[name])) for name in FIGURES]

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import h5py
 import keras
 
-from multitl.errors import MultitlError, WeightsError
+from multitl.errors import MultitlError, WeightsError, full_disk, tells_full_disk
 from multitl.hdf5_files import WeightFile, open_weight_file
 from multitl.initialisers import bounded_weights, numpy_initialisers
 from multitl.keras_files import read_text
 from multitl.saved_configs import check_config
+from multitl.scratch import temporary_folder
 
 _SPARE_NUMBERS = 2**16  # for variables that a file need not hold, such as random states
 _MOST_NUMBERS = 2**28  # in what one operation gives for one image: 1 GiB
@@ -33,15 +33,17 @@ def load_saved_model(path: Path) -> keras.Model:
     """
     try:
         config = check_config(read_text(path))
-        with open_weight_file(path) as weights, tempfile.TemporaryDirectory(prefix="multitl-") as folder:
+        with open_weight_file(path) as weights, temporary_folder() as folder:
             numbers = sum(math.prod(weight.shape) for layer in weights.layers for weight in layer.weights)
-            _write_plainly(config, weights, Path(folder))
+            _write_plainly(config, weights, folder)
             with numpy_initialisers(seed=None), bounded_weights(numbers + _SPARE_NUMBERS):
                 model = keras.models.load_model(folder, compile=False, safe_mode=True)
         check_sizes(model)
     except MultitlError:
         raise
     except Exception as error:  # a wrong description raises whatever its first wrong part leads to
+        if tells_full_disk(error):
+            raise full_disk(error) from error
         raise _refuse(path, f"{type(error).__name__}: {error}".partition("\n")[0][:500]) from error
     return model
 

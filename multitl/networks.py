@@ -12,9 +12,11 @@ from typing import Any
 
 import keras
 
+from multitl.cards import checked
 from multitl.contracts import Backend, Head, Pretrained
 from multitl.heads import pixel_input
 from multitl.inference import BATCH
+from multitl.locks import locked, run_lock
 from multitl.parity import probe_images
 from multitl.preprocessing import normalise_in_model, with_values
 from multitl.pretrained import load_pretrained, weights_sha256
@@ -46,22 +48,28 @@ def translate(
     """See `multitl.translate`."""
     folder = Path(output)
     recipe = Recipe(backbone=name, weights=weights, image_size=image_size, preprocess=preprocess)
-    check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=False)
-    pretrained = load_pretrained(name, weights, image_size, head)
+    with locked(run_lock(folder), folder):
+        check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=False)
+        return _translate(folder, recipe, head, backend)
+
+
+def _translate(folder: Path, recipe: Recipe, head: Head, backend: Backend) -> Translated:
+    pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size, head)
     pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
     model = _from_pixels(pretrained, head)
-    start_run(folder, recipe, backend.name, "", resume=False)
+    sha256 = weights_sha256(pretrained.backbone)
+    start_run(folder, recipe, backend.name, "", sha256, resume=False)
     pixels = _some_pixels(model)
     difference = save_model(folder, model, pixels, model.predict_on_batch(pixels), "float32")
     card = describe_machine(backend) | {
-        "backbone": describe_backbone(pretrained, weights_sha256(pretrained.backbone)),
+        "backbone": describe_backbone(pretrained, sha256),
         "head": head,
         "data": {"class_names": _class_names(pretrained, model, head), "warnings": []},
         "recipe": asdict(recipe),
         "seed": recipe.seed,
         "saved_model_difference": difference,
     }
-    write_json(folder / "card.json", card)
+    write_json(folder / "card.json", checked(card))
     return Translated(folder, pretrained, card)
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from multitl import interrupts
-from multitl.checkpoints import TrainingState, read_variables, write_variables
+from multitl.checkpoints import PhaseName, Row, TrainingState, read_variables, write_variables
 from multitl.errors import RunError
 from multitl.freezing import frozen_variables
 from multitl.progress import progress_bar
@@ -32,7 +32,7 @@ class Phase:
     unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
     """
 
-    name: str  # "head" or "finetune"
+    name: PhaseName
     model: keras.Model
     count: int
     epochs: int
@@ -45,9 +45,19 @@ class Phase:
 def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
     """Train until the last epoch or early stopping, then put the best weights back. `state` says where to start.
 
-    `save` is called after every epoch. Raises RunError if the loss is no longer a number.
+    `save` is called after every epoch. Fine-tuning that diverges (figures or weights are no longer numbers) ends there,
+    with a warning in the state, if there are weights to keep. Raises RunError if there are none.
     """
     mutable = mutable_variables(phase.model)
+    if state.phase != phase.name or not state.finished:
+        _train(phase, recipe, state, save, mutable)
+    write_variables(mutable, state.best)
+
+
+def _train(
+    phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None],
+    mutable: list[keras.Variable],
+) -> None:  # fmt: skip
     steps = len(epoch_order(phase.count, recipe.batch_size, 0, 0))
     compile_model(phase.model, recipe, phase.learning_rate, steps * phase.epochs)
     _enter(phase, state, mutable)
@@ -58,10 +68,14 @@ def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable
         while state.phase_epoch < phase.epochs and not state.finished:
             row = _run_epoch(phase, recipe, state, lambda: bar.advance(task))
             bar.update(task, note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}")
-            _judge_epoch(row, recipe, state, mutable)
             state.variables, state.optimizer = read_variables(mutable), read_variables(phase.model.optimizer.variables)
+            if trouble := _what_diverged(row, state.variables):
+                _end_diverged(phase, state, row["epoch"], trouble)
+            else:
+                _judge_epoch(row, phase, recipe, state)
+            if state.finished:
+                state.variables, state.optimizer = [], []
             save(state)
-    write_variables(mutable, state.best)
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -98,7 +112,7 @@ def _enter(phase: Phase, state: TrainingState, mutable: list[keras.Variable]) ->
     state.best = read_variables(mutable)  # a second phase has to beat the first
 
 
-def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callable[[], None]) -> dict:
+def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callable[[], None]) -> Row:
     started, epoch = time.perf_counter(), len(state.rows) + 1
     order = epoch_order(phase.count, recipe.batch_size, recipe.seed, epoch)
     variance = UnbiasedVariance(phase.model, len(order[0])) if phase.unbiased_variance else None
@@ -110,14 +124,8 @@ def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callabl
     if variance:
         variance.correct(steps=len(logs))
     loss, accuracy = (float(np.mean([log[name] for log in logs])) for name in ("loss", "accuracy"))
-    if not math.isfinite(loss):
-        raise RunError(
-            f"Training diverged: the loss is {loss} in epoch {epoch}.",
-            expected="a finite loss",
-            received=f"learning rate {phase.learning_rate:g} in phase {phase.name}",
-            fix="lower --head-learning-rate" if phase.name == "head" else "lower --learning-rate",
-        )
-    val_loss, val_accuracy = phase.validate()
+    with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverged
+        val_loss, val_accuracy = phase.validate()
     return {
         "phase": phase.name,
         "epoch": epoch,
@@ -130,14 +138,38 @@ def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callabl
     }
 
 
-def _judge_epoch(row: dict, recipe: Recipe, state: TrainingState, mutable: list[keras.Variable]) -> None:
-    """Keep the weights if they are the best so far; decide on early stopping."""
+def _what_diverged(row: Row, weights: list[np.ndarray]) -> str:
+    """In words, or empty: what was kept after an epoch is always finite."""
+    if not math.isfinite(row["loss"]):
+        return f"the loss is {row['loss']}"
+    if not math.isfinite(row["val_loss"]):
+        return f"the validation loss is {row['val_loss']}"
+    return "" if all(np.isfinite(weight).all() for weight in weights) else "not all weights are finite"
+
+
+def _end_diverged(phase: Phase, state: TrainingState, epoch: int, trouble: str) -> None:
+    """The best weights so far stand, if a phase before this one made some."""
+    option = "--head-learning-rate" if phase.name == "head" else "--learning-rate"
+    if phase.name == "head" or not state.rows:
+        raise RunError(
+            f"Training diverged: {trouble} in epoch {epoch}.",
+            expected="finite numbers",
+            received=f"learning rate {phase.learning_rate:g} in phase {phase.name}",
+            fix=f"lower {option}",
+        )
+    warning = f"Fine-tuning diverged in epoch {epoch} ({trouble}), so the best weights before that were kept: "
+    state.warnings.append(warning + f"lower {option}, which was {phase.learning_rate:g}.")
+    state.finished = True
+
+
+def _judge_epoch(row: Row, phase: Phase, recipe: Recipe, state: TrainingState) -> None:
+    """Keep the weights if they are the best so far; decide whether this was the last epoch."""
     state.rows.append(row)
     state.phase_epoch += 1
     state.waited += 1
     if state.best_loss is None or row["val_loss"] < state.best_loss:
-        state.best_loss, state.waited, state.best = row["val_loss"], 0, read_variables(mutable)
-    state.finished = 0 < recipe.patience <= state.waited
+        state.best_loss, state.waited, state.best = row["val_loss"], 0, state.variables
+    state.finished = state.phase_epoch >= phase.epochs or 0 < recipe.patience <= state.waited
 
 
 def _optimizer(recipe: Recipe, learning_rate) -> keras.optimizers.Optimizer:

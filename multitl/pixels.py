@@ -11,9 +11,10 @@ from functools import partial
 
 import numpy as np
 
+from multitl.budgets import Budget
 from multitl.contracts import Example, Preprocess, Unreadable
 from multitl.errors import DataError
-from multitl.images import UnreadableImage, decode_rgb, fit_pixels, read_file, read_pixels
+from multitl.images import AT_ONCE, UnreadableImage, decode_pixels, read_file
 from multitl.threads import default_threads, map_batches
 
 READ_AHEAD = 3  # batches
@@ -33,10 +34,14 @@ class PixelReader:
         *,
         memory_limit: int = 2**30,
         threads: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """memory_limit: bytes.  threads: None for one a core; the result does not depend on it."""
+        """memory_limit: bytes.  threads: None for one a core; the result does not depend on it.
+
+        budget: of pixels being decoded, for readers that share one; None for one of its own.
+        """
         self._examples, self._preprocess = examples, preprocess
-        self._threads = threads or default_threads()
+        self._threads, self._budget = threads or default_threads(), budget or Budget(AT_ONCE)
         shape = (preprocess.height, preprocess.width, 3)
         kept = min(len(examples), memory_limit // (shape[0] * shape[1] * shape[2]))
         self._pixels = np.empty((kept, *shape), np.uint8)  # the system hands out this memory as it is filled
@@ -72,7 +77,7 @@ class PixelReader:
             data = read_file(example.path)
             if hashlib.sha256(data).hexdigest() != example.sha256:
                 raise UnreadableImage("another file lies there now")
-            return fit_pixels(decode_rgb(data), self._preprocess)
+            return decode_pixels(data, self._preprocess, self._budget)
         except UnreadableImage as error:
             raise DataError(
                 f"{example.path} changed since the data was looked at.",
@@ -85,13 +90,13 @@ class PixelReader:
 def read_files(paths: Sequence[str], preprocess: Preprocess) -> Iterator[np.ndarray | Unreadable]:
     """For each path in order its pixels, uint8 (height, width, 3), or why there are none; decoded ahead in threads."""
     batches = (paths[first : first + FILES_AT_ONCE] for first in range(0, len(paths), FILES_AT_ONCE))
-    read = partial(_pixels_or_reason, preprocess)
+    read = partial(_pixels_or_reason, preprocess, Budget(AT_ONCE))
     for results in map_batches(read, batches, threads=default_threads(), ahead=READ_AHEAD):
         yield from results
 
 
-def _pixels_or_reason(preprocess: Preprocess, path: str) -> np.ndarray | Unreadable:
+def _pixels_or_reason(preprocess: Preprocess, budget: Budget, path: str) -> np.ndarray | Unreadable:
     try:
-        return read_pixels(path, preprocess)
+        return decode_pixels(read_file(path), preprocess, budget)
     except UnreadableImage as error:
         return Unreadable(path, str(error))

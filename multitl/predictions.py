@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import IO
 
 import numpy as np
 
+from multitl.csv_cells import original, write_row
 from multitl.errors import RunError
+from multitl.regular_files import MOST_TEXT, read_regular
 from multitl.runs import atomic_write
 
 COLUMNS = ("split", "path", "label", "predicted", "confidence")  # and "p:CLASS" for each class
@@ -41,20 +44,20 @@ def write_predictions(
 
     Paths become absolute, so that the file means the same from any working directory.
     """
-    with atomic_write(path) as temporary, _open(temporary, "w") as file:
-        _write_row(file, [*COLUMNS, *(f"p:{name}" for name in class_names)])
+    with atomic_write(path) as temporary, _open(temporary) as file:
+        write_row(file, [*COLUMNS, *(f"p:{name}" for name in class_names)])
         for split, image, label, probabilities in rows:
             values = np.asarray(probabilities, np.float32)
             texts = [f"{value:.9g}" for value in values]  # nine digits bring a float32 back exactly
             best = int(values.argmax())
-            _write_row(file, [split, str(_absolute(image)), label, class_names[best], texts[best], *texts])
+            write_row(file, [split, str(_absolute(image)), label, class_names[best], texts[best], *texts])
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """Read predictions.csv back. Raises RunError if it is missing or damaged."""
     try:
-        with _open(Path(path), "r") as file:
-            header, *rows = csv.reader(file)
+        text = read_regular(path, MOST_TEXT).decode("utf-8", "surrogateescape")
+        header, *rows = ([original(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline="")))
         names = tuple(column.removeprefix("p:") for column in header[len(COLUMNS) :])
         index = {name: i for i, name in enumerate(names)}
         probabilities = np.array([row[len(COLUMNS) :] for row in rows], np.float32).reshape(len(rows), len(names))
@@ -69,18 +72,11 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         ) from error
 
 
-def _write_row(file: IO[str], cells: Sequence[str]) -> None:
-    """One line. Python's csv leaves a lone carriage return without quotes, and then cannot read it back."""
-    has_return = any("\r" in cell for cell in cells)
-    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
-    writer.writerow(cells)
-
-
 def _absolute(image: str) -> Path:
     """Like the data's path in the card, folders are resolved; the image itself keeps its name, also if it is a link."""
     return Path(image).parent.resolve() / Path(image).name
 
 
-def _open(path: Path, mode: str) -> IO[str]:
-    """A CSV file that can hold any file name, also one that is not UTF-8."""
-    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+def _open(path: Path) -> IO[str]:
+    """A CSV file to write that can hold any file name, also one that is not UTF-8."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")

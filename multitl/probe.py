@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 
+from multitl import children
 from multitl.adapters import is_installed, load_backend
 from multitl.errors import BackendError
 
@@ -42,17 +41,12 @@ def probe(backend: str, timeout: float = SECONDS) -> Probe:
     """Run this module in a new process for one backend; never raises."""
     if not is_installed(backend):
         return Probe(backend, works=False, error="not installed")
-    command = [sys.executable, "-P", "-m", "multitl.probe", backend]  # -P: a folder called torch must not be imported
-    environment = os.environ | ENVIRONMENT | {"KERAS_BACKEND": backend}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
+    ended = children.run("multitl.probe", [backend], os.environ | ENVIRONMENT | {"KERAS_BACKEND": backend}, timeout)
+    if ended.code is None:
         return Probe(backend, works=False, error=f"no answer within {timeout:g} s")
-    if done.returncode:
-        return Probe(backend, works=False, error=_last_words(done))
-    found = json.loads(done.stdout.splitlines()[-1])
+    if ended.code:
+        return Probe(backend, works=False, error=children.last_words(ended))
+    found = json.loads(ended.out.splitlines()[-1])
     return Probe(backend, works=True, devices=tuple(found.pop("devices")), **found)
 
 
@@ -72,14 +66,6 @@ def try_backend(name: str) -> dict:
         "mixed_precision": backend.mixed_precision(),
         "seconds": round(time.perf_counter() - started, 2),
     }
-
-
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    words = lines[-1] if lines else "it said nothing"
-    if done.returncode < 0:
-        return f"killed by {signal.Signals(-done.returncode).name}: {words}"
-    return words
 
 
 if __name__ == "__main__":

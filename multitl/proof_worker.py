@@ -17,9 +17,9 @@ from multitl.adapters import FORMATS, load_function
 from multitl.contracts import Format, Runtime
 from multitl.hiding import hide
 from multitl.latency import latencies
+from multitl.workers import report_errors
 
 BATCH = 32
-DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "orbax": "orbax-checkpoint"}  # of packages, where they differ
 
 
 def answer(name: str, folder: Path, inputs: np.ndarray) -> None:
@@ -38,8 +38,15 @@ def opened_by(chosen: Format) -> str:
         keras = sys.modules["keras"]
         return f"keras {keras.__version__} on {keras.config.backend()}"
     package = chosen.packages[-1]
-    return f"{package} {metadata.version(DISTRIBUTIONS.get(package, package))}"
+    distribution = metadata.packages_distributions()[package][0]  # of tensorflow it may be tensorflow-cpu
+    return f"{package} {metadata.version(distribution)}"
+
+
+def main(arguments: list[str]) -> int:
+    """FORMAT, FOLDER of the artefact, and INPUTS as .npy."""
+    name, folder, inputs = arguments[0], Path(arguments[1]), Path(arguments[2])
+    return report_errors(lambda: answer(name, folder, np.load(inputs)), folder / "error.json")
 
 
 if __name__ == "__main__":
-    answer(sys.argv[1], Path(sys.argv[2]), np.load(sys.argv[3]))
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.errors import RecipeError, nearest_names
+from multitl.regular_files import read_regular_text
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
@@ -120,7 +121,7 @@ class Recipe:
 def read_options(path: str | Path) -> dict[str, Any]:
     """The options a recipe file sets, unchecked, so that command-line flags can still override them."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular_text(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(
             f"Cannot read the recipe {path}: {error}.",

@@ -1,11 +1,10 @@
 """The end of a run: save the classifier and prove the file, judge the predictions, write the card.
 
-The card, then the report are written last; a run folder that has both is complete.
+The card, then the report are written last; a run folder that has a card is complete.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime
 import io
 import os
@@ -19,14 +18,18 @@ import keras
 import numpy as np
 
 import multitl
+from multitl.cards import as_line, checked
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
+from multitl.csv_cells import write_row
 from multitl.errors import RunError
 from multitl.initialisers import numpy_initialisers
+from multitl.keras_archives import write_keras_archive
 from multitl.metrics import score
 from multitl.predictions import write_predictions
+from multitl.promises import REPORT, hash_files
 from multitl.recipes import Recipe
 from multitl.reporting import write_report
-from multitl.runs import atomic_write, finished_result, write_json, write_text
+from multitl.runs import atomic_write, finished_result, read_json, write_json, write_text
 
 TOLERANCE = {"float32": 1e-3, "mixed": 3e-2}  # on probabilities; float32 in practice is below 1e-5
 
@@ -41,7 +44,7 @@ def save_model(
     """
     _forget_training(classifier)
     with atomic_write(folder / "model.keras") as path:
-        classifier.save(path)
+        write_keras_archive(classifier, path)
         with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
             loaded = keras.models.load_model(path, compile=False)
         difference = float(np.abs(np.asarray(loaded.predict_on_batch(pixels)) - expected).max())
@@ -107,20 +110,26 @@ def describe_machine(backend: Backend) -> dict[str, Any]:
 
 
 def finish(folder: Path, card: dict[str, Any]) -> Result:
-    """Write the card and the report, drop the checkpoint, and hand back the result."""
-    write_json(folder / "card.json", card)
+    """Write the card, the report that is made from it, and the card again with the report's checksum."""
+    files = hash_files(folder)
+    write_json(folder / "card.json", checked(card | {"files": files}))
     write_report(folder)
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    write_json(folder / "card.json", checked(card | {"files": files | hash_files(folder, (REPORT,))}))
     return finished_result(folder)
+
+
+def remake_report(folder: Path) -> Result:
+    """Of a finished run whose other files are as its card says."""
+    return finish(folder, read_json(folder / "card.json", missing=""))
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """history.csv, one line an epoch."""
     text = io.StringIO()
     names = ["phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_row(text, names)
+    for row in rows:
+        write_row(text, [row[name] for name in names])
     write_text(folder / "history.csv", text.getvalue())
 
 
@@ -128,7 +137,7 @@ def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
     """What is known of a backbone; of a translated one also how exact it is, and which tensor went where."""
     origin = pretrained.origin
     return {
-        "name": pretrained.name,
+        "name": as_line(pretrained.name),
         "weights": origin.weights,
         "file_sha256": origin.file_sha256,
         "weights_sha256": sha256,

@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
-MOST_TEXT = 256 * 2**20  # bytes of a card, a table or a history; the largest seen has 2 million
+MOST_CARD = 64 * 2**20  # bytes; that of a network with 3,000 tensors has 2 million
+MOST_TEXT = 16 * 2**30  # bytes of a table or a history: 50,000 images of 1,000 classes take half a billion
 MOST_MODEL = 64 * 2**30  # bytes of a model or a checkpoint
 
 
-def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], most: int) -> BufferedReader:
     """Open a file for reading. Raises OSError if it is missing, no regular file, or of more than `most` bytes."""
     # O_NONBLOCK: opening a pipe does not wait for its other end; to regular files it means nothing
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -26,7 +27,7 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
-            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
+            raise OSError(errno.EINVAL, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
     except OSError:
         file.close()
         raise

@@ -10,6 +10,7 @@ import base64
 import csv
 import dataclasses
 import datetime
+import io
 import math
 import os
 import shlex
@@ -21,6 +22,7 @@ from typing import Any
 import jinja2
 
 from multitl.adapters import FILE
+from multitl.cards import Card, read_card, read_metrics
 from multitl.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
 from multitl.errors import RunError
 from multitl.findings import (
@@ -39,7 +41,8 @@ from multitl.images import UnreadableImage, thumbnail_jpeg
 from multitl.metrics import Judged, judge, reliability
 from multitl.predictions import Predictions, read_predictions
 from multitl.recipes import Recipe
-from multitl.runs import read_json, write_text
+from multitl.regular_files import read_regular_text
+from multitl.runs import write_text
 
 MOST_CLASSES = 50  # in the confusion matrix and the table of classes
 MOST_PICTURES = 12
@@ -73,13 +76,13 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
 
 def describe_run(folder: Path) -> dict[str, Any]:
     """All that the template shows, by name."""
-    card, metrics = (read_json(folder / name, missing=MEND) for name in ("card.json", "metrics.json"))
+    card, metrics = read_card(folder, MEND), read_metrics(folder, MEND)
     history, predictions = read_history(folder / "history.csv"), read_predictions(folder / "predictions.csv")
-    split = "test" if metrics.get("test") else "validation"
+    split = "test" if metrics["test"] else "validation"
     try:
-        _insist_on_all(metrics, predictions)
+        _insist_on_all(card, metrics, predictions)
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
-            _header(card) | _judgement(metrics[split], predictions.of(split), Path(card["data"]["path"]))
+            _header(card) | _judgement(metrics[split], predictions.of(split), Path(card.data.path))
             | _training(history) | _data(card) | _making(card)
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -91,8 +94,11 @@ def describe_run(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _insist_on_all(metrics: dict[str, Any], predictions: Predictions) -> None:
-    """Raises ValueError where predictions.csv was cut off between two lines."""
+def _insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions) -> None:
+    """Raises ValueError for other classes, or where predictions.csv was cut off between two lines."""
+    named = [tuple(row["class"] for row in figures["per_class"]) for figures in metrics.values() if figures]
+    if {card.class_names} != {predictions.class_names, *named}:
+        raise ValueError("files of different classes")
     for split, figures in metrics.items():
         if figures and (found := len(predictions.of(split).paths)) != figures["count"]:
             raise ValueError(f"{found} predictions for {figures['count']} {split} images")
@@ -101,9 +107,8 @@ def _insist_on_all(metrics: dict[str, Any], predictions: Predictions) -> None:
 def read_history(path: Path) -> History:
     """Read history.csv. Raises RunError if it is missing or damaged."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+        reader = csv.DictReader(io.StringIO(read_regular_text(path), newline=""))
+        rows, columns = list(reader), reader.fieldnames or []
         if "phase" not in columns or any(None in row.values() for row in rows):
             raise ValueError("a line or the header is cut off")
         figures = {name: [float(row[name]) for row in rows] for name in HISTORY_FIGURES}
@@ -114,17 +119,17 @@ def read_history(path: Path) -> History:
         ) from error
 
 
-def _header(card: dict[str, Any]) -> dict[str, Any]:
-    full = card["backbone"]["name"]
+def _header(card: Card) -> dict[str, Any]:
+    full = card.backbone.name
     source, _, name = full.partition(":" if full.startswith(FILE) else "/")
-    counts = card["data"]["counts"]
+    counts = card.data.counts
     return {
         "backbone_source": source,
         "backbone_name": name or source,
-        "data_name": Path(card["data"]["path"]).name or card["data"]["path"],
-        "backend_title": BACKEND_TITLES.get(card["backend"]["name"], card["backend"]["name"]),
+        "data_name": Path(card.data.path).name or card.data.path,
+        "backend_title": BACKEND_TITLES[card.backend.name],
         "image_count": sum(sum(by_class.values()) for by_class in counts.values()),
-        "total_seconds": sum(card["seconds"].values()),
+        "total_seconds": sum(card.seconds.values()),
     }
 
 
@@ -173,10 +178,10 @@ def _training(history: History) -> dict[str, Any]:
     return {"charts": charts, "best_epoch": None if best is None else best + 1, "at_best": at_best, "phases": phases}
 
 
-def _data(card: dict[str, Any]) -> dict[str, Any]:
+def _data(card: Card) -> dict[str, Any]:
     """Rows of the table of counts: class name and its images in each split, in the card's order of classes."""
-    counts = {split: by_class for split, by_class in card["data"]["counts"].items() if sum(by_class.values())}
-    names = card["data"]["class_names"]
+    counts = {split: by_class for split, by_class in card.data.counts.items() if sum(by_class.values())}
+    names = card.class_names
     rows = [(name, [by_class.get(name, 0) for by_class in counts.values()]) for name in names]
     return {
         "count_splits": list(counts),
@@ -186,17 +191,17 @@ def _data(card: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _making(card: dict[str, Any]) -> dict[str, Any]:
+def _making(card: Card) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     options = [
-        (name, value, name in fields and value != fields[name].default, fields[name].metadata["help"])
-        for name, value in card["recipe"].items()
-        if name in fields
+        (name, value, value != fields[name].default, fields[name].metadata["help"])
+        for name, value in dataclasses.asdict(card.recipe).items()
     ]
-    command = ["multitl", "finetune", card["data"]["path"], "--recipe", "recipe.toml"]
+    command = ["multitl", "finetune", card.data.path, "--recipe", "recipe.toml"]
     return {
+        "preprocess": dataclasses.asdict(card.preprocess),
         "options": options,
-        "command": shlex.join([*command, "--backend", card["backend"]["name"], "--out", "again"]),
+        "command": shlex.join([*command, "--backend", card.backend.name, "--out", "again"]),
     }
 
 

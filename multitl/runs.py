@@ -9,45 +9,40 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from multitl.cache import cache_folder
+from multitl.cards import read_card, read_metrics
 from multitl.contracts import Result
 from multitl.errors import DISK_FULL, RunError
 from multitl.recipes import Recipe
+from multitl.regular_files import MOST_CARD, read_regular_text
+from multitl.scratch import clear, temporary_folder
 
 RUN_FILES = (  # the first one marks a folder as a run
-    "recipe.toml", "run.json", "checkpoint.npz", "card.json", "metrics.json", "history.csv", "predictions.csv",
-    "model.keras", "report.html", "tensorboard",
+    "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
+    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "report.html", "tensorboard",
 )  # fmt: skip
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path of the same suffix to write to; on success it replaces `path`, on error it is removed.
+    """Yield a temporary path of the same name to write to; on success it replaces `path`, on error it is removed.
 
     Raises RunError for a full disk or a folder that cannot be written.
     """
     final = Path(path)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent)
-        os.close(handle)
+        with temporary_folder(final.parent) as folder:
+            temporary = folder / final.name
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~umask())  # as any other file, whatever its writer thinks
+            temporary.replace(final)
     except OSError as error:
         raise cannot_write(final, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
-        temporary.replace(final)
-    except OSError as error:
-        raise cannot_write(final, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -64,11 +59,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = ()) -> Any:
     """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(read_regular_text(path, MOST_CARD))
         if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
             raise ValueError(f"no {' or '.join(keys)} in it")
         return value
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"Cannot read {path}.", expected="a file that a finished run wrote", received=str(error), fix=missing
         ) from error
@@ -114,65 +109,74 @@ def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
             received="both",
             fix="--resume continues, --overwrite starts again",
         )
-    is_used = _is_used(folder)
-    if is_used and not (folder / "recipe.toml").is_file():
+    used = is_used(folder)
+    if used and not (folder / "recipe.toml").is_file():
         raise RunError(
             f"{folder} exists and is not a run of multitl, so it is left alone.",
             expected="a new or empty folder",
             received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
             fix="choose another folder with --out",
         )
-    if is_used and not overwrite and not resume:
+    if used and not overwrite and not resume:
         raise RunError(
             f"{folder} exists already.",
             expected="a new folder, or permission",
             received=str(folder),
             fix="add --resume to continue it, --overwrite to start again, or choose another --out",
         )
-    if is_used and resume:
+    if used and resume:
         _check_same_run(folder, recipe, backend)
-        return (folder / "card.json").is_file() and (folder / "report.html").is_file()
+        return os.path.lexists(folder / "card.json")
     return False
 
 
-def start_run(folder: Path, recipe: Recipe, backend: str, fingerprint: str, *, resume: bool) -> None:
+def start_run(
+    folder: Path, recipe: Recipe, backend: str, fingerprint: str, weights_sha256: str, *, resume: bool
+) -> None:
     """Make `folder` this run's own, once nothing about the input can be wrong any more.
 
     An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
-    train on the same data, by `fingerprint`.
+    go on with the same data, by `fingerprint`, and the same weights of the backbone.
     """
-    _remove_leftovers(folder)
-    started = read_started(folder) if resume else {}
-    if started and started["fingerprint"] != fingerprint:
+    clear(folder)  # of a killed process
+    if resume and read_started(folder):
+        check_same_input(folder, "data", "fingerprint", fingerprint)
+        check_same_input(folder, "backbone's weights", "weights_sha256", weights_sha256)
+    else:
+        _clear(folder)
+    write_text(folder / "recipe.toml", recipe.to_toml())
+    started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    write_json(folder / "run.json", started)
+
+
+def check_same_input(folder: Path, what: str, key: str, value: str) -> None:
+    """Raises RunError unless run.json, where it knows this key, has this value."""
+    known = read_started(folder).get(key, value)
+    if known != value:
         raise RunError(
-            f"The data changed since {folder} was started.",
-            expected=f"data with fingerprint {started['fingerprint'][:12]}",
-            received=f"data with fingerprint {fingerprint[:12]}",
+            f"The {what} changed since {folder} was started.",
+            expected=f"{what} with {key} {str(known)[:12]}",
+            received=f"{what} with {key} {value[:12]}",
             fix="start again with --overwrite; features of unchanged images are reused",
         )
-    if not started:
-        _clear(folder)
-        write_text(folder / "recipe.toml", recipe.to_toml())
-        write_json(folder / "run.json", {"backend": backend, "fingerprint": fingerprint})
 
 
 def finished_result(folder: Path) -> Result:
     """The Result of a run whose card has been written."""
-    card = read_json(folder / "card.json", missing="start again with --overwrite", keys=["data"])
-    metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
-    data = card["data"]
+    again = "start again with --overwrite"
+    card, metrics = read_card(folder, again), read_metrics(folder, again)
     return Result(
         output=folder,
         metrics=metrics,
-        class_names=tuple(data["class_names"]),
+        class_names=card.class_names,
         model_path=folder / "model.keras",
         report_path=folder / "report.html",
-        warnings=tuple(data["warnings"]),
+        warnings=card.data.warnings + card.warnings,
     )
 
 
-def _is_used(folder: Path) -> bool:
-    """Whether something lies there besides temporary files of a killed process."""
+def is_used(folder: Path) -> bool:
+    """Whether something lies there besides hidden files: a lock, and what a killed process left."""
     try:
         return folder.exists() and (
             not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
@@ -196,18 +200,11 @@ def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
 
 
 def read_started(folder: Path) -> dict[str, Any]:
-    """run.json: backend and data fingerprint of a started run; empty if it was killed before it got that far."""
+    """run.json: what a run was started with; empty if it was killed before it got that far. Raises RunError."""
     path = folder / "run.json"
-    if not path.exists():
+    if not path.exists() and not (folder / "card.json").exists():
         return {}
     return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of a killed process."""
-    for name in RUN_FILES:
-        for path in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
-            path.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,25 +23,28 @@ from scipy.special import softmax
 
 from multitl.adapters import TRANSLATORS, short_name
 from multitl.augmentation import augment
-from multitl.checkpoints import TrainingState, load_state, save_state
+from multitl.budgets import Budget
+from multitl.checkpoints import CHECKPOINT, TrainingState, load_state, remove_previous, save_state
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data import scan
+from multitl.errors import RunError
 from multitl.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.freezing import FreezePolicy, apply_policy
 from multitl.heads import build_classifier, build_extractor, build_head
 from multitl.heap import kept_heap
+from multitl.images import AT_ONCE
 from multitl.inference import BATCH, as_probabilities, predict_pixels
+from multitl.locks import locked, run_lock
 from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
 from multitl.preprocessing import with_values
 from multitl.pretrained import load_pretrained, weights_sha256
 from multitl.progress import console, progress_bar
+from multitl.promises import REPORT, broken_files
 from multitl.recipes import Recipe
-from multitl.recording import finish, judge, make_card, save_model, write_history
-from multitl.runs import check_folder, finished_result, start_run
-
-CHECKPOINT = "checkpoint.npz"
+from multitl.recording import finish, judge, make_card, remake_report, save_model, write_history
+from multitl.runs import check_folder, check_same_input, finished_result, start_run
 
 
 def finetune(
@@ -58,11 +61,18 @@ def finetune(
     """See `multitl.finetune`."""
     recipe = _with_overrides(recipe, backbone, weights)
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
-    if check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume):
-        console().print(f"{folder} is complete already.", markup=False)
-        return finished_result(folder)
-    with _session(recipe, backend):
-        return _run(data, folder, recipe, backend, resume)
+    with locked(run_lock(folder), folder):
+        is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
+        clock = Clock()
+        with clock("data"):
+            dataset = scan_for(data, recipe)
+        if is_finished:
+            check_same_input(folder, "data", "fingerprint", dataset.fingerprint)
+            if (broken := broken_files(folder)) in ([], [REPORT]):
+                return remake_report(folder) if broken else _leave(folder)
+            _check_can_be_remade(folder, broken)
+        with _session(recipe, backend):
+            return _run(data, dataset, folder, recipe, backend, resume, clock)
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
@@ -79,20 +89,39 @@ def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
         )
 
 
-def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Backend, resume: bool) -> Result:
-    clock = Clock()
-    with clock("data"):
-        dataset = scan_for(data, recipe)
+def _leave(folder: Path) -> Result:
+    console().print(f"{folder} is complete already.", markup=False)
+    return finished_result(folder)
+
+
+def _check_can_be_remade(folder: Path, broken: Sequence[str]) -> None:
+    """Raises RunError if a finished run has lost files and its checkpoint as well; else training has not to be done."""
+    names = f"{', '.join(broken)} of {folder}"
+    if not load_state(folder).rows:
+        raise RunError(
+            f"Missing or damaged: {names}, and there is no checkpoint to make it from.",
+            expected="the files that card.json lists, or the checkpoint that training left",
+            received=f"neither {', '.join(broken)} nor {CHECKPOINT}",
+            fix="start again with --overwrite; stored features are kept",
+        )
+    console().print(f"missing or damaged: {names}; made again from the checkpoint", markup=False)
+
+
+def _run(
+    data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
+    clock: Clock,
+) -> Result:  # fmt: skip
     with clock("backbone"):
         pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
         pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
-    start_run(folder, recipe, backend.name, dataset.fingerprint, resume=resume)
+    start_run(folder, recipe, backend.name, dataset.fingerprint, sha256, resume=resume)
     _introduce(dataset, pretrained, recipe, backend)
-    readers = {split: PixelReader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
-    state, save = load_state(folder / CHECKPOINT), partial(_save_progress, folder, EpochLog(folder))
+    budget = Budget(AT_ONCE)
+    readers = {split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget) for split in SPLITS}
+    state, save = load_state(folder), partial(_save_progress, folder, EpochLog(folder))
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
@@ -107,6 +136,8 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
         with clock("finetune"):
             run_phase(_deep_phase(pretrained, head, readers, dataset, recipe), recipe, state, save)
 
+    for warning in state.warnings:
+        console().print(f"warning: {warning}", markup=False)
     kept = min(state.rows, key=lambda row: row["val_loss"])
     console().print(f"kept: epoch {kept['epoch']} ({kept['phase']}), validation loss {kept['val_loss']:.4f}")
 
@@ -119,11 +150,14 @@ def _run(data: str | os.PathLike[str], folder: Path, recipe: Recipe, backend: Ba
             folder, classifier, sample, probabilities["validation"][: len(sample)], recipe.precision
         )
         judge(folder, dataset, probabilities, recipe.seed)
+        write_history(folder, state.rows)  # which a resumed run may have lost
+    remove_previous(folder)
     card = make_card(data, dataset, pretrained, recipe, backend, sha256) | {
         "trained_parameters": trained,
         "saved_model_difference": difference,
         "features": {"computed": features.computed, "reused": features.reused},
         "seconds": dict(clock),
+        "warnings": state.warnings,
     }
     return finish(folder, card)
 
@@ -210,7 +244,7 @@ def log_loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tupl
 
 
 def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
-    save_state(folder / CHECKPOINT, state)
+    save_state(folder, state)
     write_history(folder, state.rows)
     log.add(state.rows[-1])
 

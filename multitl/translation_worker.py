@@ -17,8 +17,10 @@ import keras
 
 import multitl
 from multitl.adapters import load_translator
+from multitl.cards import EntryCard, checked
 from multitl.contracts import Job, Original, Parity, Translation, Translator
 from multitl.cutting import classifier_weights
+from multitl.keras_archives import write_keras_archive
 from multitl.pretrained import weights_sha256
 from multitl.runs import write_json
 from multitl.state_dicts import classes_in, extract, fill, fit, read_state_dict
@@ -35,8 +37,9 @@ def translate(job: Job, folder: Path) -> None:
     if job.weights not in ("default", "none"):
         original, translation, note = _with_file(job, translator, original, translation)
     parity = original.verify(translation)
-    translation.model.save(folder / "model.keras")
-    write_json(folder / "card.json", _card(job, translator, original, translation, parity, note))
+    write_keras_archive(translation.model, folder / "model.keras")
+    card = _card(job, translator, original, translation, parity, note)
+    write_json(folder / "card.json", checked(card, EntryCard))
 
 
 def _with_file(

@@ -3,7 +3,7 @@ from.
 
 An entry is a folder with `model.keras`, the whole network, and `card.json`: hash of the weights, versions, parity
 figures, and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or
-not there; of two processes that translate the same network at once, the second keeps the first one's.
+not there; of two processes that want the same network at once, the second waits for the first one's.
 """
 
 from __future__ import annotations
@@ -11,35 +11,31 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import multitl
 from multitl import errors
 from multitl.adapters import TRANSLATORS
 from multitl.cache import cache_folder
-from multitl.contracts import Job, Parity, Preprocess, Translation
-from multitl.descriptions import translated_from_json
+from multitl.cards import EntryCard, read_entry_card
+from multitl.contracts import Job, Translation
+from multitl.errors import tells_full_disk
 from multitl.hashes import file_sha256
+from multitl.locks import locked, place_lock
 from multitl.model_files import load_saved_model
 from multitl.progress import console
-from multitl.runs import cannot_write, read_json
+from multitl.runs import cannot_write
+from multitl.scratch import temporary_folder
 from multitl.workers import run_worker
-
-KEYS = ("weights", "stages", "unused", "parity", "preprocess", "class_names", "image_size")
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A translated network from the cache. card: everything that card.json says of it."""
+    """A translated network from the cache. card: what card.json says of it."""
 
     translation: Translation
-    preprocess: Preprocess
-    parity: Parity
-    card: Mapping[str, Any]
+    card: EntryCard
 
 
 def translated(job: Job) -> Entry:
@@ -48,14 +44,25 @@ def translated(job: Job) -> Entry:
     Raises what that process raised: WeightsError, TranslationError, BackendError for a missing package, ...
     """
     folder = entry_folder(job)
-    if not folder.is_dir():
-        _make(job, folder)
+    entry = _find(folder)
+    if entry is None:
+        with locked(place_lock(folder), folder, wait=True):
+            entry = _find(folder)  # another process may have made it meanwhile
+            if entry is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                _make(job, folder)
+                entry = _load(folder)
+    return entry
+
+
+def _find(folder: Path) -> Entry | None:
+    """None if it is not there, damaged, or of another Keras."""
     try:
-        return _load(folder)
-    except (errors.MultitlError, OSError, ValueError, KeyError, TypeError):  # damaged, or of another Keras
-        shutil.rmtree(folder, ignore_errors=True)
-        _make(job, folder)
-        return _load(folder)
+        return _load(folder) if folder.is_dir() else None
+    except (errors.MultitlError, OSError, ValueError, KeyError, TypeError) as error:
+        if tells_full_disk(error):
+            raise
+        return None
 
 
 def entry_folder(job: Job) -> Path:
@@ -77,30 +84,19 @@ def _weights_key(weights: str) -> str:
 
 
 def _load(folder: Path) -> Entry:
-    card = read_json(folder / "card.json", missing=f"rm -r {folder}", keys=KEYS)
-    translation = Translation(load_saved_model(folder / "model.keras"), **translated_from_json(card))
-    return Entry(translation, Preprocess.from_mapping(card["preprocess"]), Parity(**card["parity"]), card)
+    card = read_entry_card(folder)
+    model = load_saved_model(folder / "model.keras")
+    return Entry(Translation(model, card.weights, card.stages, card.unused), card)
 
 
 def _make(job: Job, folder: Path) -> None:
     console().print(f"translating {job.source}/{job.name}: once, then it comes from the cache", markup=False)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with temporary_folder(folder.parent) as work:
+            _run_worker(job, work)
+            work.rename(folder)
     except OSError as error:
-        raise cannot_write(folder, error) from error
-    try:
-        _run_worker(job, work)
-        _keep(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _keep(work: Path, folder: Path) -> None:
-    try:
-        work.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was faster
+        if not folder.is_dir():  # else another process was faster, where there are no locks
             raise cannot_write(folder, error) from error
 
 

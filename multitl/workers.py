@@ -1,21 +1,23 @@
 """Work in a process of its own: another framework, and its crashes, never enter this one.
 
-A worker is `python -m MODULE ARGUMENT...`. What is the input's or the machine's fault it writes down as error.json in
-the folder it was given, and this process raises it.
+A worker is a module's `main`, started by `children.run`. What is the input's or the machine's fault it writes down as
+error.json in the folder it was given, and this process raises it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from multitl import errors
-from multitl.errors import BackendError, MultitlError, TranslationError
+import numpy as np
+
+from multitl import children, errors
+from multitl.errors import BackendError, MultitlError, TranslationError, full_disk, tells_full_disk
 from multitl.runs import write_json
+
+FULL = 28  # exit code of a worker for whose last words there was no room
 
 
 def run_worker(module: str, arguments: Sequence[str], backend: str, folder: Path, *, task: str, extra: str) -> None:
@@ -25,23 +27,33 @@ def run_worker(module: str, arguments: Sequence[str], backend: str, folder: Path
     installs what it needs.  Raises what the worker wrote down; TranslationError if it ended early.
     """
     environment = os.environ | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    ended = children.run(module, arguments, environment)
     report = folder / "error.json"
     if report.is_file():
         raise read_error(report)
-    if done.returncode:
-        raise _ended_early(task, backend, extra, done)
+    if ended.code:
+        raise _ended_early(task, backend, extra, ended)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """np.save, but a full disk has its errno: NumPy has its own way to write to what it knows as an ordinary file."""
+    with path.open("w+b") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def report_errors(work: Callable[[], None], report: Path) -> int:
     """A worker's exit code. What is the input's or the machine's fault goes into `report`, for `read_error`."""
     try:
-        work()
-    except MultitlError as error:
-        _write_error(error, report)
-        return 2
-    return 0
+        try:
+            work()
+        except MultitlError as error:
+            _write_error(error, report)
+            return 2
+        return 0
+    except Exception as error:  # whatever library it came from
+        if not tells_full_disk(error):
+            raise
+        return FULL
 
 
 def _write_error(error: MultitlError, report: Path) -> None:
@@ -61,8 +73,10 @@ def read_error(report: Path) -> MultitlError:
     return kind(**arguments, **{more: tuple(values[more])})
 
 
-def _ended_early(task: str, backend: str, extra: str, done: subprocess.CompletedProcess[str]) -> MultitlError:
-    last = ([line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
+def _ended_early(task: str, backend: str, extra: str, ended: children.Ended) -> MultitlError:
+    last = children.last_words(ended)
+    if ended.code == FULL or tells_full_disk(last):
+        return full_disk(f"the process that {task} met a full disk")
     if last == f"ModuleNotFoundError: No module named '{backend}'":
         return BackendError(
             f"The process that {task} needs {backend}.",
@@ -73,6 +87,6 @@ def _ended_early(task: str, backend: str, extra: str, done: subprocess.Completed
     return TranslationError(
         f"The process that {task} ended early.",
         expected="exit code 0",
-        received=f"exit code {done.returncode}: {last[:300]}",
+        received=f"exit code {ended.code}: {last}",
         fix="multitl doctor; if the machine is short of memory, choose a smaller network",
     )

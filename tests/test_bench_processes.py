@@ -35,7 +35,7 @@ def test_the_end_of_the_budget_is_nobodys_fault():
 def test_a_missing_framework_starts_no_process(monkeypatch: pytest.MonkeyPatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
-    monkeypatch.setattr(processes, "call", None)  # calling it would raise
+    monkeypatch.setattr(processes.children, "run", None)  # calling it would raise
     record = run_job(job("torch"), 60, is_last=False)
     assert (record.state, record.note) == ("not installed", "pip install torch")
     assert missing_packages("jax") == []

@@ -57,7 +57,8 @@ def test_models_use_it_while_it_is_on(make, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(depthwise, "_pair", lambda value: calls.append(value) or (1, 1))
     with fast_depthwise():
-        np.testing.assert_allclose(np.asarray(layer(x)), expected, rtol=1e-5)
+        found = np.asarray(layer(x))  # random weights may add up to next to nothing
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert calls
     calls.clear()
     layer(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
 from importlib import metadata
 from importlib.machinery import ModuleSpec
@@ -259,7 +260,7 @@ def test_choice_without_any_backend_says_so(probes, monkeypatch):
 def fake_framework(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
     """Put a `jax` that runs `code` on the import path of child processes."""
     (tmp_path / "jax.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr(probe, "is_installed", lambda name: True)
 
 
@@ -282,7 +283,7 @@ def test_import_that_hangs_is_given_up(monkeypatch, tmp_path: Path):
 
 def test_missing_framework_is_not_tried(monkeypatch):
     monkeypatch.setattr(probe, "is_installed", lambda name: False)
-    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **kwargs: pytest.fail("started a process"))
+    monkeypatch.setattr(probe.children, "run", lambda *args, **kwargs: pytest.fail("started a process"))
     assert probe.probe("torch") == MISSING
 
 

@@ -39,7 +39,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _save_colour_model(folder / "model.keras")
     card = {
         "status": "complete", "seed": 3, "data": {"class_names": COLOURS}, "recipe": {"max_unreadable": 0.05},
-        "backbone": {"preprocess": dataclasses.asdict(PREPROCESS)},
+        "backbone": {"name": "keras/Colours", "preprocess": dataclasses.asdict(PREPROCESS)}, "backend": {"name": "jax"},
     }  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card))
     return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from multitl.contracts import ExportJob
 from multitl.errors import BackendError, MultitlError, PortError
 from multitl.evaluation import load_run
 from multitl.heads import backbone_of
+from multitl.proof_worker import opened_by
 from multitl.references import Reference, make_reference
 from multitl.state_dicts import read_state_dict
 
@@ -83,6 +85,14 @@ def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: R
     assert all(any((tmp_path / name).glob(file)) for file in FORMATS[name].files if not file.endswith(".data"))
 
 
+@pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.packages])
+def test_what_opens_an_artefact_is_named_with_its_version(name: str):
+    """Whatever the distribution is called that a package came with: tensorflow-cpu is tensorflow."""
+    package = FORMATS[name].packages[-1]
+    pytest.importorskip(package)
+    assert re.fullmatch(rf"{package} \d+\.\S+", opened_by(FORMATS[name]))
+
+
 @pytest.mark.slow
 @pytest.mark.every_backend
 def test_an_artefact_takes_what_the_backbone_takes(run: Path, reference: Reference, tmp_path: Path):
@@ -129,7 +139,7 @@ def test_a_whole_network_goes_back_into_its_class(network: Path, tmp_path: Path)
     assert state.keys() == same.keys()
     assert all(np.array_equal(state[name], same[name]) for name in state)
     assert state["fc.weight"].shape == (1000, 512)
-    assert "get_model('resnet18', weights=None, num_classes=1000)" in (tmp_path / "torch" / "load.py").read_text()
+    assert "NETWORK, OPTIONS = 'resnet18', {'num_classes': 1000}" in (tmp_path / "torch" / "load.py").read_text()
 
 
 @pytest.mark.slow

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import SHARED
 
 from multitl.contracts import Example
 from multitl.feature_store import SHARD, FeatureStore, View, compute_features
 from multitl.inference import BATCH
+from multitl.sealed_arrays import read_sealed, write_sealed
 
 Extractor = Callable[[], keras.Model]
+CHANNELS = 5
 
 
 class Pixels:
@@ -38,13 +43,13 @@ def examples(count: int, start: int = 0) -> list[Example]:
 def extractor() -> Extractor:
     inputs = keras.Input((8, 8, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(x)))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(CHANNELS, 3)(x)))
     return lambda: model
 
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> FeatureStore:
-    return FeatureStore({"test": request.node.name})
+    return FeatureStore({"test": request.node.name}, CHANNELS)
 
 
 @pytest.mark.every_backend
@@ -72,11 +77,11 @@ def test_only_new_images_are_computed(extractor: Extractor, store: FeatureStore)
 def test_a_feature_does_not_depend_on_its_neighbours(extractor: Extractor, store: FeatureStore) -> None:
     """Bit for bit: a resumed run, with other batches, must train on the same numbers."""
     all_at_once = compute_features(extractor, examples(40), Pixels(40), store)
-    other = FeatureStore({"test": store.folder.name})
+    other = FeatureStore({"test": store.folder.name}, CHANNELS)
     compute_features(extractor, examples(7, start=33), Pixels(40), other)
     pixels = Pixels(40)
     pixels.images = np.roll(pixels.images, -33, axis=0)
-    other_half = FeatureStore({"test": store.folder.name + "b"})
+    other_half = FeatureStore({"test": store.folder.name + "b"}, CHANNELS)
     alone = compute_features(extractor, examples(7, start=33), pixels, other_half)
     np.testing.assert_array_equal(alone.values, all_at_once.values[33:])
 
@@ -105,32 +110,73 @@ def test_a_killed_run_repeats_at_most_one_shard(extractor: Extractor, store: Fea
     assert pixels.read[0] == list(range(SHARD, SHARD + BATCH))
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a zip", None])
-def test_a_damaged_shard_is_computed_again(extractor: Extractor, store: FeatureStore, damage: bytes | None) -> None:
-    compute_features(extractor, examples(5), Pixels(5), store)
-    (shard,) = store.folder.glob("*.npz")
-    shard.write_bytes(shard.read_bytes()[:-30] if damage is None else damage)
-    assert compute_features(extractor, examples(5), Pixels(5), store).computed == 5
+def resealed(**changes: object) -> Callable[[Path], object]:
+    """A shard with other content and a right checksum."""
+
+    def change(path: Path) -> None:
+        arrays, about = read_sealed(path)
+        hashes = changes.get("hashes", json.loads(about))
+        write_sealed(path, {"features": changes.get("features", arrays["features"])}, json.dumps(hashes).encode())
+
+    return change
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+FIVE = [f"{index:064x}" for index in range(5)]
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"not a shard"),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "flipped": flipped,
+    "pipe": as_pipe,
+    "wider": resealed(features=np.zeros((5, CHANNELS + 1), "float32")),
+    "nan": resealed(features=np.full((5, CHANNELS), np.nan, "float32")),
+    "double": resealed(features=np.zeros((5, CHANNELS))),
+    "fewer": resealed(features=np.zeros((4, CHANNELS), "float32")),
+    "flat": resealed(features=np.zeros(5 * CHANNELS, "float32")),
+    "numbers": resealed(hashes=[1, 2, 3, 4, 5]),
+    "no list": resealed(hashes={"a": 1}),
+    "short hash": resealed(hashes=[*FIVE[:4], "abc"]),
+    "long hash": resealed(hashes=[*FIVE[:4], FIVE[4] + "\n"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_a_damaged_shard_is_computed_again(extractor: Extractor, store: FeatureStore, damage: Callable) -> None:
+    whole = compute_features(extractor, examples(5), Pixels(5), store)
+    (shard,) = store.folder.glob("*.safetensors")
+    damage(shard)
+    again = compute_features(extractor, examples(5), Pixels(5), store)
+    assert again.computed == 5
+    np.testing.assert_array_equal(again.values, whole.values)
     assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
 
 
-def test_a_pickle_in_the_store_is_not_loaded(extractor: Extractor, store: FeatureStore, tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "executed",))
-
+@pytest.mark.parametrize("name", ["shard_NotImplementedError.npz", "shard_TokenError.npz"])
+def test_shards_that_once_crashed_the_reader(extractor: Extractor, store: FeatureStore, name: str) -> None:
+    content = (SHARED / "faults" / name).read_bytes() if (SHARED / "faults" / name).is_file() else b"PK\x03\x04"
     store.folder.mkdir(parents=True)
-    np.savez(store.folder / "x.npz", sha256=np.array([Evil()], dtype=object), features=np.zeros((1, 5)))
-    assert compute_features(extractor, examples(1), Pixels(1), store).computed == 1
-    assert not (tmp_path / "executed").exists()
+    for suffix in (".npz", ".safetensors"):
+        (store.folder / f"x{suffix}").write_bytes(content)
+    assert compute_features(extractor, examples(3), Pixels(3), store).computed == 3
 
 
 def test_every_part_of_the_key_separates_stores() -> None:
     key = {"weights": "a", "pooling": "avg", "view": None}
     changed = [{**key, "weights": "b"}, {**key, "pooling": "max"}, {**key, "view": {"index": 0}}]
-    folders = {FeatureStore(k).folder for k in [key, *changed]}
+    folders = {FeatureStore(k, CHANNELS).folder for k in [key, *changed]}
     assert len(folders) == 4
-    assert FeatureStore(dict(reversed(key.items()))).folder == FeatureStore(key).folder
+    assert FeatureStore(dict(reversed(key.items())), CHANNELS).folder == FeatureStore(key, CHANNELS).folder
 
 
 @pytest.mark.every_backend
@@ -141,7 +187,7 @@ def test_views_differ_and_repeat_exactly(extractor: Extractor, store: FeatureSto
     pixels.images = random.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 
     def features(index: int, name: str) -> np.ndarray:
-        other = FeatureStore({"test": store.folder.name, "view": index, "name": name})
+        other = FeatureStore({"test": store.folder.name, "view": index, "name": name}, CHANNELS)
         return compute_features(extractor, examples(6), pixels, other, View("strong", 3, index)).values
 
     np.testing.assert_array_equal(features(0, "a"), features(0, "b"))

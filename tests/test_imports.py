@@ -16,25 +16,26 @@ from multitl.adapters import BACKENDS
 ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 ADAPTER_MAY_USE = {
-    "multitl.contracts", "multitl.errors", "multitl.layouts", "multitl.parity", "multitl.regular_files",
-    "multitl.translation",
+    "multitl.contracts", "multitl.errors", "multitl.generated_code", "multitl.layouts", "multitl.parity",
+    "multitl.regular_files", "multitl.scratch", "multitl.translation",
 }  # fmt: skip
 
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
-    "hashes heap latency layouts regular_files zip_members hdf5_worker hdf5_contents",
-    "adapters runs workers preprocessing images listings splits tables data_checks pixels data augmentation freezing "
-    "heads folding initialisers stages statistics parity translation descriptions cutting translations hdf5_files "
-    "keras_files torch_files safetensors_files weight_files state_dicts downloads metrics predictions charts findings "
-    "logs checkpoints saved_configs model_files",
+    "hashes heap latency layouts regular_files generated_code zip_members hdf5_worker hdf5_contents flock scratch "
+    "children csv_cells budgets",
+    "adapters runs locks workers preprocessing images listings splits tables data_checks pixels data augmentation "
+    "freezing heads folding initialisers stages statistics parity translation descriptions cutting translations "
+    "hdf5_files keras_archives keras_files torch_files safetensors_files weight_files state_dicts downloads metrics "
+    "predictions charts findings logs sealed_arrays promises checkpoints cards saved_configs model_files",
     "sources pretrained artefacts originals divergence",
     "inference translation_worker",
     "feature_store features phases",
     "evaluation reporting recording training networks",
     "references export_worker proof_worker",
     "exporting",
-    "probe traps doctor demo terminal flags bench cli __main__",
+    "probe traps doctor demo terminal flags bench session cli __main__",
 )
 CORE = {
     "multitl." + ".".join(path.relative_to(ROOT / "multitl").with_suffix("").parts).removesuffix(".__init__"): path
@@ -45,8 +46,8 @@ DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names.spl
 LAYER = {name: DEPTH[name.split(".")[1]] for name in CORE if name.split(".")[1] in DEPTH}
 COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapter knows of
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
-LOADS_NO_KERAS = """adapters cache cli contracts data demo doctor downloads errors hashes images metrics probe recipes
-predictions reporting runs safetensors_files state_dicts terminal torch_files traps"""
+LOADS_NO_KERAS = """adapters cache cards cli contracts data demo doctor downloads errors hashes images metrics probe
+recipes predictions reporting runs safetensors_files state_dicts terminal torch_files traps"""
 
 
 def imports_of(path: Path) -> Iterator[str]:

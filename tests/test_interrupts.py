@@ -1,4 +1,4 @@
-"""Ctrl-C waits for a framework's call to end."""
+"""Ctrl-C and its like wait for a framework's call to end."""
 
 from __future__ import annotations
 
@@ -62,3 +62,45 @@ def test_an_ignored_ctrl_c_stays_ignored_and_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+def end(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_requests_to_end_interrupt_as_ctrl_c_does(number: int, code: int):
+    with pytest.raises(KeyboardInterrupt) as caught, interrupts.requests_to_end():
+        end(number)
+        pytest.fail("went on")
+    assert interrupts.exit_code(caught.value) == code
+    assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_a_request_to_end_waits_for_the_call_and_a_second_one_does_not(first: int, second: int):
+    done = []
+    with interrupts.requests_to_end():
+        with pytest.raises(interrupts.Stopped), interrupts.held_back():
+            end(first)
+            done.append("the rest of the block")
+        with pytest.raises(KeyboardInterrupt), interrupts.held_back():
+            end(first)
+            end(second)
+            pytest.fail("went on")
+    assert done
+
+
+def test_what_somebody_else_has_said_stays():
+    """nohup ignores SIGHUP; a user's program may have a use for SIGTERM."""
+    heard = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        with interrupts.requests_to_end(), interrupts.held_back():
+            end(signal.SIGHUP)
+            end(signal.SIGTERM)
+            assert heard == []
+        assert heard == [1] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGTERM, before[1])

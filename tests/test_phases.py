@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import keras
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from multitl.checkpoints import TrainingState, load_state, read_variables, save_state
 from multitl.errors import RunError
 from multitl.heads import build_head
-from multitl.phases import Phase, compile_model, epoch_order, run_phase
+from multitl.phases import Phase, compile_model, epoch_order, mutable_variables, run_phase
 from multitl.recipes import Recipe
 
 COUNT, CLASSES = 50, 3
@@ -64,8 +65,8 @@ def test_interrupted_and_resumed_takes_the_same_steps(tmp_path) -> None:
     assert len(saved) == 4
 
     for epoch, snapshot in enumerate(saved, start=1):
-        save_state(tmp_path / f"{epoch}.npz", snapshot)
-        state = load_state(tmp_path / f"{epoch}.npz")
+        save_state(tmp_path / f"{epoch}", snapshot)
+        state = load_state(tmp_path / f"{epoch}")
         resumed, seen = make_phase(recipe, [1 / e for e in range(epoch + 1, 99)]), []
         run_phase(resumed, recipe, state, lambda state, seen=seen: seen.append(state.phase_epoch))
         assert seen == list(range(epoch + 1, 5))  # nothing is repeated
@@ -110,6 +111,81 @@ def test_divergence_is_an_error_that_names_the_option() -> None:
     phase = make_phase(recipe, features=np.full_like(FEATURES, np.nan))
     with pytest.raises(RunError, match=r"Training diverged(.|\n)*--head-learning-rate"):
         run_phase(phase, recipe, TrainingState(), lambda s: None)
+
+
+def diverging(recipe: Recipe, val_losses: list[float] | None = None, features=FEATURES, *, at: int = 0) -> Phase:
+    """A second phase. at: epoch from which the images are NaN; 0: never."""
+
+    def batches(order, epoch):
+        bad = np.full_like(features, np.nan) if at and epoch >= at else features
+        return ((bad[indices], ONE_HOT[indices], np.ones(len(indices), "float32")) for indices in order)
+
+    return replace(make_phase(recipe, val_losses), name="finetune", batches=batches)
+
+
+def after_head() -> TrainingState:
+    """What a head phase of two epochs leaves."""
+    rows = [{"phase": "head", "epoch": 1, "val_loss": 0.9}, {"phase": "head", "epoch": 2, "val_loss": 0.6}]
+    return TrainingState("head", 2, True, best_loss=0.6, rows=rows)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    ("val_losses", "at", "kept_epochs"),
+    [
+        pytest.param(None, 3, 0, id="at-once"),
+        pytest.param([0.5, 0.4, 0.3], 5, 2, id="after-better-epochs"),
+        pytest.param([0.8, 0.7, 0.65], 5, 0, id="after-worse-epochs"),
+        pytest.param([0.5, float("nan"), 0.3], 0, 1, id="validation"),
+        pytest.param([0.5, float("inf"), 0.3], 0, 1, id="validation-inf"),
+    ],
+)
+def test_fine_tuning_that_diverges_ends_with_the_best_weights_before(val_losses, at: int, kept_epochs: int) -> None:
+    recipe, state, saved = Recipe(head_epochs=6, patience=0), after_head(), []
+    phase = diverging(recipe, val_losses, at=at)
+    weights = [read_variables(mutable_variables(phase.model))]
+    run_phase(phase, recipe, state, lambda state: saved.append(copy.deepcopy(state)) or weights.append(state.best))
+    for a, b in zip(read_variables(mutable_variables(phase.model)), weights[kept_epochs], strict=True):
+        np.testing.assert_array_equal(a, b)
+    (warning,) = state.warnings
+    assert "diverged" in warning and "--learning-rate" in warning
+    assert state.finished and state.phase == "finetune"
+    assert all(np.isfinite(row["val_loss"]) for row in state.rows)
+
+    again, seen = diverging(recipe, val_losses, at=at), []  # resumed from what was saved last
+    run_phase(again, recipe, saved[-1], lambda state: seen.append(state))
+    assert not seen and len(saved[-1].warnings) == 1
+    for a, b in zip(read_variables(again.model.variables), read_variables(phase.model.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.every_backend
+def test_fine_tuning_that_diverges_at_once_without_a_head_is_an_error() -> None:
+    recipe = Recipe(head_epochs=2)
+    with pytest.raises(RunError, match=r"Training diverged(.|\n)*--learning-rate"):
+        run_phase(diverging(recipe, at=1), recipe, TrainingState(), lambda s: None)
+
+
+@pytest.mark.every_backend
+def test_a_head_whose_validation_loss_is_no_number_is_an_error() -> None:
+    recipe = Recipe(head_epochs=3)
+    with pytest.raises(RunError, match=r"validation loss is nan in epoch 2(.|\n)*--head-learning-rate"):
+        run_phase(make_phase(recipe, [0.5, float("nan")]), recipe, TrainingState(), lambda s: None)
+
+
+@pytest.mark.every_backend
+def test_of_a_finished_phase_only_the_best_weights_are_saved(tmp_path) -> None:
+    """From them alone it is made again, bit for bit, and nothing is trained."""
+    recipe, state = Recipe(head_epochs=3, dropout=0.5), TrainingState()
+    phase = make_phase(recipe, [0.5, 0.2, 0.9])
+    run_phase(phase, recipe, state, lambda state: save_state(tmp_path, state))
+    loaded = load_state(tmp_path)
+    assert loaded.finished and loaded.best and not loaded.variables and not loaded.optimizer
+    again, seen = make_phase(recipe), []
+    run_phase(again, recipe, loaded, seen.append)
+    assert not seen
+    for a, b in zip(read_variables(again.model.variables), read_variables(phase.model.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.every_backend

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from image_folders import make_images, scan_simply
 from PIL import Image
 
-from multitl.contracts import Preprocess, Unreadable
+from multitl.budgets import Budget
+from multitl.contracts import Example, Preprocess, Unreadable
 from multitl.errors import DataError
+from multitl.hashes import file_sha256
 from multitl.images import read_pixels
 from multitl.pixels import PixelReader, read_files
 
@@ -91,3 +95,55 @@ def test_read_files_gives_pixels_or_reasons_in_order(photo_folder, tmp_path):
     assert isinstance(results[-1], Unreadable) and "No such file" in results[-1].reason
     for path, result in zip(paths[2:-1], results[2:-1], strict=True):
         np.testing.assert_array_equal(result, read_pixels(path, SMALL))
+
+
+class Watched(Budget):
+    """Counts what is held, from outside."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.now = self.most = self.times = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        with super().take(amount):
+            with self._lock:
+                self.now, self.times = self.now + min(amount, self.limit), self.times + 1
+                self.most = max(self.most, self.now)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self.now -= min(amount, self.limit)
+
+
+@pytest.mark.parametrize("limit", [1, 30 * 20, 3 * 30 * 20])
+def test_readers_share_a_budget_of_pixels(tmp_path, limit):
+    """Images of 30 x 20 and one that is larger than the whole budget: the right pixels, never more at once."""
+    sizes = [(30, 20)] * 11 + [(200, 150)]
+    examples = []
+    for index, size in enumerate(sizes):
+        Image.new("RGB", size, (index * 20, 0, 0)).save(tmp_path / f"{index:02}.png")
+        examples.append(
+            Example(str(tmp_path / f"{index:02}.png"), 0, "train", file_sha256(tmp_path / f"{index:02}.png"))
+        )
+    budget = Watched(limit)
+    readers = [PixelReader(examples, SMALL, memory_limit=0, threads=4, budget=budget) for _ in range(2)]
+    expected = [index * 20 for index in range(12)]
+    for batches in zip(*(reader.batches([range(12)] * 3) for reader in readers), strict=True):
+        assert [pixels[:, 0, 0, 0].tolist() for pixels in batches] == [expected] * 2
+    assert budget.times == 2 * 3 * 12 and budget.now == 0
+    assert budget.most <= limit
+
+
+def test_a_file_that_cannot_be_read_gives_its_share_back(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    budget, example = Watched(64 * 64), Example(str(tmp_path / "a.png"), 0, "train", file_sha256(tmp_path / "a.png"))
+    reader = PixelReader([example], SMALL, budget=budget, threads=2)
+    for _ in range(3):
+        with pytest.raises(DataError, match="truncated"):
+            reader.read([0])
+    assert budget.times == 3 and budget.now == 0

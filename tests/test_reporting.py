@@ -223,7 +223,7 @@ def test_an_unwritable_folder_is_a_run_error(run: Path, monkeypatch: pytest.Monk
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("tempfile.mkdtemp", full)
     with pytest.raises(RunError, match="No space left"):
         write_report(run)
     assert not (run / "report.html").exists()

@@ -87,7 +87,7 @@ def test_killed_again_and_again_ends_as_if_never_interrupted(arguments: list[str
     finish(start(arguments, whole, tmp_path / "cache-whole"))
 
     cache = tmp_path / "cache-broken"
-    shards = lambda: {path: path.stat().st_mtime_ns for path in cache.glob("features/*/[!.]*.npz")}  # noqa: E731
+    shards = lambda: {path: path.stat().st_mtime_ns for path in cache.glob("features/*/[!.]*.safetensors")}  # noqa: E731
     kill_when(start(arguments, broken, cache, "--resume"), lambda: len(shards()) >= 1)
     first_shards = shards()
     kill_when(start(arguments, broken, cache, "--resume"), lambda: len(history(broken)) >= 2)

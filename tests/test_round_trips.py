@@ -108,7 +108,9 @@ def test_a_trained_mobilenet_v2_goes_home(shared_data: Path, shared_weights: Pat
     assert len(reference.pixels) == 80 and reference.labels is not None
     found = np.exp(at_home(tmp_path / "port", "mobilenet_v2", reference.pixels, tmp_path))
     assert np.abs(found - reference.outputs).max() < 1e-4
-    assert np.array_equal(found.argmax(1), reference.outputs.argmax(1))
+    second, first = np.sort(reference.outputs)[:, -2:].T
+    clear = first - second > 2e-4  # anything else is a tie
+    assert np.array_equal(found.argmax(1)[clear], reference.outputs.argmax(1)[clear])
     assert np.mean(found.argmax(1) == reference.labels) == card["proof"]["accuracy_before"] > 0.9
 
     rounded = multitl.port(run, "litert-int8", tmp_path / "rounded").card  # random networks have ranges it refuses

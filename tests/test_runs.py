@@ -19,7 +19,7 @@ from multitl.runs import atomic_write, check_folder, finished_result, read_json,
 RECIPE = Recipe()
 
 
-DATA = "a" * 64  # its fingerprint
+DATA, WEIGHTS = "a" * 64, "c" * 64  # fingerprints
 
 
 def claim(
@@ -28,8 +28,14 @@ def claim(
     """Ask, and start unless the run is complete, as `finetune` does."""
     is_complete = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
     if not is_complete:
-        start_run(folder, recipe, backend, DATA, resume=resume)
+        start_run(folder, recipe, backend, DATA, WEIGHTS, resume=resume)
     return is_complete
+
+
+def left_by_a_killed_process(folder: Path, name: str) -> None:
+    """What `atomic_write` has made of a file when SIGKILL comes."""
+    (folder / ".multitl-abcdefgh").mkdir(parents=True)
+    (folder / ".multitl-abcdefgh" / name).write_text("half")
 
 
 def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
@@ -37,7 +43,8 @@ def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
     for name in ("empty", "new/deep"):
         assert claim(tmp_path / name) is False
         assert Recipe.read(tmp_path / name / "recipe.toml") == RECIPE
-        assert json.loads((tmp_path / name / "run.json").read_text()) == {"backend": "jax", "fingerprint": DATA}
+        started = {"backend": "jax", "fingerprint": DATA, "weights_sha256": WEIGHTS}
+        assert json.loads((tmp_path / name / "run.json").read_text()) == started
 
 
 def test_an_existing_run_needs_permission(tmp_path: Path) -> None:
@@ -75,13 +82,20 @@ def test_resume_starts_what_never_began(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "recipe.toml").is_file()
 
 
-def test_resume_is_complete_only_with_card_and_report(tmp_path: Path) -> None:
+def test_resume_is_complete_only_with_a_card(tmp_path: Path) -> None:
     claim(tmp_path / "run")
     assert claim(tmp_path / "run", resume=True) is False
     (tmp_path / "run" / "card.json").write_text("{}")
-    assert claim(tmp_path / "run", resume=True) is False
-    (tmp_path / "run" / "report.html").write_text("")
     assert claim(tmp_path / "run", resume=True) is True
+
+
+def test_a_run_with_a_card_that_lost_what_it_was_started_with_is_not_cleared(tmp_path: Path) -> None:
+    claim(tmp_path / "run")
+    (tmp_path / "run" / "card.json").write_text("{}")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(RunError, match=r"Cannot read .*run\.json(.|\n)*--overwrite"):
+        claim(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "card.json").exists()
 
 
 def test_resume_with_other_options_names_them(tmp_path: Path) -> None:
@@ -100,22 +114,23 @@ def test_overwrite_and_resume_exclude_each_other(tmp_path: Path) -> None:
 def test_killed_before_run_json_can_be_resumed(tmp_path: Path) -> None:
     claim(tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
-    (tmp_path / "run" / ".run-abc.json").write_text("half")
+    left_by_a_killed_process(tmp_path / "run", "run.json")
     assert claim(tmp_path / "run", resume=True) is False
-    assert not (tmp_path / "run" / ".run-abc.json").exists()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.toml", "run.json"}
 
 
 def test_killed_before_anything_was_renamed_can_be_started_again(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".recipe-abc.toml").write_text("half")
+    left_by_a_killed_process(tmp_path / "run", "recipe.toml")
     assert claim(tmp_path / "run") is False
 
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:
-    start_run(tmp_path, RECIPE, "jax", DATA, resume=False)
-    start_run(tmp_path, RECIPE, "jax", DATA, resume=True)
+    start_run(tmp_path, RECIPE, "jax", DATA, WEIGHTS, resume=False)
+    start_run(tmp_path, RECIPE, "jax", DATA, WEIGHTS, resume=True)
     with pytest.raises(RunError, match="data changed"):
-        start_run(tmp_path, RECIPE, "jax", "b" * 64, resume=True)
+        start_run(tmp_path, RECIPE, "jax", "b" * 64, WEIGHTS, resume=True)
+    with pytest.raises(RunError, match="backbone's weights changed"):
+        start_run(tmp_path, RECIPE, "jax", DATA, "d" * 64, resume=True)
 
 
 def test_asking_changes_nothing(tmp_path: Path) -> None:

@@ -161,9 +161,9 @@ def test_a_resumed_run_ends_with_the_same_bits(original, model, tmp_path) -> Non
 
     saved: list[TrainingState] = []
     run_phase(make_phase(model, []), RECIPE, TrainingState(), lambda state: saved.append(copy.deepcopy(state)))
-    save_state(tmp_path / "one.npz", saved[0])
+    save_state(tmp_path, saved[0])
     again = translate(original, torch.from_numpy(IMAGES[:2]).permute(0, 3, 1, 2)).model
-    run_phase(make_phase(again, [0] * 4), RECIPE, load_state(tmp_path / "one.npz"), lambda state: None)
+    run_phase(make_phase(again, [0] * 4), RECIPE, load_state(tmp_path), lambda state: None)
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -31,11 +31,11 @@ def entry():
 
 def test_card_says_what_was_translated_and_how_exact(entry):
     card = entry.card
-    assert {"keras", "torch", "timm"} <= card["versions"].keys()
-    assert parity.is_close(entry.parity)
-    assert len(card["weights_sha256"]) == 64
-    assert card["weights_sha256"] == pretrained.weights_sha256(entry.translation.model)
-    assert {weight["name"] for weight in card["weights"]} >= {"conv1.0.weight", "fc.weight", "bn1.running_mean"}
+    assert {"keras", "torch", "timm"} <= card.versions.keys()
+    assert parity.is_close(entry.card.parity)
+    assert len(card.weights_sha256) == 64
+    assert card.weights_sha256 == pretrained.weights_sha256(entry.translation.model)
+    assert {weight["name"] for weight in card.weights} >= {"conv1.0.weight", "fc.weight", "bn1.running_mean"}
 
 
 @pytest.mark.every_backend
@@ -51,7 +51,7 @@ def test_as_a_backbone(entry):
     loaded = pretrained.load_pretrained("timm/test_resnet.r160_in1k", "none")
     assert loaded.backbone.output_shape[1:3] == (5, 5)
     assert [stage.name for stage in loaded.stages] == ["conv1", "layer1", "layer2", "layer3", "layer4"]
-    assert loaded.parity == entry.parity
+    assert loaded.card.parity == entry.card.parity
     assert not any(weight.name.startswith("fc.") for weight in loaded.weights)
 
 
@@ -89,7 +89,7 @@ def test_a_local_file_is_verified_and_kept_apart(entry, tmp_path: Path):
     kept = translated(job)
     assert entry_folder(job) != entry_folder(SMALL)
     assert kept.translation.model.output_shape == (None, 7)
-    assert "state_dict_ema" in kept.card["weights_note"]
+    assert "state_dict_ema" in kept.card.weights_note
     images = parity.probe_images((160, 160, 3), count=2)
     with torch.no_grad():
         wanted = module.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()

@@ -14,14 +14,13 @@ import keras
 import numpy as np
 
 from multitl.contracts import Export
+from multitl.generated_code import fill
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-LOADER = '''"""{title}
+LOADER = '''"""A classifier for Flax and Optax. Written by multitl; needs jax and orbax-checkpoint alone.
 
-Written by multitl; needs jax and orbax-checkpoint, neither multitl nor Keras.
-
-The parameters are a nested dict LAYER -> VARIABLE -> array, {count:,} numbers, as Flax and Optax take it.
-`apply(params, images)` gives probabilities and can be differentiated by `params`, so that training can go on:
+The parameters are a nested dict LAYER -> VARIABLE -> array, as Flax and Optax take it. `apply(params, images)` gives
+probabilities and can be differentiated by `params`, so that training can go on:
 
     import jax, optax
     loss = lambda params, images, labels: -jax.numpy.log(apply(params, images))[range(len(labels)), labels].mean()
@@ -35,17 +34,19 @@ from pathlib import Path
 import jax.export
 import orbax.checkpoint
 
-CLASSES = {classes}
+BACKBONE, PARAMETERS = _backbone_, _parameters_
+CLASSES = _classes_
+TAKES, HEIGHT, WIDTH = _takes_, _height_, _width_
 HERE = Path(__file__).resolve().parent
 
 
 def load_params() -> dict:
-    """LAYER -> VARIABLE -> array."""
+    """LAYER -> VARIABLE -> array, PARAMETERS numbers."""
     return orbax.checkpoint.StandardCheckpointer().restore(HERE / "params")
 
 
 def load_apply():
-    """(params, {taken}) -> probabilities (batch, {classes_count})."""
+    """(params, images (batch, HEIGHT, WIDTH, 3) of type TAKES) -> probabilities (batch, len(CLASSES))."""
     return jax.export.deserialize((HERE / "apply.jax").read_bytes()).call
 '''
 
@@ -78,7 +79,8 @@ def write_params(export: Export, folder: Path) -> None:
     (folder / "apply.jax").write_bytes(exported.serialize(vjp_order=1))
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / "params").resolve(), params)
-    (folder / "load.py").write_text(_loader(export, params), encoding="utf-8")
+    parameters = sum(int(np.prod(array.shape)) for array in jax.tree.leaves(params))
+    (folder / "load.py").write_text(loader(export, parameters), encoding="utf-8")
 
 
 def _images(model: keras.Model) -> jax.ShapeDtypeStruct:
@@ -122,13 +124,15 @@ def _at(tree: dict[str, Any], path: list[str]) -> Any:
     return tree
 
 
-def _loader(export: Export, params: dict[str, Any]) -> str:
-    names = export.card["data"]["class_names"]
+def loader(export: Export, parameters: int) -> str:
+    """The text of load.py. parameters: how many numbers train. Whatever came from a card is a literal in it."""
     height, width = export.model.input.shape[1:3]
-    return LOADER.format(
-        title=f"{export.card['backbone']['name']} for {len(names)} classes.",
-        count=sum(int(np.prod(array.shape)) for array in jax.tree.leaves(params)),
-        classes=names,
-        classes_count=len(names),
-        taken=f"{export.model.input.dtype} images (batch, {height}, {width}, 3)",
-    )
+    values = {
+        "_backbone_": export.name,
+        "_parameters_": parameters,
+        "_classes_": list(export.class_names),
+        "_takes_": export.model.input.dtype,
+        "_height_": height,
+        "_width_": width,
+    }
+    return fill(LOADER, values)

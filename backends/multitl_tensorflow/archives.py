@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
-from multitl.errors import MultitlError, WeightsError
+from multitl.errors import MultitlError, WeightsError, full_disk, tells_full_disk
 from multitl.regular_files import open_regular
+from multitl.scratch import temporary_folder
 
 MOST_FILES = 10_000
 MOST_BYTES = 2**33  # unpacked: the largest published image modules have 4 GB
@@ -27,18 +27,20 @@ FREE_BYTES = 2**24  # small archives may compress as they like
 @contextlib.contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
     """A temporary folder with an archive's files. Raises WeightsError for what is unsafe or damaged."""
-    with tempfile.TemporaryDirectory(prefix="multitl-module-") as folder:
+    with temporary_folder() as folder:
         try:
             with (
                 open_regular(archive, MOST_BYTES) as packed,
                 tarfile.open(fileobj=packed, mode="r|*", tarinfo=_Member) as file,
             ):
-                _extract(file, archive, Path(folder))
+                _extract(file, archive, folder)
         except MultitlError:
             raise
         except Exception as error:  # tarfile meets damage with TypeError, struct.error, lzma.LZMAError, ...
+            if tells_full_disk(error):
+                raise full_disk(error) from error
             raise _refuse(archive, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
-        yield module_folder(Path(folder))
+        yield module_folder(folder)
 
 
 def module_folder(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from multitl.contracts import Preprocess
-from multitl.errors import BackendError, WeightsError
+from multitl.errors import BackendError, WeightsError, full_disk, tells_full_disk
 from multitl_tensorflow.archives import module_folder, unpacked
 from multitl_tensorflow.flattening import Graph, Node
 from multitl_tensorflow.graphdef import SIZE_IF_FREE
@@ -52,6 +52,8 @@ def fetch(handle: str) -> str:
     except BackendError:
         raise
     except Exception as error:  # the hub, TensorFlow's file system and urllib raise all kinds
+        if tells_full_disk(error):
+            raise full_disk(error) from error
         raise WeightsError(
             f"The module {handle} cannot be fetched.",
             expected="a handle of tfhub.dev or Kaggle Models and access to it, or a folder or .tar.gz on this machine",

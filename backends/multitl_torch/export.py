@@ -22,15 +22,13 @@ from multitl_torch.translator import open_class
 
 def write_state_dict(export: Export, folder: Path) -> None:
     """model.pth and model.safetensors, both for the original's own class, and load.py, which loads them into it."""
-    about = export.card["backbone"]
-    source, _, name = about["name"].partition("/")
-    side = about["preprocess"]["height"]
-    classes = len(export.card["data"]["class_names"])
-    module, constructor = open_class(Job(source, name, "none", side, "keep"), classes)
+    source, _, full_name = export.name.partition("/")
+    job = Job(source, full_name, "none", export.preprocess.height, "keep")
+    module, name, options = open_class(job, len(export.class_names))
     state = _complete(export.tensors, module)
     torch.save(state, folder / "model.pth")
     safetensors.torch.save_file(state, folder / "model.safetensors")
-    (folder / "load.py").write_text(loader(export.card, constructor), encoding="utf-8")
+    (folder / "load.py").write_text(loader(export, source, name, options), encoding="utf-8")
 
 
 def write_program(export: Export, folder: Path) -> None:
@@ -47,7 +45,7 @@ def write_onnx(export: Export, folder: Path) -> None:
             output_names=["probabilities"],
             dynamo=True,
         )
-    program.model.metadata_props["class_names"] = json.dumps(export.card["data"]["class_names"])
+    program.model.metadata_props["class_names"] = json.dumps(export.class_names)
     program.save(folder / "model.onnx")
 
 

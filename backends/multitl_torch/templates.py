@@ -5,24 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LOADER = '''"""{title}
+from multitl.contracts import Export
+from multitl.generated_code import fill
 
-Written by multitl; needs torch and {package}, neither multitl nor Keras.
-"""
+HEADS = {  # by source: what the file needs, and what makes a network with random weights
+    "torchvision": '''"""A network of torchvision with its weights. Made by multitl; needs torch and torchvision."""
 
 from pathlib import Path
 
 import torch
-{imports}
+from torchvision.models import get_model as make_network
+''',
+    "timm": '''"""A network of timm with its weights. Made by multitl; needs torch and timm."""
 
-CLASSES = {classes}
-HEIGHT, WIDTH = {height}, {width}
-SCALE, OFFSET = {scale}, {offset}
+from pathlib import Path
+
+import torch
+from timm import create_model as make_network
+''',
+}
+BODY = '''
+NETWORK, OPTIONS = _network_, _options_
+CLASSES = _classes_
+HEIGHT, WIDTH = _height_, _width_
+CHANNELS = _channels_  # of RGB, in the order that the network wants them
+SCALE, OFFSET = _scale_, _offset_
 
 
 def load_network() -> torch.nn.Module:
-    """Normalised images (batch, 3, HEIGHT, WIDTH) -> logits (batch, {count}); see `normalise`."""
-    network = {constructor}
+    """Normalised images (batch, 3, HEIGHT, WIDTH) -> logits (batch, len(CLASSES)); see `normalise`."""
+    network = make_network(NETWORK, **OPTIONS)
     state = torch.load(Path(__file__).with_name("model.pth"), weights_only=True)
     network.load_state_dict(state, strict=True)
     return network.eval()
@@ -30,33 +42,31 @@ def load_network() -> torch.nn.Module:
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
     """RGB pixels (batch, HEIGHT, WIDTH, 3), 0 to 255 -> what the network takes."""
-    images = pixels.float(){flip} * torch.tensor(SCALE) + torch.tensor(OFFSET)
+    images = pixels.float()[..., CHANNELS] * torch.tensor(SCALE) + torch.tensor(OFFSET)
     return images.permute(0, 3, 1, 2)
 
 
 def classify(network: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """RGB pixels (batch, HEIGHT, WIDTH, 3) -> probabilities (batch, {count}) of CLASSES."""
+    """RGB pixels (batch, HEIGHT, WIDTH, 3) -> probabilities (batch, len(CLASSES)) of CLASSES."""
     with torch.no_grad():
         return network(normalise(pixels)).softmax(dim=1)
 '''
-IMPORTS = {"torchvision": "from torchvision.models import get_model", "timm": "from timm import create_model"}
 
 
-def loader(card: Mapping[str, Any], constructor: str) -> str:
-    """The file's text. card: of the model.  constructor: a call that makes the network with random weights."""
-    backbone, preprocess = card["backbone"], card["backbone"]["preprocess"]
-    source = backbone["name"].partition("/")[0]
-    names = card["data"]["class_names"]
-    return LOADER.format(
-        title=f"{backbone['name']} for {len(names)} classes.",
-        package=source,
-        imports=IMPORTS[source],
-        classes=names,
-        height=preprocess["height"],
-        width=preprocess["width"],
-        scale=preprocess["scale"],
-        offset=preprocess["offset"],
-        count=len(names),
-        constructor=constructor,
-        flip=".flip(-1)" if preprocess["channel_order"] == "bgr" else "",
-    )
+def loader(export: Export, source: str, name: str, options: Mapping[str, Any]) -> str:
+    """The file's text. source, name: of the network.  options: that its package makes it with.
+
+    Whatever came from a card is a literal in it: see `generated_code`.
+    """
+    how = export.preprocess
+    values = {
+        "_network_": name,
+        "_options_": dict(options),
+        "_classes_": list(export.class_names),
+        "_height_": how.height,
+        "_width_": how.width,
+        "_channels_": [0, 1, 2] if how.channel_order == "rgb" else [2, 1, 0],
+        "_scale_": how.scale,
+        "_offset_": how.offset,
+    }
+    return fill(HEADS[source] + BODY, values)

@@ -20,39 +20,42 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
     fetched.
     """
     timm = import_timm()
-    plain = job.name.partition(".")[0]
-    if not timm.is_model(plain):
-        raise BackboneError(
-            f"This timm {timm.__version__} has no network {plain!r}.",
-            expected=f"one of its {len(timm.list_models())} networks",
-            received=f"timm/{job.name}",
-            nearest=[f"timm/{near}" for near in nearest_names(plain, timm.list_models())],
-            fix="multitl backbones timm/, or pip install --upgrade timm",
-        )
-    config = timm.get_pretrained_cfg(plain)
-    tag = job.name.partition(".")[2]
-    known_tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{plain}.*")]
-    if tag and tag not in known_tags:
-        raise BackboneError(
-            f"timm has no weights {job.name!r}.",
-            expected=f"timm/{plain}, or with a tag after a dot",
-            received=f"timm/{job.name}",
-            nearest=[f"timm/{plain}.{near}" for near in nearest_names(tag, known_tags) or known_tags[:5]],
-            fix=f"multitl backbones timm/{plain}",
-        )
-    known = (timm.get_pretrained_cfg(job.name) if tag else config).to_dict()
+    _insist_on_known(timm, job.name)
+    known = timm.get_pretrained_cfg(job.name).to_dict()
     preprocess = from_timm(known, job.image_size)
     module = _create(timm, job, _options(known, job.image_size, classes))
     address = f"https://huggingface.co/{known['hf_hub_id']}" if known.get("hf_hub_id") else str(known.get("url", ""))
     return module, preprocess, (), str(known.get("license") or "not stated by timm"), address
 
 
-def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str]:
-    """A network with random weights, and the call that makes it."""
+def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str, dict[str, Any]]:
+    """A network with random weights, and the arguments of `create_model` that make it."""
     timm = import_timm()
+    _insist_on_known(timm, job.name)
     options = _options(timm.get_pretrained_cfg(job.name).to_dict(), job.image_size, classes)
-    texts = [f"{option}={value!r}" for option, value in options.items()]
-    return _create(timm, job, options), f"create_model({', '.join([repr(job.name), *texts])})"
+    return _create(timm, job, options), job.name, options
+
+
+def _insist_on_known(timm: Any, name: str) -> None:
+    """Raises BackboneError for a network or tag that timm does not have: it would look on a hub, or on the disk."""
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
+        raise BackboneError(
+            f"This timm {timm.__version__} has no network {plain!r}.",
+            expected=f"one of its {len(timm.list_models())} networks",
+            received=f"timm/{name}",
+            nearest=[f"timm/{near}" for near in nearest_names(plain, timm.list_models())],
+            fix="multitl backbones timm/, or pip install --upgrade timm",
+        )
+    known_tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{plain}.*")]
+    if tag and tag not in known_tags:
+        raise BackboneError(
+            f"timm has no weights {name!r}.",
+            expected=f"timm/{plain}, or with a tag after a dot",
+            received=f"timm/{name}",
+            nearest=[f"timm/{plain}.{near}" for near in nearest_names(tag, known_tags) or known_tags[:5]],
+            fix=f"multitl backbones timm/{plain}",
+        )
 
 
 def _options(known: Mapping[str, Any], size: int, classes: int) -> dict[str, Any]:

@@ -176,14 +176,14 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
     return module, preprocess, names, checkpoint.licence, checkpoint.url
 
 
-def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str]:
-    """A network without auxiliary heads, which training alone needs, and the call that makes it."""
+def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str, dict[str, Any]]:
+    """A network without auxiliary heads, which training alone needs; the arguments of `get_model` that make it."""
     models = importlib.import_module(f"{import_torchvision().__name__}.models")
     name = job.name.partition(":")[0]
+    _weights(name)
     options = _options(name, job.image_size, classes)
     options |= {"aux_logits": False} if name.startswith(WITH_AUXILIARY_HEADS) else {}
-    texts = [f"{option}={value!r}" for option, value in options.items()]
-    return _create(models, name, options), f"get_model({', '.join([repr(name), 'weights=None', *texts])})"
+    return _create(models, name, options), name, options
 
 
 def _options(name: str, size: int, classes: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,9 +56,9 @@ def open_original(job: Job, classes: int) -> TorchOriginal:
     return TorchOriginal(*opened)
 
 
-def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str]:
-    """The class that a job's state_dict loads into with strict=True, of that many classes, and the call that makes
-    it.
+def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str, dict[str, Any]]:
+    """The network that a job's state_dict loads into with strict=True, of that many classes; the name and the options
+    that its package makes it by. Raises BackboneError for a name that the package does not have.
     """
     return {"torchvision": torchvision, "timm": timm}[job.source].open_class(job, classes)
 

@@ -11,6 +11,7 @@ from multitl.bench.page import to_page
 from multitl.bench.race import Race
 from multitl.bench.results import Results, write_csv
 from multitl.bench.standings import rank
+from multitl.locks import locked, run_lock
 from multitl.runs import write_text
 
 FILES = ("results.jsonl", "results.csv", "bench.html")
@@ -18,7 +19,7 @@ FILES = ("results.jsonl", "results.csv", "bench.html")
 
 def bench(options: Options, folder: Path, *, markdown: str, command: str, overwrite: bool, resume: bool) -> Results:
     """Race, write, print. An interrupted race still leaves its page. Raises MultitlErrors before anything long."""
-    with Board(options.budget) as board:
+    with locked(run_lock(folder), folder), Board(options.budget) as board:
         race = Race(options, folder, board)
         race.claim(overwrite=overwrite, resume=resume)
         try:

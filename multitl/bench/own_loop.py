@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from multitl.adapters import load_backend
 from multitl.bench.jobs import Job
-from multitl.checkpoints import TrainingState
+from multitl.checkpoints import PhaseName, TrainingState
 from multitl.contracts import Backend, Example
 from multitl.features import fast_extractor
 from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
@@ -29,6 +27,7 @@ from multitl.phases import Batch, Phase, run_phase
 from multitl.pretrained import load_pretrained
 from multitl.recipes import Recipe
 from multitl.runs import read_json
+from multitl.scratch import temporary_folder
 from multitl.training import finetune
 
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -86,9 +85,9 @@ class OwnLoop:
 
     def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Iterator[tuple[float, float]]:
         """`multitl finetune` from the data on: it finds the same examples, judges, saves and reports as well."""
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["MULTITL_CACHE"] = folder  # no features from an earlier run
-            run = Path(folder) / "run"
+        with temporary_folder() as folder:
+            os.environ["MULTITL_CACHE"] = str(folder)  # no features from an earlier run
+            run = folder / "run"
             result = finetune(
                 self.job.data, backbone=self.job.cell.backbone, weights=self.job.weights, backend=self.backend,
                 output=run, recipe=whole_job_recipe(self.job), overwrite=False, resume=False,
@@ -106,7 +105,7 @@ class OwnLoop:
     def peak_device_bytes(self) -> int:
         return self.backend.peak_device_bytes()
 
-    def _train(self, name: str, model: keras.Model, batches: Pairs) -> list[float]:
+    def _train(self, name: PhaseName, model: keras.Model, batches: Pairs) -> list[float]:
         """In a check an epoch a step, since an epoch is what the loop tells the loss of; else one epoch of all."""
         steps = len(batches)  # type: ignore[arg-type]
         epochs = steps if self.job.stage == "check" else 1

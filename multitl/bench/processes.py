@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
+from multitl import children
 from multitl.bench.jobs import FRAMEWORKS, MULTITL, Job, Record
+from multitl.scratch import temporary_folder
 
 # Contenders run one at a time, but none may grab a GPU's whole memory: its peak is measured.
 ENVIRONMENT = {
@@ -53,37 +49,13 @@ def run_job(job: Job, limit: float, *, is_last: bool) -> Record:
     """
     if missing := missing_packages(job.cell.contender):
         return Record(job, "not installed", f"pip install {' '.join(missing)}")
-    with tempfile.TemporaryDirectory() as folder:
-        file, errors = Path(folder) / "record.json", Path(folder) / "stderr"
-        module = ["-m", "multitl.bench.worker"]
-        command = [sys.executable, "-P", *module, json.dumps(asdict(job)), str(file), repr(time.time())]
-        code = call(command, environment_for(job), errors, limit)
-        if code is None:
+    with temporary_folder() as folder:
+        file = folder / "record.json"
+        arguments = [json.dumps(asdict(job)), str(file), repr(time.time())]
+        ended = children.run("multitl.bench.worker", arguments, environment_for(job), limit)
+        if ended.code is None:
             said = "the budget ended" if is_last else f"no result within {limit:.0f} s"
             return Record(job, "out of time" if is_last else "hung", said)
-        if code or not file.is_file():
-            return Record(job, "crashed", last_words(code, errors))
+        if ended.code or not file.is_file():
+            return Record(job, "crashed", children.last_words(ended))
         return Record.from_mapping(json.loads(file.read_text(encoding="utf-8")))
-
-
-def call(command: list[str], environment: Mapping[str, str], errors: Path, limit: float) -> int | None:
-    """The exit code, or None if it took longer than `limit` seconds; nothing it started is left behind."""
-    with errors.open("wb") as stderr:
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
-        )
-        try:
-            return process.wait(limit)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def last_words(code: int, errors: Path) -> str:
-    lines = [line.strip() for line in errors.read_text(encoding="utf-8", errors="replace").splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("For simplicity, JAX", "-----"))]
-    words = lines[-1][:300] if lines else "it said nothing"
-    return f"killed by {signal.Signals(-code).name}: {words}" if code < 0 else words

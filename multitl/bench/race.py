@@ -11,23 +11,21 @@ import json
 import math
 import os
 import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multitl import errors
+from multitl import children, errors
 from multitl.adapters import BACKENDS, is_installed
 from multitl.bench.board import Board
 from multitl.bench.jobs import Cell, Job, Record, Stage
 from multitl.bench.machine import describe_machine
 from multitl.bench.options import Options
-from multitl.bench.processes import ENVIRONMENT, call, last_words, missing_packages, run_job
+from multitl.bench.processes import ENVIRONMENT, missing_packages, run_job
 from multitl.bench.results import Results, append, read_results, start_results
-from multitl.runs import read_json
+from multitl.runs import is_used, read_json
 from multitl.workers import read_error
 
 RESULTS, WEIGHTS = "results.jsonl", "weights"
@@ -156,18 +154,16 @@ def prepare_weights(backbone: str, options: Options, file: Path, limit: float) -
     environment = os.environ | ENVIRONMENT | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
     arguments = [backbone, options.weights, str(options.image_size), str(file)]
     report = file.with_suffix(".error.json")
-    with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder) / "stderr"
-        code = call([sys.executable, "-P", "-m", "multitl.bench.preparation", *arguments], environment, said, limit)
-        if report.is_file():
-            raise read_error(report)
-        if code != 0:
-            raise errors.RunError(
-                f"The weights of {backbone} could not be prepared.",
-                expected="exit code 0 within the budget",
-                received="no answer in time" if code is None else last_words(code, said),
-                fix="multitl doctor; or a larger --budget",
-            )
+    ended = children.run("multitl.bench.preparation", arguments, environment, limit)
+    if report.is_file():
+        raise read_error(report)
+    if ended.code != 0:
+        raise errors.RunError(
+            f"The weights of {backbone} could not be prepared.",
+            expected="exit code 0 within the budget",
+            received="no answer in time" if ended.code is None else children.last_words(ended),
+            fix="multitl doctor; or a larger --budget",
+        )
 
 
 def _insist_on_one(cells: list[Cell]) -> None:
@@ -190,8 +186,7 @@ def _check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
             fix="--resume continues, --overwrite starts again",
         )  # fmt: skip
     is_ours = (folder / RESULTS).is_file()
-    is_used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if is_used and not is_ours:
+    if is_used(folder) and not is_ours:
         raise errors.RunError(
             f"{folder} exists and holds no results of multitl bench, so it is left alone.",
             expected="a new or empty folder", received=str(folder), fix="choose another folder with --out",

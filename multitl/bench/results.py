@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.bench.jobs import Record
+from multitl.csv_cells import write_row
 from multitl.errors import RunError
 from multitl.runs import cannot_write, write_text
 
@@ -77,9 +77,10 @@ def _records(lines: list[str]) -> Iterable[Record]:
 def write_csv(path: Path, records: Iterable[Record]) -> None:
     """A line a process."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(_row(record) for record in records)
+    write_row(text, COLUMNS)
+    for record in records:
+        row = _row(record)
+        write_row(text, [row.get(name, "") for name in COLUMNS])
     write_text(path, text.getvalue())
 
 

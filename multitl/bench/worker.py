@@ -86,7 +86,7 @@ class Feed:
 
 def _use_network(job: Job, started: float) -> Record:
     if job.cell.contender in MULTITL:
-        from multitl.cli import leave_out_other_frameworks
+        from multitl.session import leave_out_other_frameworks
 
         leave_out_other_frameworks(job.cell.contender)  # as the command line does
     contender = cast(Contender, _import_contender(job.cell.contender))

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from multitl.errors import WeightsError
+from multitl.errors import WeightsError, full_disk, tells_full_disk
 from multitl.initialisers import numpy_initialisers
 from multitl.preprocessing import IMAGENET_DEVIATION
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
@@ -56,6 +56,8 @@ def download(architecture: Architecture, size: int) -> Path:
                 file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=architecture.digest
             )
     except Exception as error:  # get_file raises plain Exception when the network fails
+        if tells_full_disk(error):
+            raise full_disk(error) from error
         raise WeightsError(
             f"Cannot download the weights of {architecture.full_name}.",
             expected=url,

@@ -54,13 +54,13 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     size = image_size or dict(json.loads(MODULES.read_text(encoding="utf-8"))).get(name, 0)
     asked: Head = "keep" if weights in ("default", "none") else head  # the same translation serves both
     entry = translated(Job("tfhub", place, weights, size, asked, content))
-    sha256 = None if weights == "none" else entry.card["weights_sha256"]
+    sha256 = None if weights == "none" else entry.card.weights_sha256
     network = Network(
         name=f"tfhub/{name}",
         translation=entry.translation,
-        preprocess=entry.preprocess,
-        origin=Origin("tfhub", weights, sha256, entry.card["licence"], entry.card["url"]),
-        parity=entry.parity,
+        preprocess=entry.card.preprocess,
+        origin=Origin("tfhub", weights, sha256, entry.card.licence, entry.card.url),
+        parity=entry.card.parity,
         class_names=_class_names(entry.translation.model.output_shape[-1]),
     )
     logits = classifier_logits(network.translation.model)

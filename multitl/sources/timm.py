@@ -44,13 +44,13 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
 
     check_name(name)
     entry = translated(Job("timm", name, weights, image_size, head))
-    sha256 = None if weights == "none" else entry.card["weights_sha256"]
+    sha256 = None if weights == "none" else entry.card.weights_sha256
     network = Network(
         name=f"timm/{name}",
         translation=entry.translation,
-        preprocess=entry.preprocess,
-        origin=Origin("timm", weights, sha256, _licence(weights, entry.card["licence"]), entry.card["url"]),
-        parity=entry.parity,
+        preprocess=entry.card.preprocess,
+        origin=Origin("timm", weights, sha256, _licence(weights, entry.card.licence), entry.card.url),
+        parity=entry.card.parity,
         class_names=class_names(entry.translation.model.output_shape[-1]),
     )
     return as_pretrained(network, head)

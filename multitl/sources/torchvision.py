@@ -70,15 +70,15 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         return translated.as_pretrained(_described(description, checkpoint, weights, size, head), head)
     path = download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes) if weights == "default" else weights
     entry = from_cache(Job("torchvision", name, str(path), size, head))
-    origin = _origin(checkpoint, weights, entry.card["weights_sha256"] if weights != "none" else None)
+    origin = _origin(checkpoint, weights, entry.card.weights_sha256 if weights != "none" else None)
     return translated.as_pretrained(
         translated.Network(
             name=f"torchvision/{name}",
             translation=entry.translation,
-            preprocess=entry.preprocess,
+            preprocess=entry.card.preprocess,
             origin=origin,
-            parity=entry.parity,
-            class_names=tuple(entry.card["class_names"]),
+            parity=entry.card.parity,
+            class_names=entry.card.class_names,
         ),
         head,
     )
