@@ -23,6 +23,7 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 from multitl.errors import MultitlError, TranslationError, WeightsError
 from multitl.regular_files import MOST_MODEL, check_regular, read_regular
 from multitl.translation import Stored
+from multitl_tensorflow.bundles import Bundle, DamagedBundle
 from multitl_tensorflow.operations import attribute
 
 HOSTILE = ("PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2")
@@ -167,30 +168,25 @@ class Checkpoint:
     def __init__(self, folder: Path, what: str) -> None:
         """folder: the module's `variables`, which constants alone do without."""
         self.what = what
-        self.shapes: dict[str, list[int]] = {}
+        self.shapes: Mapping[str, list[int]] = {}
         if not (folder / "variables.index").is_file():
             return
         try:
             for file in folder.glob("variables.*"):
                 check_regular(file, MOST_MODEL)
-            self._reader = tf.train.load_checkpoint(str(folder / "variables"))
-            self.shapes = self._reader.get_variable_to_shape_map()
-            dtypes = self._reader.get_variable_to_dtype_map()
-        except (*READING, OSError) as error:
+            self._bundle = Bundle(folder / "variables")
+        except (DamagedBundle, OSError) as error:
             raise refuse(what, f"variables that cannot be read: {_first_line(error)}") from error
-        claimed = sum(math.prod(shape) * dtypes[key].size for key, shape in self.shapes.items())
-        there = sum(file.stat().st_size for file in folder.glob("variables.data-*"))
-        if claimed > there:
-            raise refuse(what, f"variables of {claimed} bytes in files of {there} bytes")
+        self.shapes = self._bundle.shapes
 
     def __contains__(self, key: str) -> bool:
         return key in self.shapes
 
     def read(self, key: str) -> Any:
-        """The tensor under a key; half precision becomes float32. Raises WeightsError."""
+        """The tensor under a key, or the bytes of a text; half precision becomes float32. Raises WeightsError."""
         try:
-            value = self._reader.get_tensor(key)
-        except READING as error:
+            value = self._bundle.read(key)
+        except (DamagedBundle, OSError) as error:
             raise refuse(self.what, f"the variable {key} cannot be read: {_first_line(error)}") from error
         return as_float32(value) if isinstance(value, np.ndarray) else value
 
