@@ -81,9 +81,8 @@ def _text(file: Path) -> str:
 
 def die_with(parent: int) -> None:
     """Tie this process to the one that started it, whose number is `parent`."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
+    is_tied = sys.platform == "linux" and not ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if not is_tied:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it was dead before we asked
         os.kill(os.getpid(), signal.SIGKILL)

@@ -29,7 +29,7 @@ MOST_GROWTH = 20  # bytes of arrays to a byte of the file; weights hardly compre
 SPARE_BYTES = 2**24  # lets small files compress as they like
 _MOST_DEPTH = 32  # of groups in groups; hard links can form a circle
 _MOST_TEXT = 2**23  # letters of a description; that of NASNetLarge has one million
-_MEMORY = 2**29  # bytes of address space, besides twice the file; Python with h5py takes 160 million
+_MEMORY = 3 * 2**27  # bytes of address space, besides twice the file and what Python with h5py takes already
 _SECONDS = 4  # of a processor, besides one for _BYTES_A_SECOND; a sound file of some hundred layers takes 0.2
 _BYTES_A_SECOND = 10_000_000
 _SLAB = 2**25  # bytes that are copied at a time
@@ -163,9 +163,17 @@ def _limit(size: int) -> None:
     if sys.platform != "win32":
         import resource
 
-        _lower(resource.RLIMIT_AS, _MEMORY + 2 * size)
+        _lower(resource.RLIMIT_AS, _taken() + _MEMORY + 2 * size)
         _lower(resource.RLIMIT_CPU, _SECONDS + size // _BYTES_A_SECOND)
         _lower(resource.RLIMIT_CORE, 0)
+
+
+def _taken() -> int:
+    """Bytes of address space of this process: 160 million, but some builds of NumPy take a gigabyte at once."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux
+        return 2**30
 
 
 def _lower(kind: int, limit: int) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
+
+from multitl.scratch import temporary_folder
 
 CONFIG, METADATA = "config.json", "metadata.json"
 FIRST_DATE = 315_619_200  # 2 January 1980, after 1 January in every time zone
@@ -26,8 +27,8 @@ SHARED = "shared_object_id"
 def write_keras_archive(model: keras.Model, path: str | Path) -> None:
     """`model.save(path)` for a path that ends in .keras. Needs room for it twice. Raises OSError."""
     final = Path(path)
-    with tempfile.TemporaryDirectory(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent) as folder:
-        source = _save(model, Path(folder))
+    with temporary_folder(final.parent) as folder:
+        source = _save(model, folder)
         with zipfile.ZipFile(final, "w") as archive:
             for part in sorted((part for part in source.iterdir() if part.is_file()), key=lambda part: part.name):
                 _add(archive, part)

@@ -70,7 +70,7 @@ def finetune(
             check_same_input(folder, "data", "fingerprint", dataset.fingerprint)
             if (broken := broken_files(folder)) in ([], [REPORT]):
                 return remake_report(folder) if broken else _leave(folder)
-            _check_can_be_remade(folder, broken)
+            _check_can_be_remade(folder, recipe, broken)
         with _session(recipe, backend):
             return _run(data, dataset, folder, recipe, backend, resume, clock)
 
@@ -94,10 +94,27 @@ def _leave(folder: Path) -> Result:
     return finished_result(folder)
 
 
-def _check_can_be_remade(folder: Path, broken: Sequence[str]) -> None:
+def _goes_deeper(recipe: Recipe) -> bool:
+    return recipe.unfreeze != "none" and recipe.epochs > 0
+
+
+def _load_state(folder: Path, recipe: Recipe) -> TrainingState:
+    """Raises RunError for a damaged checkpoint, and for one of a phase that this recipe does not have."""
+    state = load_state(folder)
+    if state.phase == "finetune" and not _goes_deeper(recipe):
+        raise RunError(
+            f"The checkpoint {folder / CHECKPOINT} belongs to another recipe.",
+            expected="a checkpoint of the head's training",
+            received="one of fine-tuning",
+            fix="start again with --overwrite; stored features are kept",
+        )
+    return state
+
+
+def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) -> None:
     """Raises RunError if a finished run has lost files and its checkpoint as well; else training has not to be done."""
     names = f"{', '.join(broken)} of {folder}"
-    if not load_state(folder).rows:
+    if not _load_state(folder, recipe).rows:
         raise RunError(
             f"Missing or damaged: {names}, and there is no checkpoint to make it from.",
             expected="the files that card.json lists, or the checkpoint that training left",
@@ -121,7 +138,7 @@ def _run(
     _introduce(dataset, pretrained, recipe, backend)
     budget = Budget(AT_ONCE)
     readers = {split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget) for split in SPLITS}
-    state, save = load_state(folder), partial(_save_progress, folder, EpochLog(folder))
+    state, save = _load_state(folder, recipe), partial(_save_progress, folder, EpochLog(folder))
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
@@ -131,7 +148,7 @@ def _run(
     if state.phase == "head":
         with clock("head"):
             run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
-    if recipe.unfreeze != "none" and recipe.epochs:
+    if _goes_deeper(recipe):
         trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
         with clock("finetune"):
             run_phase(_deep_phase(pretrained, head, readers, dataset, recipe), recipe, state, save)

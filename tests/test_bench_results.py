@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,12 @@ def test_other_files_are_refused_with_what_to_do(tmp_path: Path, text: str):
     assert "results.jsonl" in caught.value.fix
 
 
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "results.jsonl")
+    with pytest.raises(RunError, match="holds no results of multitl bench"):
+        read_results(tmp_path / "results.jsonl")
+
+
 def test_the_table_has_a_line_a_process(tmp_path: Path):
     write_csv(tmp_path / "results.csv", race({"jax": [10.0, 12.0]}))
     with (tmp_path / "results.csv").open(newline="") as file:
@@ -47,3 +55,12 @@ def test_the_table_has_a_line_a_process(tmp_path: Path):
     assert [row["stage"] for row in rows] == ["check", "measure", "measure"]
     assert float(rows[1]["images_per_second"]) == pytest.approx(10, rel=1e-3)
     assert rows[1]["compile_seconds"] == "8.0"
+
+
+def test_no_cell_of_the_table_is_a_formula(tmp_path: Path):
+    """A note or the path of a backbone may begin with anything."""
+    (record,) = (one for one in race({"jax": [10.0]}) if one.job.stage == "measure")
+    write_csv(tmp_path / "results.csv", [replace(record, note="=HYPERLINK(1)")])
+    with (tmp_path / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["note"] == "'=HYPERLINK(1)" and float(row["images_per_second"]) == pytest.approx(10, rel=1e-3)

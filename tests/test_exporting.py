@@ -27,6 +27,7 @@ from multitl.evaluation import load_run
 from multitl.heads import backbone_of
 from multitl.proof_worker import opened_by
 from multitl.references import Reference, make_reference
+from multitl.runs import write_json
 from multitl.state_dicts import read_state_dict
 
 BACKEND = keras.config.backend()
@@ -174,6 +175,14 @@ def test_failure_leaves_nothing_and_takes_nothing(run: Path, tmp_path: Path, mon
         multitl.port(run, "keras", out, overwrite=True)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_older_port_comes_back_if_its_replacement_was_killed(run: Path, tmp_path: Path):
+    """Between its leaving the place and the new one's taking it."""
+    write_json(tmp_path / ".port.older" / "card.json", {"port": {}})
+    with pytest.raises(PortError, match="exists already"):
+        multitl.port(run, "keras", tmp_path / "port")
+    assert [path.name for path in tmp_path.rglob("*")] == ["port", "card.json"]
 
 
 def test_the_first_operation_that_differs_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

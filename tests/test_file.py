@@ -407,6 +407,10 @@ def units_of_text(folder: Path) -> Path:
     )
 
 
+def half_a_character(folder: Path) -> Path:
+    return with_config("nested.keras", folder / "x.keras", lambda config: config["config"].update(name="\ud800"))
+
+
 REFUSED: list[tuple[Callable[[Path], Path], str]] = [
     (missing, "check the path after file:"),
     (a_folder, "name the file in it"),
@@ -427,6 +431,7 @@ REFUSED: list[tuple[Callable[[Path], Path], str]] = [
     (no_json, "damaged"),
     (deep_json, "damaged"),
     (no_network, "describes no network"),
+    (half_a_character, "surrogates not allowed"),
     (a_circle, "wait for each other"),
     (a_call_on_nothing, "'nobody'"),
     (too_few_units, "dense/kernel: 8x1 in the file, 8x2 in the model"),

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import multitl
-from multitl.checkpoints import CHECKPOINT
+from multitl.checkpoints import CHECKPOINT, load_state, save_state
 from multitl.cli import main
 from multitl.promises import FILES, REPORT, broken_files
 
@@ -175,6 +175,19 @@ def test_what_cannot_be_made_again_is_an_error(photos: Path, run: Path, capsys) 
     message = capsys.readouterr().err
     assert "model.keras" in message and "no checkpoint" in message and "--overwrite" in message
     assert contents(run) == {name: content for name, content in before.items() if name != CHECKPOINT}
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(photos: Path, run: Path, capsys) -> None:
+    state = load_state(run)
+    state.phase = "finetune"
+    save_state(run, state)
+    (run / "model.keras").unlink()
+    assert resume(photos, run) == 2
+    assert "belongs to another recipe" in said(capsys)
+    state.phase, state.best = "head", state.best[:1]
+    save_state(run, state)
+    assert resume(photos, run) == 2
+    assert "belongs to another model" in said(capsys)
 
 
 def test_other_data_is_refused_on_a_finished_run(photos: Path, run: Path, tmp_path: Path, capsys) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import tomllib
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def test_damaged_file_is_refused(tmp_path: Path, content: bytes):
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path):
-    for path in (tmp_path / "none.toml", tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")  # in a run folder that somebody made, it would be waited for without end
+    for path in (tmp_path / "none.toml", tmp_path, tmp_path / "pipe.toml", "/dev/zero"):
         with pytest.raises(RecipeError, match="Cannot read the recipe"):
             read_options(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import re
 from pathlib import Path
 
@@ -199,12 +200,16 @@ def test_the_same_files_give_the_same_page(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["card.json", "metrics.json", "history.csv", "predictions.csv"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other", "pipe", "endless"])
 def test_a_missing_or_damaged_file_is_named(run: Path, name: str, damage: str) -> None:
     path = run / name
     content = path.read_text()
     path.unlink()
-    if damage != "missing":
+    if damage == "pipe":
+        os.mkfifo(path)
+    elif damage == "endless":
+        path.symlink_to("/dev/zero")
+    elif damage != "missing":
         other = "{}" if name.endswith("json") else "a,b\n1,2\n"
         path.write_text({"empty": "", "cut": content[: len(content) // 2 + 7], "other": other}[damage])
     with pytest.raises(RunError, match=r"Cannot read|do not belong together"):

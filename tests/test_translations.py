@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multitl import parity, pretrained, translations, workers
+from multitl import children, parity, pretrained, translations
 from multitl.contracts import Job
 from multitl.errors import BackboneError, BackendError, TranslationError, WeightsError
 from multitl.translations import entry_folder, translated
@@ -62,7 +63,10 @@ def test_a_damaged_entry_is_made_anew(entry):
 
 
 def test_two_at_once_do_no_harm():
+    """Both find a damaged entry; one makes it anew, and the other one does not take it for the damaged one."""
     job = replace(SMALL, image_size=64)
+    entry_folder(job).mkdir(parents=True)
+    (entry_folder(job) / "card.json").write_text("{")
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: entry_or_error(job), range(2))
     assert first == second == "complete"
@@ -120,7 +124,7 @@ def test_nothing_is_left_of_a_failed_translation(tmp_path: Path):
 
 
 def test_a_worker_that_dies_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(children.sys, "executable", shutil.which("false"))
     with pytest.raises(TranslationError, match="ended early") as caught:
         translated(replace(SMALL, image_size=96))
     assert "exit code 1" in caught.value.received
@@ -130,7 +134,7 @@ def test_a_missing_package_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyP
     hide = "import importlib.util as u\nfind = u.find_spec\n"
     hide += "u.find_spec = lambda name, package=None: None if name == 'timm' else find(name, package)\n"
     (tmp_path / "sitecustomize.py").write_text(hide)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with pytest.raises(BackendError, match=r"pip install 'multitl\[timm\]'"):
         translated(replace(SMALL, image_size=128))
 

@@ -12,6 +12,7 @@ from typing import Any
 from multitl.bench.jobs import Record
 from multitl.csv_cells import write_row
 from multitl.errors import RunError
+from multitl.regular_files import read_regular_text
 from multitl.runs import cannot_write, write_text
 
 FORMAT = 1
@@ -49,7 +50,7 @@ def append(path: Path, record: Record) -> None:
 def read_results(path: str | Path) -> Results:
     """Raises RunError for a file that `multitl bench` did not write. A last line that was cut off is left out."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_regular_text(path).splitlines()
         head = json.loads(lines[0]) if lines else {}
         if not isinstance(head, dict) or head.get("multitl bench") != FORMAT:
             raise ValueError("the first line is not that of multitl bench")
