@@ -189,7 +189,8 @@ def read_entry_card(folder: Path) -> EntryCard:
 
 def read_metrics(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> dict[str, Any]:
     """metrics.json as `metrics.score` gives it, by split; None for a split without images. Raises RunError."""
-    return msgspec.to_builtins(_read(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing))
+    metrics = _read(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing)
+    return msgspec.json.decode(msgspec.json.encode(metrics))  # lists again, as whoever reads the file gets them
 
 
 def is_port(folder: Path) -> bool:

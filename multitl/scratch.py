@@ -8,7 +8,6 @@ any container, cannot. Whoever makes a folder first removes those that were left
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import re
 import shutil
@@ -66,18 +65,9 @@ def all_temporary_files() -> Iterator[None]:
 
 
 def variables(folder: Path) -> dict[str, str]:
-    """The environment in which temporary files go into `folder`; what others cache among them stays where it was."""
-    before = Path(tempfile.gettempdir())
-    caches = {"TFHUB_CACHE_DIR": before / "tfhub_modules", "TORCHINDUCTOR_CACHE_DIR": before / _inductors_folder()}
-    return {name: os.environ.get(name, str(path)) for name, path in caches.items()} | {"TMPDIR": str(folder)}
-
-
-def _inductors_folder() -> str:
-    """As PyTorch calls it."""
-    try:
-        return f"torchinductor_{getpass.getuser()}"
-    except (KeyError, OSError):  # a user without a name, as in containers
-        return "torchinductor"
+    """The environment in which temporary files go into `folder`; what TF Hub caches among them stays where it was."""
+    hub = os.environ.get("TFHUB_CACHE_DIR", str(Path(tempfile.gettempdir(), "tfhub_modules")))
+    return {"TMPDIR": str(folder), "TFHUB_CACHE_DIR": hub}
 
 
 def clear(place: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -165,12 +167,27 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
-def _replace_weights(path: Path) -> None:
+def _rewrite(path: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Change the files in an archive."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, b"not an HDF5 file" if name.endswith(".h5") else content)
+            archive.writestr(name, change(name, content))
+
+
+def _replace_weights(path: Path) -> None:
+    _rewrite(path, lambda name, content: b"not an HDF5 file" if name.endswith(".h5") else content)
+
+
+def _claim_gigabytes(path: Path) -> None:
+    """A dense layer of 24 GB, though the file has 12 numbers."""
+    _rewrite(path, lambda _, content: content.replace(b'"units": 3', b'"units": 2000000000'))
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def _insert_code(path: Path) -> None:
@@ -188,8 +205,12 @@ def _shrink(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [Path.unlink, _cut, lambda path: path.write_bytes(b""), _replace_weights, _insert_code, _shrink]
-)
+    "damage",
+    [
+        Path.unlink, _cut, lambda path: path.write_bytes(b""), _replace_weights, _insert_code, _shrink,
+        _claim_gigabytes, _pipe,
+    ],
+)  # fmt: skip
 def test_a_damaged_or_unsafe_model_is_a_run_error(copied_run: Path, photo_folder: Path, damage) -> None:
     damage(copied_run / "model.keras")
     with pytest.raises(RunError, match="cannot be used") as caught:

@@ -558,7 +558,7 @@ def test_run_that_cannot_be_used(refuse: Refuse, photos: Path, run: Path, tmp_pa
     (run / "card.json").rename(tmp_path / "card.json")
     assert "--resume" in refuse(command, run, photos)
     (run / "card.json").write_text('{"status": "complete"}')
-    assert "does not describe a finished run" in refuse(command, run, photos)
+    assert "missing required field" in refuse(command, run, photos)
     (tmp_path / "card.json").rename(run / "card.json")
     model = (run / "model.keras").read_bytes()
     for damaged in (model[: len(model) // 2], b"", b"PK\x03\x04 and so on"):

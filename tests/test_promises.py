@@ -246,6 +246,7 @@ def test_a_clock_before_1980_does_not_lose_a_training(photos: Path, finished: Pa
     assert broken_files(out) == []
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_diverges_is_a_finished_run_with_a_warning(photos: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "run"
     fast = ["--optimizer", "sgd", "--learning-rate", "100", "--schedule", "constant", "--patience", "0"]

@@ -162,7 +162,6 @@ def test_all_temporary_files_of_a_process_lie_in_one_folder(
         (own,) = tmp_path.iterdir()
         assert own != left and os.environ["TMPDIR"] == tempfile.gettempdir() == str(own)
         assert os.environ.pop("TFHUB_CACHE_DIR") == str(tmp_path / "tfhub_modules")
-        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     assert names(tmp_path) == [] and os.environ["TMPDIR"] == "as it was" and tempfile.gettempdir() == str(tmp_path)
 
 

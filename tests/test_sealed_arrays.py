@@ -72,7 +72,7 @@ def test_any_reader_of_safetensors_can_read_it(whole: bytes) -> None:
     np.testing.assert_array_equal(tensors["weights/0"], ARRAYS["weights/0"])
 
 
-@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("bit", [0, 7])
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path, whole: bytes, bit: int) -> None:
     for place in range(len(whole)):
         flipped = bytearray(whole)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.util
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from multitl import children
 from multitl.bench.jobs import FRAMEWORKS, MULTITL, Job, Record
@@ -34,7 +37,18 @@ def missing_packages(contender: str) -> list[str]:
 def environment_for(job: Job) -> Mapping[str, str]:
     threads = dict.fromkeys(THREAD_VARIABLES, str(job.threads))
     backend = {"KERAS_BACKEND": keras_backend(job.cell.contender)}
-    return os.environ | ENVIRONMENT | threads | backend
+    return {"TORCHINDUCTOR_CACHE_DIR": inductors_folder()} | os.environ | ENVIRONMENT | threads | backend
+
+
+def inductors_folder() -> str:
+    """Where PyTorch keeps what it has compiled, by default; each process has other temporary files, but not another
+    compiler.
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        user = "multitl"
+    return str(Path(tempfile.gettempdir(), f"torchinductor_{user}"))
 
 
 def keras_backend(contender: str) -> str:
