@@ -127,6 +127,22 @@ def test_server_goes_on_after_a_crash():
         assert [server.run({"file": b""}).kind for _ in range(3)] == ["crash"] * 3
 
 
+def test_quick_workers_come_to_the_same():
+    known = [*seeds("hdf5"), *campaign.corpus("hdf5"), ("empty.h5", {"empty.h5": b""})]
+    found = []
+    for quick in (True, False):
+        with campaign.start_server(READERS["hdf5"], quick=quick) as server:
+            found.append({name: server.run(files) for name, files in known})
+    quickly, really = ({name: (one.kind, _end_of(one)) for name, one in outcomes.items()} for outcomes in found)
+    assert quickly == really
+    assert {kind for kind, _ in quickly.values()} == {"accepted", "refused"}
+
+
+def _end_of(outcome: Outcome) -> list[str]:
+    """What was said, without the path of a temporary file and its addresses."""
+    return [line for line in outcome.detail.splitlines() if line.startswith("  received")]
+
+
 def violation(event: str, *arguments: object) -> bool:
     found: list[str] = []
     hook_for("/tmp/mutant", found.append)(event, arguments)

@@ -94,6 +94,13 @@ def test_a_free_size_is_chosen_and_a_fixed_one_is_kept(tmp_path: Path):
     assert translated(folder).model.input_shape == (None, graphdef.SIZE_IF_FREE, graphdef.SIZE_IF_FREE, 3)
 
 
+def test_enormous_images_are_refused_before_one_is_made(tmp_path: Path):
+    """Twelve of them, to compare with, would take 40 GB."""
+    folder = saved_models.write_reusable(saved_models.Network(size=16_384), tmp_path / "large")
+    with pytest.raises(TranslationError, match="takes images of 16384 x 16384"):
+        translated(folder)
+
+
 @pytest.mark.every_backend
 def test_a_small_network_of_keras_is_translated(tmp_path: Path):
     """MobileNetV2 as Keras 3 exports it."""

@@ -119,7 +119,10 @@ def test_unknown_key_names_the_nearest_and_the_file(tmp_path: Path):
     assert str(path) in caught.value.problem
 
 
-@pytest.mark.parametrize("content", [b"head_epochs == 3", b"\xff\xfe", b"[a", b"x = 1\nx = 2", b"x = " + b"[" * 5000])
+DAMAGED = [b"head_epochs == 3", b"\xff\xfe", b"[a", b"x = 1\nx = 2", b"x = " + b"[" * 5000, b"l2 = " + b"9" * 5000]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_file_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "bad.toml").write_bytes(content)
     with pytest.raises(RecipeError, match="Cannot read the recipe"):

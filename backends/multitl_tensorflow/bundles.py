@@ -17,6 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
+from multitl.regular_files import MOST_MODEL, open_regular, read_regular
 from multitl_tensorflow.checksums import masked_crc32c
 
 _FOOTER, _MAGIC = 48, bytes.fromhex("57fb808b247547db")
@@ -59,7 +60,7 @@ class Bundle:
     def _content(self, key: str, entry: BundleEntryProto) -> bytes:
         if entry.slices:
             raise DamagedBundle(f"{key} lies there in parts")
-        with self._shard(entry.shard_id).open("rb") as file:
+        with open_regular(self._shard(entry.shard_id), MOST_MODEL) as file:
             file.seek(entry.offset)
             content = file.read(entry.size)
         if len(content) != entry.size:
@@ -105,9 +106,7 @@ def _text(key: str, content: bytes, entry: BundleEntryProto) -> bytes:
 
 def _records(index: Path) -> Iterator[tuple[bytes, bytes]]:
     """The table's keys and values. Raises DamagedBundle."""
-    if index.stat().st_size > _MOST_INDEX:
-        raise DamagedBundle(f"an index of {index.stat().st_size} bytes")
-    data = index.read_bytes()
+    data = read_regular(index, _MOST_INDEX)
     if len(data) < _FOOTER or not data.endswith(_MAGIC):
         raise DamagedBundle("an index that is cut off, or is none")
     footer = data[-_FOOTER:]

@@ -55,6 +55,7 @@ TAKE_STORED = frozenset({
 REPEATED = frozenset({"Fill", "BroadcastTo", "Tile"})  # of constants: once for each image of the batch, if need be
 HALVES = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)
 SIZE_IF_FREE = 224  # of images, where a module takes any
+MOST_PIXELS = 2**22  # of an image; a module may claim any, and is tried on twelve
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +138,7 @@ def random_weights(prepared: Translatable, seed: int = 0) -> dict[str, np.ndarra
 
 
 def image_shape(graph: Graph, image_size: int) -> tuple[int, int, int]:
-    """Height, width and channels of the Keras model's input."""
+    """Height, width and channels of the Keras model's input. Raises TranslationError for images that are enormous."""
     sizes = graph.images.shape or (None,) * 4
     free = image_size or SIZE_IF_FREE
     height, width, channels = sizes[1] or free, sizes[2] or free, sizes[3] or 3
@@ -147,6 +148,13 @@ def image_shape(graph: Graph, image_size: int) -> tuple[int, int, int]:
             expected=f"image_size = {height}",
             received=f"image_size = {image_size}",
             fix="leave --image-size out",
+        )
+    if height * width * channels > 3 * MOST_PIXELS:
+        raise TranslationError(
+            f"{graph.what} takes images of {height} x {width} x {channels} numbers.",
+            expected=f"images of at most {MOST_PIXELS:,} pixels",
+            received=f"{height * width:,} pixels",
+            fix="choose another module",
         )
     return height, width, channels
 

@@ -21,7 +21,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from multitl.errors import MultitlError, TranslationError, WeightsError
-from multitl.regular_files import MOST_MODEL, check_regular, read_regular
+from multitl.regular_files import read_regular
 from multitl.translation import Stored
 from multitl_tensorflow.bundles import Bundle, DamagedBundle
 from multitl_tensorflow.operations import attribute
@@ -31,8 +31,10 @@ CALLABLES = ("__call__", "serve")  # of tf.Module and Keras 2, and of Keras 3
 SIGNATURES = ("image_feature_vector", "image_classification", "default", "serving_default", "serve")
 OUTPUTS = ("default", "logits", "feature_vector", "features", "output_0", "outputs", "output")
 MOST_BYTES = 2**31  # of saved_model.pb: protocol buffers hold no more
-READING = (tf.errors.OpError, RuntimeError, ValueError, IndexError)  # what TensorFlow's reader of checkpoints raises
-DAMAGED = (*READING, DecodeError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration)  # of a mess
+DAMAGED = (  # what a mess leads to
+    tf.errors.OpError, RuntimeError, ValueError, DecodeError, LookupError, TypeError, AttributeError, ArithmeticError,
+    StopIteration,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,6 @@ class Checkpoint:
         if not (folder / "variables.index").is_file():
             return
         try:
-            for file in folder.glob("variables.*"):
-                check_regular(file, MOST_MODEL)
             self._bundle = Bundle(folder / "variables")
         except (DamagedBundle, OSError) as error:
             raise refuse(what, f"variables that cannot be read: {_first_line(error)}") from error

@@ -6,6 +6,7 @@ Nothing here may start a thread, since the process forks afterwards: no operatio
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import shutil
 import tempfile
@@ -128,10 +129,10 @@ def card() -> Read:
     """A run folder: opened, its report made, and the program written that loads its weights into PyTorch."""
     from multitl_torch.templates import HEADS, loader
 
+    from multitl import reporting
     from multitl.contracts import Export
     from multitl.evaluation import load_run
     from multitl.recipes import Recipe
-    from multitl.reporting import write_report
     from multitl.runs import finished_result, read_started
 
     def write_loader(path: Path) -> None:
@@ -142,8 +143,14 @@ def card() -> Read:
         if source in HEADS:
             _insist_on_constants(loader(export, source, name, {"num_classes": len(run.class_names)}))
 
+    # its templates, which no mutant reaches, are compiled once and not by each of them
+    reporting.make_environment = functools.cache(reporting.make_environment)  # type: ignore[assignment]
     read = _each(
-        finished_result, read_started, lambda path: Recipe.read(path / "recipe.toml"), write_loader, write_report
+        finished_result,
+        read_started,
+        lambda path: Recipe.read(path / "recipe.toml"),
+        write_loader,
+        reporting.write_report,
     )
     return _tried(read, *(SEEDS / "card").iterdir())
 

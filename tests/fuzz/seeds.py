@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import shutil
 import sys
 import tarfile
@@ -41,6 +42,19 @@ def pth(folder: Path) -> None:
     for name, value in (("state", state), ("checkpoint", checkpoint), ("odd", odd)):
         for layout in ("zip", "legacy"):
             torch.save(value, folder / f"{name}_{layout}.pth", _use_new_zipfile_serialization=layout == "zip")
+    for layout in ("zip", "legacy"):  # `left` is what the server would find
+        value = {"stem.weight": _Call("touch left"), "steps": torch.tensor(7)}
+        torch.save(value, folder / f"hostile_{layout}.pth", _use_new_zipfile_serialization=layout == "zip")
+
+
+class _Call:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple:
+        return os.system, (self.command,)
 
 
 def safetensors(folder: Path) -> None:
@@ -79,6 +93,48 @@ def hdf5(folder: Path) -> None:
         _legacy(file, dtype=h5py.string_dtype())
     with h5py.File(folder / "packed.h5", "w", libver="latest") as file:
         _legacy(file.create_group("model_weights"), compression="gzip", chunks=(2,), shuffle=True, fletcher32=True)
+
+    for write in (_unwritten, _compressed, _elsewhere, _in_circles, _of_parts, _of_texts):
+        with h5py.File(folder / f"hostile{write.__name__}.h5", "w") as file:
+            write(file.create_group("layers/conv/vars"))
+
+
+def _unwritten(group) -> None:
+    group.create_dataset("0", (2**33,), "f4", fillvalue=1.0)
+
+
+def _compressed(group) -> None:
+    dataset = group.create_dataset("0", (2**31,), "f4", chunks=(2**18,), compression="gzip", fillvalue=0)
+    dataset[:1] = 1
+
+
+def _elsewhere(group) -> None:
+    import h5py
+
+    group["0"] = h5py.ExternalLink("/etc/passwd", "/")
+    group.create_dataset("1", (4,), "f4", external=[("/etc/passwd", 0, 16)])
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "data", (4,))
+    group.create_virtual_dataset("2", layout)
+
+
+def _in_circles(group) -> None:
+    import h5py
+
+    group["deeper"] = group.parent
+    group.parent["again"] = group.parent
+    group["0"] = h5py.SoftLink("/layers/conv/vars/0")
+
+
+def _of_parts(group) -> None:
+    group.create_dataset("0", (4,), np.dtype([("a", "f4", (1000, 1000)), ("b", "S2000000000")]))
+
+
+def _of_texts(group) -> None:
+    import h5py
+
+    group.create_dataset("0", data=np.array(["a", "b" * 9], object), dtype=h5py.string_dtype())
+    group.create_dataset("1", (2,), h5py.ref_dtype)
 
 
 def _legacy(root, dtype=None, **options) -> None:
@@ -179,8 +235,6 @@ def checkpoint(folder: Path) -> None:
 
 
 def shard(folder: Path) -> None:
-    import os
-
     from multitl.feature_store import FeatureStore
 
     with tempfile.TemporaryDirectory() as cache:
