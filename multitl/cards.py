@@ -9,6 +9,7 @@ straight into these types (pydantic is ten times its size and slower to import; 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +61,9 @@ class Backbone(Struct, frozen=True, kw_only=True):
     tensors: tuple[TranslatedWeight, ...] = ()
     classifier: tuple[TranslatedWeight, ...] | None = None  # None: an older multitl did not write it down
     unused: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_places(*self.tensors, *(self.classifier or ()))
 
 
 class Data(Struct, frozen=True, kw_only=True):
@@ -129,6 +133,9 @@ class EntryCard(Struct, frozen=True, kw_only=True):
     licence: Text = ""
     url: Text = ""
     weights_note: Text = ""
+
+    def __post_init__(self) -> None:
+        _check_places(*self.weights)
 
 
 class ClassFigures(Struct, frozen=True, kw_only=True, rename={"name": "class"}):
@@ -211,6 +218,15 @@ def checked(values: Mapping[str, Any], kind: type = Card) -> Mapping[str, Any]:
 def as_line(text: str) -> str:
     """A name as it stands in a card: what cannot be printed, such as a newline in a file's name, becomes "?"."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _check_places(*weights: TranslatedWeight) -> None:
+    """Raise ValueError where a shape, how it is split and the order of axes do not fit each other."""
+    for one in weights:
+        is_order = sorted(one.axes) == list(range(len(one.split)))
+        is_size = all(side >= 0 for side in (*one.shape, *one.split)) and math.prod(one.shape) == math.prod(one.split)
+        if not (is_order and is_size):
+            raise ValueError(f"{one.name} of shape {one.shape}, split {one.split}, axes {one.axes}")
 
 
 def _read(path: Path, kind: type[T], expected: str, missing: str) -> T:

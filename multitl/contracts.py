@@ -111,12 +111,6 @@ class TranslatedWeight:
     split: tuple[int, ...]
     axes: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        """Raises ValueError where the three do not fit each other."""
-        is_order = sorted(self.axes) == list(range(len(self.split)))
-        if not is_order or min(*self.shape, *self.split, 0) < 0 or math.prod(self.shape) != math.prod(self.split):
-            raise ValueError(f"{self.name} of shape {self.shape}, split {self.split}, axes {self.axes}")
-
 
 @dataclass(frozen=True, eq=False)
 class Translation:

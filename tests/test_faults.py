@@ -387,7 +387,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("text.h5", "a file of another kind"),
         ("empty.h5", "an empty file"),
         ("cut.h5", "damaged or unreadable"),
-        ("pipe.h5", "no ordinary file"),
+        ("pipe.h5", "not a regular file"),
         ("other.weights.h5", r"does not fit.*layers differ(.|\n)*conv1: 3x3x3x16.* in the file, 3x3x3x8 in the model"),
     ],
 )
