@@ -20,7 +20,10 @@ MOST_MODEL = 64 * 2**30  # bytes of a model or a checkpoint
 def open_regular(path: str | os.PathLike[str], most: int) -> BufferedReader:
     """Open a file for reading. Raises OSError if it is missing, no regular file, or of more than `most` bytes."""
     # O_NONBLOCK: opening a pipe does not wait for its other end; to regular files it means nothing
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a NUL in the name, or half a character: there is no such file
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
     file = os.fdopen(descriptor, "rb")
     try:
         status = os.fstat(descriptor)

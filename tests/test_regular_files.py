@@ -124,3 +124,9 @@ def test_a_file_is_read_without_room_for_the_largest(tmp_path: Path):
     assert read_regular(tmp_path / "small", 2**60) == b"abc"
     with pytest.raises(OSError, match="at most 2"):
         read_regular(tmp_path / "small", 2)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
+def test_a_name_that_no_file_can_have_is_a_missing_file(name: str) -> None:
+    with pytest.raises(OSError):
+        read_regular(name, 2**20)
