@@ -56,8 +56,13 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Raises ReadError for a header that would fill the memory."""
+        """Raises ReadError for a header that would fill the memory, or a size that tarfile would look for without end.
+
+        Sparse files say one size and are stored in another; no module has any.
+        """
         found = super().frombuf(buf, encoding, errors)
+        if found.type == tarfile.GNUTYPE_SPARSE or found.size > MOST_BYTES:
+            raise tarfile.ReadError(f"a sparse file, or {found.size} bytes: {found.name[:200]}")
         if found.type in HEADERS and found.size > MOST_HEADER:
             raise tarfile.ReadError(f"a header of {found.size} bytes")
         return found
@@ -77,7 +82,7 @@ def _extract(file: tarfile.TarFile, archive: Path, folder: Path) -> None:
             raise _refuse(archive, f"a file outside the archive: {member.name[:200]}")
         if len(path.parts) > MOST_DEPTH:
             raise _refuse(archive, f"folders {len(path.parts)} deep: {member.name[:200]}")
-        if not (member.isfile() or member.isdir()):
+        if not (member.isfile() or member.isdir()) or member.issparse():
             raise _refuse(archive, f"a link or a device: {member.name[:200]}")
         target = folder.joinpath(*path.parts)
         if member.isdir():
