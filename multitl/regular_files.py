@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from io import BufferedReader
-from pathlib import Path
 
 MOST_CARD = 64 * 2**20  # bytes; that of a network with 3,000 tensors has 2 million
 MOST_TEXT = 16 * 2**30  # bytes of a table or a history: 50,000 images of 1,000 classes take half a billion
@@ -37,11 +36,6 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BufferedReader:
     return file
 
 
-def check_regular(path: str | os.PathLike[str], most: int) -> None:
-    """Raises OSError as `open_regular` does: for files that a library will open by their names."""
-    open_regular(path, most).close()
-
-
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """All bytes of a file. Raises OSError as `open_regular` does."""
     with open_regular(path, most) as file:
@@ -50,4 +44,4 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 
 def read_regular_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:
     """A UTF-8 file. Raises OSError as `open_regular` does, UnicodeDecodeError (a ValueError) for other bytes."""
-    return read_regular(Path(path), most).decode("utf-8")
+    return read_regular(path, most).decode("utf-8")
