@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from conftest import elsewhere_slow
 from scipy.special import softmax
+from test_model_files import changed
 
 import multitl
 from multitl.cli import main
@@ -63,15 +64,7 @@ def with_config(source: str, target: Path, change: Callable[[dict], None]) -> Pa
             change(config)
             file.attrs["model_config"] = json.dumps(config)
         return target
-    with zipfile.ZipFile(FILES / source) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                config = json.loads(content)
-                change(config)
-                content = json.dumps(config).encode()
-            new.writestr(name, content)
-    return target
+    return changed(FILES / source, target, change)
 
 
 def layer_of(config: dict, kind: str) -> dict:
