@@ -54,14 +54,17 @@ def all_temporary_files() -> Iterator[None]:
         except OSError:  # nowhere to write to: reading commands may not have to
             yield
             return
-        asked = os.environ.get("TMPDIR")
-        os.environ.update(variables(folder))
+        changed = variables(folder)
+        asked = {name: os.environ[name] for name in changed if name in os.environ}
+        os.environ.update(changed)
         tempfile.tempdir = str(folder)
         try:
             yield
         finally:
             tempfile.tempdir = before
-            os.environ.pop("TMPDIR") if asked is None else os.environ.update(TMPDIR=asked)
+            for name in changed:
+                os.environ.pop(name, None)
+            os.environ.update(asked)
 
 
 def variables(folder: Path) -> dict[str, str]:

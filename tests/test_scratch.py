@@ -158,11 +158,13 @@ def test_all_temporary_files_of_a_process_lie_in_one_folder(
     assert left.name.startswith(".multitl-") and len(names(left)) == 2
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", "as it was")
+    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
     with all_temporary_files():
         (own,) = tmp_path.iterdir()
         assert own != left and os.environ["TMPDIR"] == tempfile.gettempdir() == str(own)
-        assert os.environ.pop("TFHUB_CACHE_DIR") == str(tmp_path / "tfhub_modules")
+        assert os.environ["TFHUB_CACHE_DIR"] == str(tmp_path / "tfhub_modules")
     assert names(tmp_path) == [] and os.environ["TMPDIR"] == "as it was" and tempfile.gettempdir() == str(tmp_path)
+    assert "TFHUB_CACHE_DIR" not in os.environ
 
 
 def test_without_a_place_for_temporary_files_a_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
