@@ -14,6 +14,7 @@ from multitl.adapters import load_backend, translate_module
 from multitl.contracts import Head, Preprocess, Pretrained, Result, Split, Stage
 from multitl.errors import MultitlError
 from multitl.recipes import Recipe
+from multitl.version import __version__ as __version__
 
 if TYPE_CHECKING:  # nothing here loads a framework
     import keras
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # nothing here loads a framework
     from multitl.exporting import Ported
     from multitl.networks import Translated
 
-__version__ = "0.1.0"
 __all__ = [
     "MultitlError",
     "Preprocess",

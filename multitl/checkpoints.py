@@ -20,8 +20,8 @@ import numpy as np
 
 from multitl.errors import RunError
 from multitl.progress import console
-from multitl.runs import cannot_write
 from multitl.sealed_arrays import DamagedError, read_sealed, write_sealed
+from multitl.writing import cannot_write
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 OLDER = "checkpoint.npz"  # of multitl 0.1

@@ -23,15 +23,14 @@ from typing import Any, TextIO
 import multitl
 from multitl import flags
 from multitl.adapters import (
-    FORMATS,
     SOURCES,
     backbones,
     load_backend,
-    missing_packages,
     short_name,
 )
 from multitl.bench import flags as bench_flags
 from multitl.errors import BackboneError, MultitlError, full_disk, nearest_names, tells_full_disk
+from multitl.formats import FORMATS, missing_packages
 from multitl.interrupts import exit_code, requests_to_end
 from multitl.recipes import Recipe
 

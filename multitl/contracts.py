@@ -222,7 +222,7 @@ Takes = Literal["pixels", "unit", "normalised"]
 
 @dataclass(frozen=True)
 class Format:
-    """A form in which models leave: one row of `adapters.FORMATS`.
+    """A form in which models leave: one row of `formats.FORMATS`.
 
     files: the artefact, in the folder that `multitl.port` makes.  backend: Keras' when the artefact is written, ""
     for whichever runs.  writer, runtime: "module:function" that writes an artefact (`Writer`) and that opens it again

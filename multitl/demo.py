@@ -13,7 +13,7 @@ from pathlib import Path
 
 from multitl.errors import DataError
 from multitl.recipes import Recipe
-from multitl.runs import write_text
+from multitl.writing import write_text
 
 GRADES = ("functional", "possibly_defective", "probably_defective", "defective")  # defect probability 0, 1/3, 2/3, 1
 LICENCE = (

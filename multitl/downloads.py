@@ -17,7 +17,7 @@ from pathlib import Path
 from multitl.errors import RunError, WeightsError
 from multitl.hashes import file_sha256
 from multitl.progress import progress_bar
-from multitl.runs import atomic_write
+from multitl.writing import atomic_write
 
 _CHUNK = 2**18  # bytes
 _PATIENCE = 30  # seconds without an answer

@@ -13,15 +13,16 @@ from typing import cast
 import keras
 import numpy as np
 
-from multitl.adapters import FORMATS, load_backend, load_function
+from multitl.adapters import load_backend, load_function
 from multitl.cards import read_card
 from multitl.contracts import Export, ExportJob, Writer
 from multitl.folding import fold_batch_norm
+from multitl.formats import FORMATS
 from multitl.heads import backbone_of, with_entrance
 from multitl.model_files import load_saved_model
 from multitl.originals import original_tensors
-from multitl.runs import write_json
 from multitl.workers import report_errors
+from multitl.writing import write_json
 
 
 def export(job: ExportJob, folder: Path) -> None:

@@ -19,22 +19,23 @@ import numpy as np
 from msgspec import to_builtins
 
 from multitl import parity
-from multitl.adapters import BACKENDS, FORMATS, SOURCES, find_format, is_present, missing_packages, short_name
+from multitl.adapters import BACKENDS, SOURCES, is_present, short_name
 from multitl.cards import is_port
 from multitl.contracts import Backend, ExportJob, Format, Parity, Takes
 from multitl.divergence import first_divergence
 from multitl.errors import BackendError, MultitlError, PortError, nearest_names
 from multitl.evaluation import Run, load_run
+from multitl.formats import FORMATS, find_format, missing_packages
 from multitl.locks import locked, place_lock
 from multitl.networks import translate
 from multitl.preprocessing import normalise
 from multitl.progress import console
 from multitl.recording import describe_machine
 from multitl.references import Reference, make_reference, size_of
-from multitl.runs import cannot_write, read_json, umask, write_json
 from multitl.scratch import temporary_folder
 from multitl.threads import default_threads
 from multitl.workers import run_worker, save_array
+from multitl.writing import cannot_write, read_json, umask, write_json
 
 MIN_AGREEMENT = 0.9  # share of images with the same class, of an artefact of 8 bits,
 MAX_LOSS = 0.03  # unless it is hardly less accurate: images that the model is unsure of change sides both ways

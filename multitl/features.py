@@ -10,7 +10,6 @@ import numpy as np
 import PIL
 from scipy.special import softmax
 
-import multitl
 from multitl.contracts import Dataset, Pretrained, Split
 from multitl.feature_store import FeatureStore, View, compute_features
 from multitl.folding import fold_batch_norm
@@ -19,6 +18,7 @@ from multitl.inference import index_batches, predict_padded
 from multitl.pixels import PixelReader
 from multitl.progress import progress_bar
 from multitl.recipes import Recipe
+from multitl.version import __version__
 
 JUDGED: tuple[Split, ...] = ("validation", "test")
 HEAD_BATCH = 256
@@ -87,7 +87,7 @@ def fast_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
 def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: str, view: View | None) -> dict:
     """Everything but the image that a stored feature depends on."""
     return {
-        "multitl": multitl.__version__,  # decoding and resizing
+        "multitl": __version__,  # decoding and resizing
         "pillow": PIL.__version__,
         "weights": sha256,
         "backbone": pretrained.content or pretrained.name,

@@ -16,7 +16,7 @@ from pathlib import Path
 from multitl.errors import RunError
 from multitl.flock import is_at, open_to_lock, take
 from multitl.progress import console
-from multitl.runs import cannot_write
+from multitl.writing import cannot_write
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 MOST = 300  # bytes of a lock file

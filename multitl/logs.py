@@ -18,7 +18,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
-from multitl.runs import cannot_write
+from multitl.writing import cannot_write
 
 FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 

@@ -19,10 +19,12 @@ from multitl.inference import BATCH
 from multitl.locks import locked, run_lock
 from multitl.parity import probe_images
 from multitl.preprocessing import normalise_in_model, with_values
-from multitl.pretrained import load_pretrained, weights_sha256
+from multitl.pretrained import load_pretrained
 from multitl.recipes import Recipe
 from multitl.recording import describe_backbone, describe_machine, save_model
-from multitl.runs import check_folder, start_run, write_json
+from multitl.runs import check_folder, start_run
+from multitl.weight_hashes import weights_sha256
+from multitl.writing import write_json
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 from multitl.csv_cells import original, write_row
 from multitl.errors import RunError
 from multitl.regular_files import MOST_TEXT, read_regular
-from multitl.runs import atomic_write
+from multitl.writing import atomic_write
 
 COLUMNS = ("split", "path", "label", "predicted", "confidence")  # and "p:CLASS" for each class
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import keras
@@ -37,13 +36,3 @@ def _check_exists(weights: str) -> None:
             received=weights,
             fix="check the path after --weights",
         ) from error
-
-
-def weights_sha256(model: keras.Model) -> str:
-    """A hash of every weight's shape and float32 bytes, in the model's order; equal on every backend."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        array = keras.ops.convert_to_numpy(weight.value)
-        digest.update(str(array.shape).encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

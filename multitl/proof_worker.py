@@ -13,8 +13,9 @@ from typing import cast
 
 import numpy as np
 
-from multitl.adapters import FORMATS, load_function
+from multitl.adapters import load_function
 from multitl.contracts import Format, Runtime
+from multitl.formats import FORMATS
 from multitl.hiding import hide
 from multitl.latency import latencies
 from multitl.workers import report_errors

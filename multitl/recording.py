@@ -17,7 +17,6 @@ from typing import Any
 import keras
 import numpy as np
 
-import multitl
 from multitl.cards import as_line, checked
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.csv_cells import write_row
@@ -29,7 +28,9 @@ from multitl.predictions import write_predictions
 from multitl.promises import REPORT, hash_files
 from multitl.recipes import Recipe
 from multitl.reporting import write_report
-from multitl.runs import atomic_write, finished_result, read_json, write_json, write_text
+from multitl.runs import finished_result
+from multitl.version import __version__
+from multitl.writing import atomic_write, read_json, write_json, write_text
 
 TOLERANCE = {"float32": 1e-3, "mixed": 3e-2}  # on probabilities; float32 in practice is below 1e-5
 
@@ -98,7 +99,7 @@ def make_card(
 def describe_machine(backend: Backend) -> dict[str, Any]:
     """The first keys of every card: what made it, when, on what."""
     return {
-        "multitl": multitl.__version__,
+        "multitl": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "status": "complete",
         "backend": {

@@ -42,7 +42,7 @@ from multitl.metrics import Judged, judge, reliability
 from multitl.predictions import Predictions, read_predictions
 from multitl.recipes import Recipe
 from multitl.regular_files import read_regular_text
-from multitl.runs import write_text
+from multitl.writing import write_text
 
 MOST_CLASSES = 50  # in the confusion matrix and the table of classes
 MOST_PICTURES = 12

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from multitl.regular_files import MOST_MODEL, read_regular
-from multitl.runs import atomic_write
+from multitl.writing import atomic_write
 
 ABOUT, SEAL = "about", "sha256"
 SEAL_BYTES = 32

@@ -1,20 +1,12 @@
-"""How results look on a terminal: plain text and tables on stdout, nothing decided here.
-
-Text comes from file names and class folders, so Rich's markup is off: a class may be called "[red]".
-"""
+"""How results look on a terminal: plain text and tables on stdout, nothing decided here."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from multitl.adapters import BACKENDS
+from multitl.console import printable, results, table
 
 if TYPE_CHECKING:
     from multitl.contracts import BackboneInfo, Format, Result
@@ -22,7 +14,6 @@ if TYPE_CHECKING:
     from multitl.exporting import Ported
     from multitl.networks import Translated
 
-PIPE_WIDTH = 10_000  # no line breaks inside a table that goes to a file or another program
 FIGURES = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5 accuracy",
@@ -32,20 +23,6 @@ FIGURES = {
     "log_loss": "log loss",
 }
 STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
-
-
-def results() -> Console:
-    """Where results go."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table; the columns named in `right` are aligned to the right."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return grid
 
 
 def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
@@ -192,11 +169,6 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         text = "\n".join([finding.text, *([f"to mend: {finding.fix}"] if finding.fix else [])])
         traps.add_row(finding.check, finding.status, text, style=STYLES[finding.status])
     screen.print(traps)
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    """File names may hold bytes that are no text; show those as \\x.. instead of failing to print."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:

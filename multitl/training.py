@@ -39,12 +39,13 @@ from multitl.logs import EpochLog
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pixels import PixelReader
 from multitl.preprocessing import with_values
-from multitl.pretrained import load_pretrained, weights_sha256
+from multitl.pretrained import load_pretrained
 from multitl.progress import console, progress_bar
 from multitl.promises import REPORT, broken_files
 from multitl.recipes import Recipe
 from multitl.recording import finish, judge, make_card, remake_report, save_model, write_history
 from multitl.runs import check_folder, check_same_input, finished_result, start_run
+from multitl.weight_hashes import weights_sha256
 
 
 def finetune(

@@ -15,16 +15,16 @@ from typing import Any
 
 import keras
 
-import multitl
 from multitl.adapters import load_translator
 from multitl.cards import EntryCard, checked
 from multitl.contracts import Job, Original, Parity, Translation, Translator
 from multitl.cutting import classifier_weights
 from multitl.keras_archives import write_keras_archive
-from multitl.pretrained import weights_sha256
-from multitl.runs import write_json
 from multitl.state_dicts import classes_in, extract, fill, fit, read_state_dict
+from multitl.version import __version__
+from multitl.weight_hashes import weights_sha256
 from multitl.workers import report_errors
+from multitl.writing import write_json
 
 
 def translate(job: Job, folder: Path) -> None:
@@ -70,7 +70,7 @@ def _card(
     job: Job, translator: Translator, original: Original, translation: Translation, parity: Parity, note: str
 ) -> dict[str, Any]:
     return {
-        "multitl": multitl.__version__,
+        "multitl": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "job": asdict(job),
         "weights_note": note,

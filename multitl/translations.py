@@ -14,7 +14,6 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import multitl
 from multitl import errors
 from multitl.adapters import TRANSLATORS
 from multitl.cache import cache_folder
@@ -25,9 +24,10 @@ from multitl.hashes import file_sha256
 from multitl.locks import locked, place_lock
 from multitl.model_files import load_saved_model
 from multitl.progress import console
-from multitl.runs import cannot_write
 from multitl.scratch import temporary_folder
+from multitl.version import __version__
 from multitl.workers import run_worker
+from multitl.writing import cannot_write
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def _find(folder: Path) -> Entry | None:
 
 def entry_folder(job: Job) -> Path:
     """Where a job's network lies, or will; its name depends on all that the translation depends on."""
-    values = asdict(job) | {"weights": _weights_key(job.weights), "multitl": multitl.__version__}
+    values = asdict(job) | {"weights": _weights_key(job.weights), "multitl": __version__}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in job.name)[:60]
     return cache_folder() / "translations" / f"{job.source}-{safe}-{digest}"

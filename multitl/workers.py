@@ -15,7 +15,7 @@ import numpy as np
 
 from multitl import children, errors
 from multitl.errors import BackendError, MultitlError, TranslationError, full_disk, tells_full_disk
-from multitl.runs import write_json
+from multitl.writing import write_json
 
 FULL = 28  # exit code of a worker for whose last words there was no room
 

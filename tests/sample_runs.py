@@ -16,7 +16,7 @@ from multitl.contracts import Preprocess
 from multitl.metrics import score
 from multitl.predictions import write_predictions
 from multitl.recipes import Recipe
-from multitl.runs import write_json, write_text
+from multitl.writing import write_json, write_text
 
 CLOTHES = ("dress", "hat", "pants", "shoes")
 

@@ -20,15 +20,16 @@ from conftest import elsewhere_slow
 
 import multitl
 from multitl import cli, divergence, export_worker, exporting, parity
-from multitl.adapters import FORMATS, load_function
+from multitl.adapters import load_function
 from multitl.contracts import ExportJob
 from multitl.errors import BackendError, MultitlError, PortError
 from multitl.evaluation import load_run
+from multitl.formats import FORMATS
 from multitl.heads import backbone_of
 from multitl.proof_worker import opened_by
 from multitl.references import Reference, make_reference
-from multitl.runs import write_json
 from multitl.state_dicts import read_state_dict
+from multitl.writing import write_json
 
 BACKEND = keras.config.backend()
 NETWORK = "torchvision/resnet18"

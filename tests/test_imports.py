@@ -23,7 +23,7 @@ ADAPTER_MAY_USE = {
 # From the ground up: a module imports from its own layer or from those above this line, never from below.
 LAYERS = (
     "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
-    "hashes heap latency layouts regular_files generated_code zip_members hdf5_worker hdf5_contents flock scratch "
+    "version console writing weight_hashes formats hashes heap latency layouts regular_files generated_code zip_members hdf5_worker hdf5_contents flock scratch "
     "children csv_cells budgets",
     "adapters runs locks workers preprocessing images listings splits tables data_checks pixels data augmentation "
     "freezing heads folding initialisers stages statistics parity translation descriptions cutting translations "

@@ -122,7 +122,7 @@ def test_a_platform_without_locks_is_told_and_goes_on(tmp_path: Path) -> None:
         sys.modules["fcntl"] = None  # as on Windows
         from pathlib import Path
         from multitl.locks import locked, run_lock
-        from multitl.runs import write_text
+        from multitl.writing import write_text
         folder = Path(sys.argv[1])
         with locked(run_lock(folder), folder):
             write_text(folder / "file", "x")

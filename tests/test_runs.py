@@ -14,7 +14,8 @@ import pytest
 from multitl.cache import cache_folder
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs import atomic_write, check_folder, finished_result, read_json, start_run, write_json, write_text
+from multitl.runs import check_folder, finished_result, start_run
+from multitl.writing import atomic_write, read_json, write_json, write_text
 
 RECIPE = Recipe()
 
@@ -196,7 +197,7 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
     """The kernel refuses to let a file grow past a limit, as it does on a full disk; the old file stays."""
     code = f"""
         import resource
-        from multitl.runs import write_text
+        from multitl.writing import write_text
         write_text({str(tmp_path / "file")!r}, "old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
         write_text({str(tmp_path / "file")!r}, "x" * (1 << 20))

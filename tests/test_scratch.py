@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from multitl.cache import clear_cache
-from multitl.runs import atomic_write, write_text
 from multitl.scratch import all_temporary_files, clear, temporary_folder
+from multitl.writing import atomic_write, write_text
 
 Start = Callable[..., subprocess.Popen]
 
@@ -93,7 +93,7 @@ def test_many_processes_in_one_place_leave_each_other_alone(tmp_path: Path) -> N
     code = """
         import sys
         from pathlib import Path
-        from multitl.runs import write_text
+        from multitl.writing import write_text
         for number in range(150):
             write_text(Path(sys.argv[1], sys.argv[2]), str(number))
     """
@@ -107,7 +107,7 @@ def test_a_file_that_is_being_written_is_not_a_file_yet(start: Start, tmp_path: 
     """A feature store looks for *.npz and removes what it cannot read: not what another process is writing."""
     code = """
         import sys
-        from multitl.runs import atomic_write
+        from multitl.writing import atomic_write
         with atomic_write(sys.argv[1]) as path:
             path.write_text("half")
             print(flush=True)

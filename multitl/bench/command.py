@@ -12,7 +12,7 @@ from multitl.bench.race import Race
 from multitl.bench.results import Results, write_csv
 from multitl.bench.standings import rank
 from multitl.locks import locked, run_lock
-from multitl.runs import write_text
+from multitl.writing import write_text
 
 FILES = ("results.jsonl", "results.csv", "bench.html")
 

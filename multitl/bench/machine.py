@@ -12,8 +12,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import multitl
 from multitl.threads import default_threads
+from multitl.version import __version__
 
 PACKAGES = (
     "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch", "torchvision", "pillow",
@@ -24,7 +24,7 @@ def describe_machine() -> dict[str, object]:
     """Plain values by name."""
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "multitl": multitl.__version__,
+        "multitl": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),

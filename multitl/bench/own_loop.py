@@ -26,9 +26,9 @@ from multitl.inference import predict_padded
 from multitl.phases import Batch, Phase, run_phase
 from multitl.pretrained import load_pretrained
 from multitl.recipes import Recipe
-from multitl.runs import read_json
 from multitl.scratch import temporary_folder
 from multitl.training import finetune
+from multitl.writing import read_json
 
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 

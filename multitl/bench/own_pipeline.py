@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import PIL
 
-import multitl
 from multitl.bench.jobs import Job
 from multitl.contracts import Example, Preprocess
 from multitl.pixels import PixelReader
+from multitl.version import __version__
 
 
 def describe() -> tuple[dict[str, str], list[str]]:
-    return {"multitl": multitl.__version__, "pillow": PIL.__version__}, ["CPU"]
+    return {"multitl": __version__, "pillow": PIL.__version__}, ["CPU"]
 
 
 def read(job: Job, examples: Sequence[Example]) -> Iterable[int]:

@@ -21,9 +21,9 @@ from multitl.heads import build_extractor, build_head
 from multitl.preprocessing import normalise
 from multitl.pretrained import load_pretrained
 from multitl.recipes import Recipe
-from multitl.runs import atomic_write, write_json
 from multitl.state_dicts import extract
 from multitl.workers import report_errors
+from multitl.writing import atomic_write, write_json
 
 IMAGES = 8
 CLASSES = 10

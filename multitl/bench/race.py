@@ -25,8 +25,9 @@ from multitl.bench.machine import describe_machine
 from multitl.bench.options import Options
 from multitl.bench.processes import ENVIRONMENT, missing_packages, run_job
 from multitl.bench.results import Results, append, read_results, start_results
-from multitl.runs import is_used, read_json
+from multitl.runs import is_used
 from multitl.workers import read_error
+from multitl.writing import read_json
 
 RESULTS, WEIGHTS = "results.jsonl", "weights"
 FEWEST, MOST, WINDOW_SECONDS = 3, 30, 0.25  # windows a repetition, and how long one should last at least

@@ -13,7 +13,7 @@ from multitl.bench.jobs import Record
 from multitl.csv_cells import write_row
 from multitl.errors import RunError
 from multitl.regular_files import read_regular_text
-from multitl.runs import cannot_write, write_text
+from multitl.writing import cannot_write, write_text
 
 FORMAT = 1
 COLUMNS = (

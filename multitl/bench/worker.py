@@ -21,7 +21,7 @@ from typing import Any, cast
 from multitl.bench.jobs import MULTITL, NATIVE, PIPELINES, Contender, Job, Loop, Pipeline, Record
 from multitl.contracts import Dataset
 from multitl.errors import MultitlError
-from multitl.runs import write_json
+from multitl.writing import write_json
 
 CHECKED_STEPS, CHECKED_IMAGES = 4, 8
 POOL = 4  # different batches, which are used in turn

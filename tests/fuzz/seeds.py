@@ -203,7 +203,7 @@ def archive(folder: Path) -> None:
 def card(folder: Path) -> None:
     from sample_runs import make_run
 
-    from multitl.runs import write_json
+    from multitl.writing import write_json
 
     for name, backbone in (("pypi", "pypi/efficientnet_lite0"), ("torchvision", "torchvision/resnet18")):
         make_run(folder / name, Path("/data/clothes"), ["hat", "shoe's"], per_class=3, phases=[("head", 2)])

@@ -1,0 +1,3 @@
+"""The version of multitl, for whoever writes it down without importing the rest."""
+
+__version__ = "0.1.0"
