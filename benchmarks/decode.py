@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 
 from multitl.contracts import Preprocess
-from multitl.data import scan
-from multitl.pixels import PixelReader
-from multitl.threads import default_threads
+from multitl.data.pixels import PixelReader
+from multitl.data.scanning import scan
+from multitl.system.threads import default_threads
 
 MOST = 1000  # images decoded in a pass
 

@@ -22,9 +22,9 @@ from startup import machine
 
 import multitl
 from multitl.adapters import load_backend
-from multitl.heads import build_extractor, build_head
-from multitl.phases import compile_model
+from multitl.models.heads import build_extractor, build_head
 from multitl.recipes import Recipe
+from multitl.training.phases import compile_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), dtype=np.uint8)
 LABELS = np.eye(10, dtype="float32")[np.arange(32) % 10]

@@ -89,7 +89,7 @@ def following(backend: str) -> str:
 
 def difference(folder: Path, backend: str) -> float:
     """The largest difference of a probability of a test photo between a run and its reload under another backend."""
-    from multitl.predictions import read_predictions
+    from multitl.judging.predictions import read_predictions
 
     known = read_predictions(folder / "predictions.csv").of("test")
     answers = json.loads(multitl(backend, "predict", str(folder), *known.paths, "--json"))

@@ -59,9 +59,9 @@ def cell(seconds: list[float], native: list[float]) -> str:
 
 
 def translation_seconds() -> tuple[float, float]:
-    """Of `multitl.translations.translated`, with an empty cache and with a full one."""
+    """Of `multitl.translation.store.translated`, with an empty cache and with a full one."""
     code = (
-        "import time; from multitl.contracts import Job; from multitl.translations import translated\n"
+        "import time; from multitl.contracts import Job; from multitl.translation.store import translated\n"
         "start = time.perf_counter(); translated(Job('torchvision', 'resnet50', 'none', 0, 'keep'))\n"
         "print(time.perf_counter() - start)"
     )
@@ -123,7 +123,7 @@ def translated(images, labels) -> dict[str, Callable[[], object]]:
     import numpy as np
 
     from multitl.adapters import load_backend
-    from multitl.pretrained import load_pretrained
+    from multitl.sources.pretrained import load_pretrained
 
     load_backend().fast_paths().__enter__()  # open for the life of this process
     model = load_pretrained("torchvision/resnet50", "none", head="keep").backbone

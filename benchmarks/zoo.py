@@ -85,10 +85,10 @@ def translate(source: str, name: str, size: int, folder: str) -> Row:
     from multitl_torch.translator import open_original
 
     from multitl.contracts import Job
-    from multitl.descriptions import read_description
     from multitl.errors import MultitlError
-    from multitl.parity import compare
     from multitl.sources.torchvision import FOLDER
+    from multitl.translation.descriptions import read_description
+    from multitl.translation.parity import compare
 
     keras.utils.clear_session()  # operations are numbered from 0, as in the descriptions
     torch.manual_seed(0)
@@ -119,8 +119,8 @@ def read(folder: str) -> Row:
     import keras
     import numpy as np
 
-    from multitl.initialisers import numpy_initialisers
-    from multitl.parity import compare, run
+    from multitl.models.initialisers import numpy_initialisers
+    from multitl.translation.parity import compare, run
 
     keras.utils.clear_session()
     with numpy_initialisers(seed=None):  # the same file, faster: no random values are drawn only to be overwritten

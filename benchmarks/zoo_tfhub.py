@@ -30,7 +30,7 @@ def translate(module: str, folder: str) -> Row:
     from multitl_tensorflow.saved_models import read_module
 
     from multitl.errors import MultitlError
-    from multitl.parity import compare, run
+    from multitl.translation.parity import compare, run
 
     keras.utils.clear_session()
     row: Row = json.loads(Path(module, "sample.json").read_text())

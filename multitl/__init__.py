@@ -19,8 +19,8 @@ from multitl.version import __version__ as __version__
 if TYPE_CHECKING:  # nothing here loads a framework
     import keras
 
-    from multitl.exporting import Ported
-    from multitl.networks import Translated
+    from multitl.porting.exporting import Ported
+    from multitl.porting.translate import Translated
 
 __all__ = [
     "MultitlError",
@@ -55,7 +55,7 @@ def load_pretrained(
     Raises BackboneError for an unknown name and WeightsError for weights that are missing or do not fit.
     """
     load_backend()
-    from multitl import pretrained
+    from multitl.sources import pretrained
 
     return pretrained.load_pretrained(name, str(weights), image_size, head)
 
@@ -94,10 +94,10 @@ def translate(
     `finetune`'s.
     """
     adapter = load_backend(backend)
-    from multitl import networks
+    from multitl.porting import translate
 
     with adapter.fast_paths():
-        return networks.translate(
+        return translate.translate(
             name, weights=str(weights), image_size=image_size, head=head, preprocess=preprocess,
             backend=adapter, output=output, overwrite=overwrite,
         )  # fmt: skip
@@ -131,7 +131,7 @@ def port(
     model, BackendError for packages that are missing, with the pip line, and those of `load_pretrained`.
     """
     adapter = load_backend(backend)
-    from multitl import exporting
+    from multitl.porting import exporting
 
     with adapter.fast_paths():
         ported, faults = exporting.port_all(
@@ -167,7 +167,7 @@ def finetune(
     Raises a MultitlError that says what to mend. What was finished before an error stays in `output`.
     """
     adapter = load_backend(backend)
-    from multitl import training
+    from multitl.training import finetuning as training
 
     with adapter.fast_paths():
         return training.finetune(
@@ -192,7 +192,7 @@ def evaluate(
     with more than five classes, top5_accuracy.
     """
     adapter = load_backend(backend)
-    from multitl import evaluation
+    from multitl.judging import evaluation
 
     with adapter.fast_paths():
         return evaluation.evaluate_run(run, data, split)
@@ -207,7 +207,7 @@ def predict(
     or path and error for a file that cannot be read.
     """
     adapter = load_backend(backend)
-    from multitl import evaluation
+    from multitl.judging import evaluation
 
     with adapter.fast_paths():
         return evaluation.predict_images(run, images)

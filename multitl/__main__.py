@@ -2,6 +2,6 @@
 
 import sys
 
-from multitl.cli import main
+from multitl.cli.main import main
 
 sys.exit(main())

@@ -311,7 +311,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The result of looking at a user's data (data.py). Examples are sorted by split, then path."""
+    """The result of looking at a user's data (scanning.py). Examples are sorted by split, then path."""
 
     root: str
     class_names: tuple[str, ...]
@@ -385,7 +385,7 @@ class Translator(Protocol):
 
 
 class Writer(Protocol):
-    """A function that writes one format: backends/multitl_*/export.py, multitl/artefacts.py."""
+    """A function that writes one format: backends/multitl_*/export.py, multitl/porting/artefacts.py."""
 
     def __call__(self, export: Export, folder: Path) -> None:
         """Write the artefact, by the name that its `Format` says, and what belongs to it into `folder`."""

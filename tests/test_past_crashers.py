@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multitl.cli import main
+from multitl.cli.main import main
 
 CORPUS = Path(__file__).parent / "corpus"
 FILES = [path for reader in ("hdf5", "keras", "archive") for path in sorted((CORPUS / reader).iterdir())]
@@ -23,7 +23,7 @@ MOST_MEMORY = 10**9  # bytes
 MEASURED = """
 import json, re, sys
 from pathlib import Path
-from multitl.cli import main
+from multitl.cli.main import main
 codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
 print(json.dumps([codes, int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])]))
 """

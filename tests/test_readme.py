@@ -26,8 +26,8 @@ import pytest
 
 import multitl
 from multitl.adapters import SOURCES
-from multitl.cli import COMMANDS, build_parser, main
-from multitl.probe import Probe
+from multitl.cli.main import COMMANDS, build_parser, main
+from multitl.doctor.probe import Probe
 from multitl.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,7 +121,9 @@ def run_command(command: str, capsys: pytest.CaptureFixture) -> str:
 
 def test_every_block_runs_in_order(photos: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     fake = {"versions": {}, "devices": ("CPU",), "mixed_precision": "mixed_bfloat16"}
-    monkeypatch.setattr("multitl.doctor.probe", lambda name: Probe(name, works=True, **fake))  # saves three start-ups
+    monkeypatch.setattr(
+        "multitl.doctor.diagnosis.probe", lambda name: Probe(name, works=True, **fake)
+    )  # saves three start-ups
     for block in BLOCKS:
         if block.language == "python":
             exec(compile(block.text, "README.md", "exec"), {"__name__": "readme"})

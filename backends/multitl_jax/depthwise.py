@@ -12,7 +12,9 @@ from itertools import product
 
 import jax
 import jax.numpy as jnp
-from keras.src.backend.jax import nn as keras_nn  # the only use of Keras' insides; tests/test_depthwise.py guards it
+from keras.src.backend.jax import (
+    nn as keras_nn,  # the only use of Keras' insides; tests/backends/test_depthwise.py guards it
+)
 
 lax_depthwise_conv = keras_nn.depthwise_conv
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from multitl.contracts import Export
-from multitl.generated_code import fill
+from multitl.porting.generated_code import fill
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LOADER = '''"""A classifier for Flax and Optax. Written by multitl; needs jax and orbax-checkpoint alone.

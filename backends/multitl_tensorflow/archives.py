@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from multitl.errors import MultitlError, WeightsError, full_disk, tells_full_disk
-from multitl.regular_files import open_regular
-from multitl.scratch import temporary_folder
+from multitl.system.regular_files import open_regular
+from multitl.system.scratch import temporary_folder
 
 MOST_FILES = 10_000
 MOST_BYTES = 2**33  # unpacked: the largest published image modules have 4 GB

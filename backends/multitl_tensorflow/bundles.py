@@ -17,7 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from multitl.regular_files import MOST_MODEL, open_regular, read_regular
+from multitl.system.regular_files import MOST_MODEL, open_regular, read_regular
 from multitl_tensorflow.checksums import masked_crc32c
 
 _FOOTER, _MAGIC = 48, bytes.fromhex("57fb808b247547db")

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow import nn as keras_nn  # the only use of Keras' insides; tests/test_fused.py
+from keras.src.backend.tensorflow import nn as keras_nn  # the only use of Keras' insides; tests/backends/test_fused.py
 
 _batch_normalization = keras_nn.batch_normalization
 _call = keras.layers.BatchNormalization.call

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
-from multitl.layouts import in_order
-from multitl.translation import BATCH, Activation, Builder, OpTable, Stored, Unsupported, refuse_graph
+from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, refuse_graph
+from multitl.translation.layouts import in_order
 from multitl_tensorflow import (
     graphdef_ops_convolution,
     graphdef_ops_elementwise,

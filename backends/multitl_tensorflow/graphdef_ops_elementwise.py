@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value, added
+from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value, added
 from multitl_tensorflow.operations import Operation, scope_name
 
 ops = OpTable("elementwise")

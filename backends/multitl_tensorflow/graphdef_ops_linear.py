@@ -7,8 +7,8 @@ from collections.abc import Callable
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.layouts import in_order, inverse
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.building import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.layouts import in_order, inverse
 from multitl_tensorflow.operations import Operation
 
 ops = OpTable("linear")

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value
+from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value
 from multitl_tensorflow.operations import Operation
 
 ops = OpTable("shape")

@@ -21,8 +21,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from multitl.errors import MultitlError, TranslationError, WeightsError
-from multitl.regular_files import read_regular
-from multitl.translation import Stored
+from multitl.system.regular_files import read_regular
+from multitl.translation.building import Stored
 from multitl_tensorflow.bundles import Bundle, DamagedBundle
 from multitl_tensorflow.operations import attribute
 

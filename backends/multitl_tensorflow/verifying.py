@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from multitl.contracts import Parity, Preprocess, Translation
-from multitl.parity import (
+from multitl.translation.building import OpTable
+from multitl.translation.parity import (
     MAX_REL,
     NOWHERE,
     PROBES,
@@ -20,7 +21,6 @@ from multitl.parity import (
     probe_images,
     run,
 )
-from multitl.translation import OpTable
 from multitl_tensorflow.graphdef import OPS, Translatable, build
 from multitl_tensorflow.running import run_graph
 

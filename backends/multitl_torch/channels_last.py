@@ -17,7 +17,9 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch import nn as keras_nn  # the only use of Keras' insides; tests/test_channels_last.py
+from keras.src.backend.torch import (
+    nn as keras_nn,  # the only use of Keras' insides; tests/backends/test_channels_last.py
+)
 
 _to_channels_first = keras_nn._transpose_spatial_inputs
 _transpose_kernel = keras_nn._transpose_conv_kernel

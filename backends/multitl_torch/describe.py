@@ -20,11 +20,11 @@ import keras
 import torch
 
 from multitl.contracts import Job, Translation
-from multitl.descriptions import Description, describe, read_description, write_description
 from multitl.errors import BackboneError, TranslationError
 from multitl.sources import imagenet
 from multitl.sources import timm as timm_source
 from multitl.sources import torchvision as torchvision_source
+from multitl.translation.descriptions import Description, describe, read_description, write_description
 from multitl_torch import verifying
 from multitl_torch.randomising import randomise
 from multitl_torch.torchvision import categories, checkpoints, import_timm, import_torchvision

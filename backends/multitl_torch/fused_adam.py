@@ -12,7 +12,9 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch.optimizers import torch_adam  # the only use of Keras' insides; tests/test_fused_adam.py
+from keras.src.backend.torch.optimizers import (
+    torch_adam,  # the only use of Keras' insides; tests/backends/test_fused_adam.py
+)
 
 _update = torch_adam.Adam._parallel_update_step
 

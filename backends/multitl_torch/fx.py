@@ -23,8 +23,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
-from multitl.layouts import channels_last, in_order
-from multitl.translation import (
+from multitl.translation.building import (
     BATCH,
     Activation,
     Builder,
@@ -35,6 +34,7 @@ from multitl.translation import (
     Value,
     refuse_graph,
 )
+from multitl.translation.layouts import channels_last, in_order
 from multitl_torch import fx_ops_convolution, fx_ops_elementwise, fx_ops_linear, fx_ops_pooling, fx_ops_shape
 
 OPS = OpTable(

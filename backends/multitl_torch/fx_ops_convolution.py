@@ -12,8 +12,8 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.layouts import channels_last
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.building import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.layouts import channels_last
 
 ops = OpTable("convolution")
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added
+from multitl.translation.building import Activation, Builder, OpTable, Stored, Unsupported, Value, added
 
 ops = OpTable("elementwise")
 

@@ -9,8 +9,8 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.layouts import inverse
-from multitl.translation import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.building import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.layouts import inverse
 
 ops = OpTable("linear")
 

@@ -13,8 +13,8 @@ from keras import layers
 from keras import ops as K  # noqa: N812
 from torch.nn import functional as F  # noqa: N812
 
-from multitl.layouts import channels_last, inverse
-from multitl.translation import Activation, Builder, OpTable, Unsupported
+from multitl.translation.building import Activation, Builder, OpTable, Unsupported
+from multitl.translation.layouts import channels_last, inverse
 from multitl_torch.fx_ops_convolution import each, padded
 from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze, window_indices, windows
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops as K  # noqa: N812
 
-from multitl.layouts import channels_last
-from multitl.translation import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value
+from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value
+from multitl.translation.layouts import channels_last
 from multitl_torch.fx_ops_convolution import each
 
 ops = OpTable("shape")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multitl.contracts import Export
-from multitl.generated_code import fill
+from multitl.porting.generated_code import fill
 
 HEADS = {  # by source: what the file needs, and what makes a network with random weights
     "torchvision": '''"""A network of torchvision with its weights. Made by multitl; needs torch and torchvision."""

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from multitl.contracts import Parity, Translation
-from multitl.layouts import channels_last
-from multitl.parity import (
+from multitl.translation.building import OpTable
+from multitl.translation.layouts import channels_last
+from multitl.translation.parity import (
     MAX_REL,
     NOWHERE,
     PROBES,
@@ -26,7 +27,6 @@ from multitl.parity import (
     run,
     side_by_side,
 )
-from multitl.translation import OpTable
 from multitl_torch.fx import OPS, Graph, build, evaluated, module_path, op_name, trace
 
 ROUNDING = 4  # two ways of summing in float32 may differ by this factor in how far they are off

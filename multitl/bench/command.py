@@ -11,8 +11,8 @@ from multitl.bench.page import to_page
 from multitl.bench.race import Race
 from multitl.bench.results import Results, write_csv
 from multitl.bench.standings import rank
-from multitl.locks import locked, run_lock
-from multitl.writing import write_text
+from multitl.runs.locks import locked, run_lock
+from multitl.system.writing import write_text
 
 FILES = ("results.jsonl", "results.csv", "bench.html")
 

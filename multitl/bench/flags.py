@@ -92,7 +92,7 @@ def compared(options: argparse.Namespace) -> tuple[str, str] | None:
 
 def options_from(options: argparse.Namespace) -> Options:
     """Raises MultitlErrors for what cannot be raced."""
-    from multitl.threads import default_threads
+    from multitl.system.threads import default_threads
 
     for name in ("budget", "timeout", "accuracy"):
         if not 0 <= getattr(options, name) < float("inf"):

@@ -12,7 +12,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from multitl.threads import default_threads
+from multitl.system.threads import default_threads
 from multitl.version import __version__
 
 PACKAGES = (

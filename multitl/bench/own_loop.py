@@ -16,19 +16,19 @@ import numpy as np
 
 from multitl.adapters import load_backend
 from multitl.bench.jobs import Job
-from multitl.checkpoints import PhaseName, TrainingState
 from multitl.contracts import Backend, Example
-from multitl.features import fast_extractor
-from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
-from multitl.heads import build_extractor, build_head
-from multitl.heap import kept_heap
-from multitl.inference import predict_padded
-from multitl.phases import Batch, Phase, run_phase
-from multitl.pretrained import load_pretrained
+from multitl.models.freezing import FreezePolicy, apply_policy, leaf_layers
+from multitl.models.heads import build_extractor, build_head
+from multitl.models.inference import predict_padded
 from multitl.recipes import Recipe
-from multitl.scratch import temporary_folder
-from multitl.training import finetune
-from multitl.writing import read_json
+from multitl.sources.pretrained import load_pretrained
+from multitl.system.heap import kept_heap
+from multitl.system.scratch import temporary_folder
+from multitl.system.writing import read_json
+from multitl.training.checkpoints import PhaseName, TrainingState
+from multitl.training.features import fast_extractor
+from multitl.training.finetuning import finetune
+from multitl.training.phases import Batch, Phase, run_phase
 
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 

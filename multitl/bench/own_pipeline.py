@@ -8,7 +8,7 @@ import PIL
 
 from multitl.bench.jobs import Job
 from multitl.contracts import Example, Preprocess
-from multitl.pixels import PixelReader
+from multitl.data.pixels import PixelReader
 from multitl.version import __version__
 
 

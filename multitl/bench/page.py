@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multitl.axes import Scale, Tick, linear_axis
 from multitl.bench.board import show_bytes, show_ratio, show_share, show_spread
 from multitl.bench.jobs import MULTITL
 from multitl.bench.notes import describe_method, machine_facts
 from multitl.bench.results import Results
 from multitl.bench.standings import PHASES, Contest, Standing, rank
-from multitl.reporting import make_environment
+from multitl.judging.axes import Scale, Tick, linear_axis
+from multitl.judging.reporting import make_environment
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 560.0, 150.0, 470.0, 26.0, 8.0
 SHOWN = {**dict.fromkeys(MULTITL, "ours"), "multitl": "ours", "textbook": "plain"}  # the others: native

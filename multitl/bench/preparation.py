@@ -14,16 +14,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from multitl.bench.pictures import synthetic_labels, synthetic_pixels
-from multitl.checkpoints import read_variables
 from multitl.contracts import Pretrained
-from multitl.freezing import FreezePolicy, apply_policy, leaf_layers
-from multitl.heads import build_extractor, build_head
-from multitl.preprocessing import normalise
-from multitl.pretrained import load_pretrained
+from multitl.models.freezing import FreezePolicy, apply_policy, leaf_layers
+from multitl.models.heads import build_extractor, build_head
+from multitl.models.preprocessing import normalise
 from multitl.recipes import Recipe
-from multitl.state_dicts import extract
-from multitl.workers import report_errors
-from multitl.writing import atomic_write, write_json
+from multitl.sources.pretrained import load_pretrained
+from multitl.system.workers import report_errors
+from multitl.system.writing import atomic_write, write_json
+from multitl.training.checkpoints import read_variables
+from multitl.translation.state_dicts import extract
 
 IMAGES = 8
 CLASSES = 10

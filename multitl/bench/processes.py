@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from multitl import children
 from multitl.bench.jobs import FRAMEWORKS, MULTITL, Job, Record
-from multitl.scratch import temporary_folder
+from multitl.system import children
+from multitl.system.scratch import temporary_folder
 
 # Contenders run one at a time, but none may grab a GPU's whole memory: its peak is measured.
 ENVIRONMENT = {

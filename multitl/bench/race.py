@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multitl import children, errors
+from multitl import errors
 from multitl.adapters import BACKENDS, is_installed
 from multitl.bench.board import Board
 from multitl.bench.jobs import Cell, Job, Record, Stage
@@ -25,9 +25,10 @@ from multitl.bench.machine import describe_machine
 from multitl.bench.options import Options
 from multitl.bench.processes import ENVIRONMENT, missing_packages, run_job
 from multitl.bench.results import Results, append, read_results, start_results
-from multitl.runs import is_used
-from multitl.workers import read_error
-from multitl.writing import read_json
+from multitl.runs.folders import is_used
+from multitl.system import children
+from multitl.system.workers import read_error
+from multitl.system.writing import read_json
 
 RESULTS, WEIGHTS = "results.jsonl", "weights"
 FEWEST, MOST, WINDOW_SECONDS = 3, 30, 0.25  # windows a repetition, and how long one should last at least

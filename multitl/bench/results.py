@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from multitl.bench.jobs import Record
-from multitl.csv_cells import write_row
 from multitl.errors import RunError
-from multitl.regular_files import read_regular_text
-from multitl.writing import cannot_write, write_text
+from multitl.files.csv_cells import write_row
+from multitl.system.regular_files import read_regular_text
+from multitl.system.writing import cannot_write, write_text
 
 FORMAT = 1
 COLUMNS = (

@@ -21,7 +21,7 @@ from typing import Any, cast
 from multitl.bench.jobs import MULTITL, NATIVE, PIPELINES, Contender, Job, Loop, Pipeline, Record
 from multitl.contracts import Dataset
 from multitl.errors import MultitlError
-from multitl.writing import write_json
+from multitl.system.writing import write_json
 
 CHECKED_STEPS, CHECKED_IMAGES = 4, 8
 POOL = 4  # different batches, which are used in turn
@@ -86,7 +86,7 @@ class Feed:
 
 def _use_network(job: Job, started: float) -> Record:
     if job.cell.contender in MULTITL:
-        from multitl.session import leave_out_other_frameworks
+        from multitl.system.session import leave_out_other_frameworks
 
         leave_out_other_frameworks(job.cell.contender)  # as the command line does
     contender = cast(Contender, _import_contender(job.cell.contender))
@@ -183,7 +183,7 @@ def _read_files(job: Job, started: float) -> Record:
 
 def _scan(job: Job) -> Dataset:
     """The examples that `multitl finetune` would find."""
-    from multitl.data import scan
+    from multitl.data.scanning import scan
     from multitl.recipes import Recipe
 
     recipe = Recipe(seed=job.seed)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained, Translation
 from multitl.errors import BackboneError, MultitlError, WeightsError
-from multitl.hashes import file_sha256
+from multitl.system.hashes import file_sha256
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
     import keras
 
-    from multitl.keras_files import SavedModel
+    from multitl.files.keras_files import SavedModel
     from multitl.sources.saved_graphs import SavedGraph
 
 USUAL_SIZE = 224  # of models that take any
@@ -43,7 +43,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     BackboneError for a model that is no image network, for a size that it does not work at, and for head="keep" where
     there is no classifier.
     """
-    from multitl.keras_files import read_model
+    from multitl.files.keras_files import read_model
     from multitl.sources.saved_graphs import read_graph
     from multitl.sources.saved_networks import refuse_unknown
 
@@ -70,7 +70,7 @@ def _damage_refused(path: Path) -> Iterator[None]:
 
 
 def _expanded(name: str) -> Path:
-    from multitl.keras_files import refuse
+    from multitl.files.keras_files import refuse
 
     if not name:
         raise refuse(Path(name), "no path", "check the path after file:")
@@ -81,7 +81,7 @@ def _expanded(name: str) -> Path:
 
 
 def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights: str) -> keras.Model:
-    from multitl.initialisers import numpy_initialisers
+    from multitl.models.initialisers import numpy_initialisers
     from multitl.sources.saved_graphs import Malformed
     from multitl.sources.saved_networks import build_network
     from multitl.sources.saved_weights import fill
@@ -100,8 +100,8 @@ def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights
 
 
 def _pretrained(model: keras.Model, saved: SavedModel, preprocess: Preprocess, weights: str, head: Head) -> Pretrained:
+    from multitl.models.stages import stages_by_stride
     from multitl.sources.translated import Network, as_pretrained, of_features
-    from multitl.stages import stages_by_stride
 
     sha256 = file_sha256(saved.path)
     _note_values(model, saved.path)
@@ -128,7 +128,7 @@ def _logits(model: keras.Model, path: Path, head: Head) -> keras.Model | None:
     """The model up to its logits, None if it gives features. Raises BackboneError if these are to be kept."""
     import keras
 
-    from multitl.cutting import classifier_logits
+    from multitl.translation.cutting import classifier_logits
 
     if len(model.output_shape) != 2:
         logits = None
@@ -150,7 +150,7 @@ def _logits(model: keras.Model, path: Path, head: Head) -> keras.Model | None:
 def _before_sigmoid(model: keras.Model) -> keras.Model | None:
     import keras
 
-    from multitl.cutting import classifier_logits
+    from multitl.translation.cutting import classifier_logits
 
     last = model.output._keras_history.operation
     is_sigmoid = isinstance(last, keras.layers.Activation) and last.activation is keras.activations.sigmoid
@@ -161,7 +161,7 @@ def _before_sigmoid(model: keras.Model) -> keras.Model | None:
 
 def _note_values(model: keras.Model, path: Path) -> None:
     """Say so where nothing in a model brings pixels into the range that it was trained on."""
-    from multitl.progress import console
+    from multitl.system.progress import console
 
     if not _scales_pixels(model):
         console().print(
@@ -227,7 +227,7 @@ def _bound_to_size(path: Path, own: tuple[int, int], size: tuple[int, int]) -> B
 
 
 def _not_built(path: Path, error: Exception) -> WeightsError:
-    from multitl.keras_files import refuse
+    from multitl.files.keras_files import refuse
     from multitl.sources.saved_graphs import Malformed
 
     found = f"{'' if isinstance(error, Malformed) else type(error).__name__ + ': '}{error}".partition("\n")[0][:500]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from multitl.contracts import BackboneInfo, Head, Origin, Pretrained
 from multitl.errors import BackboneError, nearest_names
-from multitl.hashes import file_sha256
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
+from multitl.system.hashes import file_sha256
 
 
 def backbones() -> list[BackboneInfo]:
@@ -36,8 +36,8 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     Raises BackboneError for an unknown name or variant and for a size the network cannot take; WeightsError as
     `weight_files.load_weights` does, and for a failed download.
     """
+    from multitl.models.stages import stages_by_stride
     from multitl.sources import keras_networks as networks
-    from multitl.stages import stages_by_stride
 
     architecture = find_architecture(name)
     if head == "keep":

@@ -1,7 +1,7 @@
 """The 40 networks of keras.applications as data, known without importing Keras: sizes, pixels, licences, weights.
 
-`tests/test_keras_applications.py` holds this table to the installed Keras: names, URLs and hashes, pixel values,
-smallest sizes and download sizes.
+`tests/sources/test_keras_applications.py` holds this table to the installed Keras: names, URLs and hashes, pixel
+values, smallest sizes and download sizes.
 
 Licences: those of the weights, as the old Keras documentation and the authors' repositories state them (VGG
 https://www.robots.ox.ac.uk/~vgg/research/very_deep, KaimingHe/deep-residual-networks, liuzhuang13/DenseNet,
@@ -71,7 +71,7 @@ class Architecture:
 
         antialias: Keras' own `load_img` resizes with Pillow, which always smooths.
         """
-        from multitl.preprocessing import with_values
+        from multitl.models.preprocessing import with_values
 
         family = self.family
         geometry = Preprocess(

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from multitl.errors import WeightsError, full_disk, tells_full_disk
-from multitl.initialisers import numpy_initialisers
-from multitl.preprocessing import IMAGENET_DEVIATION
+from multitl.models.initialisers import numpy_initialisers
+from multitl.models.preprocessing import IMAGENET_DEVIATION
+from multitl.models.weight_files import fits, load_weights
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
-from multitl.weight_files import fits, load_weights
 
 
 def build(architecture: Architecture, size: int, seed: int | None) -> keras.Model:
@@ -77,7 +77,7 @@ def _constructor(name: str) -> Callable[..., keras.Model]:
 def _nasnet_mobile(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
     """NASNetMobile as keras.applications makes it, past its refusal to run on PyTorch.
 
-    The refusal stems from keras#18451 of 2023; the defect is gone, as tests/test_keras_applications.py shows by
+    The refusal stems from keras#18451 of 2023; the defect is gone, as tests/sources/test_keras_applications.py shows by
     comparing features with the other backends. Keras exports no other way to this network.
     """
     from keras.src.applications.nasnet import NASNet

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import keras
 
 from multitl.errors import TranslationError
-from multitl.initialisers import bounded_weights
-from multitl.model_files import check_sizes
+from multitl.models.initialisers import bounded_weights
+from multitl.models.model_files import check_sizes
 from multitl.sources.saved_graphs import Malformed, Reference, SavedGraph, SavedLayer, with_tensors
 from multitl.sources.saved_layers import Chain, build_layer, call_options, problem
-from multitl.translation import layer_name
+from multitl.translation.building import layer_name
 
 _MOST_NUMBERS = 16  # a byte of the file, should the arrays in it be compressed
 Place = tuple[str, ...]  # names of the models around a layer, and its own

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 
 from multitl.errors import WeightsError
-from multitl.hdf5_files import StoredLayer, StoredWeight, open_weight_file
+from multitl.files.hdf5_files import StoredLayer, StoredWeight, open_weight_file
 from multitl.sources.saved_graphs import SavedGraph, SavedLayer
 from multitl.sources.saved_networks import Network, Place
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
 from multitl.errors import BackboneError, WeightsError
-from multitl.hashes import file_sha256
-from multitl.regular_files import MOST_MODEL, open_regular
+from multitl.system.hashes import file_sha256
+from multitl.system.regular_files import MOST_MODEL, open_regular
 
 MODULES = Path(__file__).parent / "tfhub_modules.json"
 UNPACK: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -46,9 +46,9 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     a working tensorflow_hub; TranslationError with the list of what is missing for a module that cannot be translated;
     WeightsError for one that is missing, damaged or unsafe.
     """
-    from multitl.cutting import classifier_logits
     from multitl.sources.translated import Network, as_pretrained, of_features
-    from multitl.translations import translated
+    from multitl.translation.cutting import classifier_logits
+    from multitl.translation.store import translated
 
     place, content = find(name)
     size = image_size or dict(json.loads(MODULES.read_text(encoding="utf-8"))).get(name, 0)

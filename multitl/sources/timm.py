@@ -40,7 +40,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     """
     from multitl.sources.imagenet import class_names
     from multitl.sources.translated import Network, as_pretrained
-    from multitl.translations import translated
+    from multitl.translation.store import translated
 
     check_name(name)
     entry = translated(Job("timm", name, weights, image_size, head))

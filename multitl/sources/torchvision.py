@@ -57,10 +57,10 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     Raises BackboneError for an unknown name or size, WeightsError for weights that are missing, damaged or of another
     network.
     """
-    from multitl.descriptions import read_description, works_at
-    from multitl.downloads import download
+    from multitl.files.downloads import download
     from multitl.sources import translated
-    from multitl.translations import translated as from_cache
+    from multitl.translation.descriptions import read_description, works_at
+    from multitl.translation.store import translated as from_cache
 
     network, checkpoint = find(name)
     size = image_size or checkpoint.preprocess.height
@@ -130,13 +130,13 @@ def _checkpoint(values: Mapping[str, Any]) -> Checkpoint:
 
 def _described(description, checkpoint: Checkpoint, weights: str, size: int, head: Head):
     """The network from its description, filled."""
-    from multitl import descriptions
-    from multitl.cutting import classifier_weights
-    from multitl.downloads import download
-    from multitl.hashes import file_sha256
+    from multitl.files.downloads import download
     from multitl.sources.imagenet import class_names
     from multitl.sources.translated import Network
-    from multitl.state_dicts import classes_in, fill, fit, read_state_dict
+    from multitl.system.hashes import file_sha256
+    from multitl.translation import descriptions
+    from multitl.translation.cutting import classifier_weights
+    from multitl.translation.state_dicts import classes_in, fill, fit, read_state_dict
 
     translation = descriptions.build(description, size, seed=0 if weights == "none" else None)
     sha256 = None
@@ -165,7 +165,7 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
 
 
 def _say(note: str) -> None:
-    from multitl.progress import console
+    from multitl.system.progress import console
 
     if note:
         console().print(f"weights: {note}", markup=False)

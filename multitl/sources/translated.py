@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from multitl.contracts import Head, Origin, Parity, Preprocess, Pretrained, Stage, Translation
-from multitl.cutting import Cut, cut_classifier, features_as_backbone
+from multitl.translation.cutting import Cut, cut_classifier, features_as_backbone
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands for `python -P -m multitl.hdf5_worker ARGUMENT...` in a long campaign: asks quick_workers.py for a fork.
+# Stands for `python -P -m multitl.files.hdf5_worker ARGUMENT...` in a long campaign: asks quick_workers.py for a fork.
 here=$MULTITL_FUZZ_WORKERS
 mkfifo "$here/answer.$$"
 exec 3>&1 4>&2  # 1 is another while this shell writes elsewhere

@@ -1,8 +1,8 @@
 """`python -m fuzz.quick_workers FOLDER`: reads HDF5 for mutants' processes in forks of this one, which has imported it.
 
-A reader of HDF5 starts `multitl.hdf5_worker` for each file, and Python takes ten times as long to start as to read it.
-In a campaign `quick_worker.sh` is started in place of Python, and this process does what was asked for, by the same
-function, with the same guard, and with its output and its end handed on. The tests that run always do without.
+A reader of HDF5 starts `multitl.files.hdf5_worker` for each file, and Python takes ten times as long to start as to
+read it. In a campaign `quick_worker.sh` is started in place of Python, and this process does what was asked for, by
+the same function, with the same guard, and with its output and its end handed on. The tests that run always do without.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_FILE = 2**29  # bytes
 
 def main(folder: Path) -> None:
     """folder: where the pipe `ask` is made, and `quick_worker.sh` makes its own for the answer."""
-    from multitl import hdf5_worker
+    from multitl.files import hdf5_worker
 
     os.mkfifo(folder / "ask")
     gc.collect()
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     with open(folder / "ask", "r+b", buffering=0) as asked:  # noqa: PTH123  (r+: it has no end)
         while line := _line(asked.fileno(), sys.stdin.fileno()):
             process, place, *command = line.rstrip("\x1f").split("\x1f")
-            arguments = command[command.index("multitl.hdf5_worker") + 1 :]
+            arguments = command[command.index("multitl.files.hdf5_worker") + 1 :]
             child = os.fork()
             if child == 0:
                 _run(hdf5_worker.main, arguments, int(process), Path(place))

@@ -32,7 +32,7 @@ class Absent(MultitlError):  # noqa: N818  (as the readers call it)
 class Reader:
     """backend: of Keras, in the server's process.  is_folder: whether a mutant is a folder of files.
 
-    has_workers: whether it starts `multitl.hdf5_worker`.
+    has_workers: whether it starts `multitl.files.hdf5_worker`.
     """
 
     name: str
@@ -72,7 +72,7 @@ def safetensors() -> Read:
 
 
 def _state_dict() -> Read:
-    from multitl.state_dicts import fit_shapes, read_state_dict
+    from multitl.translation.state_dicts import fit_shapes, read_state_dict
 
     shapes = {"stem.weight": (4, 3, 3, 3), "stem.bias": (4,), "head.weight": (2, 4), "steps": ()}
     return lambda path: fit_shapes(read_state_dict(path), shapes)
@@ -80,7 +80,7 @@ def _state_dict() -> Read:
 
 def hdf5() -> Read:
     """Weights of Keras: every array is read."""
-    from multitl.hdf5_files import open_weight_file
+    from multitl.files.hdf5_files import open_weight_file
 
     def read(path: Path) -> None:
         with open_weight_file(path) as file:
@@ -129,11 +129,11 @@ def card() -> Read:
     """A run folder: opened, its report made, and the program written that loads its weights into PyTorch."""
     from multitl_torch.templates import HEADS, loader
 
-    from multitl import reporting
     from multitl.contracts import Export
-    from multitl.evaluation import load_run
+    from multitl.judging import reporting
+    from multitl.judging.evaluation import load_run
     from multitl.recipes import Recipe
-    from multitl.runs import finished_result, read_started
+    from multitl.runs.folders import finished_result, read_started
 
     def write_loader(path: Path) -> None:
         run = load_run(path)
@@ -157,14 +157,14 @@ def card() -> Read:
 
 def checkpoint() -> Read:
     """The state of an interrupted run, in its folder."""
-    from multitl.checkpoints import load_state
+    from multitl.training.checkpoints import load_state
 
     return _tried(load_state, *(SEEDS / "checkpoint").iterdir())
 
 
 def shard() -> Read:
     """Stored features; a damaged file of them counts as absent."""
-    from multitl.feature_store import SUFFIX, FeatureStore
+    from multitl.training.feature_store import SUFFIX, FeatureStore
 
     def read(path: Path) -> None:
         store = FeatureStore({"for": "fuzzing"}, channels=8)

@@ -203,7 +203,7 @@ def archive(folder: Path) -> None:
 def card(folder: Path) -> None:
     from sample_runs import make_run
 
-    from multitl.writing import write_json
+    from multitl.system.writing import write_json
 
     for name, backbone in (("pypi", "pypi/efficientnet_lite0"), ("torchvision", "torchvision/resnet18")):
         make_run(folder / name, Path("/data/clothes"), ["hat", "shoe's"], per_class=3, phases=[("head", 2)])
@@ -215,7 +215,7 @@ def card(folder: Path) -> None:
 
 
 def checkpoint(folder: Path) -> None:
-    from multitl.checkpoints import TrainingState, save_state
+    from multitl.training.checkpoints import TrainingState, save_state
 
     def arrays(seed: int) -> list:
         random = np.random.default_rng(seed)
@@ -235,7 +235,7 @@ def checkpoint(folder: Path) -> None:
 
 
 def shard(folder: Path) -> None:
-    from multitl.feature_store import FeatureStore
+    from multitl.training.feature_store import FeatureStore
 
     with tempfile.TemporaryDirectory() as cache:
         os.environ["MULTITL_CACHE"] = cache

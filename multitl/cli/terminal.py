@@ -1,0 +1,176 @@
+"""How results look on a terminal: plain text and tables on stdout, nothing decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from multitl.adapters import BACKENDS
+from multitl.system.printing import printable, results, table
+
+if TYPE_CHECKING:
+    from multitl.contracts import BackboneInfo, Format, Result
+    from multitl.doctor.diagnosis import Diagnosis
+    from multitl.porting.exporting import Ported
+    from multitl.porting.translate import Translated
+
+FIGURES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "ece": "calibration error",
+    "log_loss": "log loss",
+}
+STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
+
+
+def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
+    """The closing summary of a run: both splits' figures, the files, what to try next (purpose -> command)."""
+    screen, grid = results(), table("split", "images", "accuracy", "macro F1", right=["images"])
+    for split in ("test", "validation"):
+        if metrics := result.metrics.get(split):
+            grid.add_row(
+                split, str(metrics["count"]), _with_interval(metrics, "accuracy"), _with_interval(metrics, "f1_macro")
+            )
+    screen.print(grid)
+    screen.print(f"report  {printable(result.report_path)}")
+    screen.print(f"model   {printable(result.model_path)}")
+    screen.print("\nWhat to try next")
+    for purpose, command in next_steps.items():
+        screen.print(f"  {purpose}:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    """One judgement: overall figures with 95 % intervals, then every class."""
+    screen = results()
+    screen.print(f"{metrics['count']} images; in brackets the 95 % bootstrap interval")
+    overall = table("overall", "", "")
+    for name, title in FIGURES.items():
+        if name in metrics:
+            overall.add_row(title, *_with_interval(metrics, name).split(" ", 1))
+    screen.print(overall)
+    classes = table("class", "precision", "recall", "F1", "images", right=["precision", "recall", "F1", "images"])
+    for row in metrics["per_class"]:
+        figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
+        classes.add_row(printable(row["class"]), *figures, str(row["support"]))
+    screen.print(classes)
+
+
+def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
+    """One line an image: the class, its probability, and the other probabilities that are there."""
+    has_others = any(len(row.get("probabilities", ())) > 1 for row in predictions)
+    grid = table("image", "predicted", "confidence", *(["then"] if has_others else []), right=["confidence"])
+    for row in predictions:
+        if "error" in row:
+            grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
+            continue
+        others = ", ".join(f"{printable(name)} {value:.3f}" for name, value in list(row["probabilities"].items())[1:])
+        cells = [printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}"]
+        grid.add_row(*cells, *([others] if has_others else []))
+    results().print(grid)
+
+
+def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:
+    """Name, native input size, licence, where the weights come from, variants. A source with more than `most` of them
+    is only counted.
+    """
+    sources: dict[str, list[BackboneInfo]] = {}
+    for info in infos:
+        sources.setdefault(info.name.partition("/")[0], []).append(info)
+    grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
+    for info in (info for listed in sources.values() if len(listed) <= most for info in listed):
+        size = f"{info.image_size} px" if info.image_size else "its own"
+        grid.add_row(info.name, size, info.licence, info.weights, ", ".join(info.variants))
+    results().print(grid)
+    for source, listed in sources.items():
+        if len(listed) > most:
+            results().print(f"{source}   {len(listed):,} more: multitl backbones {source}/", highlight=False)
+
+
+def print_network(made: Translated, next_steps: Mapping[str, str]) -> None:
+    """A network that was translated: what it is, how exact, where it lies."""
+    screen, backbone = results(), made.card["backbone"]
+    preprocess, classes = backbone["preprocess"], len(made.card["data"]["class_names"])
+    screen.print(f"{backbone['name']}   {backbone['parameters']:,} parameters", soft_wrap=True)
+    screen.print(f"takes   {preprocess['height']} x {preprocess['width']} pixels, RGB, 0 to 255")
+    screen.print(f"gives   {classes} probabilities" if classes else "gives   its feature map")
+    if parity := backbone["parity"]:
+        screen.print(
+            f"exact   to {parity['max_rel']:.1e} of the original's largest output, on {parity['inputs']} images"
+        )
+    screen.print(f"licence {backbone['licence']}")
+    screen.print(f"model   {printable(made.output / 'model.keras')}", soft_wrap=True)
+    for purpose, command in next_steps.items():
+        screen.print(f"\nWhat to try next\n  {purpose}:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_ports(ported: Sequence[Ported]) -> None:
+    """What was written: how much, how fast, how exact. The first line is the model that it came from."""
+    screen, first = results(), ported[0].card
+    has_labels = first["proof"]["accuracy_before"] is not None
+    figures = ["size", "one image", "largest error", "same class", *(["accuracy"] if has_labels else [])]
+    grid = table("format", *figures, "opened by", right=figures)
+    source = first["source"]
+    accuracy = [f"{first['proof']['accuracy_before']:.3f}"] if has_labels else []
+    grid.add_row("model.keras", _megabytes(source["bytes"]), f"{source['milliseconds']:.1f} ms", "", "", *accuracy,
+                 f"Keras on {first['backend']['name']}")  # fmt: skip
+    for one in ported:
+        proof = one.card["proof"]
+        accuracy = [f"{proof['accuracy_after']:.3f}"] if has_labels else []
+        grid.add_row(
+            one.card["port"]["format"], _megabytes(one.card["bytes"]), f"{one.card['latency']['milliseconds']:.1f} ms",
+            f"{proof['max_abs']:.1e}", f"{proof['top1']:.1%}", *accuracy, one.card["opened_by"],
+        )  # fmt: skip
+    screen.print(f"compared on {first['proof']['inputs']} images: {printable(first['proof']['on'])}")
+    screen.print(grid)
+    for one in ported:
+        screen.print(f"{one.card['port']['format']:<15} {printable(one.output)}", soft_wrap=True)
+
+
+def print_formats(formats: Mapping[str, tuple[Format, Sequence[str]]]) -> None:
+    """Which format is for what, how a model of each backend gets there, and the pip line for what is missing."""
+    screen = results()
+    grid = table("format", "what it is", *BACKENDS, "here")
+    reasons: dict[str, list[str]] = {}
+    for name, (one, missing) in formats.items():
+        ways = ["yes" if one.backend in ("", backend) else f"by {one.backend}" for backend in BACKENDS]
+        here = f"pip install 'multitl[{one.extra}]'" if missing else "yes"
+        grid.add_row(name, one.summary, *ways, here, style=None if not missing else "yellow")
+        if one.why:
+            reasons.setdefault(one.why, []).append(name)
+    screen.print(grid)
+    screen.print(
+        "A model of any backend goes anywhere: multitl saves it and writes the artefact under another one where"
+    )
+    screen.print("this says so. torch takes networks of torchvision and timm. Why not directly:")
+    for why, names in reasons.items():
+        screen.print(f"  {', '.join(names)}: {why}", soft_wrap=True)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 10**6:.1f} MB"
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """The machine, its backends, the active choice, and each known trap."""
+    screen = results()
+    screen.print("   ".join(f"{name} {version}" for name, version in diagnosis.machine.items()))
+    backends = table("backend", "works", "version", "devices", "16-bit", "start-up")
+    for probe in diagnosis.probes:
+        start_up = f"{probe.seconds:.1f} s" if probe.works else ""
+        versions = ", ".join(f"{name} {version}" for name, version in probe.versions.items())
+        outcome = "yes" if probe.works else f"no: {probe.error}"
+        backends.add_row(probe.backend, outcome, versions, ", ".join(probe.devices), probe.mixed_precision, start_up)
+    screen.print(backends)
+    screen.print(f"multitl would use: {diagnosis.choice}")
+    traps = table("check", "", "finding")
+    for finding in diagnosis.findings:
+        text = "\n".join([finding.text, *([f"to mend: {finding.fix}"] if finding.fix else [])])
+        traps.add_row(finding.check, finding.status, text, style=STYLES[finding.status])
+    screen.print(traps)
+
+
+def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
+    interval = metrics.get(f"{name}_ci")
+    return f"{metrics[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " ")

@@ -1,0 +1,5 @@
+"""From a user's folder or table to batches of pixels. Comes in: a path; goes out: a `contracts.Dataset`, then uint8
+images. Read `scanning.py` first, then `pixels.py` and `images.py`.
+"""
+
+__all__ = ["augmentation", "images", "pixels", "scanning"]

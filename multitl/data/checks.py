@@ -1,0 +1,150 @@
+"""What can be wrong with a data set: the errors and warnings that `scan` gives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from multitl.contracts import SPLITS, Dataset, Example, Unreadable
+from multitl.data.listings import LAYOUTS, Listing, Record, shorten
+from multitl.errors import DataError, nearest_names
+
+
+def check_has_images(listing: Listing) -> None:
+    """Raise DataError for a data set without a single image file."""
+    if not listing.records:
+        raise DataError(
+            f"There is no image in {listing.root}.",
+            expected=LAYOUTS,
+            received="no file whose name ends like an image's",
+            fix="check the path, or convert the images to JPEG or PNG",
+        )
+
+
+def check_trainable(listing: Listing) -> None:
+    """Raise DataError where names alone show that nothing can be trained: no training part, one class, strange ones."""
+    check_has_images(listing)
+    if listing.records[0].split and not any(record.split == "train" for record in listing.records):
+        raise DataError(
+            f"{listing.root} has nothing to train on.",
+            expected="a train part, or images without splits",
+            received="only " + ", ".join(sorted({str(record.split) for record in listing.records})),
+            fix="add a train folder, or give a folder CLASS/images and let it be split",
+        )
+    if len(listing.class_names) < 2:
+        raise DataError(
+            f"{listing.root} has one class only: {listing.class_names[0]}.",
+            expected="two classes or more",
+            received="1 class",
+            fix="add images that show something else, as another class",
+        )
+    for name in listing.class_names:
+        if printable(name) != name:
+            raise DataError(
+                f"The name of a class is not valid UTF-8: {printable(name)}.",
+                expected="text",
+                received=printable(name),
+                fix="rename its folder",
+            )
+    check_known(listing.records, listing.class_names, f"the training part of {listing.root}")
+
+
+def check_known(records: Iterable[Record], class_names: Sequence[str], knower: str) -> None:
+    """Raise DataError for labels outside `class_names`, which are those that `knower` knows."""
+    unknown = sorted({printable(record.label) for record in records if record.label not in class_names})
+    if unknown:
+        raise DataError(
+            f"There are classes that {knower} does not know: {shorten(unknown)}.",
+            expected="only " + shorten(class_names, most=20),
+            received=shorten(unknown),
+            nearest=nearest_names(unknown[0], class_names),
+            fix="rename or remove them, or train with images of them",
+        )
+
+
+def check_readable(root: str, count: int, unreadable: Sequence[Unreadable], most: float) -> None:
+    """Raise DataError if more than the share `most` of `count` files is unreadable, or all of them."""
+    if len(unreadable) == count:
+        problem, fix = f"None of the {count} image files in {root} can be read.", "check the files"
+    elif len(unreadable) > most * count:
+        share = len(unreadable) / count
+        problem = f"{len(unreadable)} of {count} image files in {root} cannot be read."
+        fix = f"mend or remove them, or allow them with --max-unreadable {min(1, share + 0.005):.2f}"
+    else:
+        return
+    listed = shorten(f"{file.path} ({file.reason})" for file in unreadable)
+    raise DataError(problem, expected=f"at most {most:.0%} unreadable files", received=listed, fix=fix)
+
+
+def check_every_class_trained(listing: Listing, readable: Iterable[Record]) -> None:
+    """Raise DataError for a class without a readable training image."""
+    trained = {record.label for record in readable if record.split in (None, "train")}
+    missing = [name for name in listing.class_names if name not in trained]
+    if missing:
+        raise DataError(
+            f"Classes without a training image in {listing.root}: {shorten(missing)}.",
+            expected="at least one readable training image of every class",
+            received="0 of " + shorten(missing),
+            fix="add images, or remove the class",
+        )
+
+
+def check_judgeable(dataset: Dataset) -> None:
+    """Raise DataError if there is no validation image: no epoch could be told from another."""
+    if not dataset.split("validation"):
+        raise DataError(
+            f"{dataset.root} has too few images: none can be spared for validation.",
+            expected="a class with at least 3 different images, or a validation part",
+            received=f"{len(dataset.split('train'))} training images in {len(dataset.class_names)} classes",
+            fix="add images",
+        )
+
+
+def warn_of_gaps(dataset: Dataset) -> list[str]:
+    """No test part, and classes that a judged part lacks."""
+    warnings = []
+    if not dataset.split("test"):
+        warnings.append(
+            "There is no test part: figures on the validation images, by which the best epoch is chosen, flatter."
+        )
+    for split in SPLITS[1:]:
+        present = {example.label for example in dataset.split(split)}
+        missing = [name for label, name in enumerate(dataset.class_names) if label not in present]
+        if present and missing:
+            warnings.append(f"The {split} part has no image of {shorten(missing)}.")
+    return warnings
+
+
+def warn_of_copies(dataset: Dataset) -> list[str]:
+    """Equal files in two splits (leakage), and equal files with two labels."""
+    copies = defaultdict(list)
+    for example in dataset.examples:
+        copies[example.sha256].append(example)
+    groups = [group for group in copies.values() if len(group) > 1]
+    leaks = [pair for group in groups if (pair := _first_difference(group, [example.split for example in group]))]
+    doubts = [pair for group in groups if (pair := _first_difference(group, [example.label for example in group]))]
+    warnings = []
+    if leaks:
+        first, second = leaks[0]
+        warnings.append(
+            f"Leakage: {len(leaks)} images have exact copies in another split, so the figures flatter; "
+            f"e.g. {first.path} ({first.split}) and {second.path} ({second.split})."
+        )
+    if doubts:
+        first, second = doubts[0]
+        names = dataset.class_names
+        warnings.append(
+            f"{len(doubts)} images carry two labels; "
+            f"e.g. {first.path} ({names[first.label]}) and {second.path} ({names[second.label]})."
+        )
+    return warnings
+
+
+def printable(name: str) -> str:
+    """A file name as text that any file can hold: bytes that are no UTF-8 are written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _first_difference(group: list[Example], keys: list) -> tuple[Example, Example] | None:
+    """The first example and the first one that differs from it in its key."""
+    return next(((group[0], other) for other, key in zip(group, keys, strict=True) if key != keys[0]), None)

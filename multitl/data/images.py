@@ -1,0 +1,268 @@
+"""From an image file to pixels: decoding to 8-bit RGB, and the geometry of `Preprocess`.
+
+Nothing is taken on trust: a file is read once, its size is checked before it is decoded, and only formats whose
+decoders are plain libraries are allowed (Pillow's EPS reader, for one, would start Ghostscript). Every function may run
+in any thread: no setting of Pillow or of `warnings` is changed, and LOAD_TRUNCATED_IMAGES has no say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from multitl.contracts import Preprocess
+from multitl.data.resampling import resample
+from multitl.system.budgets import Budget
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
+MAX_PIXELS = 178_956_970  # where Pillow itself refuses ("decompression bomb"); 537 MB as RGB
+MAX_BYTES = 2**31
+AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class UnreadableImage(Exception):  # noqa: N818  (a verdict on a file, not a bug)
+    """Why a file gives no pixels, in one line for people. Callers list the file or turn this into a DataError."""
+
+
+def open_rgb(path: str | Path) -> Image.Image:
+    """Decode a file to an upright RGB image. Raises UnreadableImage."""
+    return decode_rgb(read_file(path))
+
+
+def read_pixels(path: str | Path, preprocess: Preprocess) -> np.ndarray:
+    """Decode and fit a file: uint8 (height, width, 3). Raises UnreadableImage."""
+    return decode_pixels(read_file(path), preprocess, Budget(AT_ONCE))
+
+
+def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.ndarray:
+    """Decode and fit a file's bytes: uint8 (height, width, 3). Raises UnreadableImage.
+
+    budget: of pixels, shared by the threads that decode at the same time.
+    """
+    with budget.take(count_pixels(data)):
+        return fit_pixels(decode_rgb(data), preprocess)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of an ordinary, non-empty file. Raises UnreadableImage."""
+    file = Path(path)
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage("not a file")  # reading a pipe or a device could last for ever
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UnreadableImage(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    if not data:
+        raise UnreadableImage("empty: 0 bytes")
+    return data
+
+
+def count_pixels(data: bytes) -> int:
+    """Width times height, by the header alone: what decoding will take from a `Budget`. Raises UnreadableImage."""
+    with _one_line_reasons():
+        image = _identify(data)
+        return image.width * image.height
+
+
+def decode_rgb(data: bytes) -> Image.Image:
+    """Decode a file's bytes to an upright RGB image; of several frames the first.
+
+    EXIF orientation is applied. Transparency is laid over white. 16-bit grey is divided by 257 (the full range, not the
+    picture's own), floats in [0, 1] are multiplied by 255. CMYK is converted without a colour profile.
+    Raises UnreadableImage.
+    """
+    with _one_line_reasons():
+        image = _identify(data)
+        image.load()
+        with contextlib.suppress(Exception):  # damaged EXIF says nothing about the pixels
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+
+
+def check_image(data: bytes) -> None:
+    """Raise UnreadableImage where `decode_rgb` would.
+
+    A JPEG is decoded in grey at an eighth of its size: every byte still passes through the decoder, but sooner.
+    """
+    with _one_line_reasons():
+        image = _identify(data)
+        if image.format == "JPEG":
+            image.draft("L", (1, 1))
+            image.load()
+        else:
+            image.load()
+            _to_rgb(image)
+
+
+def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
+    """Resize and crop an RGB image as `preprocess` says: uint8 (height, width, 3).
+
+    To the pixel: "crop" is torchvision's Resize(shorter_side) and CenterCrop, "squash", "cover" and "fit" are timm's
+    modes squash, center (of a crop that is not square) and border. Offsets are rounded half to even.
+    """
+    height, width = preprocess.height, preprocess.width
+    size = _resized(image.height, image.width, preprocess)
+    (top, tall, above), (left, wide, before) = _centre(size[0], height), _centre(size[1], width)
+    part = _resize(image, size, (top, tall), (left, wide), preprocess)
+    if part.shape == (height, width, 3):
+        return part
+    canvas = np.full((height, width, 3), preprocess.fill, np.uint8)
+    canvas[above : above + tall, before : before + wide] = part
+    return canvas
+
+
+def thumbnail_jpeg(path: str | Path, side: int) -> bytes:
+    """A small upright JPEG of a file, at most `side` pixels wide and high. Raises UnreadableImage."""
+    image, buffer = open_rgb(path), io.BytesIO()
+    image.thumbnail((side, side))
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+class _Bytes(io.BytesIO):
+    """A file in memory whose end is an error once `strict`: a decoder that wants more has met a truncated file.
+
+    Pillow checks the same, unless somebody set the global ImageFile.LOAD_TRUNCATED_IMAGES.
+    """
+
+    strict = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if self.strict and not data and size != 0:
+            raise OSError("image file is truncated")
+        return data
+
+
+def _identify(data: bytes) -> Image.Image:
+    """`Image.open` for FORMATS, minus its warning for large images, which no thread could catch safely."""
+    Image.init()
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory and accept and accept(data[:16]) is True:
+            file = _Bytes(data)
+            image = factory(file, "")
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                size = f"{image.width:,} x {image.height:,} pixels"
+                raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
+            file.strict = True
+            return image
+    raise UnreadableImage(f"not an image in a supported format ({', '.join(FORMATS)})")
+
+
+@contextlib.contextmanager
+def _one_line_reasons() -> Iterator[None]:
+    """Whatever a decoder raises becomes UnreadableImage with a short reason."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except MemoryError as error:
+        raise UnreadableImage("too large for the memory of this machine") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, zlib.error, ...
+        text = str(error).partition("\n")[0]
+        if isinstance(error, EOFError | struct.error) or "truncated" in text.lower():
+            raise UnreadableImage("truncated: the file ends before the picture does") from error
+        raise UnreadableImage(f"damaged: {text or type(error).__name__}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any pixel format to RGB; the rules are in `decode_rgb`."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if not image.has_transparency_data:
+        return _convert(image, "RGB")
+    layer = image if image.mode == "RGBA" else _convert(image, "RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(layer, mask=layer)  # by its alpha, without a copy of that
+    return white
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise UnreadableImage(f"unsupported pixel format {image.mode}") from error
+
+
+def _to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey (h, w) of 16-bit integers, 32-bit integers in [0, 65535], or floats in [0, 1] or [0, 255] -> uint8."""
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f":
+        if not 0 <= low <= high <= 255:  # False for nan
+            raise UnreadableImage(f"float pixels outside [0, 255]: {low:g} to {high:g}")
+        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise UnreadableImage(f"integer pixels outside [0, 65535]: {low} to {high}")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _resized(height: int, width: int, how: Preprocess) -> tuple[int, int]:
+    """The size of the whole image before its centre is cut out; "cover" and "fit" as timm's ResizeKeepRatio."""
+    if how.resize == "crop":
+        return _shorter_side_to(how.shorter_side, height, width)
+    tall, wide = how.box or (how.height, how.width)
+    if how.resize == "squash":
+        return tall, wide
+    ratio = {"cover": min, "fit": max}[how.resize](height / tall, width / wide)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def _shorter_side_to(side: int, height: int, width: int) -> tuple[int, int]:
+    """torchvision's `_compute_resized_output_size`: the longer side is truncated, not rounded."""
+    if height < width:
+        return side, int(side * width / height)
+    return int(side * height / width), side
+
+
+def _centre(resized: int, wanted: int) -> tuple[int, int, int]:
+    """Of one side: first pixel taken, how many, and the empty pixels before them where there are too few."""
+    if resized < wanted:
+        return 0, resized, (wanted - resized) // 2
+    return round((resized - wanted) / 2), wanted, 0
+
+
+def _resize(
+    image: Image.Image, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], how: Preprocess
+) -> np.ndarray:
+    """Resize to `size` = (height, width) and cut out `rows` and `columns`, each (first, count)."""
+    (top, tall), (left, wide) = rows, columns
+    box = (left, top, left + wide, top + tall)
+    if (image.height, image.width) == size:
+        return np.asarray(image.crop(box))
+    if not how.antialias:
+        area = slice(top, top + tall), slice(left, left + wide)
+        return resample(np.asarray(image), size, *area, how.interpolation)
+    method = FILTERS[how.interpolation]
+    if size[0] * size[1] > MAX_PIXELS:  # a hair-thin image: never hold it whole
+        return np.asarray(image.resize((wide, tall), method, _source_box(image, size, box)))
+    # a source box would save a third of the work, but Pillow then may swap its two passes: bicubic differs by 25 levels
+    return np.asarray(image.resize(size[::-1], method).crop(box))
+
+
+def _source_box(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> tuple[float, float, float, float]:
+    """`box` of the resized image in coordinates of the original."""
+    x, y = image.width / size[1], image.height / size[0]
+    left, top, right, bottom = box
+    return left * x, top * y, min(right * x, image.width), min(bottom * y, image.height)

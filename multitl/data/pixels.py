@@ -1,0 +1,102 @@
+"""Pixels for every backend: the same, in the same order, decoded in threads while the framework works.
+
+The geometric part of preprocessing is done here (uint8, right size); the values are the model's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from multitl.contracts import Example, Preprocess, Unreadable
+from multitl.data.images import AT_ONCE, UnreadableImage, decode_pixels, read_file
+from multitl.errors import DataError
+from multitl.system.budgets import Budget
+from multitl.system.threads import default_threads, map_batches
+
+READ_AHEAD = 3  # batches
+FILES_AT_ONCE = 32
+
+
+class PixelReader:
+    """The pixels of labelled images by index. Images are kept in memory, resized, as far as `memory_limit` goes.
+
+    A file that changed since it was scanned, or cannot be read any more, raises DataError.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        preprocess: Preprocess,
+        *,
+        memory_limit: int = 2**30,
+        threads: int | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        """memory_limit: bytes.  threads: None for one a core; the result does not depend on it.
+
+        budget: of pixels being decoded, for readers that share one; None for one of its own.
+        """
+        self._examples, self._preprocess = examples, preprocess
+        self._threads, self._budget = threads or default_threads(), budget or Budget(AT_ONCE)
+        shape = (preprocess.height, preprocess.width, 3)
+        kept = min(len(examples), memory_limit // (shape[0] * shape[1] * shape[2]))
+        self._pixels = np.empty((kept, *shape), np.uint8)  # the system hands out this memory as it is filled
+        self._is_kept = np.zeros(kept, bool)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def read(self, indices: Iterable[int]) -> np.ndarray:
+        """The pixels of some images, decoded in parallel: uint8 (n, height, width, 3)."""
+        return next(self.batches([indices]))
+
+    def batches(self, index_batches: Iterable[Iterable[int]], *, ahead: int = READ_AHEAD) -> Iterator[np.ndarray]:
+        """`read` for each batch of indices, working on `ahead` more batches while the caller uses the last one."""
+        for images in map_batches(self._image, index_batches, threads=self._threads, ahead=ahead):
+            yield self._stack(images)
+
+    def _stack(self, images: list[np.ndarray]) -> np.ndarray:
+        return np.stack(images) if images else np.empty((0, *self._pixels.shape[1:]), np.uint8)
+
+    def _image(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]  # -1 is the last; beyond the end is an IndexError
+        if index >= len(self._pixels):
+            return self._decode(index)
+        if not self._is_kept[index]:
+            self._pixels[index] = self._decode(index)
+            self._is_kept[index] = True  # after the pixels: another thread may look
+        return self._pixels[index]
+
+    def _decode(self, index: int) -> np.ndarray:
+        example = self._examples[index]
+        try:
+            data = read_file(example.path)
+            if hashlib.sha256(data).hexdigest() != example.sha256:
+                raise UnreadableImage("another file lies there now")
+            return decode_pixels(data, self._preprocess, self._budget)
+        except UnreadableImage as error:
+            raise DataError(
+                f"{example.path} changed since the data was looked at.",
+                expected=f"the image with sha256 {example.sha256[:16]}...",
+                received=str(error),
+                fix="put the file back and run the same command with --resume, or start over",
+            ) from error
+
+
+def read_files(paths: Sequence[str], preprocess: Preprocess) -> Iterator[np.ndarray | Unreadable]:
+    """For each path in order its pixels, uint8 (height, width, 3), or why there are none; decoded ahead in threads."""
+    batches = (paths[first : first + FILES_AT_ONCE] for first in range(0, len(paths), FILES_AT_ONCE))
+    read = partial(_pixels_or_reason, preprocess, Budget(AT_ONCE))
+    for results in map_batches(read, batches, threads=default_threads(), ahead=READ_AHEAD):
+        yield from results
+
+
+def _pixels_or_reason(preprocess: Preprocess, budget: Budget, path: str) -> np.ndarray | Unreadable:
+    try:
+        return decode_pixels(read_file(path), preprocess, budget)
+    except UnreadableImage as error:
+        return Unreadable(path, str(error))

@@ -1,0 +1,274 @@
+"""A look at a user's data before anything is trained on it: what is there, what is wrong with it, what is cut off.
+
+`scan` gives the `Dataset` that training starts from; pixels.py reads its pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from multitl.contracts import SPLITS, Dataset, Example, Split, Unreadable
+from multitl.data.checks import (
+    check_every_class_trained,
+    check_has_images,
+    check_judgeable,
+    check_known,
+    check_readable,
+    check_trainable,
+    printable,
+    warn_of_copies,
+    warn_of_gaps,
+)
+from multitl.data.images import AT_ONCE, UnreadableImage, check_image, count_pixels, read_file
+from multitl.data.listings import (
+    LAYOUTS,
+    Listing,
+    Record,
+    check_exists,
+    find_files,
+    is_image,
+    list_folder,
+    list_records,
+    parse_split,
+    shorten,
+)
+from multitl.data.splits import cut_splits
+from multitl.data.tables import TABLE_SUFFIXES, list_table
+from multitl.errors import DataError
+from multitl.system.budgets import Budget
+from multitl.system.threads import default_threads, map_batches
+
+Progress = Callable[[int, int], None]  # files done, files in all
+CHECKED_AT_ONCE = 64
+
+
+def scan(
+    path: str | os.PathLike[str],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    max_unreadable: float,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Look at a folder, CSV or Parquet file: every image is decoded once, and missing splits are cut off.
+
+    Layouts: see listings.py and tables.py. Without splits, `test_fraction` of every class becomes test, then
+    `validation_fraction` of the rest validation. Of train and test, validation is cut from train; train and validation
+    are taken as they are, without a test. The cut depends on the seed and the files' contents, not on where they lie.
+
+    Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
+    files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
+    """
+    return _look_at(_list_data(Path(path)), seed, validation_fraction, test_fraction, max_unreadable, progress)
+
+
+def scan_examples(
+    rows: Iterable[tuple[str, str] | tuple[str, str, str]],
+    root: str | os.PathLike[str],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    max_unreadable: float,
+    progress: Progress | None = None,
+) -> Dataset:
+    """`scan` for a list in memory: (path, class name) or (path, class name, split); paths relative to `root`."""
+    records = [Record(str(Path(root, row[0])), row[1], _split_of(row)) for row in rows]
+    listing = list_records(root, records)
+    return _look_at(listing, seed, validation_fraction, test_fraction, max_unreadable, progress)
+
+
+def scan_for_evaluation(
+    path: str | os.PathLike[str],
+    class_names: Sequence[str],
+    *,
+    split: Split = "test",
+    max_unreadable: float,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The images to judge a finished run on, labelled by its `class_names`, all of them in split "test".
+
+    Of data with splits the part `split` is taken, of other data everything. Classes of the run may be absent.
+    Raises DataError for a class that the run does not know, and as `scan` does.
+    """
+    listing = _list_data(Path(path))
+    if any(record.split for record in listing.records):
+        listing = _only(listing, split)
+    check_has_images(listing)
+    check_known(listing.records, class_names, "the run")
+    hashes, unreadable = _check_files(listing, max_unreadable, progress)
+    readable = [record for record in listing.records if record.path in hashes]
+    return _dataset(
+        replace(listing, class_names=tuple(class_names)), readable, ["test"] * len(readable), hashes, unreadable
+    )
+
+
+def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Files as given, and the images anywhere in folders, sorted by name within each; every path once.
+
+    Raises DataError for a path that does not exist and if there is no image at all.
+    """
+    given = [Path(path) for path in paths]
+    found: list[Path] = []
+    for path in given:
+        check_exists(path)
+        found += [file for file in find_files(path) if is_image(file)] if path.is_dir() else [path]
+    if not found:
+        raise DataError(
+            "There is no image to look at.",
+            expected="image files, or folders that hold some",
+            received=shorten(map(str, given)) or "nothing",
+            fix="check the path",
+        )
+    return list(dict.fromkeys(map(str, found)))
+
+
+def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Images by split and class name, zeros included."""
+    counts = Counter((example.split, example.label) for example in dataset.examples)
+    return {split: {name: counts[split, label] for label, name in enumerate(dataset.class_names)} for split in SPLITS}
+
+
+def _look_at(
+    listing: Listing, seed: int, validation_fraction: float, test_fraction: float, max_unreadable: float,
+    progress: Progress | None,
+) -> Dataset:  # fmt: skip
+    """From names to a Dataset: open every file, cut the missing splits, and say what is odd."""
+    check_trainable(listing)
+    hashes, unreadable = _check_files(listing, max_unreadable, progress)
+    readable = [record for record in listing.records if record.path in hashes]
+    check_every_class_trained(listing, readable)
+    fractions = _missing_splits(readable, validation_fraction, test_fraction)
+    splits, whole = _place(readable, hashes, fractions, seed)
+    dataset = _dataset(listing, readable, splits, hashes, unreadable)
+    check_judgeable(dataset)
+    warnings = [*dataset.warnings, *warn_of_gaps(dataset)]
+    if whole:
+        cut = " and ".join(fractions)
+        warnings.append(f"Classes too small to cut {cut} images from, kept for training: {shorten(whole)}.")
+    return replace(dataset, warnings=tuple(warnings))
+
+
+def _list_data(path: Path) -> Listing:
+    check_exists(path)
+    if path.is_dir():
+        return list_folder(path)
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+        return list_table(path)
+    raise DataError(
+        f"{path} is neither a folder nor a table of images.",
+        expected=LAYOUTS,
+        received=f"a file that ends in {path.suffix or 'nothing'}",
+        fix="unpack it if it is an archive, and give the folder",
+    )
+
+
+def _split_of(row: Sequence[str]) -> Split | None:
+    if len(row) == 2:
+        return None
+    split = parse_split(row[2])
+    if split is None:
+        raise DataError(
+            f"{row[2]!r} is not the name of a split.",
+            expected=", ".join(SPLITS),
+            received=f"{row[2]!r} for {row[0]}",
+            fix="rename it, or leave the splits out",
+        )
+    return split
+
+
+def _only(listing: Listing, split: Split) -> Listing:
+    """The part of a listing that is judged."""
+    records = tuple(record for record in listing.records if record.split == split)
+    if records:
+        return replace(listing, records=records)
+    parts = ", ".join(part for part in SPLITS if any(record.split == part for record in listing.records))
+    raise DataError(
+        f"{listing.root} has no {split} images.",
+        expected=f"a {split} part, or images without splits",
+        received=f"only {parts}",
+        fix="give the folder of the part to judge on, such as DATA/validation",
+    )
+
+
+def _check_files(
+    listing: Listing, max_unreadable: float, progress: Progress | None
+) -> tuple[dict[str, str], tuple[Unreadable, ...]]:
+    """Decode every file, in threads: path -> sha256 of the readable ones, and the others. Raises DataError."""
+    paths = sorted({record.path for record in listing.records})
+    batches = (paths[first : first + CHECKED_AT_ONCE] for first in range(0, len(paths), CHECKED_AT_ONCE))
+    hashes: dict[str, str] = {}
+    unreadable: list[Unreadable] = []
+    check = partial(_check_file, Budget(AT_ONCE))
+    for verdicts in map_batches(check, batches, threads=default_threads(), ahead=2):
+        hashes.update(verdict for verdict in verdicts if isinstance(verdict, tuple))
+        unreadable += [verdict for verdict in verdicts if isinstance(verdict, Unreadable)]
+        if progress:
+            progress(len(hashes) + len(unreadable), len(paths))
+    check_readable(listing.root, len(paths), unreadable, max_unreadable)
+    return hashes, tuple(unreadable)
+
+
+def _check_file(budget: Budget, path: str) -> tuple[str, str] | Unreadable:
+    """(path, sha256), or what is wrong with the file."""
+    if printable(path) != path:
+        return Unreadable(printable(path), "its name is not valid UTF-8")
+    try:
+        data = read_file(path)
+        with budget.take(count_pixels(data)):
+            check_image(data)
+    except UnreadableImage as error:
+        return Unreadable(path, str(error))
+    return path, hashlib.sha256(data).hexdigest()
+
+
+def _missing_splits(readable: Sequence[Record], validation_fraction: float, test_fraction: float) -> dict[Split, float]:
+    """What is to be cut from the training images, in order."""
+    present = {record.split for record in readable}
+    if "validation" in present:
+        return {}
+    if "test" in present:
+        return {"validation": validation_fraction}
+    return {"test": test_fraction, "validation": validation_fraction}
+
+
+def _place(
+    readable: Sequence[Record], hashes: dict[str, str], fractions: dict[Split, float], seed: int
+) -> tuple[list[Split], list[str]]:
+    """The split of every record, and the classes too small to be cut."""
+    cuttable = [(record.label, hashes[record.path]) for record in readable if record.split in (None, "train")]
+    cut, whole = cut_splits(cuttable, fractions, seed)
+    remaining = iter(cut)
+    return [next(remaining) if record.split in (None, "train") else record.split for record in readable], whole
+
+
+def _dataset(
+    listing: Listing,
+    records: Sequence[Record],
+    splits: Sequence[Split],
+    hashes: dict[str, str],
+    unreadable: tuple[Unreadable, ...],
+) -> Dataset:
+    labels = {name: label for label, name in enumerate(listing.class_names)}
+    examples = [
+        Example(record.path, labels[record.label], split, hashes[record.path])
+        for record, split in zip(records, splits, strict=True)
+    ]
+    examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
+    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable)
+    warnings = (*listing.warnings, *warn_of_copies(dataset))
+    return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """The same wherever the files lie and whatever they are called: sha256 of labels, splits and contents."""
+    contents = sorted([example.split, example.label, example.sha256] for example in dataset.examples)
+    return hashlib.sha256(json.dumps([dataset.class_names, contents]).encode()).hexdigest()

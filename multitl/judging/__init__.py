@@ -1,0 +1,5 @@
+"""How good a classifier is, for people to see. Comes in: probabilities and labels; goes out: metrics, charts,
+report.html. Read `metrics.py` first, then `reporting.py`.
+"""
+
+__all__ = ["axes", "evaluation", "metrics", "predictions", "reporting"]

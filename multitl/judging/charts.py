@@ -1,0 +1,233 @@
+"""Where the marks of the report's figures lie: numbers in, SVG coordinates out. The templates draw them.
+
+Coordinates are SVG user units: x to the right, y down. Loads no plotting library, so that the figures can take their
+colours from the page (light, dark, print) and stay small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from multitl.judging.axes import Scale, Tick, lift, linear_axis, log_axis, span_of, tick_step
+from multitl.judging.metrics import ReliabilityBin
+
+LOG_FROM = 30.0  # a loss that falls by more than this factor is a flat line on a linear axis
+MOST_SLOTS = 240  # epochs up to which each has a read-out under the pointer
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`path` is an SVG path; a value that is not finite leaves a gap."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """One training phase: an interval on the x axis."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The column of one epoch, for the read-out under the pointer."""
+
+    x: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class CurveChart:
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    curves: list[Curve]
+    bands: list[Band]
+    slots: list[Slot]
+    best: tuple[float, float] | None
+    is_log: bool
+
+
+@dataclass(frozen=True)
+class ReliabilityMark:
+    """One bin: a dot at (mean confidence, accuracy), its 95 % interval and gap to the diagonal, a bar for its count."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    diagonal: float
+    radius: float
+    bar_x: float
+    bar_width: float
+    bar_y: float
+    bar_height: float
+    is_overconfident: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class ReliabilityChart:
+    size: float
+    left: float
+    top: float
+    bottom: float
+    right: float
+    floor: float
+    ticks: list[tuple[float, float, str]]
+    marks: list[ReliabilityMark]
+
+
+@dataclass(frozen=True)
+class LabelledMark:
+    x: float
+    y: float
+    label: str
+    label_y: float
+
+
+@dataclass(frozen=True)
+class CoverageChart:
+    """Accuracy on the surest images, over how many of all images those are."""
+
+    size: float
+    left: float
+    top: float
+    bottom: float
+    right: float
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    path: str
+    marks: list[LabelledMark]
+
+
+def draw_curves(
+    series: Mapping[str, Sequence[float]], phases: Sequence[str], best: int | None, *, is_share: bool
+) -> CurveChart:
+    """Lines over epochs 1 ... n.
+
+    series: name -> n values, nan for none.  phases: the phase of each epoch.  best: index of the epoch that was kept.
+    is_share: values are in [0, 1] and shown as per cent, up to 100 %. Others are shown from 0 on, or, if they span more
+    than LOG_FROM, on a logarithmic axis, which leaves out what is not positive. The last series carries the mark.
+    """
+    width, height, left, right, top, bottom = 400.0, 262.0, 40.0, 396.0, 16.0, 226.0
+    count, values = len(phases), [value for values in series.values() for value in values]
+    is_log = not is_share and span_of(values) > LOG_FROM
+    low, high, ticks = log_axis(values) if is_log else linear_axis(values, is_share=is_share)
+    x, y = Scale(0.5, count + 0.5, left, right), Scale(low, high, bottom, top)
+    lifted = {name: [lift(value, low) if is_log else value for value in values] for name, values in series.items()}
+    kept = list(lifted.values())[-1][best] if best is not None else math.nan
+    return CurveChart(
+        width, height, left, right, top, bottom,
+        x_ticks=[Tick(x(epoch), str(epoch)) for epoch in _epoch_ticks(count)],
+        y_ticks=[Tick(y(at), label) for at, label in ticks],
+        curves=[Curve(name, _path(values, x, y)) for name, values in lifted.items()],
+        bands=_bands(phases, x),
+        slots=_slots(series, x, is_share=is_share) if count <= MOST_SLOTS else [],
+        best=(x(best + 1), y(kept)) if best is not None and math.isfinite(kept) else None,
+        is_log=is_log,
+    )  # fmt: skip
+
+
+def draw_reliability(bins: Sequence[ReliabilityBin], total: int) -> ReliabilityChart:
+    """Accuracy over confidence, with the share of examples in each bin below."""
+    size, left, right, top, bottom, floor = 400.0, 40.0, 390.0, 10.0, 326.0, 396.0
+    x, y = Scale(0, 1, left, right), Scale(0, 1, bottom, top)
+    largest = max((b.count for b in bins), default=1)
+    bar = Scale(0, largest, floor, floor - 44)
+    marks = []
+    for b in bins:
+        low, high = wilson_interval(b.accuracy, b.count)
+        sure, right_share = f"{b.confidence:.0%}", f"{b.accuracy:.0%}"
+        marks.append(ReliabilityMark(
+            x(b.confidence), y(b.accuracy), y(low), y(high), y(b.confidence),
+            radius=round(3.2 + 5.8 * math.sqrt(b.count / total), 2),
+            bar_x=x(b.low) + 1, bar_width=round(x(b.high) - x(b.low) - 2, 2),
+            bar_y=bar(b.count), bar_height=round(max(1.0, floor - bar(b.count)), 2),
+            is_overconfident=b.confidence > b.accuracy,
+            text=f"{b.count} images, on average {sure} sure, {right_share} right",
+        ))  # fmt: skip
+    ticks = [(x(v / 5), y(v / 5), f"{v * 20}%") for v in range(6)]
+    return ReliabilityChart(size, left, top, bottom, right, floor, ticks, marks)
+
+
+def draw_coverage(points: Sequence[tuple[float, float]], marks: Sequence[tuple[float, float, str]]) -> CoverageChart:
+    """points: (share of images answered, accuracy on them), from the surest on.  marks: such points with a label."""
+    size, left, right, top, bottom = 400.0, 40.0, 390.0, 22.0, 326.0
+    low, high, ticks = linear_axis([accuracy for _, accuracy in points], is_share=True)
+    x, y = Scale(0, 1, left, right), Scale(low, high, bottom, top)
+    path = "M" + "L".join(f"{x(share):g} {y(accuracy):g}" for share, accuracy in points)
+    return CoverageChart(
+        size, left, top, bottom, right,
+        x_ticks=[Tick(x(v / 5), f"{v * 20}%") for v in range(6)],
+        y_ticks=[Tick(y(at), label) for at, label in ticks],
+        path=path + ("h.01" if len(points) == 1 else ""),
+        marks=_spread_labels([(x(share), y(accuracy), text) for share, accuracy, text in marks]),
+    )  # fmt: skip
+
+
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion seen in `count` draws."""
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _spread_labels(marks: Sequence[tuple[float, float, str]]) -> list[LabelledMark]:
+    """Labels below and above their marks in turn, and further off where the one before the last is near."""
+    placed: list[LabelledMark] = []
+    for i, (x, y, text) in enumerate(marks):
+        is_crowded = i >= 2 and abs(x - placed[i - 2].x) < 32 and abs(y - placed[i - 2].y) < 16
+        offset = (-11 if i % 2 else 20) * (1.8 if is_crowded else 1)
+        placed.append(LabelledMark(x, y, text, round(y + offset, 2)))
+    return placed
+
+
+def _epoch_ticks(count: int) -> list[int]:
+    step = max(1, math.ceil(tick_step(max(count, 2), most=8)))
+    return [1, *(epoch for epoch in range(step, count + 1, step) if epoch > 1 and epoch - 1 >= step / 2)]
+
+
+def _path(values: Sequence[float], x: Scale, y: Scale) -> str:
+    parts, pen = [], "M"
+    for epoch, value in enumerate(values, start=1):
+        if math.isfinite(value):
+            parts.append(f"{pen}{x(epoch):g} {y(value):g}")
+        pen = "L" if math.isfinite(value) else "M"
+    if len(parts) == 1:
+        parts.append("h.01")  # a round line cap makes a single epoch a dot
+    return "".join(parts)
+
+
+def _bands(phases: Sequence[str], x: Scale) -> list[Band]:
+    bands: list[Band] = []
+    for epoch, name in enumerate(phases, start=1):
+        if bands and bands[-1].name == name:
+            bands[-1] = Band(name, bands[-1].start, x(epoch + 0.5))
+        else:
+            bands.append(Band(name, x(epoch - 0.5), x(epoch + 0.5)))
+    return bands
+
+
+def _slots(series: Mapping[str, Sequence[float]], x: Scale, *, is_share: bool) -> list[Slot]:
+    def show(value: float) -> str:
+        return (f"{value:.1%}" if is_share else f"{value:.4f}") if math.isfinite(value) else "none"
+
+    slots = []
+    for epoch, values in enumerate(zip(*series.values(), strict=True), start=1):
+        text = ", ".join(f"{name} {show(value)}" for name, value in zip(series, values, strict=True))
+        start, end = x(epoch - 0.5), x(epoch + 0.5)
+        slots.append(Slot(start, round(end - start, 2), f"epoch {epoch}: {text}"))
+    return slots

@@ -1,0 +1,161 @@
+"""What the figures of a run say, ready to be shown: which classes are confused or weak, which pictures to look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from multitl.judging.metrics import Judged
+from multitl.judging.predictions import Predictions
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the confusion matrix. share: of the row's (true class's) images, in [0, 1]."""
+
+    count: int
+    share: float
+    predicted: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    support: int
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The matrix, or its part with the most mistakes where there are too many classes. `hidden`: classes left out."""
+
+    names: list[str]
+    rows: list[Row]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`count` of the `support` images of class `true` were called `predicted`."""
+
+    true: str
+    predicted: str
+    count: int
+    support: int
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Of the images, the `share` with at least `confidence`; `accuracy` on these."""
+
+    confidence: float
+    share: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image worth a look."""
+
+    path: str
+    true: str
+    predicted: str
+    confidence: float
+    true_probability: float
+
+
+def confusion(metrics: Metrics, most: int) -> Confusion:
+    """The confusion matrix over at most `most` classes, chosen by their number of mistakes."""
+    counts = np.array(metrics["confusion_matrix"])
+    names = [row["class"] for row in metrics["per_class"]]
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    shown = sorted(np.argsort(-mistakes, kind="stable")[:most].tolist())
+    supports = counts.sum(axis=1)
+    rows = [
+        Row(names[i], int(supports[i]), [
+            Cell(int(counts[i, j]), float(counts[i, j] / max(supports[i], 1)), names[j], i == j) for j in shown
+        ])
+        for i in shown
+    ]  # fmt: skip
+    return Confusion([names[i] for i in shown], rows, len(names) - len(shown))
+
+
+def confused_pairs(metrics: Metrics, most: int) -> list[Pair]:
+    """The most frequent mistakes, most frequent first."""
+    counts, rows = np.array(metrics["confusion_matrix"]), metrics["per_class"]
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        Pair(rows[i]["class"], rows[j]["class"], int(wrong[i, j]), rows[i]["support"]) for i, j in cells if wrong[i, j]
+    ]
+
+
+def classes_by_f1(metrics: Metrics) -> list[dict[str, Any]]:
+    """`per_class`, weakest first; classes without images last."""
+    return sorted(metrics["per_class"], key=lambda row: (row["support"] == 0, row["f1"]))
+
+
+def telling_pictures(predictions: Predictions, most: int) -> tuple[list[Picture], bool]:
+    """The most confident mistakes and True; where there are none, the least confident right answers and False."""
+    probabilities = predictions.probabilities
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = predicted != predictions.labels
+    ranking = np.where(wrong, -confidence, 1) if wrong.any() else confidence
+    chosen = np.argsort(ranking, kind="stable")[: min(most, int(wrong.sum()) or most)]
+    names = predictions.class_names
+    pictures = [
+        Picture(
+            predictions.paths[i], names[predictions.labels[i]], names[predicted[i]],
+            float(confidence[i]), float(probabilities[i, predictions.labels[i]]),
+        )
+        for i in chosen
+    ]  # fmt: skip
+    return pictures, bool(wrong.any())
+
+
+def overconfidence(judged: Judged) -> float:
+    """Mean confidence minus accuracy, in [-1, 1]: how much too sure the model is on average."""
+    return float(judged.excess.mean())
+
+
+def coverage(judged: Judged, most: int = 200) -> list[Trust]:
+    """How accurate the model is where it is surest, from the surest images to all of them, at most `most` steps.
+
+    Images of equal confidence come together: nobody could tell them apart. (A risk-coverage curve,
+    El-Yaniv and Wiener 2010.)
+    """
+    confidence, size = -np.sort(-judged.confidence), len(judged.confidence)
+    right = judged.correct[np.argsort(-judged.confidence, kind="stable")].cumsum()
+    ends = np.flatnonzero(np.append(confidence[1:] != confidence[:-1], True))
+    ends = ends[np.unique(np.linspace(0, len(ends) - 1, min(most, len(ends))).round().astype(int))]
+    return [Trust(float(confidence[i]), (int(i) + 1) / size, float(right[i] / (i + 1))) for i in ends]
+
+
+def trust_above(judged: Judged, confidence: float) -> Trust | None:
+    """The images with at least this confidence; None if there is none."""
+    chosen = judged.confidence >= confidence
+    if not chosen.any():
+        return None
+    return Trust(confidence, float(chosen.mean()), float(judged.correct[chosen].mean()))
+
+
+def error_bound_without_mistakes(count: int) -> float:
+    """What the true error rate stays below with 95 % confidence if `count` images showed no mistake (about 3 / count).
+
+    Resampling cannot tell: without mistakes every resample is perfect.
+    """
+    return 1 - 0.05 ** (1 / count)
+
+
+def best_epoch(val_losses: Sequence[float]) -> int | None:
+    """Index of the epoch whose weights were kept: the first of the lowest finite validation loss, if any."""
+    finite = [(loss, index) for index, loss in enumerate(val_losses) if math.isfinite(loss)]
+    return min(finite)[1] if finite else None

@@ -1,0 +1,82 @@
+"""RUN/predictions.csv: what a run says about every validation and test image, with all its probabilities."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from multitl.errors import RunError
+from multitl.files.csv_cells import original, write_row
+from multitl.system.regular_files import MOST_TEXT, read_regular
+from multitl.system.writing import atomic_write
+
+COLUMNS = ("split", "path", "label", "predicted", "confidence")  # and "p:CLASS" for each class
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What predictions.csv holds. paths are absolute.  labels: int (n,).  probabilities: float32 (n, k), k classes."""
+
+    class_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    def of(self, split: str) -> Predictions:
+        """Only the images of one split."""
+        rows = [row for row, name in enumerate(self.splits) if name == split]
+        paths = tuple(self.paths[row] for row in rows)
+        return Predictions(self.class_names, (split,) * len(rows), paths, self.labels[rows], self.probabilities[rows])
+
+
+def write_predictions(
+    path: str | os.PathLike[str], rows: Iterable[tuple[str, str, str, np.ndarray]], class_names: Sequence[str]
+) -> None:
+    """Write predictions.csv. rows: split, path, true class name and probabilities (k,) of each image, in any order.
+
+    Paths become absolute, so that the file means the same from any working directory.
+    """
+    with atomic_write(path) as temporary, _open(temporary) as file:
+        write_row(file, [*COLUMNS, *(f"p:{name}" for name in class_names)])
+        for split, image, label, probabilities in rows:
+            values = np.asarray(probabilities, np.float32)
+            texts = [f"{value:.9g}" for value in values]  # nine digits bring a float32 back exactly
+            best = int(values.argmax())
+            write_row(file, [split, str(_absolute(image)), label, class_names[best], texts[best], *texts])
+
+
+def read_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Read predictions.csv back. Raises RunError if it is missing or damaged."""
+    try:
+        text = read_regular(path, MOST_TEXT).decode("utf-8", "surrogateescape")
+        header, *rows = ([original(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline="")))
+        names = tuple(column.removeprefix("p:") for column in header[len(COLUMNS) :])
+        index = {name: i for i, name in enumerate(names)}
+        probabilities = np.array([row[len(COLUMNS) :] for row in rows], np.float32).reshape(len(rows), len(names))
+        labels = np.array([index[row[2]] for row in rows], np.int64)
+        return Predictions(names, tuple(row[0] for row in rows), tuple(row[1] for row in rows), labels, probabilities)
+    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
+        raise RunError(
+            f"Cannot read {path}.",
+            expected="the file that training wrote",
+            received=repr(error),
+            fix="finish the run with --resume, or start it again with --overwrite",
+        ) from error
+
+
+def _absolute(image: str) -> Path:
+    """Like the data's path in the card, folders are resolved; the image itself keeps its name, also if it is a link."""
+    return Path(image).parent.resolve() / Path(image).name
+
+
+def _open(path: Path) -> IO[str]:
+    """A CSV file to write that can hold any file name, also one that is not UTF-8."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")

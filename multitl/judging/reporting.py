@@ -1,0 +1,276 @@
+"""RUN/report.html: one page that shows how good a run is, where it fails and how to make it again.
+
+The page is a function of the run folder's files and of the pictures they name. It loads nothing and runs no script (its
+own Content-Security-Policy forbids both), and everything that came from a user is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import datetime
+import io
+import math
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from multitl.adapters import FILE
+from multitl.data.images import UnreadableImage, thumbnail_jpeg
+from multitl.errors import RunError
+from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
+from multitl.judging.findings import (
+    Trust,
+    best_epoch,
+    classes_by_f1,
+    confused_pairs,
+    confusion,
+    coverage,
+    error_bound_without_mistakes,
+    overconfidence,
+    telling_pictures,
+    trust_above,
+)
+from multitl.judging.metrics import Judged, judge, reliability
+from multitl.judging.predictions import Predictions, read_predictions
+from multitl.recipes import Recipe
+from multitl.runs.cards import Card, read_card, read_metrics
+from multitl.system.regular_files import read_regular_text
+from multitl.system.writing import write_text
+
+MOST_CLASSES = 50  # in the confusion matrix and the table of classes
+MOST_PICTURES = 12
+TRUST_LEVELS = (0.95, 0.8, 0.5)
+THUMBNAIL_SIDE = 224  # pixels; shown at half of that, sharp on fine screens
+MEND = "finish the run with --resume, or start it again with --overwrite"
+BACKEND_TITLES = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+PHASE_TITLES = {"head": "head only", "finetune": "fine-tuning"}
+HISTORY_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class History:
+    """history.csv: the phase of each epoch, and figure name -> one value an epoch (nan where there is none)."""
+
+    phases: tuple[str, ...]
+    figures: dict[str, list[float]]
+
+
+def write_report(run_folder: str | os.PathLike[str]) -> Path:
+    """Make RUN/report.html from the files of a finished run; returns its path.
+
+    Raises RunError if a file is missing or damaged. A picture that is gone is replaced by a placeholder.
+    """
+    folder = Path(run_folder)
+    page = make_environment().get_template("report.html.j2").render(describe_run(folder))
+    # A file name may hold bytes that are not UTF-8; they become question marks.
+    write_text(folder / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
+    return folder / "report.html"
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """All that the template shows, by name."""
+    card, metrics = read_card(folder, MEND), read_metrics(folder, MEND)
+    history, predictions = read_history(folder / "history.csv"), read_predictions(folder / "predictions.csv")
+    split = "test" if metrics["test"] else "validation"
+    try:
+        _insist_on_all(card, metrics, predictions)
+        return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
+            _header(card) | _judgement(metrics[split], predictions.of(split), Path(card.data.path))
+            | _training(history) | _data(card) | _making(card)
+        )  # fmt: skip
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise RunError(
+            f"The files in {folder} do not belong together.",
+            expected="card.json, metrics.json, history.csv and predictions.csv of one run",
+            received=repr(error),
+            fix=MEND,
+        ) from error
+
+
+def _insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions) -> None:
+    """Raises ValueError for other classes, or where predictions.csv was cut off between two lines."""
+    named = [tuple(row["class"] for row in figures["per_class"]) for figures in metrics.values() if figures]
+    if {card.class_names} != {predictions.class_names, *named}:
+        raise ValueError("files of different classes")
+    for split, figures in metrics.items():
+        if figures and (found := len(predictions.of(split).paths)) != figures["count"]:
+            raise ValueError(f"{found} predictions for {figures['count']} {split} images")
+
+
+def read_history(path: Path) -> History:
+    """Read history.csv. Raises RunError if it is missing or damaged."""
+    try:
+        reader = csv.DictReader(io.StringIO(read_regular_text(path), newline=""))
+        rows, columns = list(reader), reader.fieldnames or []
+        if "phase" not in columns or any(None in row.values() for row in rows):
+            raise ValueError("a line or the header is cut off")
+        figures = {name: [float(row[name]) for row in rows] for name in HISTORY_FIGURES}
+        return History(tuple(row["phase"] for row in rows), figures)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(
+            f"Cannot read {path}.", expected="the file that training wrote", received=repr(error), fix=MEND
+        ) from error
+
+
+def _header(card: Card) -> dict[str, Any]:
+    full = card.backbone.name
+    source, _, name = full.partition(":" if full.startswith(FILE) else "/")
+    counts = card.data.counts
+    return {
+        "backbone_source": source,
+        "backbone_name": name or source,
+        "data_name": Path(card.data.path).name or card.data.path,
+        "backend_title": BACKEND_TITLES[card.backend.name],
+        "image_count": sum(sum(by_class.values()) for by_class in counts.values()),
+        "total_seconds": sum(card.seconds.values()),
+    }
+
+
+def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path) -> dict[str, Any]:
+    judged = judge(predictions.labels, predictions.probabilities.astype(float))
+    trusted = _trusted(judged)
+    pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES)
+    return {
+        "right": int(judged.correct.sum()),
+        "error_bound": error_bound_without_mistakes(len(judged.label)),
+        "confusion": confusion(metrics, MOST_CLASSES),
+        "pairs": confused_pairs(metrics, 6),
+        "classes": classes_by_f1(metrics),
+        "most_classes": MOST_CLASSES,
+        "overconfidence": overconfidence(judged),
+        "reliability": draw_reliability(reliability(judged), len(judged.label)),
+        "trusted": trusted,
+        "coverage": _draw_coverage(judged, trusted),
+        "pictures": [
+            dataclasses.asdict(p) | {"path": _shorten(p.path, root), "uri": _thumbnail(p.path)} for p in pictures
+        ],
+        "are_mistakes": are_mistakes,
+    }
+
+
+def _trusted(judged: Judged) -> list[Trust]:
+    """The levels of confidence that tell something: each takes in more images than the one before."""
+    by_share = {trust.share: trust for level in reversed(TRUST_LEVELS) if (trust := trust_above(judged, level))}
+    return list(reversed(by_share.values()))
+
+
+def _draw_coverage(judged: Judged, trusted: Sequence[Trust]) -> CoverageChart:
+    points = [(trust.share, trust.accuracy) for trust in coverage(judged)]
+    return draw_coverage(points, [(t.share, t.accuracy, f"{t.confidence:.0%}") for t in trusted])
+
+
+def _training(history: History) -> dict[str, Any]:
+    figures, best = history.figures, best_epoch(history.figures["val_loss"])
+    phases = [PHASE_TITLES.get(phase, phase) for phase in history.phases]
+    charts: dict[str, CurveChart] = {}
+    if phases:
+        for title, name in (("Loss", "loss"), ("Accuracy", "accuracy")):
+            series = {"training": figures[name], "validation": figures[f"val_{name}"]}
+            charts[title] = draw_curves(series, phases, best, is_share=name == "accuracy")
+    at_best = {name: values[best] for name, values in figures.items()} if best is not None else {}
+    return {"charts": charts, "best_epoch": None if best is None else best + 1, "at_best": at_best, "phases": phases}
+
+
+def _data(card: Card) -> dict[str, Any]:
+    """Rows of the table of counts: class name and its images in each split, in the card's order of classes."""
+    counts = {split: by_class for split, by_class in card.data.counts.items() if sum(by_class.values())}
+    names = card.class_names
+    rows = [(name, [by_class.get(name, 0) for by_class in counts.values()]) for name in names]
+    return {
+        "count_splits": list(counts),
+        "count_rows": rows,
+        "count_totals": [sum(by_class.values()) for by_class in counts.values()],
+        "largest_class": max((sum(row) for _, row in rows), default=1) or 1,
+    }
+
+
+def _making(card: Card) -> dict[str, Any]:
+    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    options = [
+        (name, value, value != fields[name].default, fields[name].metadata["help"])
+        for name, value in dataclasses.asdict(card.recipe).items()
+    ]
+    command = ["multitl", "finetune", card.data.path, "--recipe", "recipe.toml"]
+    return {
+        "preprocess": dataclasses.asdict(card.preprocess),
+        "options": options,
+        "command": shlex.join([*command, "--backend", card.backend.name, "--out", "again"]),
+    }
+
+
+def _shorten(path: str, root: Path) -> str:
+    """Relative to the data (a folder, or a table of paths beside its images) where it lies in there."""
+    for folder in (root, root.parent):
+        if Path(path).is_relative_to(folder):
+            return str(Path(path).relative_to(folder))
+    return path
+
+
+def _thumbnail(path: str) -> str | None:
+    """A data URI, or None if the picture is gone."""
+    try:
+        return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, THUMBNAIL_SIDE)).decode("ascii")
+    except UnreadableImage:
+        return None
+
+
+def make_environment() -> jinja2.Environment:
+    """Of every page: what is put in is escaped, a name that is not given is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("multitl"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": show_percent,
+        "interval": show_interval,
+        "date": show_date,
+        "duration": show_duration,
+        "count": lambda value: f"{value:,}",
+    }
+    return environment
+
+
+def show_percent(share: float, digits: int = 1) -> str:
+    """0.963 -> "96.3%". Only a true 1 is shown as 100%, and only a true 0 as 0%."""
+    unit = 10.0**-digits
+    value = share * 100
+    if 0 < value < 100:
+        value = min(max(value + 1e-9, unit), 100 - unit)  # 1e-9: half of a unit is rounded up, as by hand
+    return f"{value:.{digits}f}%" if value not in (0, 100) else f"{value:.0f}%"
+
+
+def show_interval(interval: tuple[float, float]) -> str:
+    """(0.92, 0.99) -> "92.0–99.0%"."""
+    low, high = (show_percent(end) for end in interval)
+    return f"{low.removesuffix('%')}–{high}"
+
+
+def show_date(text: str) -> str:
+    """ISO 8601 -> "23 November 2026, 20:44 UTC"; anything else as it is."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".strip()
+
+
+def show_duration(seconds: float) -> str:
+    """48.2 -> "48 s", 312 -> "5 min 12 s", 7500 -> "2 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = math.floor(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

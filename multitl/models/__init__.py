@@ -1,0 +1,20 @@
+"""What can be done with any Keras model of ours, wherever it came from: a head on it, freezing, stages, folding,
+running it in batches, saving and loading it. Comes in and goes out: a `keras.Model`. Read `heads.py` first, then
+`freezing.py`.
+"""
+
+__all__ = [
+    "folding",
+    "freezing",
+    "heads",
+    "inference",
+    "initialisers",
+    "keras_archives",
+    "model_files",
+    "preprocessing",
+    "saved_configs",
+    "stages",
+    "statistics",
+    "weight_files",
+    "weight_hashes",
+]

@@ -1,0 +1,69 @@
+"""Formats that need no framework of the three: their writers and runtimes. See `contracts.Writer` and `Runtime`.
+
+Every runtime gets as many threads as this process may use, so that latencies can be compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from multitl.contracts import Answer, Export
+from multitl.system.threads import default_threads
+
+
+def write_keras(export: Export, folder: Path) -> None:
+    """model.keras: loads with plain Keras on JAX, TensorFlow and PyTorch."""
+    from multitl.models.keras_archives import write_keras_archive
+
+    write_keras_archive(export.model, folder / "model.keras")
+
+
+def open_keras(folder: Path) -> Answer:
+    """By Keras in safe mode, on the backend of KERAS_BACKEND, as users will: this program wrote the file."""
+    import keras
+
+    model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    return lambda images: np.asarray(model.predict_on_batch(images))
+
+
+def open_onnx(folder: Path) -> Answer:
+    """By onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = default_threads()
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    (name,) = (one.name for one in session.get_inputs())
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def open_openvino(folder: Path) -> Answer:
+    """By OpenVINO on the CPU, in float32 as written: it would compute in bfloat16 on processors that can."""
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": default_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", settings)
+    return lambda images: np.array(compiled(images)[0])
+
+
+def open_litert(folder: Path) -> Answer:
+    """By the LiteRT interpreter, which is told of each new number of images."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(folder / "model.tflite"), num_threads=default_threads())
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    count = 0
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        nonlocal count
+        if len(images) != count:
+            count = len(images)
+            interpreter.resize_tensor_input(taken["index"], images.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(taken["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])
+
+    return answer

@@ -1,0 +1,60 @@
+"""Write one artefact in a process of its own: `python -m multitl.porting.export_worker JOB FOLDER`.
+
+It runs under the backend that the format wants. What is the input's or the machine's fault goes into error.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import cast
+
+import keras
+import numpy as np
+
+from multitl.adapters import load_backend, load_function
+from multitl.contracts import Export, ExportJob, Writer
+from multitl.models.folding import fold_batch_norm
+from multitl.models.heads import backbone_of, with_entrance
+from multitl.models.model_files import load_saved_model
+from multitl.porting.formats import FORMATS
+from multitl.runs.cards import read_card
+from multitl.system.workers import report_errors
+from multitl.system.writing import write_json
+from multitl.translation.originals import original_tensors
+
+
+def export(job: ExportJob, folder: Path) -> None:
+    """Load the model, give it its entrance, and have the format's writer write it."""
+    sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
+    source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
+    card, model = read_card(source), load_saved_model(source / "model.keras")
+    backbone = backbone_of(model)
+    if chosen.is_folded:
+        backbone = fold_batch_norm(backbone)
+    writer = cast(Writer, load_function(chosen.writer))
+    writer(
+        Export(
+            model=with_entrance(model, backbone, card.preprocess, job.takes),
+            name=card.backbone.name,
+            class_names=card.class_names,
+            preprocess=card.preprocess,
+            takes=job.takes,
+            calibration=np.load(job.calibration) if job.calibration else None,
+            tensors=original_tensors(model, card) if chosen.is_state_dict else {},
+        ),
+        folder,
+    )
+    versions = {"keras": keras.__version__} | backend.versions()
+    write_json(folder / "written.json", {"backend": backend.name, "versions": versions})
+
+
+def main(arguments: list[str]) -> int:
+    """JOB as JSON, and the folder to write to."""
+    job, folder = ExportJob(**json.loads(arguments[0])), Path(arguments[1])
+    return report_errors(lambda: export(job, folder), folder / "error.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,241 @@
+"""Cards: what the folder of a run, a translated network or an artefact says of itself, read as input of anyone's.
+
+Such a folder is handed on like any other file, so nothing in it is taken on trust. One type says what may stand in a
+card, with types, ranges and lengths; every reader of a card goes through this module, and so does every writer.
+
+msgspec checks while it decodes, which is why it was chosen: one small compiled package without dependencies that reads
+straight into these types (pydantic is ten times its size and slower to import; attrs and cattrs know no ranges).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from multitl.contracts import Head, Parity, Preprocess, Split, Stage, TranslatedWeight, Unreadable
+from multitl.errors import MultitlError, RunError
+from multitl.recipes import Recipe
+from multitl.system.regular_files import MOST_CARD, read_regular
+
+UNFINISHED = "finish the run with --resume, or name the folder of a finished one"
+
+Text = Annotated[str, Meta(max_length=2**16)]
+Line = Annotated[str, Meta(min_length=1, max_length=2**12, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
+ClassName = Annotated[str, Meta(min_length=1, max_length=2**12)]  # a folder's name may hold anything but NUL and "/"
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(ge=0)]
+Hex = Annotated[str, Meta(pattern=r"\A[0-9a-f]{0,64}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+T = TypeVar("T")
+
+
+class Machine(Struct, frozen=True):
+    """What a model was made on."""
+
+    name: Literal["jax", "tensorflow", "torch"]
+    versions: dict[Line, Line] = {}
+    devices: tuple[Text, ...] = ()
+
+
+class Backbone(Struct, frozen=True, kw_only=True):
+    """See `contracts.Pretrained`, `Origin`. tensors, classifier, unused: of a translated network only."""
+
+    name: Line
+    preprocess: Preprocess
+    weights: Text = "default"
+    file_sha256: Sha256 | None = None
+    weights_sha256: Sha256 | None = None
+    parameters: Count = 0
+    licence: Text = ""
+    url: Text = ""
+    stages: tuple[Stage, ...] = ()
+    parity: Parity | None = None
+    feature_map: Text = ""
+    tensors: tuple[TranslatedWeight, ...] = ()
+    classifier: tuple[TranslatedWeight, ...] | None = None  # None: an older multitl did not write it down
+    unused: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_places(*self.tensors, *(self.classifier or ()))
+
+
+class Data(Struct, frozen=True, kw_only=True):
+    """What a run was trained and judged on; of a network that was not trained here the class names alone."""
+
+    class_names: tuple[ClassName, ...]
+    path: Text = ""
+    fingerprint: Hex = ""
+    counts: dict[Split, dict[ClassName, Count]] = {}
+    unreadable: tuple[Unreadable, ...] = ()
+    warnings: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("two classes of the same name")
+
+
+class Features(Struct, frozen=True):
+    computed: Count = 0
+    reused: Count = 0
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """card.json of a finished run or of a translated network; the README explains the keys.
+
+    head: of a translated network, whether it has its own classifier; None for a run.  warnings: of the training.
+    files: SHA-256 of each file of a run, by its name; None in a card of multitl 0.1.
+    """
+
+    status: Literal["complete"]
+    backend: Machine
+    backbone: Backbone
+    data: Data
+    recipe: Recipe
+    seed: Count
+    multitl: Text = ""
+    created: Text = ""
+    head: Head | None = None
+    trained_parameters: Count = 0
+    saved_model_difference: Positive = 0.0
+    features: Features = Features()
+    seconds: dict[Line, Positive] = {}
+    warnings: tuple[Text, ...] = ()
+    files: dict[Line, Sha256] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.data.class_names
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.backbone.preprocess
+
+
+class EntryCard(Struct, frozen=True, kw_only=True):
+    """card.json of a translated network in the cache: see `translations.Entry`."""
+
+    weights: tuple[TranslatedWeight, ...]
+    stages: tuple[Stage, ...]
+    unused: tuple[Text, ...]
+    parity: Parity
+    preprocess: Preprocess
+    class_names: tuple[ClassName, ...]
+    image_size: Count
+    weights_sha256: Sha256
+    versions: dict[Line, Line]
+    licence: Text = ""
+    url: Text = ""
+    weights_note: Text = ""
+
+    def __post_init__(self) -> None:
+        _check_places(*self.weights)
+
+
+class ClassFigures(Struct, frozen=True, kw_only=True, rename={"name": "class"}):
+    name: ClassName
+    precision: Share
+    recall: Share
+    f1: Share
+    support: Count
+
+
+class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `metrics.score` gives of one split."""
+
+    count: Count
+    accuracy: Share
+    accuracy_ci: tuple[Share, Share]
+    f1_macro: Share
+    f1_macro_ci: tuple[Share, Share]
+    f1_weighted: Share
+    f1_weighted_ci: tuple[Share, Share]
+    ece: Share
+    ece_ci: tuple[Share, Share]
+    log_loss: Positive
+    per_class: tuple[ClassFigures, ...]
+    confusion_matrix: tuple[tuple[Count, ...], ...]
+    top5_accuracy: Share | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.per_class), len(self.confusion_matrix), *map(len, self.confusion_matrix)}
+        if len(sizes) != 1:
+            raise ValueError("a confusion matrix of another size than the classes")
+        if self.count != sum(map(sum, self.confusion_matrix)):
+            raise ValueError("a confusion matrix of another number of images")
+
+
+class Metrics(Struct, frozen=True):
+    """metrics.json. test: None where the data has no test part."""
+
+    test: Figures | None
+    validation: Figures
+
+
+class _Marked(Struct, frozen=True):
+    """All that has to be known of an artefact's card before it is replaced."""
+
+    port: dict[str, Any]
+
+
+def read_card(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> Card:
+    """The card of a finished run or a translated network. Raises RunError, with the advice `missing`."""
+    return _read(Path(folder, "card.json"), Card, "the card that multitl wrote when it had finished", missing)
+
+
+def read_entry_card(folder: Path) -> EntryCard:
+    """The card of a network in the cache. Raises RunError."""
+    return _read(folder / "card.json", EntryCard, "the card of a translated network", f"rm -r {folder}")
+
+
+def read_metrics(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> dict[str, Any]:
+    """metrics.json as `metrics.score` gives it, by split; None for a split without images. Raises RunError."""
+    metrics = _read(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing)
+    return msgspec.json.decode(msgspec.json.encode(metrics))  # lists again, as whoever reads the file gets them
+
+
+def is_port(folder: Path) -> bool:
+    """Whether a folder is an artefact that multitl made."""
+    try:
+        _decode(folder / "card.json", _Marked)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def checked(values: Mapping[str, Any], kind: type = Card) -> Mapping[str, Any]:
+    """A card that is about to be written. Raises ValueError for what could not be read again: a bug, not an input."""
+    msgspec.json.decode(msgspec.json.encode(values), type=kind)
+    return values
+
+
+def as_line(text: str) -> str:
+    """A name as it stands in a card: what cannot be printed, such as a newline in a file's name, becomes "?"."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _check_places(*weights: TranslatedWeight) -> None:
+    """Raise ValueError where a shape, how it is split and the order of axes do not fit each other."""
+    for one in weights:
+        is_order = sorted(one.axes) == list(range(len(one.split)))
+        is_size = all(side >= 0 for side in (*one.shape, *one.split)) and math.prod(one.shape) == math.prod(one.split)
+        if not (is_order and is_size):
+            raise ValueError(f"{one.name} of shape {one.shape}, split {one.split}, axes {one.axes}")
+
+
+def _read(path: Path, kind: type[T], expected: str, missing: str) -> T:
+    try:
+        return _decode(path, kind)
+    except (OSError, ValueError, RecursionError, MultitlError) as error:  # MultitlError: an option outside its range
+        reason = error.problem if isinstance(error, MultitlError) else f"{type(error).__name__}: {error}"
+        raise RunError(f"Cannot read {path}.", expected=expected, received=reason[:500], fix=missing) from error
+
+
+def _decode(path: Path, kind: type[T]) -> T:
+    return msgspec.json.decode(read_regular(path, MOST_CARD), type=kind)

@@ -1,0 +1,140 @@
+"""The run folder on disk: whose it is, what it was started with, and what a finished one gives back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from multitl.contracts import Result
+from multitl.errors import RunError
+from multitl.recipes import Recipe
+from multitl.runs.cards import read_card, read_metrics
+from multitl.system.scratch import clear
+from multitl.system.writing import cannot_write, read_json, write_json, write_text
+
+RUN_FILES = (  # the first one marks a folder as a run
+    "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
+    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "report.html", "tensorboard",
+)  # fmt: skip
+
+
+def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool, resume: bool) -> bool:
+    """Whether `folder` may be written to; changes nothing. True if it holds the finished run that `resume` asked for.
+
+    A folder that is not empty is touched only on request, and only if it is a run: no file of the user's is removed.
+    """
+    if overwrite and resume:
+        raise RunError(
+            "--overwrite and --resume exclude each other.",
+            expected="one of them",
+            received="both",
+            fix="--resume continues, --overwrite starts again",
+        )
+    used = is_used(folder)
+    if used and not (folder / "recipe.toml").is_file():
+        raise RunError(
+            f"{folder} exists and is not a run of multitl, so it is left alone.",
+            expected="a new or empty folder",
+            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
+            fix="choose another folder with --out",
+        )
+    if used and not overwrite and not resume:
+        raise RunError(
+            f"{folder} exists already.",
+            expected="a new folder, or permission",
+            received=str(folder),
+            fix="add --resume to continue it, --overwrite to start again, or choose another --out",
+        )
+    if used and resume:
+        _check_same_run(folder, recipe, backend)
+        return os.path.lexists(folder / "card.json")
+    return False
+
+
+def start_run(
+    folder: Path, recipe: Recipe, backend: str, fingerprint: str, weights_sha256: str, *, resume: bool
+) -> None:
+    """Make `folder` this run's own, once nothing about the input can be wrong any more.
+
+    An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
+    go on with the same data, by `fingerprint`, and the same weights of the backbone.
+    """
+    clear(folder)  # of a killed process
+    if resume and read_started(folder):
+        check_same_input(folder, "data", "fingerprint", fingerprint)
+        check_same_input(folder, "backbone's weights", "weights_sha256", weights_sha256)
+    else:
+        _clear(folder)
+    write_text(folder / "recipe.toml", recipe.to_toml())
+    started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    write_json(folder / "run.json", started)
+
+
+def check_same_input(folder: Path, what: str, key: str, value: str) -> None:
+    """Raises RunError unless run.json, where it knows this key, has this value."""
+    known = read_started(folder).get(key, value)
+    if known != value:
+        raise RunError(
+            f"The {what} changed since {folder} was started.",
+            expected=f"{what} with {key} {str(known)[:12]}",
+            received=f"{what} with {key} {value[:12]}",
+            fix="start again with --overwrite; features of unchanged images are reused",
+        )
+
+
+def finished_result(folder: Path) -> Result:
+    """The Result of a run whose card has been written."""
+    again = "start again with --overwrite"
+    card, metrics = read_card(folder, again), read_metrics(folder, again)
+    return Result(
+        output=folder,
+        metrics=metrics,
+        class_names=card.class_names,
+        model_path=folder / "model.keras",
+        report_path=folder / "report.html",
+        warnings=card.data.warnings + card.warnings,
+    )
+
+
+def is_used(folder: Path) -> bool:
+    """Whether something lies there besides hidden files: a lock, and what a killed process left."""
+    try:
+        return folder.exists() and (
+            not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
+        )
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
+    changes = Recipe.read(folder / "recipe.toml").differences(recipe)
+    started = read_started(folder).get("backend", backend)
+    if started != backend:
+        changes["backend"] = (started, backend)
+    if changes:
+        raise RunError(
+            f"{folder} was started with other options.",
+            expected=", ".join(f"{name} = {old!r}" for name, (old, _) in changes.items()),
+            received=", ".join(f"{name} = {new!r}" for name, (_, new) in changes.items()),
+            fix=f"resume with --recipe {folder / 'recipe.toml'} --backend {started}, or choose another --out",
+        )
+
+
+def read_started(folder: Path) -> dict[str, Any]:
+    """run.json: what a run was started with; empty if it was killed before it got that far. Raises RunError."""
+    path = folder / "run.json"
+    if not path.exists() and not (folder / "card.json").exists():
+        return {}
+    return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
+
+
+def _clear(folder: Path) -> None:
+    """Remove an older run, except for recipe.toml, which is replaced next: by that file a folder is known as a run."""
+    for name in RUN_FILES[1:]:
+        path = folder / name
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error

@@ -1,0 +1,5 @@
+"""The loop. Comes in: a recipe, a data set, a backbone; goes out: the folder of a finished run. Read `finetuning.py`
+first: it calls the rest in order.
+"""
+
+__all__ = ["checkpoints", "features", "finetuning", "phases", "recording"]

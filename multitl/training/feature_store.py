@@ -1,0 +1,141 @@
+"""The frozen part runs once: pooled features of every image, computed in one pass and kept on disk.
+
+A store is one folder, named by a hash of everything that decides a feature besides the image: weights, preprocessing,
+pooling, precision, backend and augmentation. Inside, each shard holds the features of up to 256 images under the
+SHA-256 of their files, so renamed, moved or re-split images are found again and only new ones are computed. A shard
+appears atomically: a killed run loses at most the one it was working on, and two runs may fill a store together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import msgspec
+import numpy as np
+
+from multitl.contracts import Example
+from multitl.data.augmentation import augment
+from multitl.data.pixels import PixelReader
+from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
+from multitl.models.inference import BATCH, index_batches, predict_padded
+from multitl.system.cache import cache_folder
+
+SHARD = 8 * BATCH
+SUFFIX = ".safetensors"
+
+Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented pass over the training images: strength as in augmentation.py, and which draw."""
+
+    strength: str
+    seed: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """values: (n, channels) float32, in the order of the examples asked for."""
+
+    values: np.ndarray
+    computed: int
+    reused: int
+
+
+class FeatureStore:
+    """Features on disk by image content.
+
+    key: what they depend on besides the image; JSON values only.  channels: of a feature.
+    """
+
+    def __init__(self, key: dict, channels: int) -> None:
+        self.channels = channels
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        self.folder = cache_folder() / "features" / name
+
+    def load(self) -> dict[str, np.ndarray]:
+        """SHA-256 of an image -> its feature (channels,). A damaged shard counts as absent."""
+        known: dict[str, np.ndarray] = {}
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                known.update(self._read(path))
+            except DamagedError:
+                with contextlib.suppress(OSError):
+                    path.unlink()  # left by a failing disk; its images are computed again
+        return known
+
+    def add(self, hashes: Sequence[str], features: np.ndarray) -> None:
+        """Write one shard."""
+        name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:32]
+        write_sealed(self.folder / f"{name}{SUFFIX}", {"features": features}, msgspec.json.encode(list(hashes)))
+
+    def _read(self, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+        """Raises DamagedError for anything but a shard of finite features of the right width."""
+        arrays, about = read_sealed(path)
+        try:
+            hashes = msgspec.json.decode(about, type=list[Hash])
+        except (ValueError, RecursionError) as error:
+            raise DamagedError(f"no list of hashes: {error}") from error
+        features = arrays.get("features", np.empty(0))
+        if features.dtype != np.float32 or features.shape != (len(hashes), self.channels):
+            raise DamagedError(f"{features.dtype} {features.shape} for {len(hashes)} images")
+        if not np.isfinite(features).all():
+            raise DamagedError("not all features are finite")
+        return zip(hashes, features, strict=True)
+
+
+def compute_features(
+    extractor: Callable[[], keras.Model],
+    examples: Sequence[Example],
+    reader: PixelReader,
+    store: FeatureStore,
+    view: View | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Features:
+    """The feature of each example, from the store where it is there, else computed and stored.
+
+    extractor: asked only if it is needed, for the model uint8 pixels (batch, h, w, 3) -> (batch, channels).
+    reader: gives the pixels of example i as index i.
+    advance: called with the number of images just finished.
+    """
+    known = store.load()
+    first_index = {example.sha256: index for index, example in reversed(list(enumerate(examples)))}
+    missing = [index for sha256, index in sorted(first_index.items(), key=lambda item: item[1]) if sha256 not in known]
+    advance(len(examples) - len(missing))
+    for indices, shard in _compute_shards(extractor, examples, reader, missing, view, advance):
+        hashes = [examples[index].sha256 for index in indices]
+        store.add(hashes, shard)
+        known.update(zip(hashes, shard, strict=True))
+    values = np.stack([known[example.sha256] for example in examples])
+    return Features(values, computed=len(missing), reused=len(first_index) - len(missing))
+
+
+def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iterator[tuple[list[int], np.ndarray]]:
+    batches = [[missing[i] for i in rows] for rows in index_batches(len(missing))]
+    indices: list[int] = []
+    values: list[np.ndarray] = []
+    for batch, pixels in zip(batches, reader.batches(batches), strict=True):
+        if view:
+            pixels = _augmented(pixels, view, examples[batch[0]].sha256)
+        values.append(predict_padded(extractor(), pixels))
+        indices += batch
+        advance(len(batch))
+        if len(indices) >= SHARD:
+            yield indices, np.concatenate(values)
+            indices, values = [], []
+    if indices:
+        yield indices, np.concatenate(values)
+
+
+def _augmented(pixels: np.ndarray, view: View, sha256: str) -> np.ndarray:
+    """Seeded by the batch's first image, so that a resumed pass draws what the uninterrupted one would have drawn."""
+    return augment(pixels, view.strength, (int(sha256[:7], 16) + 7919 * view.index + view.seed) % (2**31 - 8))

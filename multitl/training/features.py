@@ -1,0 +1,99 @@
+"""Which features a run needs: one pass over the training images a view, and one over each split that is judged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+
+import keras
+import numpy as np
+import PIL
+from scipy.special import softmax
+
+from multitl.contracts import Dataset, Pretrained, Split
+from multitl.data.pixels import PixelReader
+from multitl.models.folding import fold_batch_norm
+from multitl.models.heads import build_extractor
+from multitl.models.inference import index_batches, predict_padded
+from multitl.recipes import Recipe
+from multitl.system.progress import progress_bar
+from multitl.training.feature_store import FeatureStore, View, compute_features
+from multitl.version import __version__
+
+JUDGED: tuple[Split, ...] = ("validation", "test")
+HEAD_BATCH = 256
+
+
+@dataclass(frozen=True)
+class RunFeatures:
+    """Pooled features (n, channels) float32: one array a view for training, one for each split that is judged."""
+
+    train: list[np.ndarray]
+    judged: dict[Split, np.ndarray]
+    computed: int
+    reused: int
+
+    def probabilities(self, head: keras.Model) -> dict[Split, np.ndarray]:
+        """What the whole classifier would say, at the cost of the head alone."""
+        return {split: head_probabilities(head, values) for split, values in self.judged.items()}
+
+
+def head_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
+    """Features (n, channels) -> probabilities (n, classes) float32."""
+    batches = index_batches(len(features), HEAD_BATCH)
+    logits = [predict_padded(head, features[indices], HEAD_BATCH) for indices in batches]
+    return softmax(np.concatenate(logits), axis=-1)
+
+
+def compute_run_features(
+    dataset: Dataset,
+    pretrained: Pretrained,
+    recipe: Recipe,
+    backend: str,
+    sha256: str,
+    readers: dict[Split, PixelReader],
+) -> RunFeatures:
+    """Every pass over the images that the head's training and judging need; what the store knows is not computed.
+
+    backend: its name.  sha256: of the backbone's weights.  readers: give the pixels of each split's examples, in order.
+    """
+    strength = "none" if recipe.augment == "auto" else recipe.augment
+    views = [View(strength, recipe.seed, index) for index in range(recipe.views)] if strength != "none" else [None]
+    judged = [split for split in JUDGED if dataset.split(split)]
+    passes: list[tuple[Split, View | None]] = [("train", view) for view in views] + [(split, None) for split in judged]
+    extractor = cache(partial(fast_extractor, pretrained, recipe.pooling))
+    results = []
+    with progress_bar() as bar:
+        task = bar.add_task("features ", total=sum(len(dataset.split(split)) for split, _ in passes), note="")
+        for split, view in passes:
+            channels = pretrained.backbone.output_shape[-1]  # which pooling keeps
+            store = FeatureStore(feature_key(pretrained, recipe, backend, sha256, view), channels)
+            examples, advance = dataset.split(split), partial(bar.advance, task)
+            results.append(compute_features(extractor, examples, readers[split], store, view, advance))
+    values = [result.values for result in results]
+    return RunFeatures(
+        values[: len(views)],
+        dict(zip(judged, values[len(views) :], strict=True)),
+        sum(result.computed for result in results),
+        sum(result.reused for result in results),
+    )
+
+
+def fast_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
+    """As `heads.build_extractor`, for inference alone: weights are copied, batch normalisation is folded."""
+    return build_extractor(replace(pretrained, backbone=fold_batch_norm(pretrained.backbone)), pooling)
+
+
+def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: str, view: View | None) -> dict:
+    """Everything but the image that a stored feature depends on."""
+    return {
+        "multitl": __version__,  # decoding and resizing
+        "pillow": PIL.__version__,
+        "weights": sha256,
+        "backbone": pretrained.content or pretrained.name,
+        "preprocess": asdict(pretrained.preprocess),
+        "pooling": recipe.pooling,
+        "precision": recipe.precision,
+        "backend": backend,
+        "view": asdict(view) if view else None,
+    }

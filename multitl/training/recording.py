@@ -1,0 +1,168 @@
+"""The end of a run: save the classifier and prove the file, judge the predictions, write the card.
+
+The card, then the report are written last; a run folder that has a card is complete.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
+from multitl.errors import RunError
+from multitl.files.csv_cells import write_row
+from multitl.judging.metrics import score
+from multitl.judging.predictions import write_predictions
+from multitl.judging.reporting import write_report
+from multitl.models.initialisers import numpy_initialisers
+from multitl.models.keras_archives import write_keras_archive
+from multitl.recipes import Recipe
+from multitl.runs.cards import as_line, checked
+from multitl.runs.folders import finished_result
+from multitl.runs.promises import REPORT, hash_files
+from multitl.system.writing import atomic_write, read_json, write_json, write_text
+from multitl.version import __version__
+
+TOLERANCE = {"float32": 1e-3, "mixed": 3e-2}  # on probabilities; float32 in practice is below 1e-5
+
+
+def save_model(
+    folder: Path, classifier: keras.Model, pixels: np.ndarray, expected: np.ndarray, precision: str
+) -> float:
+    """Write model.keras, load it again as a user would, and compare its probabilities with those of training.
+
+    pixels: uint8 (n, height, width, 3).  expected: (n, classes).  Returns the largest absolute difference.
+    Raises RunError if the file does not give the same answers.
+    """
+    _forget_training(classifier)
+    with atomic_write(folder / "model.keras") as path:
+        write_keras_archive(classifier, path)
+        with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
+            loaded = keras.models.load_model(path, compile=False)
+        difference = float(np.abs(np.asarray(loaded.predict_on_batch(pixels)) - expected).max())
+        if difference > TOLERANCE[precision]:
+            raise RunError(
+                "The saved model does not give the answers of the trained one, so it was not kept.",
+                expected=f"probabilities within {TOLERANCE[precision]:g}",
+                received=f"a difference of {difference:.2g}",
+                fix="run again with --resume; if it happens again, please report it with the output of multitl doctor",
+            )
+    return difference
+
+
+def _forget_training(classifier: keras.Model) -> None:
+    """Leave optimizers out of the file: Keras names a backend's own class, which the other backends cannot import."""
+    for part in classifier._flatten_layers():
+        if isinstance(part, keras.Model):
+            part.compiled, part.optimizer = False, None
+
+
+def judge(folder: Path, dataset: Dataset, probabilities: Mapping[Split, np.ndarray], seed: int) -> dict[str, Any]:
+    """Write metrics.json and predictions.csv for the judged splits; a split without images is null."""
+    metrics: dict[str, Any] = {"test": None, "validation": None}
+    rows = []
+    for split, values in probabilities.items():
+        examples = dataset.split(split)
+        metrics[split] = score(np.array([e.label for e in examples]), values, dataset.class_names, seed)
+        rows += [(split, e.path, dataset.class_names[e.label], row) for e, row in zip(examples, values, strict=True)]
+    write_predictions(folder / "predictions.csv", rows, dataset.class_names)
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def make_card(
+    data: str | os.PathLike[str],
+    dataset: Dataset,
+    pretrained: Pretrained,
+    recipe: Recipe,
+    backend: Backend,
+    sha256: str,
+) -> dict[str, Any]:
+    """Everything needed to know what this model is and to make it again; see the README for the keys."""
+    return describe_machine(backend) | {
+        "backbone": describe_backbone(pretrained, sha256),
+        "data": _describe_data(data, dataset),
+        "recipe": asdict(recipe),
+        "seed": recipe.seed,
+    }
+
+
+def describe_machine(backend: Backend) -> dict[str, Any]:
+    """The first keys of every card: what made it, when, on what."""
+    return {
+        "multitl": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "status": "complete",
+        "backend": {
+            "name": backend.name,
+            "versions": {"keras": keras.__version__} | backend.versions(),
+            "devices": backend.devices(),
+        },
+    }
+
+
+def finish(folder: Path, card: dict[str, Any]) -> Result:
+    """Write the card, the report that is made from it, and the card again with the report's checksum."""
+    files = hash_files(folder)
+    write_json(folder / "card.json", checked(card | {"files": files}))
+    write_report(folder)
+    write_json(folder / "card.json", checked(card | {"files": files | hash_files(folder, (REPORT,))}))
+    return finished_result(folder)
+
+
+def remake_report(folder: Path) -> Result:
+    """Of a finished run whose other files are as its card says."""
+    return finish(folder, read_json(folder / "card.json", missing=""))
+
+
+def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """history.csv, one line an epoch."""
+    text = io.StringIO()
+    names = ["phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
+    write_row(text, names)
+    for row in rows:
+        write_row(text, [row[name] for name in names])
+    write_text(folder / "history.csv", text.getvalue())
+
+
+def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
+    """What is known of a backbone; of a translated one also how exact it is, and which tensor went where."""
+    origin = pretrained.origin
+    return {
+        "name": as_line(pretrained.name),
+        "weights": origin.weights,
+        "file_sha256": origin.file_sha256,
+        "weights_sha256": sha256,
+        "parameters": pretrained.backbone.count_params(),
+        "licence": origin.licence,
+        "url": origin.url,
+        "preprocess": asdict(pretrained.preprocess),
+        "stages": [asdict(stage) for stage in pretrained.stages],
+        "parity": asdict(pretrained.parity) if pretrained.parity else None,
+        "feature_map": pretrained.feature_map,
+        "tensors": [asdict(weight) for weight in pretrained.weights],
+        "classifier": [asdict(weight) for weight in pretrained.classifier],
+        "unused": list(pretrained.unused),
+    }
+
+
+def _describe_data(data: str | os.PathLike[str], dataset: Dataset) -> dict[str, Any]:
+    names = dataset.class_names
+    counts = {split: Counter(names[example.label] for example in dataset.split(split)) for split in SPLITS}
+    return {
+        "path": str(Path(data).resolve()),
+        "fingerprint": dataset.fingerprint,
+        "class_names": list(names),
+        "counts": {split: {name: counts[split][name] for name in names} for split in SPLITS},
+        "unreadable": [asdict(file) for file in dataset.unreadable],
+        "warnings": list(dataset.warnings),
+    }

@@ -1,0 +1,16 @@
+"""Networks of other frameworks as Keras models, and their weights back again. Comes in: a graph of operations, by an
+adapter's table; goes out: a functional model of stock layers, with a figure for how exact it is. Read `building.py`
+first, then `layouts.py`; `store.py` keeps what was made.
+"""
+
+__all__ = [
+    "building",
+    "cutting",
+    "descriptions",
+    "divergence",
+    "layouts",
+    "originals",
+    "parity",
+    "state_dicts",
+    "store",
+]

@@ -1,0 +1,106 @@
+"""Translated networks on disk: made once, in a process of their own, and then loaded without the framework they came
+from.
+
+An entry is a folder with `model.keras`, the whole network, and `card.json`: hash of the weights, versions, parity
+figures, and where each tensor of the original went. It is made beside its place and renamed, so that it is complete or
+not there; of two processes that want the same network at once, the second waits for the first one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from multitl import errors
+from multitl.adapters import TRANSLATORS
+from multitl.contracts import Job, Translation
+from multitl.errors import tells_full_disk
+from multitl.models.model_files import load_saved_model
+from multitl.runs.cards import EntryCard, read_entry_card
+from multitl.runs.locks import locked, place_lock
+from multitl.system.cache import cache_folder
+from multitl.system.hashes import file_sha256
+from multitl.system.progress import console
+from multitl.system.scratch import temporary_folder
+from multitl.system.workers import run_worker
+from multitl.system.writing import cannot_write
+from multitl.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A translated network from the cache. card: what card.json says of it."""
+
+    translation: Translation
+    card: EntryCard
+
+
+def translated(job: Job) -> Entry:
+    """The network of a job: from the cache, else translated now by `multitl.translation.worker` in a new process.
+
+    Raises what that process raised: WeightsError, TranslationError, BackendError for a missing package, ...
+    """
+    folder = entry_folder(job)
+    entry = _find(folder)
+    if entry is None:
+        with locked(place_lock(folder), folder, wait=True):
+            entry = _find(folder)  # another process may have made it meanwhile
+            if entry is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                _make(job, folder)
+                entry = _load(folder)
+    return entry
+
+
+def _find(folder: Path) -> Entry | None:
+    """None if it is not there, damaged, or of another Keras."""
+    try:
+        return _load(folder) if folder.is_dir() else None
+    except (errors.MultitlError, OSError, ValueError, KeyError, TypeError) as error:
+        if tells_full_disk(error):
+            raise
+        return None
+
+
+def entry_folder(job: Job) -> Path:
+    """Where a job's network lies, or will; its name depends on all that the translation depends on."""
+    values = asdict(job) | {"weights": _weights_key(job.weights), "multitl": __version__}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in job.name)[:60]
+    return cache_folder() / "translations" / f"{job.source}-{safe}-{digest}"
+
+
+def _weights_key(weights: str) -> str:
+    path = Path(weights).expanduser()
+    if weights in ("default", "none"):
+        return weights
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{file.name}{file_sha256(file)}" for file in files).encode()).hexdigest()
+    return file_sha256(path)
+
+
+def _load(folder: Path) -> Entry:
+    card = read_entry_card(folder)
+    model = load_saved_model(folder / "model.keras")
+    return Entry(Translation(model, card.weights, card.stages, card.unused), card)
+
+
+def _make(job: Job, folder: Path) -> None:
+    console().print(f"translating {job.source}/{job.name}: once, then it comes from the cache", markup=False)
+    try:
+        with temporary_folder(folder.parent) as work:
+            _run_worker(job, work)
+            work.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster, where there are no locks
+            raise cannot_write(folder, error) from error
+
+
+def _run_worker(job: Job, work: Path) -> None:
+    arguments = [json.dumps(asdict(job)), str(work)]
+    task = f"translates {job.source}/{job.name}"
+    run_worker("multitl.translation.worker", arguments, TRANSLATORS[job.source][1], work, task=task, extra=job.source)

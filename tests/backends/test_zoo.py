@@ -1,0 +1,68 @@
+"""Whole networks beside their originals on all three backends: a few here, all of them behind the marker `slow`.
+
+`benchmarks/zoo.py` does the work in processes of its own and writes the tables that are committed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from multitl.sources import torchvision
+
+for package in ("torchvision", "timm", "jax", "tensorflow"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}", allow_module_level=True)
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FEW = ("shufflenet_v2_x0_5", "swin_t")  # one of convolutions, one of windows; the slow tests take all
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """benchmarks/zoo.py, importable by its workers too, with nothing of earlier runs."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.chdir(tmp_path)
+    import zoo
+
+    return zoo
+
+
+def wrong(zoo: ModuleType, row: dict) -> bool:
+    """Whether a network is farther from its original than float32 explains."""
+    return "refused" in row or zoo.worst(row) > max(zoo.TOLERANCE, zoo.ROUNDING * row.get("float32", 0))
+
+
+def test_some_networks_agree_on_every_backend(zoo: ModuleType):
+    sizes = zoo.torchvision_networks()
+    rows = list(zoo.rows("torchvision", [(name, sizes[name]) for name in FEW]))
+    assert [row["name"] for row in rows] == list(FEW)
+    assert [row for row in rows if wrong(zoo, row)] == []
+    assert [row["name"] for row in rows if not row["described"]] == [], "describe these anew"
+
+
+def test_what_cannot_be_translated_is_a_row(zoo: ModuleType, capsys: pytest.CaptureFixture[str]):
+    (row,) = zoo.kept("timm", {"no_such_network": 64})
+    assert "no_such_network" in row["refused"]
+    assert "0 of 1 networks translated" in zoo.table("timm", [row])
+    assert zoo.kept("timm", {"no_such_network": 64}) == [row], "the second time it comes from the file"
+    assert len(Path("runs/zoo/timm.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_all_of_torchvision(zoo: ModuleType):
+    rows = zoo.kept("torchvision", zoo.torchvision_networks())
+    assert len(rows) == len(torchvision.networks()) == 80
+    assert [row for row in rows if wrong(zoo, row)] == []
+    assert [row["name"] for row in rows if not row["described"]] == [], "describe these anew"
+
+
+@pytest.mark.slow
+def test_nearly_all_of_timm(zoo: ModuleType):
+    """The rest is refused, or a little beyond the tolerance on a backend that the gate did not see."""
+    rows = zoo.kept("timm", zoo.timm_networks())
+    assert len(rows) > 90 and len([row for row in rows if wrong(zoo, row)]) <= len(rows) / 10
+    assert [row for row in rows if "refused" not in row and zoo.worst(row) > 10 * zoo.TOLERANCE] == []

@@ -1,0 +1,78 @@
+"""The cut: stratified, seeded, blind to names and order, copies together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multitl.data.splits import cut_splits
+
+BOTH = {"test": 0.2, "validation": 0.2}
+contents = st.integers(0, 60).map(lambda number: f"{number:064x}")
+classes = st.sampled_from(["a", "b", "c"])
+images = st.lists(st.tuples(classes, contents), min_size=1, max_size=120)
+fractions = st.sampled_from([BOTH, {"validation": 0.25}, {"test": 0.9, "validation": 0.9}, {}])
+
+
+def many(label: str, count: int) -> list[tuple[str, str]]:
+    return [(label, f"{label}{number}") for number in range(count)]
+
+
+def test_shares_of_a_plain_case():
+    cut, too_small = cut_splits(many("a", 100) + many("b", 50), BOTH, seed=0)
+    assert Counter(cut[:100]) == {"test": 20, "validation": 16, "train": 64}
+    assert Counter(cut[100:]) == {"test": 10, "validation": 8, "train": 32}
+    assert too_small == []
+
+
+def test_the_seed_matters_and_repeats():
+    given_images = many("a", 100)
+    first = cut_splits(given_images, BOTH, seed=1)
+    assert first == cut_splits(given_images, BOTH, seed=1)
+    assert first != cut_splits(given_images, BOTH, seed=2)
+
+
+def test_small_classes():
+    for count, expected in {1: {"train": 1}, 2: {"train": 2}, 3: {"train": 1, "test": 1, "validation": 1}}.items():
+        cut, too_small = cut_splits(many("a", count), BOTH, seed=0)
+        assert Counter(cut) == expected
+        assert too_small == (["a"] if count < 3 else [])
+    assert Counter(cut_splits(many("a", 2), {"validation": 0.2}, seed=0)[0]) == {"train": 1, "validation": 1}
+
+
+def test_a_large_pile_of_copies_does_not_fill_a_judged_part():
+    cut, _ = cut_splits([("a", "pile")] * 60 + many("a", 40), BOTH, seed=0)
+    assert set(cut[:60]) == {"train"}
+    assert Counter(cut)["test"] == 20
+
+
+def test_an_image_with_two_labels_stays_in_train():
+    doubtful = [("a", "x"), ("b", "x")]
+    for seed in range(20):
+        cut, _ = cut_splits(doubtful + many("a", 9) + many("b", 9), {"test": 0.9, "validation": 0.9}, seed)
+        assert cut[:2] == ["train", "train"]
+
+
+@given(images, fractions, st.integers(0, 5))
+def test_what_always_holds(images, fractions, seed):
+    cut, too_small = cut_splits(images, fractions, seed)
+    assert len(cut) == len(images) and set(cut) <= {"train", *fractions}
+    sides, parts = defaultdict(set), defaultdict(set)
+    for (label, sha256), split in zip(images, cut, strict=True):
+        sides[sha256].add(split)
+        parts[label].add(split)
+    assert all(len(side) == 1 for side in sides.values())  # copies together
+    for label, found in parts.items():
+        assert "train" in found
+        assert found == {"train"} if label in too_small else found == {"train", *fractions}
+
+
+@given(images, st.integers(0, 5), st.randoms())
+def test_order_and_class_names_do_not_matter(images, seed, random):
+    shuffled = random.sample(images, len(images))
+    place = dict(zip(images, cut_splits(images, BOTH, seed)[0], strict=True))
+    assert place == dict(zip(shuffled, cut_splits(shuffled, BOTH, seed)[0], strict=True))
+    renamed = [(f"new {label}", sha256) for label, sha256 in images]
+    assert cut_splits(renamed, BOTH, seed)[0] == cut_splits(images, BOTH, seed)[0]

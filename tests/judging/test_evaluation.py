@@ -1,0 +1,219 @@
+"""A finished run judged and used from its files: figures, single images, and every way a run folder can be broken."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from multitl.contracts import Preprocess
+from multitl.data.images import read_pixels
+from multitl.errors import DataError, MultitlError, RunError
+from multitl.judging.evaluation import evaluate_run, load_run, predict_images
+
+COLOURS = ("blue", "green", "red")
+PREPROCESS = Preprocess(16, 16, shorter_side=16)
+
+
+def _save_colour_model(path: Path, sharpness: float = 20.0) -> None:
+    """A classifier that names the strongest channel: right on every image of `photo_folder`."""
+    pixels = keras.Input((16, 16, 3), dtype="uint8")
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255, dtype="float32")(pixels))
+    dense = keras.layers.Dense(3, activation="softmax")
+    model = keras.Model(pixels, dense(means))
+    dense.set_weights([np.eye(3)[::-1] * sharpness, np.zeros(3)])  # blue, green, red <- channels 2, 1, 0
+    model.save(path)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "colours"
+    folder.mkdir()
+    _save_colour_model(folder / "model.keras")
+    card = {
+        "status": "complete", "seed": 3, "data": {"class_names": COLOURS}, "recipe": {"max_unreadable": 0.05},
+        "backbone": {"name": "keras/Colours", "preprocess": dataclasses.asdict(PREPROCESS)}, "backend": {"name": "jax"},
+    }  # fmt: skip
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture
+def copied_run(finished_run: Path, tmp_path: Path) -> Path:
+    """One to damage."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.mark.every_backend
+def test_evaluate_gives_all_figures(finished_run: Path, photo_folder: Path) -> None:
+    figures = evaluate_run(finished_run, photo_folder)
+    assert figures["count"] == 48
+    assert figures["accuracy"] == 1.0
+    assert figures["confusion_matrix"] == [[16, 0, 0], [0, 16, 0], [0, 0, 16]]
+    assert [row["class"] for row in figures["per_class"]] == list(COLOURS)
+    assert 0 < figures["log_loss"] < 0.1
+    assert json.dumps(figures, allow_nan=False)
+
+
+@pytest.mark.every_backend
+def test_predict_gives_an_entry_an_image_in_order(finished_run: Path, photo_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    images = [photo_folder / "red/03.png", broken, photo_folder / "blue/07.png"]
+    red, unreadable, blue = predict_images(finished_run, images)
+    assert (red["predicted"], blue["predicted"]) == ("red", "blue")
+    assert red["path"] == str(images[0])
+    assert list(red["probabilities"]) == list(COLOURS)
+    assert sum(red["probabilities"].values()) == pytest.approx(1)
+    assert red["confidence"] == max(red["probabilities"].values())
+    assert unreadable.keys() == {"path", "error"}
+    assert unreadable["path"] == str(broken)
+    assert json.dumps([red, unreadable, blue])
+
+
+@pytest.mark.every_backend
+def test_the_number_of_images_does_not_change_an_answer(finished_run: Path, photo_folder: Path) -> None:
+    together = predict_images(finished_run, [photo_folder])
+    assert len(together) == 48  # a batch and a half
+    for path in (photo_folder / "green/00.png", photo_folder / "red/15.png"):
+        alone = predict_images(finished_run, [path])
+        assert alone == [entry for entry in together if entry["path"] == str(path)]
+
+
+@pytest.mark.every_backend
+def test_predictions_are_those_of_the_model_itself(finished_run: Path, photo_folder: Path) -> None:
+    path = photo_folder / "green/05.png"
+    model = keras.models.load_model(finished_run / "model.keras", compile=False)
+    wanted = keras.ops.convert_to_numpy(model(read_pixels(path, PREPROCESS)[None]))[0]
+    entry = predict_images(finished_run, [path])[0]
+    assert list(entry["probabilities"].values()) == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+def test_evaluate_takes_the_asked_for_split(finished_run: Path, photo_folder: Path, tmp_path: Path) -> None:
+    for split, colours in (("test", COLOURS), ("validation", COLOURS[:2])):
+        for colour in colours:
+            shutil.copytree(photo_folder / colour, tmp_path / split / colour)
+    assert evaluate_run(finished_run, tmp_path)["count"] == 48
+    figures = evaluate_run(finished_run, tmp_path, "validation")
+    assert figures["count"] == 32
+    assert figures["per_class"][2]["support"] == 0
+    assert figures["f1_macro"] == 1.0
+
+
+def test_evaluate_names_files_it_leaves_out(finished_run: Path, photo_folder: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(photo_folder, tmp_path / "data")
+    (tmp_path / "data/red/00.png").write_bytes(b"")
+    assert evaluate_run(finished_run, tmp_path / "data")["count"] == 47
+    assert "00.png" in capsys.readouterr().err.replace("\n", "")
+    for i in range(1, 6):
+        (tmp_path / f"data/red/0{i}.png").write_bytes(b"")
+    with pytest.raises(DataError):
+        evaluate_run(finished_run, tmp_path / "data")
+
+
+def test_a_class_that_the_run_does_not_know_is_named(finished_run: Path, photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "data")
+    (tmp_path / "data/red").rename(tmp_path / "data/violet")
+    with pytest.raises(DataError, match="violet"):
+        evaluate_run(finished_run, tmp_path / "data")
+
+
+def test_no_readable_image_is_a_data_error(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.png: empty"):
+        predict_images(finished_run, [tmp_path / "a.png"])
+    with pytest.raises(DataError):
+        predict_images(finished_run, [tmp_path / "missing.png"])
+    with pytest.raises(DataError):
+        predict_images(finished_run, [])
+
+
+def test_any_pixel_format_is_classified(finished_run: Path, tmp_path: Path) -> None:
+    for mode in ("L", "P", "RGBA", "CMYK"):
+        Image.new("RGB", (30, 20), (200, 10, 10)).convert(mode).save(tmp_path / f"{mode}.tiff")
+    entries = {Path(entry["path"]).stem: entry["predicted"] for entry in predict_images(finished_run, [tmp_path])}
+    assert {entries[mode] for mode in ("P", "RGBA", "CMYK")} == {"red"}
+
+
+def test_a_missing_run_names_its_neighbours(finished_run: Path) -> None:
+    with pytest.raises(RunError, match="There is no run folder") as caught:
+        load_run(finished_run.with_name("colour"))
+    assert caught.value.nearest == (str(finished_run),)
+
+
+def test_an_unfinished_run_is_refused(copied_run: Path) -> None:
+    (copied_run / "card.json").unlink()
+    with pytest.raises(RunError, match="--resume"):
+        load_run(copied_run)
+
+
+@pytest.mark.parametrize("card", ["", "{", "[]", "null", "{}", '{"status": "running"}', '{"status": "complete"}'])
+def test_a_damaged_card_is_a_run_error(copied_run: Path, card: str) -> None:
+    (copied_run / "card.json").write_text(card)
+    with pytest.raises(RunError):
+        load_run(copied_run)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def _rewrite(path: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Change the files in an archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(name, content))
+
+
+def _replace_weights(path: Path) -> None:
+    _rewrite(path, lambda name, content: b"not an HDF5 file" if name.endswith(".h5") else content)
+
+
+def _claim_gigabytes(path: Path) -> None:
+    """A dense layer of 24 GB, though the file has 12 numbers."""
+    _rewrite(path, lambda _, content: content.replace(b'"units": 3', b'"units": 2000000000'))
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _insert_code(path: Path) -> None:
+    """A Lambda layer with pickled bytecode: what safe mode is there to refuse."""
+    pixels = keras.Input((16, 16, 3), dtype="uint8")
+    outputs = keras.layers.Lambda(lambda x: keras.ops.softmax(keras.ops.mean(x, axis=(1, 2))), output_shape=(3,))(
+        pixels
+    )
+    keras.Model(pixels, outputs).save(path)
+
+
+def _shrink(path: Path) -> None:
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    keras.Model(pixels, keras.layers.Flatten()(pixels)).save(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink, _cut, lambda path: path.write_bytes(b""), _replace_weights, _insert_code, _shrink,
+        _claim_gigabytes, _pipe,
+    ],
+)  # fmt: skip
+def test_a_damaged_or_unsafe_model_is_a_run_error(copied_run: Path, photo_folder: Path, damage) -> None:
+    damage(copied_run / "model.keras")
+    with pytest.raises(RunError, match="cannot be used") as caught:
+        predict_images(copied_run, [photo_folder / "red/00.png"])
+    assert isinstance(caught.value, MultitlError)
+    assert len(caught.value.received) < 500

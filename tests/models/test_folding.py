@@ -1,0 +1,63 @@
+"""Batch normalisation folded into the layer before it: the same outputs, fewer layers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from multitl.models.folding import fold_batch_norm
+from multitl.translation import parity
+
+
+def randomised(model: keras.Model) -> keras.Model:
+    """With statistics and factors that training might have left."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+def norms(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+def check(model: keras.Model, left: list[str]) -> None:
+    images = parity.probe_images(model.input_shape[1:])
+    before, folded = parity.run(model, images), fold_batch_norm(model)
+    assert norms(folded) == left
+    assert parity.compare(before, parity.run(folded, images)).max_spread < 1e-4
+    assert np.array_equal(parity.run(model, images), before)  # the given model is as it was
+
+
+@pytest.mark.every_backend
+def test_every_kind_of_layer_takes_its_normalisation_up():
+    x = images = keras.Input((12, 12, 3))
+    x = layers.BatchNormalization(scale=False)(layers.Conv2D(8, 3, use_bias=False)(x))
+    x = layers.BatchNormalization(center=False)(layers.DepthwiseConv2D(3, depth_multiplier=2)(x))
+    x = layers.BatchNormalization(epsilon=0.1)(layers.Conv2D(8, 1, groups=4)(layers.ReLU()(x)))
+    x = layers.BatchNormalization()(layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    check(randomised(keras.Model(images, x)), left=[])
+
+
+def test_what_is_not_alone_or_not_linear_stays():
+    x = images = keras.Input((12, 12, 3))
+    x = layers.BatchNormalization(name="before")(x)
+    x = layers.BatchNormalization(name="after_relu")(layers.Conv2D(8, 3, activation="relu")(x))
+    y = layers.Conv2D(8, 3, name="used_twice")(x)
+    shared = layers.Conv2D(8, 1)
+    x = layers.Add()([layers.BatchNormalization(name="of_two")(y), y])
+    x = layers.Add()([layers.BatchNormalization(name="of_shared")(shared(x)), shared(x)])
+    check(randomised(keras.Model(images, x)), left=["before", "after_relu", "of_two", "of_shared"])
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "DenseNet121", "EfficientNetB0"])
+@pytest.mark.slow
+def test_whole_networks(name: str):
+    network = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), include_top=False)
+    images = parity.probe_images((64, 64, 3))
+    folded = fold_batch_norm(randomised(network))
+    assert len(norms(folded)) < len(norms(network))
+    assert parity.compare(parity.run(network, images), parity.run(folded, images)).max_rel < 1e-5

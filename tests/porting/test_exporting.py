@@ -1,0 +1,313 @@
+"""Models leave for every ecosystem and answer there as they did here.
+
+In CI each backend's process writes, and opens, the formats that are written under it; one port a backend goes through
+the command line with its processes. `-m slow`: every format from every backend, and the round trips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import elsewhere_slow
+
+import multitl
+from multitl.adapters import load_function
+from multitl.cli import main as cli
+from multitl.contracts import ExportJob
+from multitl.errors import BackendError, MultitlError, PortError
+from multitl.judging.evaluation import load_run
+from multitl.models.heads import backbone_of
+from multitl.porting import export_worker, exporting
+from multitl.porting.formats import FORMATS
+from multitl.porting.proof_worker import opened_by
+from multitl.porting.references import Reference, make_reference
+from multitl.system.writing import write_json
+from multitl.translation import divergence, parity
+from multitl.translation.state_dicts import read_state_dict
+
+BACKEND = keras.config.backend()
+NETWORK = "torchvision/resnet18"
+RECIPE = multitl.Recipe(image_size=32, head_epochs=3, weights="none", backbone=NETWORK)
+WRITTEN_HERE = [name for name, one in FORMATS.items() if one.backend in ("", BACKEND)]
+ELSEWHERE = {"jax": "torch", "tensorflow": "stablehlo", "torch": "savedmodel"}[BACKEND]
+
+
+@pytest.fixture(scope="module")
+def run(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of three colours."""
+    return multitl.finetune(photo_folder, output=tmp_path_factory.mktemp("runs") / "run", recipe=RECIPE).output
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as it comes, with its own 1000 classes."""
+    made = multitl.translate(NETWORK, tmp_path_factory.mktemp("networks") / "whole", weights="none", image_size=32)
+    return made.output
+
+
+@pytest.fixture(scope="module")
+def reference(run: Path) -> Reference:
+    """What it answers."""
+    return make_reference(load_run(run), None, None)
+
+
+def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The artefact, written and opened in this process, which runs the backend that it is written under."""
+    pytest.importorskip(FORMATS[name].packages[-1] if FORMATS[name].packages else "keras")
+    folder.mkdir()
+    calibration = ""
+    if FORMATS[name].bits < 32:
+        calibration = str(folder / "calibration.npy")
+        pixels = make_reference(load_run(run), None, None).calibration
+        np.save(calibration, exporting.as_taken(pixels, takes, load_run(run)))
+    export_worker.export(ExportJob(name, str(run), takes, calibration), folder)
+    return load_function(FORMATS[name].runtime)(folder)
+
+
+# LiteRT's own delegate cannot prepare an int8 ResNet-18 of 32 px, and fails as a user's program would
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", [name for name in WRITTEN_HERE if name != "litert-int8"])
+def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: Reference, tmp_path: Path):
+    takes = FORMATS[name].takes
+    answer = opened(tmp_path / name, name, run, takes)
+    inputs = exporting.as_taken(reference.pixels, takes, load_run(run))
+    found = parity.compare(
+        reference.outputs, np.concatenate([answer(inputs[:3]), answer(inputs[3:4]), answer(inputs[4:])])
+    )
+    if FORMATS[name].bits < 32:
+        assert 0 < found.max_abs < 0.2  # it was rounded
+    else:
+        assert found.max_rel < 1e-5
+    assert all(any((tmp_path / name).glob(file)) for file in FORMATS[name].files if not file.endswith(".data"))
+
+
+@pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.packages])
+def test_what_opens_an_artefact_is_named_with_its_version(name: str):
+    """Whatever the distribution is called that a package came with: tensorflow-cpu is tensorflow."""
+    package = FORMATS[name].packages[-1]
+    pytest.importorskip(package)
+    assert re.fullmatch(rf"{package} \d+\.\S+", opened_by(FORMATS[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+def test_an_artefact_takes_what_the_backbone_takes(run: Path, reference: Reference, tmp_path: Path):
+    name = {"jax": "stablehlo", "tensorflow": "savedmodel", "torch": "torch-export"}[BACKEND]
+    answer = opened(tmp_path / name, name, run, "normalised")
+    inputs = exporting.as_taken(reference.pixels, "normalised", load_run(run))
+    assert inputs.dtype == np.float32
+    assert parity.compare(reference.outputs, answer(inputs)).max_rel < 1e-5
+
+
+@elsewhere_slow
+def test_a_port_from_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Written under another backend, opened by its own runtime, in processes of their own."""
+    out = tmp_path / "port"
+    assert cli.main(["port", str(run), "--to", ELSEWHERE, "--out", str(out), "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    card = json.loads((out / "card.json").read_text())
+    assert said == card | {"output": str(out)}
+    assert card["port"]["format"] == ELSEWHERE
+    assert card["written_by"]["backend"] == FORMATS[ELSEWHERE].backend != BACKEND
+    assert "Keras" not in card["opened_by"]
+    proof = card["proof"]
+    assert proof["on"] == "the run's test images"
+    assert proof["max_rel"] < 1e-5 and proof["top1"] == 1
+    assert (
+        proof["accuracy_after"]
+        == proof["accuracy_before"]
+        == pytest.approx(json.loads((run / "metrics.json").read_text())["test"]["accuracy"])
+    )
+    assert card["bytes"] > 10**5 and card["latency"]["milliseconds"] > 0
+    assert card["class_names"] == ["blue", "green", "red"]
+    assert {path.name for path in out.parent.iterdir()} == {"port"}  # nothing of the making is left
+    leftovers = {"written.json", "proof.npz", "error.json"}
+    assert not leftovers & {path.name for path in out.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch writes state_dicts")
+@pytest.mark.every_backend
+def test_a_whole_network_goes_back_into_its_class(network: Path, tmp_path: Path):
+    opened(tmp_path / "torch", "torch", network, "pixels")
+    state = read_state_dict(tmp_path / "torch" / "model.pth").tensors
+    same = safetensors.numpy.load_file(tmp_path / "torch" / "model.safetensors")
+    assert state.keys() == same.keys()
+    assert all(np.array_equal(state[name], same[name]) for name in state)
+    assert state["fc.weight"].shape == (1000, 512)
+    assert "NETWORK, OPTIONS = 'resnet18', {'num_classes': 1000}" in (tmp_path / "torch" / "load.py").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch writes state_dicts")
+@pytest.mark.every_backend
+def test_frozen_tensors_come_back_bit_by_bit(photo_folder: Path, tmp_path: Path):
+    """From a file through training to a file."""
+    import torch
+    from multitl_torch.torchvision import import_torchvision
+
+    torch.manual_seed(1)
+    original = import_torchvision().models.get_model("resnet18", weights=None)
+    torch.save(original.state_dict(), tmp_path / "original.pth")
+    recipe = dataclasses.replace(RECIPE, weights=str(tmp_path / "original.pth"), unfreeze="last", epochs=1, patience=0)
+    run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output
+    opened(tmp_path / "torch", "torch", run, "pixels")
+    state = read_state_dict(tmp_path / "torch" / "model.pth").tensors
+    stages = json.loads((run / "card.json").read_text())["backbone"]["stages"]
+    tensors = json.loads((run / "card.json").read_text())["backbone"]["tensors"]
+    trained = {one["name"] for one in tensors if one["layer"] in stages[-1]["layers"]}
+    moved = {name for name, tensor in original.state_dict().items() if not np.array_equal(state[name], tensor.numpy())}
+    assert moved - {"fc.weight", "fc.bias"} <= trained
+    assert moved & trained
+
+
+def test_failure_leaves_nothing_and_takes_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "port"
+    multitl.port(run, "keras", out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(parity, "MAX_REL", -1)
+    with pytest.raises(PortError, match="does not give the answers"):
+        multitl.port(run, "keras", out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_older_port_comes_back_if_its_replacement_was_killed(run: Path, tmp_path: Path):
+    """Between its leaving the place and the new one's taking it."""
+    write_json(tmp_path / ".port.older" / "card.json", {"port": {}})
+    with pytest.raises(PortError, match="exists already"):
+        multitl.port(run, "keras", tmp_path / "port")
+    assert [path.name for path in tmp_path.rglob("*")] == ["port", "card.json"]
+
+
+def test_the_first_operation_that_differs_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, images = run / "model.keras", parity.probe_images((32, 32, 3), count=2)
+    backbone = backbone_of(keras.models.load_model(model, compile=False))
+    other, wrong = "torch" if BACKEND != "torch" else "jax", backbone.operations[12].name
+    (tmp_path / "same").mkdir()
+    said = divergence.first_divergence(run, images, other, tmp_path / "same")
+    assert said == f"under {other} the Keras model itself is the same, so the conversion or the runtime changed it"
+
+    found = divergence.values(backbone, images)
+    monkeypatch.setattr(divergence, "values", lambda *_: found | {wrong: found[wrong] * 1.01})
+    (tmp_path / "wrong").mkdir()
+    said = divergence.first_divergence(run, images, other, tmp_path / "wrong")
+    assert said == f"the first operation that differs under {other} is {wrong}"
+
+
+def test_a_port_is_replaced_on_request_and_nothing_else_is(run: Path, tmp_path: Path):
+    other = tmp_path / "holiday"
+    other.mkdir()
+    (other / "photo.jpg").write_bytes(b"x")
+    for overwrite in (False, True):
+        with pytest.raises(PortError, match="exists already"):
+            multitl.port(run, "keras", other, overwrite=overwrite)
+    with pytest.raises(PortError, match="exists already"):
+        multitl.port(run, "keras", run, overwrite=True)
+    assert (other / "photo.jpg").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("model", "to", "error", "text"),
+    [
+        ("runs/nothing", "onnx", PortError, "There is no model"),
+        ("torchvision/resnet5000", "keras", MultitlError, "resnet50"),
+        ("RUN", "onxn", PortError, "nearest: onnx"),
+        ("RUN", "coreml", PortError, "multitl ports"),
+        ("PHOTOS", "onnx", MultitlError, "card.json"),
+    ],
+)
+def test_bad_models_and_formats(model: str, to: str, error: type, text: str, run: Path, photo_folder: Path, tmp_path):
+    path = {"RUN": run, "PHOTOS": photo_folder}.get(model, model)
+    with pytest.raises(error, match=text):
+        multitl.port(path, to, tmp_path / "port")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_said_with_its_pip_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hidden = lambda package: package != "onnxruntime"  # noqa: E731
+    monkeypatch.setattr("multitl.adapters.is_present", hidden)
+    with pytest.raises(BackendError, match=r"(?s)no onnxruntime.*pip install 'multitl\[onnx\]'"):
+        multitl.port(run, "onnx", tmp_path / "port")
+
+
+def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MultitlError, match="Cannot write"):
+        multitl.port(run, "keras", tmp_path / "file" / "port")
+
+
+@pytest.mark.parametrize(
+    ("top1", "before", "after", "kept"),
+    [(0.95, None, None, True), (0.89, None, None, False), (0.89, 0.85, 0.83, True), (0.89, 0.85, 0.80, False)],
+)
+def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, after: float | None, kept: bool):
+    found = parity.Parity(max_abs=0.5, max_rel=0.5, max_spread=0.5, top1=top1, inputs=400)
+    assert exporting._is_same(found, FORMATS["litert-int8"], before, after) == kept
+    assert not exporting._is_same(found, FORMATS["litert"], before, after)
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [("torchvision/resnet18", "runs/torchvision-resnet18-onnx"), ("file:a/b/flowers.h5", "runs/file-flowers-onnx")],
+)
+def test_where_a_port_goes_if_nobody_says(model: str, folder: str):
+    assert exporting.default_output(model, "onnx") == folder
+
+
+def test_eight_bits_want_photos(network: Path, tmp_path: Path):
+    with pytest.raises(PortError, match="--images"):
+        multitl.port(network, "litert-int8", tmp_path / "port")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"hidden": 8}, "hidden layer"),
+        ({"backbone": "keras/MobileNet:alpha=0.25"}, "class of PyTorch"),
+        ({"pooling": "max", "image_size": 64}, "pools by max"),
+    ],
+)
+def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo_folder: Path, tmp_path: Path):
+    recipe = dataclasses.replace(RECIPE, head_epochs=1, **changes)
+    run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output
+    with pytest.raises(PortError, match=f"(?s){text}.*--to torch-export"):
+        export_worker.export(ExportJob("torch", str(run), "pixels"), tmp_path)
+
+
+def test_ports_lists_formats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("multitl.adapters.is_present", lambda package: package != "openvino")
+    assert cli.main(["ports"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in FORMATS)
+    assert "pip install 'multitl[openvino]'" in said and "multitl[onnx]" not in said
+    assert cli.main(["ports", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["openvino"]["missing"] == ["openvino"]
+
+
+def test_photos_of_other_classes_are_compared_without_accuracy(network: Path, photo_folder: Path):
+    reference = make_reference(load_run(network), photo_folder, None)
+    assert reference.labels is None and reference.are_photos
+    assert len(reference.pixels) == 48
+
+
+def test_made_up_images_stand_in_where_there_are_none(network: Path):
+    reference = make_reference(load_run(network), None, None)
+    assert not reference.are_photos and reference.labels is None
+    assert reference.pixels.dtype == np.uint8 and np.ptp(reference.pixels) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "litert-int8"])
+def test_every_format_from_every_backend(name: str, run: Path, tmp_path: Path):
+    card = multitl.port(run, name, tmp_path / "port").card
+    assert FORMATS[name].bits < 32 or card["proof"]["max_rel"] < 1e-5

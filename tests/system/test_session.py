@@ -1,0 +1,176 @@
+"""Commands as processes: two at once, ended, killed. Everything is real, and small."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import pytest
+from conftest import elsewhere_slow
+from test_children import is_alive, wait_until
+from test_faults import QUICK, make_photos, message_of
+
+from multitl.cli.main import main
+
+SLOW = [*QUICK, "--head-epochs", "4000", "--patience", "0"]  # it would take minutes
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 12."""
+    return make_photos(tmp_path_factory.mktemp("data") / "photos", ["cat", "dog"], 12)
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on `photos`."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["finetune", str(photos), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+def start(*arguments: str | Path, **variables: str) -> subprocess.Popen:
+    """The command in a process of its own, which hears of Ctrl-C even if this one does not."""
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from multitl.cli.main import main; sys.exit(main())"
+    environment = os.environ | {"KERAS_BACKEND": keras.config.backend()} | variables
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen, is_ready: Callable[[], object]) -> None:
+    ends = time.monotonic() + 240
+    while not is_ready():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < ends, "never got that far"
+        time.sleep(0.01)
+
+
+def finish(process: subprocess.Popen) -> None:
+    said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@elsewhere_slow
+def test_a_second_process_is_refused_and_the_first_ends_well(
+    capsys: pytest.CaptureFixture[str], photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    options = [*QUICK, "--head-epochs", "50"]
+    first = start("finetune", photos, "--out", out, *options)
+    wait_for(first, (out / "run.json").is_file)
+    before = (out / "run.json").read_bytes()
+    for permission in ("--overwrite", "--resume"):
+        capsys.readouterr()
+        command = ["finetune", str(photos), "--out", str(out), *options, permission]
+        message = message_of(main(command), *capsys.readouterr())
+        assert f"process {first.pid} " in message and "--out" in message
+    assert (out / "run.json").read_bytes() == before
+    finish(first)
+    assert tree(out) - {name for name in tree(out) if "events" in name} == {
+        name for name in tree(finished) if "events" not in name
+    }
+    assert main(["finetune", str(photos), "--out", str(out), *options, "--resume"]) == 0  # nobody is there any more
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_sigterm_says_how_to_resume(photos: Path, tmp_path: Path, number: int, code: int) -> None:
+    out, temporary = tmp_path / "run", tmp_path / "tmp"
+    temporary.mkdir()
+    process = start("finetune", photos, "--out", out, *SLOW, TMPDIR=str(temporary))
+    wait_for(process, (out / "history.csv").is_file)
+    process.send_signal(number)
+    try:
+        _, said = process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:  # as Ctrl-C in test_resume.py: Python drops what meets it in a destructor
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code and "--resume" in said and "Traceback" not in said
+    assert tree(temporary) == set() and not any("multitl" in name for name in tree(out))
+
+
+@elsewhere_slow
+def test_two_processes_fill_one_store(photos: Path, finished: Path, tmp_path: Path) -> None:
+    """Both compute the same features at the same time, and end right."""
+    cache, runs = str(tmp_path / "cache"), [tmp_path / "one", tmp_path / "two"]
+    both = [start("finetune", photos, "--out", out, *QUICK, MULTITL_CACHE=cache) for out in runs]
+    for process in both:
+        finish(process)
+    metrics = [(out / "metrics.json").read_text() for out in [finished, *runs]]
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert not any("multitl" in name for name in tree(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_killed_port_leaves_no_process_and_the_next_one_no_trace(finished: Path, tmp_path: Path) -> None:
+    out, temporary = tmp_path / "out" / "port", tmp_path / "tmp"
+    temporary.mkdir()
+    command = ["port", finished, "--to", "keras", "--out", out]
+    process = start(*command, TMPDIR=str(temporary))
+    wait_for(process, lambda: workers_of(process.pid))
+    family = [process.pid, *workers_of(process.pid)]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: not any(map(is_alive, family)), seconds=5)
+    assert tree(tmp_path / "out") and tree(temporary)
+    finish(start(*command, TMPDIR=str(temporary)))
+    assert tree(temporary) == set() and tree(tmp_path / "out") == {"port", "port/card.json", "port/model.keras"}
+    assert json.loads((out / "card.json").read_text())["proof"]["top1"] == 1
+
+
+def workers_of(number: int) -> list[int]:
+    """The processes that were started by `children.run` of a process."""
+    mark = f"\0multitl.children\0{number}\0".encode()
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found += [int(file.parent.name)] if mark in file.read_bytes() else []
+    return found
+
+
+@elsewhere_slow
+def test_two_processes_port_to_one_place(capsys: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+    command = ["port", str(finished), "--to", "keras", "--out", str(tmp_path / "port")]
+    first = start(*command)
+    wait_for(first, (tmp_path / ".port.multitl.lock").is_file)
+    capsys.readouterr()
+    message = message_of(main([*command, "--overwrite"]), *capsys.readouterr())
+    assert f"process {first.pid} " in message
+    first.kill()
+    first.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for two pages, or skip."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # whatever still looks at it
+
+
+@elsewhere_slow
+def test_a_full_tmpdir_is_a_full_disk(finished: Path, small_disk: Path, tmp_path: Path) -> None:
+    """Its images to compare on do not fit."""
+    process = start("port", finished, "--to", "keras", "--out", tmp_path / "port", TMPDIR=str(small_disk))
+    out, said = process.communicate(timeout=240)
+    message = message_of(process.returncode, out, said)
+    assert "no room left" in message and "No space left" in message and "TMPDIR" in message
+    assert tree(tmp_path) == {"disk"}

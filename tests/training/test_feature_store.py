@@ -1,0 +1,196 @@
+"""The frozen part runs once: what is computed, what is reused, and what a killed or damaged store costs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHARED
+
+from multitl.contracts import Example
+from multitl.files.sealed_arrays import read_sealed, write_sealed
+from multitl.models.inference import BATCH
+from multitl.training.feature_store import SHARD, FeatureStore, View, compute_features
+
+Extractor = Callable[[], keras.Model]
+CHANNELS = 5
+
+
+class Pixels:
+    """Stands in for data.PixelReader: image i is a constant of value i % 256, and the batches read are counted."""
+
+    def __init__(self, count: int) -> None:
+        values = (np.arange(count) % 256).astype("uint8")
+        self.images = np.broadcast_to(values[:, None, None, None], (count, 8, 8, 3)).copy()
+        self.read: list[list[int]] = []
+
+    def batches(self, index_batches):
+        for batch in index_batches:
+            self.read.append(list(batch))
+            yield self.images[list(batch)]
+
+
+def examples(count: int, start: int = 0) -> list[Example]:
+    return [Example(f"{i}.png", 0, "train", f"{i:064x}") for i in range(start, start + count)]
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(CHANNELS, 3)(x)))
+    return lambda: model
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> FeatureStore:
+    return FeatureStore({"test": request.node.name}, CHANNELS)
+
+
+@pytest.mark.every_backend
+def test_second_run_computes_nothing(extractor: Extractor, store: FeatureStore) -> None:
+    done: list[int] = []
+    first = compute_features(extractor, examples(40), Pixels(40), store, advance=done.append)
+    again = compute_features(extractor, examples(40), Pixels(40), store, advance=done.append)
+    assert (first.computed, first.reused, again.computed, again.reused) == (40, 0, 0, 40)
+    np.testing.assert_array_equal(first.values, again.values)
+    assert sum(done) == 80
+    expected = np.asarray(extractor().predict_on_batch(Pixels(40).images))
+    np.testing.assert_allclose(first.values, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.every_backend
+def test_only_new_images_are_computed(extractor: Extractor, store: FeatureStore) -> None:
+    compute_features(extractor, examples(40), Pixels(40), store)
+    pixels = Pixels(45)
+    result = compute_features(extractor, examples(45), pixels, store)
+    assert pixels.read == [[40, 41, 42, 43, 44]]
+    assert (result.computed, result.reused) == (5, 40)
+
+
+@pytest.mark.every_backend
+def test_a_feature_does_not_depend_on_its_neighbours(extractor: Extractor, store: FeatureStore) -> None:
+    """Bit for bit: a resumed run, with other batches, must train on the same numbers."""
+    all_at_once = compute_features(extractor, examples(40), Pixels(40), store)
+    other = FeatureStore({"test": store.folder.name}, CHANNELS)
+    compute_features(extractor, examples(7, start=33), Pixels(40), other)
+    pixels = Pixels(40)
+    pixels.images = np.roll(pixels.images, -33, axis=0)
+    other_half = FeatureStore({"test": store.folder.name + "b"}, CHANNELS)
+    alone = compute_features(extractor, examples(7, start=33), pixels, other_half)
+    np.testing.assert_array_equal(alone.values, all_at_once.values[33:])
+
+
+def test_duplicates_are_computed_once(extractor: Extractor, store: FeatureStore) -> None:
+    twice = examples(3) + examples(3)
+    result = compute_features(extractor, twice, Pixels(6), store)
+    assert (result.computed, len(result.values)) == (3, 6)
+    np.testing.assert_array_equal(result.values[:3], result.values[3:])
+
+
+def test_a_killed_run_repeats_at_most_one_shard(extractor: Extractor, store: FeatureStore) -> None:
+    count = 2 * SHARD + 10
+
+    class Killed(Pixels):
+        def batches(self, index_batches):
+            for number, batch in enumerate(super().batches(index_batches)):
+                if number == 2 * SHARD // BATCH - 1:
+                    raise KeyboardInterrupt
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_features(extractor, examples(count), Killed(count), store)
+    pixels = Pixels(count)
+    assert compute_features(extractor, examples(count), pixels, store).reused == SHARD
+    assert pixels.read[0] == list(range(SHARD, SHARD + BATCH))
+
+
+def resealed(**changes: object) -> Callable[[Path], object]:
+    """A shard with other content and a right checksum."""
+
+    def change(path: Path) -> None:
+        arrays, about = read_sealed(path)
+        hashes = changes.get("hashes", json.loads(about))
+        write_sealed(path, {"features": changes.get("features", arrays["features"])}, json.dumps(hashes).encode())
+
+    return change
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+FIVE = [f"{index:064x}" for index in range(5)]
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"not a shard"),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "flipped": flipped,
+    "pipe": as_pipe,
+    "wider": resealed(features=np.zeros((5, CHANNELS + 1), "float32")),
+    "nan": resealed(features=np.full((5, CHANNELS), np.nan, "float32")),
+    "double": resealed(features=np.zeros((5, CHANNELS))),
+    "fewer": resealed(features=np.zeros((4, CHANNELS), "float32")),
+    "flat": resealed(features=np.zeros(5 * CHANNELS, "float32")),
+    "numbers": resealed(hashes=[1, 2, 3, 4, 5]),
+    "no list": resealed(hashes={"a": 1}),
+    "short hash": resealed(hashes=[*FIVE[:4], "abc"]),
+    "long hash": resealed(hashes=[*FIVE[:4], FIVE[4] + "\n"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_a_damaged_shard_is_computed_again(extractor: Extractor, store: FeatureStore, damage: Callable) -> None:
+    whole = compute_features(extractor, examples(5), Pixels(5), store)
+    (shard,) = store.folder.glob("*.safetensors")
+    damage(shard)
+    again = compute_features(extractor, examples(5), Pixels(5), store)
+    assert again.computed == 5
+    np.testing.assert_array_equal(again.values, whole.values)
+    assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
+
+
+@pytest.mark.parametrize("name", ["shard_NotImplementedError.npz", "shard_TokenError.npz"])
+def test_shards_that_once_crashed_the_reader(extractor: Extractor, store: FeatureStore, name: str) -> None:
+    content = (SHARED / "faults" / name).read_bytes() if (SHARED / "faults" / name).is_file() else b"PK\x03\x04"
+    store.folder.mkdir(parents=True)
+    for suffix in (".npz", ".safetensors"):
+        (store.folder / f"x{suffix}").write_bytes(content)
+    assert compute_features(extractor, examples(3), Pixels(3), store).computed == 3
+
+
+def test_every_part_of_the_key_separates_stores() -> None:
+    key = {"weights": "a", "pooling": "avg", "view": None}
+    changed = [{**key, "weights": "b"}, {**key, "pooling": "max"}, {**key, "view": {"index": 0}}]
+    folders = {FeatureStore(k, CHANNELS).folder for k in [key, *changed]}
+    assert len(folders) == 4
+    assert FeatureStore(dict(reversed(key.items())), CHANNELS).folder == FeatureStore(key, CHANNELS).folder
+
+
+@pytest.mark.every_backend
+def test_views_differ_and_repeat_exactly(extractor: Extractor, store: FeatureStore) -> None:
+    """Every augmented pass is another draw; drawing it again gives the same."""
+    random = np.random.default_rng(0)
+    pixels = Pixels(6)
+    pixels.images = random.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+    def features(index: int, name: str) -> np.ndarray:
+        other = FeatureStore({"test": store.folder.name, "view": index, "name": name}, CHANNELS)
+        return compute_features(extractor, examples(6), pixels, other, View("strong", 3, index)).values
+
+    np.testing.assert_array_equal(features(0, "a"), features(0, "b"))
+    plain = compute_features(extractor, examples(6), pixels, store).values
+    for a, b in [(features(0, "a"), features(1, "a")), (features(0, "a"), plain)]:
+        assert np.abs(a - b).max() > 1e-3

@@ -1,0 +1,224 @@
+"""The whole run in one process, on each backend, with a small random backbone and generated photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import multitl
+from multitl.contracts import Preprocess, Result
+from multitl.data.pixels import PixelReader
+from multitl.models.heads import build_head, pixel_input, pool
+from multitl.models.preprocessing import normalise_in_model
+from multitl.recipes import Recipe
+from multitl.training.finetuning import scan_for
+from multitl.training.phases import compile_model, epoch_order
+
+pytestmark = pytest.mark.every_backend
+
+RECIPE = Recipe(
+    backbone="keras/MobileNet:alpha=0.25", image_size=32, batch_size=8, head_epochs=4, unfreeze="last", epochs=2
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file, so that every load of the backbone gives the same numbers."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    multitl.load_pretrained(RECIPE.backbone, "none", RECIPE.image_size).backbone.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(photo_folder: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """One run of both phases."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return multitl.finetune(photo_folder, weights=weights, output=out, recipe=RECIPE)
+
+
+def read_history(result: Result) -> list[dict[str, str]]:
+    with (result.output / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_everything(result: Result) -> None:
+    names = {path.name for path in result.output.iterdir()}
+    assert names == {
+        "card.json", "history.csv", "metrics.json", "model.keras", "predictions.csv", "recipe.toml", "report.html",
+        "run.json", "tensorboard", "checkpoint.safetensors",
+    }  # fmt: skip
+    assert list((result.output / "tensorboard").glob("events*"))
+    assert result.class_names == ("blue", "green", "red")
+
+
+def test_the_model_names_no_class_of_a_backend(result: Result) -> None:
+    """Keras would write the head's optimizer as one of its torch backend, which cannot be imported without PyTorch."""
+    with zipfile.ZipFile(result.model_path) as archive:
+        config = archive.read("config.json").decode()
+    assert "keras.src.backend" not in config and "CosineDecay" not in config
+
+
+def test_metrics_are_of_both_judged_splits(result: Result) -> None:
+    metrics = json.loads((result.output / "metrics.json").read_text())
+    assert metrics == result.metrics
+    for split in ("test", "validation"):
+        assert 0 <= metrics[split]["accuracy"] <= 1 and metrics[split]["count"] > 0
+        assert sum(map(sum, metrics[split]["confusion_matrix"])) == metrics[split]["count"]
+
+
+def test_history_counts_epochs_through_both_phases(result: Result) -> None:
+    rows = read_history(result)
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("head", "1"), ("head", "2"), ("head", "3"), ("head", "4"), ("finetune", "5"), ("finetune", "6"),
+    ]  # fmt: skip
+    assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "val_loss", "learning_rate"))
+
+
+def test_card_says_what_it_is(result: Result, weights: Path) -> None:
+    card = json.loads((result.output / "card.json").read_text())
+    assert card["backbone"]["name"] == "keras/MobileNet:alpha=0.25"
+    assert card["backbone"]["weights"] == str(weights)
+    assert card["backend"]["name"] == keras.config.backend()
+    assert card["saved_model_difference"] < 1e-5
+    assert Recipe(**card["recipe"]) == Recipe.read(result.output / "recipe.toml")
+    assert {k: sum(v.values()) for k, v in card["data"]["counts"].items()} == {"train": 33, "validation": 6, "test": 9}
+
+
+def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    """What was frozen is, after training, the file's numbers to the bit, statistics included."""
+    recipe = replace(RECIPE, head_epochs=0)  # no first phase whose weights could be the better ones
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    original = multitl.load_pretrained(RECIPE.backbone, weights, RECIPE.image_size)
+    trained = keras.models.load_model(result.model_path).get_layer(original.backbone.name)
+    last = set(original.stages[-1].layers)
+    moved = set()
+    for layer in filter(lambda layer: layer.weights, original.backbone.layers):
+        for before, after in zip(layer.get_weights(), trained.get_layer(layer.name).get_weights(), strict=True):
+            if layer.name not in last or isinstance(layer, keras.layers.BatchNormalization):
+                np.testing.assert_array_equal(before, after, err_msg=layer.name)
+            elif not np.array_equal(before, after):
+                moved.add(layer.name)
+    assert moved == {name for name in last if not name.endswith("_bn")}
+
+
+@pytest.mark.parametrize("phase", ["head", "finetune"])
+def test_validation_figures_of_the_kept_epoch_are_those_of_the_saved_model(
+    photo_folder: Path, weights: Path, tmp_path: Path, phase: str
+) -> None:
+    """What the loop saw at its best epoch, on features or on pixels, is what the saved model is judged by."""
+    epochs = {"head": {"unfreeze": "none"}, "finetune": {"head_epochs": 0}}[phase]
+    recipe = replace(RECIPE, learning_rate=1e-3, **epochs)
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    best = min(read_history(result), key=lambda row: float(row["val_loss"]))
+    assert best["phase"] == phase
+    assert result.metrics["validation"]["log_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
+    assert result.metrics["validation"]["accuracy"] == pytest.approx(float(best["val_accuracy"]))
+
+
+def test_predictions_are_those_of_the_saved_model(result: Result) -> None:
+    compare_predictions(result)
+
+
+def compare_predictions(result: Result) -> None:
+    """predictions.csv against `predict` on the finished run."""
+    with (result.output / "predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    said = multitl.predict(result.output, [row["path"] for row in rows])
+    for row, entry in zip(rows, said, strict=True):
+        assert entry["predicted"] == row["predicted"]
+        assert entry["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
+
+
+def test_values_of_another_preprocessing_are_in_the_card_and_in_the_model(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=2, preprocess="caffe")
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    card = json.loads((result.output / "card.json").read_text())
+    assert card["recipe"]["preprocess"] == "caffe"
+    own = multitl.load_pretrained(RECIPE.backbone, "none", 32).preprocess
+    how = Preprocess.from_mapping(card["backbone"]["preprocess"])
+    assert how == replace(own, channel_order="bgr", scale=(1.0,) * 3, offset=(-103.939, -116.779, -123.68))
+    model = keras.models.load_model(result.model_path, compile=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    seen = keras.Model(model.input, model.get_layer("normalise").output).predict_on_batch(pixels)
+    np.testing.assert_allclose(seen, pixels[..., ::-1] - np.array([103.939, 116.779, 123.68]), atol=1e-4)
+    compare_predictions(result)
+    assert multitl.evaluate(result.output, photo_folder)["count"] == 48
+
+
+def test_second_run_starts_from_the_stored_features(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=2)
+    multitl.finetune(photo_folder, weights=weights, output=tmp_path / "a", recipe=recipe)
+    multitl.finetune(photo_folder, weights=weights, output=tmp_path / "b", recipe=recipe)
+    card = json.loads((tmp_path / "b" / "card.json").read_text())
+    assert card["features"] == {"computed": 0, "reused": 48}
+    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert a == b
+
+
+def test_training_on_features_equals_the_naive_loop(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    """The naive loop pushes every pixel through the frozen backbone in every epoch."""
+    recipe = Recipe(backbone=RECIPE.backbone, weights=str(weights), image_size=32, batch_size=8, head_epochs=3)
+    result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
+
+    pretrained = multitl.load_pretrained(recipe.backbone, weights, 32)
+    dataset = scan_for(photo_folder, recipe)
+    reader = PixelReader(dataset.split("train"), pretrained.preprocess)
+    labels = np.eye(3, dtype="float32")[[example.label for example in dataset.split("train")]]
+    pretrained.backbone.trainable = False
+    pixels = pixel_input(pretrained.preprocess)
+    features = pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess), training=False), "avg")
+    extractor = keras.Model(pixels, features)
+    head = build_head(np.asarray(extractor.predict_on_batch(reader.read(range(len(reader))))), 3, recipe)
+    naive = keras.Model(pixels, head(features))
+    steps = len(epoch_order(len(reader), 8, 0, 0))
+    compile_model(naive, recipe, recipe.head_learning_rate, 3 * steps)
+    for epoch, row in enumerate(read_history(result), start=1):
+        logs = [
+            naive.train_on_batch(reader.read(indices), labels[indices], return_dict=True)
+            for indices in epoch_order(len(reader), 8, recipe.seed, epoch)
+        ]
+        assert np.mean([log["loss"] for log in logs]) == pytest.approx(float(row["loss"]), rel=1e-4)
+
+
+def test_augmented_views_are_passes_of_their_own(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=3, augment="light", views=2)
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    card = json.loads((result.output / "card.json").read_text())
+    assert card["features"]["computed"] >= 2 * 33  # the plain pass over the judged splits may be stored already
+
+
+def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    before = keras.config.dtype_policy().name
+    recipe = Recipe(
+        backbone=RECIPE.backbone, image_size=32, head_epochs=2, unfreeze="last", epochs=1, precision="mixed"
+    )
+    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    assert keras.config.dtype_policy().name == before
+    model = keras.models.load_model(result.model_path)
+    assert model.output.dtype == "float32"
+    layers = {layer.compute_dtype for layer in model.layers[2].layers if layer.weights}
+    assert layers in ({"bfloat16"}, {"float16"})
+
+
+def test_another_backend_in_the_same_process_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    other = "torch" if keras.config.backend() != "torch" else "jax"
+    with pytest.raises(multitl.MultitlError, match=f"KERAS_BACKEND={other}"):
+        multitl.finetune(photo_folder, backend=other, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_stage_is_found_before_the_long_part(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, unfreeze="layer4")
+    with pytest.raises(multitl.MultitlError, match="Nothing in the backbone is called 'layer4'"):
+        multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
