@@ -16,6 +16,7 @@ if os.environ["KERAS_BACKEND"] == "torch":
 
 import numpy as np
 import pytest
+from live_processes import start  # noqa: F401  (a fixture)
 from PIL import Image
 
 # For a test of minutes, of our own code rather than a framework's: always under JAX, elsewhere only with `-m slow`.

@@ -16,7 +16,7 @@ import sys
 import textwrap
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -24,13 +24,12 @@ import numpy as np
 import pytest
 from conftest import elsewhere_slow
 from PIL import Image
+from quick_runs import BACKBONE, QUICK, make_photos, message_of
 
 import multitl
 from multitl.cli.main import main
 from multitl.judging.predictions import read_predictions
 
-BACKBONE = "keras/MobileNet:alpha=0.25"
-QUICK = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head-epochs", "1", "--hidden", "64"]
 ODD_NAMES = (
     "-rf", "a b", 'quo"te', "apo'strophe", "猫", "<img src=x onerror=alert(1)>", "[red]", "[-red", "line\nbreak",
     "carriage\rreturn", "$HOME", "{{7*7}}", "comma,semicolon;", "%s%d",
@@ -39,28 +38,9 @@ ODD_NAMES = (
 Refuse = Callable[..., str]
 
 
-def make_photos(root: Path, folders: Iterable[str], count: int) -> Path:
-    """00.png, 01.png ... in every folder: noise of 12 x 10 pixels; no two files are equal."""
-    random = np.random.default_rng(0)
-    for name in folders:
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            Image.fromarray(random.integers(0, 256, (12, 10, 3), np.uint8)).save(root / name / f"{index:02}.png")
-    return root
-
-
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Every path below a folder with its content; None for a folder."""
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def message_of(code: int, out: str, err: str) -> str:
-    """The message of a refusal; fails if it is none of ours."""
-    assert (code, out) == (2, ""), err
-    assert "Traceback" not in err
-    message = err[err.index("multitl: ") :]
-    assert "\n  to mend: " in message
-    return message
 
 
 def run_python(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:

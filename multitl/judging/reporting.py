@@ -224,7 +224,7 @@ def _thumbnail(path: str) -> str | None:
 def make_environment() -> jinja2.Environment:
     """Of every page: what is put in is escaped, a name that is not given is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("multitl"),
+        loader=jinja2.PackageLoader("multitl.judging"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

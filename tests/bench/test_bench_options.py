@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from multitl.bench.options import Options
-from multitl.cli import main, parse
+from multitl.cli.main import main, parse
 from multitl.errors import MultitlError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headless_browser import BROWSER, browse, measure
 from PIL import Image
 from sample_benches import check, job, race, results
-from test_report_in_browser import BROWSER, browse, measure
 
 from multitl.bench.jobs import Record
 from multitl.bench.markdown import to_markdown

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras_descriptions import changed
 
 from multitl.errors import WeightsError
 from multitl.models.initialisers import bounded_weights, numpy_initialisers
@@ -59,19 +60,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "model.keras"
     network().save(path)
     return path
-
-
-def changed(sound: Path, target: Path, change: Callable[[Config], object]) -> Path:
-    """A copy of a file with another description."""
-    with zipfile.ZipFile(sound) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                config = json.loads(content)
-                change(config)
-                content = json.dumps(config).encode()
-            new.writestr(name, content)
-    return target
 
 
 def layer_of(config: Config, kind: str) -> Config:

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_scratch import Start, kill, names, start  # noqa: F401  (a fixture)
+from live_processes import Start, kill, names
 
 from multitl.errors import RunError
 from multitl.runs.locks import locked, place_lock, run_lock
@@ -26,7 +26,7 @@ with locked(run_lock(folder), folder, wait=len(sys.argv) > 2):
 """
 
 
-def test_a_second_process_is_told_the_firsts_number(start: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_a_second_process_is_told_the_firsts_number(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     first = start(HOLDER, folder)
     with pytest.raises(RunError, match=rf"process {first.pid} is writing to it(.|\n)*--out"), lock(folder):
@@ -41,7 +41,7 @@ def lock(folder: Path, *, wait: bool = False):
     return locked(run_lock(folder), folder, wait=wait)
 
 
-def test_a_killed_processs_lock_is_free(start: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_a_killed_processs_lock_is_free(start: Start, tmp_path: Path) -> None:
     kill(start(HOLDER, tmp_path))
     assert names(tmp_path) == [".multitl.lock"]
     with lock(tmp_path), pytest.raises(RunError, match=f"process {os.getpid()} "), lock(tmp_path):
@@ -49,7 +49,7 @@ def test_a_killed_processs_lock_is_free(start: Start, tmp_path: Path) -> None:  
     assert names(tmp_path) == []
 
 
-def test_who_waits_comes_in_when_the_first_has_gone(start: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_who_waits_comes_in_when_the_first_has_gone(start: Start, tmp_path: Path) -> None:
     first = start(HOLDER, tmp_path)
     waiting = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path), "wait"],

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import pytest
 from conftest import elsewhere_slow
+from keras_descriptions import changed
 from scipy.special import softmax
-from test_model_files import changed
 
 import multitl
 from multitl.cli.main import main

@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from test_scratch import Start, kill, names, start  # noqa: F401  (a fixture)
+from live_processes import Start, is_alive, kill, names, wait_until
 
 from multitl.system import children
 
@@ -44,21 +43,6 @@ children.run("sleeper", [sys.argv[1]], os.environ)
 PROCESSES = ("forked", "child", "deep/forked", "deep/child")
 
 
-def wait_until(condition, seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "never came true"
-        time.sleep(0.02)
-
-
-def is_alive(number: int) -> bool:
-    """Whether a process runs; a dead one that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of modules that children can import."""
@@ -70,7 +54,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_sigkill_takes_children_and_grandchildren_along(start: Start, modules: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_sigkill_takes_children_and_grandchildren_along(start: Start, modules: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "tmp").mkdir()
     parent = start(PARENT, tmp_path / "out", TMPDIR=str(tmp_path / "tmp"))
@@ -111,7 +95,7 @@ def test_a_child_is_its_modules_main(modules: Path, tmp_path: Path) -> None:
     assert Path(folder).name.startswith(".multitl-") and not Path(folder).exists()
 
 
-def test_a_tie_by_looking_for_the_parent(start: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_a_tie_by_looking_for_the_parent(start: Start, tmp_path: Path) -> None:
     """What other systems than Linux do."""
     code = """
         import os, subprocess, sys

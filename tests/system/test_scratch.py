@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from live_processes import Start, kill, names
 
 from multitl.system.cache import clear_cache
 from multitl.system.scratch import all_temporary_files, clear, temporary_folder
 from multitl.system.writing import atomic_write, write_text
-
-Start = Callable[..., subprocess.Popen]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start Python code with arguments; it is ready once it has printed a line. Killed at the end at the latest."""
-    processes = []
-
-    def start_code(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env=os.environ | variables,
-        )  # fmt: skip
-        processes.append(process)
-        assert process.stdout
-        process.stdout.readline()
-        return process
-
-    yield start_code
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def kill(process: subprocess.Popen) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
 
 HOLDER = """
 import sys
@@ -55,10 +25,6 @@ with temporary_folder(Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     input()
 """
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_dead_processs_folder_goes_and_a_live_ones_stays(start: Start, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import keras
 import pytest
 from conftest import elsewhere_slow
-from test_children import is_alive, wait_until
-from test_faults import QUICK, make_photos, message_of
+from live_processes import is_alive, wait_until
+from quick_runs import QUICK, make_photos, message_of
 
 from multitl.cli.main import main
 
