@@ -1,4 +1,4 @@
-"""`multitl bench` from its options to its files; cli.py only parses."""
+"""`multitl bench` from its options to its files; cli only parses."""
 
 from __future__ import annotations
 
