@@ -96,3 +96,10 @@ def nearest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str
     by_key = {choice.lower(): choice for choice in choices}
     matches = difflib.get_close_matches(name.lower(), by_key, n=count, cutoff=0.5)
     return [by_key[match] for match in matches]
+
+
+def shorten(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """ "a, b, c and 7 more" """
+    listed = list(names)
+    rest = f"{between.lstrip(',')}and {len(listed) - most} more" if len(listed) > most else ""
+    return between.join(listed[:most]) + rest

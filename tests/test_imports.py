@@ -24,12 +24,12 @@ ORDER = {
     "cache children session writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
-    "hdf5_files torch_files keras_files safetensors_files",
+    "hdf5_files torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks folders promises",
     "data": "augmentation listings resampling splits checks tables images pixels scanning",
     "models": "initialisers freezing preprocessing inference keras_archives saved_configs stages weight_hashes folding "
     "statistics weight_files heads model_files",
-    "translation": "layouts values op_tables building cutting descriptions parity store state_dicts divergence "
+    "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts divergence "
     "originals worker",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import keras
 
-from multitl.errors import WeightsError
+from multitl.errors import WeightsError, shorten
 from multitl.files.hdf5_files import StoredLayer, StoredWeight, WeightFile, open_weight_file, refuse
 from multitl.models.freezing import leaf_layers
 
@@ -109,12 +109,10 @@ def _misfit(model: keras.Model, path: Path) -> str | None:
 
 
 def _does_not_fit(model: keras.Model, path: Path, misfits: Sequence[_Pair], count: int) -> WeightsError:
-    shown = [str(pair) for pair in misfits[:_SHOWN]]
-    rest = [f"and {len(misfits) - _SHOWN} more"] if len(misfits) > _SHOWN else []
     return WeightsError(
         f"{path} does not fit {model.name}: {len(misfits)} of {count} layers differ.",
         expected="an array of the right shape for every weight of the backbone",
-        received="\n            ".join([*shown, *rest]),
+        received=shorten(map(str, misfits), _SHOWN, between="\n            "),
         fix="choose the backbone (and its variant, after a colon) that the file was made for: multitl backbones",
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import keras
 
-from multitl.errors import WeightsError
+from multitl.errors import WeightsError, shorten
 from multitl.files.hdf5_files import StoredLayer, StoredWeight, open_weight_file
 from multitl.sources.saved_graphs import SavedGraph, SavedLayer
 from multitl.sources.saved_networks import Network, Place
@@ -181,11 +181,10 @@ def _group_kind(layer: SavedLayer) -> str:
 
 
 def _does_not_fit(path: Path, misfits: Sequence[_Pair], count: int) -> WeightsError:
-    rest = [f"and {len(misfits) - _SHOWN} more"] if len(misfits) > _SHOWN else []
     return WeightsError(
         f"The weights in {path} do not fit the network: {len(misfits)} of {count} arrays differ.",
         expected="an array of the right shape for every weight",
-        received="\n            ".join([*map(str, misfits[:_SHOWN]), *rest]),
+        received=shorten(map(str, misfits), _SHOWN, between="\n            "),
         fix="choose a file of weights of this very model, or leave --weights out for the file's own",
     )
 

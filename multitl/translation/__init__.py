@@ -8,6 +8,7 @@ __all__ = [
     "cutting",
     "descriptions",
     "divergence",
+    "filling",
     "layouts",
     "op_tables",
     "originals",

@@ -72,7 +72,8 @@ def safetensors() -> Read:
 
 
 def _state_dict() -> Read:
-    from multitl.translation.state_dicts import fit_shapes, read_state_dict
+    from multitl.files.state_dict_files import read_state_dict
+    from multitl.translation.state_dicts import fit_shapes
 
     shapes = {"stem.weight": (4, 3, 3, 3), "stem.bias": (4,), "head.weight": (2, 4), "steps": ()}
     return lambda path: fit_shapes(read_state_dict(path), shapes)

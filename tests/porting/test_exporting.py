@@ -23,6 +23,7 @@ from multitl.adapters import load_function
 from multitl.cli import main as cli
 from multitl.contracts import ExportJob
 from multitl.errors import BackendError, MultitlError, PortError
+from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
 from multitl.models.heads import backbone_of
 from multitl.porting import export_worker, exporting
@@ -31,7 +32,6 @@ from multitl.porting.proof_worker import opened_by
 from multitl.porting.references import Reference, make_reference
 from multitl.system.writing import write_json
 from multitl.translation import divergence, parity
-from multitl.translation.state_dicts import read_state_dict
 
 BACKEND = keras.config.backend()
 NETWORK = "torchvision/resnet18"
