@@ -35,7 +35,8 @@ ORDER = {
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts evaluation findings reporting",
     "training": "checkpoints feature_store logs recording phases features finetuning",
-    "porting": "generated_code formats references artefacts translate export_worker proof_worker exporting",
+    "porting": "generated_code formats references artefacts translate export_worker proof_worker folders departures "
+    "proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",

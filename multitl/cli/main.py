@@ -24,8 +24,8 @@ import multitl
 from multitl.adapters import (
     SOURCES,
     backbones,
+    folder_name,
     load_backend,
-    short_name,
 )
 from multitl.bench import flags as bench_flags
 from multitl.cli import flags
@@ -176,7 +176,7 @@ def list_backbones(options: argparse.Namespace) -> None:
 def translate(options: argparse.Namespace) -> None:
     """Save a pretrained network as a Keras model, its original classes included."""
     _silence_frameworks()
-    output = options.out or f"runs/{short_name(options.name).replace('/', '-').replace(':', '-')}"
+    output = options.out or f"runs/{folder_name(options.name)}"
     made = multitl.translate(
         options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
         preprocess=options.preprocess, backend=options.backend, overwrite=options.overwrite,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -128,14 +127,3 @@ def _made_up(preprocess: Preprocess) -> _Images:
 
 def _in_batches(pixels: np.ndarray) -> list[np.ndarray]:
     return [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
-
-
-def size_of(folder: Path, files: tuple[str, ...]) -> int:
-    """Bytes of files and folders in a folder."""
-    places = [place for name in files for place in folder.glob(name)]
-    return sum(
-        file.stat().st_size
-        for place in places
-        for file in ([place] if place.is_file() else place.rglob("*"))
-        if file.is_file()
-    )

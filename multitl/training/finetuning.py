@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from multitl.adapters import TRANSLATORS, short_name
+from multitl.adapters import TRANSLATORS, folder_name
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data.augmentation import augment
 from multitl.data.images import AT_ONCE
@@ -272,8 +272,7 @@ def _with_overrides(recipe: Recipe, backbone: str | None, weights: str | os.Path
 
 
 def _default_folder(data: Path, backbone: str, backend: str) -> Path:
-    safe = short_name(backbone).replace("/", "-").replace(":", "-").replace("=", "")
-    return Path("runs") / f"{data.resolve().stem}-{safe}-{backend}"
+    return Path("runs") / f"{data.resolve().stem}-{folder_name(backbone)}-{backend}"
 
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:

@@ -26,7 +26,7 @@ from multitl.errors import BackendError, MultitlError, PortError
 from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
 from multitl.models.heads import backbone_of
-from multitl.porting import export_worker, exporting
+from multitl.porting import departures, export_worker, exporting, proofs
 from multitl.porting.formats import FORMATS
 from multitl.porting.proof_worker import opened_by
 from multitl.porting.references import Reference, make_reference
@@ -251,8 +251,8 @@ def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path):
 )
 def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, after: float | None, kept: bool):
     found = parity.Parity(max_abs=0.5, max_rel=0.5, max_spread=0.5, top1=top1, inputs=400)
-    assert exporting._is_same(found, FORMATS["litert-int8"], before, after) == kept
-    assert not exporting._is_same(found, FORMATS["litert"], before, after)
+    assert proofs._is_same(found, FORMATS["litert-int8"], before, after) == kept
+    assert not proofs._is_same(found, FORMATS["litert"], before, after)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, 
     [("torchvision/resnet18", "runs/torchvision-resnet18-onnx"), ("file:a/b/flowers.h5", "runs/file-flowers-onnx")],
 )
 def test_where_a_port_goes_if_nobody_says(model: str, folder: str):
-    assert exporting.default_output(model, "onnx") == folder
+    assert departures.default_output(model, "onnx") == folder
 
 
 def test_eight_bits_want_photos(network: Path, tmp_path: Path):
