@@ -18,13 +18,14 @@ import numpy as np
 from msgspec import to_builtins
 
 from multitl.adapters import BACKENDS, is_present
-from multitl.contracts import Backend, ExportJob, Format, Takes
+from multitl.contracts import Backend, Takes
 from multitl.errors import BackendError, MultitlError, PortError
 from multitl.judging.evaluation import Run
 from multitl.models.preprocessing import normalise
 from multitl.porting.departures import Departure, default_output, departing
+from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
-from multitl.porting.formats import FORMATS, find_format, missing_packages
+from multitl.porting.formats import FORMATS, Format, find_format, missing_packages
 from multitl.porting.proofs import prove
 from multitl.porting.references import Reference
 from multitl.runs.locks import locked, place_lock

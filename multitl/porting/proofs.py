@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from multitl.contracts import Format, Parity
+from multitl.contracts import Parity
 from multitl.errors import PortError
 from multitl.models.preprocessing import normalise
 from multitl.porting.departures import Departure
-from multitl.porting.formats import FORMATS
+from multitl.porting.formats import FORMATS, Format
 from multitl.porting.references import Reference
 from multitl.translation import parity
 from multitl.translation.divergence import first_divergence

@@ -21,7 +21,6 @@ from conftest import elsewhere_slow
 import multitl
 from multitl.adapters import load_function
 from multitl.cli import main as cli
-from multitl.contracts import ExportJob
 from multitl.errors import BackendError, MultitlError, PortError
 from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
@@ -68,7 +67,7 @@ def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarr
         calibration = str(folder / "calibration.npy")
         pixels = make_reference(load_run(run), None, None).calibration
         np.save(calibration, exporting.as_taken(pixels, takes, load_run(run)))
-    export_worker.export(ExportJob(name, str(run), takes, calibration), folder)
+    export_worker.export(export_worker.ExportJob(name, str(run), takes, calibration), folder)
     return load_function(FORMATS[name].runtime)(folder)
 
 
@@ -280,7 +279,7 @@ def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo
     recipe = dataclasses.replace(RECIPE, head_epochs=1, **changes)
     run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output
     with pytest.raises(PortError, match=f"(?s){text}.*--to torch-export"):
-        export_worker.export(ExportJob("torch", str(run), "pixels"), tmp_path)
+        export_worker.export(export_worker.ExportJob("torch", str(run), "pixels"), tmp_path)
 
 
 def test_ports_lists_formats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
