@@ -18,9 +18,8 @@ import numpy as np
 from msgspec import to_builtins
 
 from multitl.adapters import BACKENDS, is_present
-from multitl.contracts import Backend, Takes
+from multitl.contracts import Backend, Preprocess, Takes
 from multitl.errors import BackendError, MultitlError, PortError
-from multitl.judging.evaluation import Run
 from multitl.models.preprocessing import normalise
 from multitl.porting.departures import Departure, default_output, departing
 from multitl.porting.export_worker import ExportJob
@@ -139,11 +138,11 @@ def _check_calibration(chosen: Format, to: str, reference: Reference) -> None:
 
 def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path) -> dict[str, Any]:
     """Returns what wrote it: a backend and versions."""
-    chosen, calibration = FORMATS[to], ""
+    chosen, calibration, run = FORMATS[to], "", departure.run
     if chosen.is_calibrated:
         calibration = str(scratch / "calibration.npy")
-        save_array(scratch / "calibration.npy", as_taken(departure.reference.calibration, takes, departure.run))
-    job = ExportJob(to, str(departure.run.folder.resolve()), takes, calibration)
+        save_array(Path(calibration), as_taken(departure.reference.calibration, takes, run.card.preprocess))
+    job = ExportJob(to, str(run.folder.resolve()), takes, calibration)
     arguments, backend = [json.dumps(asdict(job)), str(work)], chosen.backend or departure.backend.name
     run_worker("multitl.porting.export_worker", arguments, backend, work, task=f"writes {to}", extra=chosen.extra)
     written = read_json(work / "written.json", missing="multitl port")
@@ -156,7 +155,7 @@ def _open_again(
 ) -> tuple[np.ndarray, float, str]:
     """The artefact's answers, the median time of one image, and what opened it, from a process of its own."""
     inputs = scratch / "inputs.npy"
-    save_array(inputs, as_taken(departure.reference.pixels, takes, departure.run))
+    save_array(inputs, as_taken(departure.reference.pixels, takes, departure.run.card.preprocess))
     arguments, backend = [to, str(work), str(inputs)], FORMATS[to].backend or another(departure.backend.name)
     run_worker("multitl.porting.proof_worker", arguments, backend, work, task=f"opens {to}", extra=FORMATS[to].extra)
     with np.load(work / "proof.npz") as proof:
@@ -165,11 +164,11 @@ def _open_again(
     return answer
 
 
-def as_taken(pixels: np.ndarray, takes: Takes, run: Run) -> np.ndarray:
+def as_taken(pixels: np.ndarray, takes: Takes, preprocess: Preprocess) -> np.ndarray:
     """uint8 pixels as an artefact takes them."""
     if takes == "unit":
         return pixels.astype("float32") / np.float32(255)
-    return normalise(pixels, run.preprocess) if takes == "normalised" else pixels
+    return normalise(pixels, preprocess) if takes == "normalised" else pixels
 
 
 def another(backend: str) -> str:
@@ -179,8 +178,8 @@ def another(backend: str) -> str:
 
 def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
     """What the artefact is, where it comes from, and how its images are made."""
-    chosen, how = FORMATS[to], departure.run.preprocess
-    about = to_builtins(departure.run.card.backbone)
+    chosen, card = FORMATS[to], departure.run.card
+    about = to_builtins(card.backbone)
     kept = {name: value for name, value in about.items() if name not in ("tensors", "classifier", "unused")}
     return describe_machine(departure.backend) | {
         "port": {"format": to, "files": list(chosen.files), "summary": chosen.summary, "runtime": chosen.runtime},
@@ -189,8 +188,8 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
             "bytes": (departure.run.folder / "model.keras").stat().st_size,
             "milliseconds": round(departure.reference.milliseconds, 3),
         },
-        "takes": {"images": TAKES[takes], "shape": [None, how.height, how.width, 3]},
-        "gives": {"probabilities": [None, len(departure.run.class_names)]},
-        "class_names": list(departure.run.class_names),
+        "takes": {"images": TAKES[takes], "shape": [None, card.preprocess.height, card.preprocess.width, 3]},
+        "gives": {"probabilities": [None, len(card.class_names)]},
+        "class_names": list(card.class_names),
         "backbone": kept,
     }

@@ -48,7 +48,7 @@ def _where(departure: Departure, chosen: Format, scratch: Path) -> str:
     """The first place that differs, where another backend may be to blame."""
     if chosen.bits < 32 or chosen.backend in ("", departure.backend.name):
         return ""
-    images = normalise(departure.reference.pixels[:2], departure.run.preprocess)
+    images = normalise(departure.reference.pixels[:2], departure.run.card.preprocess)
     return f"; {first_divergence(departure.run.folder, images, chosen.backend, scratch)}"
 
 

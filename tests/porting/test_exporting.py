@@ -66,7 +66,7 @@ def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarr
     if FORMATS[name].bits < 32:
         calibration = str(folder / "calibration.npy")
         pixels = make_reference(load_run(run), None, None).calibration
-        np.save(calibration, exporting.as_taken(pixels, takes, load_run(run)))
+        np.save(calibration, exporting.as_taken(pixels, takes, load_run(run).card.preprocess))
     export_worker.export(export_worker.ExportJob(name, str(run), takes, calibration), folder)
     return load_function(FORMATS[name].runtime)(folder)
 
@@ -77,7 +77,7 @@ def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarr
 def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: Reference, tmp_path: Path):
     takes = FORMATS[name].takes
     answer = opened(tmp_path / name, name, run, takes)
-    inputs = exporting.as_taken(reference.pixels, takes, load_run(run))
+    inputs = exporting.as_taken(reference.pixels, takes, load_run(run).card.preprocess)
     found = parity.compare(
         reference.outputs, np.concatenate([answer(inputs[:3]), answer(inputs[3:4]), answer(inputs[4:])])
     )
@@ -101,7 +101,7 @@ def test_what_opens_an_artefact_is_named_with_its_version(name: str):
 def test_an_artefact_takes_what_the_backbone_takes(run: Path, reference: Reference, tmp_path: Path):
     name = {"jax": "stablehlo", "tensorflow": "savedmodel", "torch": "torch-export"}[BACKEND]
     answer = opened(tmp_path / name, name, run, "normalised")
-    inputs = exporting.as_taken(reference.pixels, "normalised", load_run(run))
+    inputs = exporting.as_taken(reference.pixels, "normalised", load_run(run).card.preprocess)
     assert inputs.dtype == np.float32
     assert parity.compare(reference.outputs, answer(inputs)).max_rel < 1e-5
 
