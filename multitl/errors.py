@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError; EFBIG: a file may not grow any more
+BELOW = "\n            "  # what comes next stands below the first word after "  received: "
 NO_ROOM = tuple(os.strerror(number) for number in DISK_FULL)  # as libraries tell it that have their own errors
 
 

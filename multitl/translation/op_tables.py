@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from multitl.errors import TranslationError
+from multitl.errors import BELOW, TranslationError
 
 
 class OpTable:
@@ -70,7 +70,7 @@ def refuse_graph(what: str, missing: Mapping[str, Sequence[str]]) -> Translation
     return TranslationError(
         f"{what} cannot be translated: {len(missing)} of its operations have no translation yet.",
         expected="a network of operations that multitl knows",
-        received="\n            ".join(listed),
+        received=BELOW.join(listed),
         fix="choose another network, or report this list at the project's issue tracker",
         missing=tuple(missing),
     )
