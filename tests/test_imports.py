@@ -29,14 +29,13 @@ ORDER = {
     "data": "augmentation listings resampling splits checks tables images pixels scanning",
     "models": "initialisers freezing preprocessing inference keras_archives saved_configs stages weight_hashes folding "
     "statistics weight_files heads model_files",
-    "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts divergence "
-    "originals worker",
+    "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts evaluation findings reporting",
     "training": "checkpoints feature_store logs recording phases features finetuning",
-    "porting": "generated_code formats references artefacts translate export_worker proof_worker folders departures "
-    "proofs exporting",
+    "porting": "generated_code formats references artefacts originals translate export_worker proof_worker folders "
+    "departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",

@@ -20,10 +20,10 @@ from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
 from multitl.models.model_files import load_saved_model
 from multitl.porting.formats import FORMATS
+from multitl.porting.originals import original_tensors
 from multitl.runs.cards import read_card
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
-from multitl.translation.originals import original_tensors
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from multitl.contracts import Parity
 from multitl.errors import PortError
 from multitl.models.preprocessing import normalise
 from multitl.porting.departures import Departure
+from multitl.porting.divergence import first_divergence
 from multitl.porting.formats import FORMATS, Format
 from multitl.porting.references import Reference
 from multitl.translation import parity
-from multitl.translation.divergence import first_divergence
 
 MIN_AGREEMENT = 0.9  # share of images with the same class, of an artefact of 8 bits,
 MAX_LOSS = 0.03  # unless it is hardly less accurate: images that the model is unsure of change sides both ways

@@ -25,12 +25,12 @@ from multitl.errors import BackendError, MultitlError, PortError
 from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
 from multitl.models.heads import backbone_of
-from multitl.porting import departures, export_worker, exporting, proofs
+from multitl.porting import departures, divergence, export_worker, exporting, proofs
 from multitl.porting.formats import FORMATS
 from multitl.porting.proof_worker import opened_by
 from multitl.porting.references import Reference, make_reference
 from multitl.system.writing import write_json
-from multitl.translation import divergence, parity
+from multitl.translation import parity
 
 BACKEND = keras.config.backend()
 NETWORK = "torchvision/resnet18"

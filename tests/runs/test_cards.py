@@ -18,9 +18,9 @@ import multitl
 from multitl.cli import main as cli
 from multitl.contracts import Export, Job
 from multitl.errors import BackboneError, RunError
+from multitl.porting.originals import original_tensors
 from multitl.runs.cards import Card, Started, checked, is_port, read_card, read_metrics, read_started
 from multitl.runs.folders import finished_result
-from multitl.translation.originals import original_tensors
 
 BACKEND = keras.config.backend()
 RECIPE = multitl.Recipe(image_size=32, head_epochs=2, weights="none", backbone="torchvision/shufflenet_v2_x0_5")
