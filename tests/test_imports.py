@@ -24,7 +24,7 @@ ORDER = {
     "cache children session writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
-    "hdf5_files torch_files keras_files safetensors_files state_dict_files",
+    "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks folders promises",
     "data": "augmentation listings resampling splits checks tables images pixels scanning",
     "models": "initialisers freezing preprocessing inference keras_archives saved_configs stages weight_hashes folding "
