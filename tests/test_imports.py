@@ -39,7 +39,7 @@ ORDER = {
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo flags terminal main",
+    "cli": "demo flags terminal commands main",
 }
 FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
 ADAPTER_MAY_USE = {
@@ -213,7 +213,8 @@ def test_help_loads_neither_a_framework_nor_numpy_nor_rich():
     heavy = sorted({"keras", "numpy", "rich", "PIL", *FRAMEWORKS})
     code = f"""
 import contextlib, sys
-from multitl.cli.main import COMMANDS, main
+from multitl.cli.commands import COMMANDS
+from multitl.cli.main import main
 for command in ["--help", "--version", *COMMANDS]:
     with contextlib.suppress(SystemExit):
         main([command] if command.startswith("-") else [command, "--help"])
