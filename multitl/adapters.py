@@ -147,9 +147,13 @@ def load_source(name: str) -> tuple[Source, str]:
     return _import_source(prefix), rest
 
 
-def short_name(backbone: str) -> str:
-    """A backbone's name for a folder's: that of a file goes without its folders and its ending."""
-    return FILE + Path(backbone).stem if backbone.startswith(FILE) else backbone
+def folder_name(backbone: str) -> str:
+    """A backbone's name as a folder's, where only letters, digits and "._-" stay: "keras-MobileNet-alpha0.25".
+
+    That of a file goes without its folders and its ending.
+    """
+    name = FILE + Path(backbone).stem if backbone.startswith(FILE) else backbone
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name.replace("=", ""))
 
 
 def _nearest_backbones(name: str) -> list[str]:

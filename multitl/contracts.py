@@ -1,4 +1,4 @@
-"""Every dataclass and Protocol of multitl: start reading here.
+"""What the packages of multitl and its adapters hand each other: start reading here.
 
 Two independent axes. A *source* says where pretrained weights come from and gives a `Pretrained`; a *backend* executes.
 Sources and backends are plain modules that satisfy the Protocols at the end of this file; `adapters.py` names them.
@@ -218,48 +218,6 @@ class Job:
 
 
 Takes = Literal["pixels", "unit", "normalised"]
-
-
-@dataclass(frozen=True)
-class Format:
-    """A form in which models leave: one row of `formats.FORMATS`.
-
-    files: the artefact, in the folder that `multitl.port` makes.  backend: Keras' when the artefact is written, ""
-    for whichever runs.  writer, runtime: "module:function" that writes an artefact (`Writer`) and that opens it again
-    (`Runtime`).  packages: needed for both, by the names they are imported by.  extra: installs them.  why: what
-    stands against writing it under another backend.  takes: "unit" where the format's own custom is images in [0, 1],
-    else 8-bit pixels.  is_state_dict: the tensors of the network that the model came from are what is written.
-    is_folded: for inference alone, so batch normalisation goes into the layers before it.  bits: 8 where numbers are
-    rounded to that many.  is_calibrated: images show the writer which range of activations to round.
-    """
-
-    files: tuple[str, ...]
-    summary: str
-    backend: str
-    writer: str
-    runtime: str
-    packages: tuple[str, ...]
-    extra: str
-    why: str = ""
-    takes: Takes = "pixels"
-    is_state_dict: bool = False
-    is_folded: bool = False
-    bits: int = 32
-    is_calibrated: bool = False
-
-
-@dataclass(frozen=True)
-class ExportJob:
-    """An artefact to be written, as it travels to the process that writes it.
-
-    model: a folder with model.keras and card.json.  takes: what the artefact will take.  calibration: an .npy file of
-    what it takes (n, height, width, 3), "" where no numbers are rounded.
-    """
-
-    format: str
-    model: str
-    takes: Takes
-    calibration: str = ""
 
 
 @dataclass(frozen=True, eq=False)

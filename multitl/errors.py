@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError; EFBIG: a file may not grow any more
+BELOW = "\n            "  # what comes next stands below the first word after "  received: "
 NO_ROOM = tuple(os.strerror(number) for number in DISK_FULL)  # as libraries tell it that have their own errors
 
 
@@ -96,3 +97,10 @@ def nearest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str
     by_key = {choice.lower(): choice for choice in choices}
     matches = difflib.get_close_matches(name.lower(), by_key, n=count, cutoff=0.5)
     return [by_key[match] for match in matches]
+
+
+def shorten(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """ "a, b, c and 7 more" """
+    listed = list(names)
+    rest = f"{between.lstrip(',')}and {len(listed) - most} more" if len(listed) > most else ""
+    return between.join(listed[:most]) + rest

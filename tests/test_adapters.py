@@ -132,9 +132,10 @@ def test_a_bare_path_gets_the_right_spelling(name: str):
     assert caught.value.fix == "file:my.h5"
 
 
-def test_names_of_folders_leave_out_where_a_file_lies():
-    assert adapters.short_name("file:~/models/my flowers.h5") == "file:my flowers"
-    assert adapters.short_name("keras/MobileNet:alpha=0.25") == "keras/MobileNet:alpha=0.25"
+def test_names_of_folders_leave_out_where_a_file_lies_and_what_paths_do_not_like():
+    assert adapters.folder_name("file:~/models/my flowers.h5") == "file-my-flowers"
+    assert adapters.folder_name("keras/MobileNet:alpha=0.25") == "keras-MobileNet-alpha0.25"
+    assert adapters.folder_name("tfhub/é\n\x1b..\\*_x") == "tfhub-é--..--_x"
 
 
 @pytest.mark.parametrize("name", ["keres/ResNet50", "ResNet50", "", "/", "file", "file/"])

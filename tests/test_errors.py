@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from multitl import errors
-from multitl.errors import MultitlError, nearest_names
+from multitl.errors import MultitlError, nearest_names, shorten
 
 
 def test_message_names_problem_expected_received_nearest_and_fix():
@@ -31,3 +31,10 @@ def test_nearest_names_ignores_case_and_puts_the_best_first():
 def test_nearest_names_respects_count_and_finds_nothing_for_noise():
     assert len(nearest_names("resnet", ["ResNet50", "ResNet101", "ResNet152"], count=2)) == 2
     assert nearest_names("zzzzzz", ["ResNet50"]) == []
+
+
+def test_shorten():
+    assert shorten("abc") == "a, b, c"
+    assert shorten("abcdefg", most=2) == "a, b and 5 more"
+    assert shorten([]) == ""
+    assert shorten("abcd", most=2, between="\n") == "a\nb\nand 2 more"

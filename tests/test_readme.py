@@ -26,7 +26,8 @@ import pytest
 
 import multitl
 from multitl.adapters import SOURCES
-from multitl.cli.main import COMMANDS, build_parser, main
+from multitl.cli.commands import COMMANDS
+from multitl.cli.main import build_parser, main
 from multitl.doctor.probe import Probe
 from multitl.recipes import Recipe
 

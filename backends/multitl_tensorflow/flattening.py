@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from multitl.translation.building import Stored
+from multitl.translation.values import Stored
 from multitl_tensorflow.operations import attribute
 from multitl_tensorflow.saved_models import Entry, Module, Spec, constant, refuse
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from multitl.translation.building import Stored
+from multitl.translation.values import Stored
 from multitl_tensorflow.flattening import STORED, Graph, Node, Ref
 from multitl_tensorflow.operations import attribute, scope_name
 

@@ -17,8 +17,10 @@ import tensorflow as tf
 
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
-from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, refuse_graph
+from multitl.translation.building import Builder
 from multitl.translation.layouts import in_order
+from multitl.translation.op_tables import OpTable, Unsupported, refuse_graph
+from multitl.translation.values import BATCH, Activation, Stored
 from multitl_tensorflow import (
     graphdef_ops_convolution,
     graphdef_ops_elementwise,

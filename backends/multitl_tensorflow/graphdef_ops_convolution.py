@@ -12,8 +12,10 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation.building import Activation, Builder, OpTable, Part, Stored, Unsupported, Value, added, part
+from multitl.translation.building import Builder
 from multitl.translation.layouts import channels_last
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import Activation, Part, Stored, Value, added, part
 from multitl_tensorflow.operations import Operation
 
 ops = OpTable("convolution")

@@ -11,7 +11,9 @@ import tensorflow as tf
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value, added
+from multitl.translation.building import Builder
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import BATCH, Activation, Stored, Value, added
 from multitl_tensorflow.operations import Operation, scope_name
 
 ops = OpTable("elementwise")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation.building import Activation, Builder, OpTable, Stored, Unsupported, Value, added, part
+from multitl.translation.building import Builder
 from multitl.translation.layouts import in_order, inverse
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import Activation, Stored, Value, added, part
 from multitl_tensorflow.operations import Operation
 
 ops = OpTable("linear")

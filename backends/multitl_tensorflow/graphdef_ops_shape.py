@@ -12,7 +12,9 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value
+from multitl.translation.building import Builder
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import BATCH, Activation, Stored, Value
 from multitl_tensorflow.operations import Operation
 
 ops = OpTable("shape")

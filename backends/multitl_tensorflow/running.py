@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from multitl.translation.building import Unsupported
+from multitl.translation.op_tables import Unsupported
 from multitl_tensorflow.flattening import PIXELS, STORED, Graph, Node
 from multitl_tensorflow.operations import attribute
 

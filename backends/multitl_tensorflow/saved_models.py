@@ -22,7 +22,7 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 
 from multitl.errors import MultitlError, TranslationError, WeightsError
 from multitl.system.regular_files import read_regular
-from multitl.translation.building import Stored
+from multitl.translation.values import Stored
 from multitl_tensorflow.bundles import Bundle, DamagedBundle
 from multitl_tensorflow.operations import attribute
 

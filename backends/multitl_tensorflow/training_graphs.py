@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from multitl.errors import WeightsError
-from multitl.translation.building import Stored
+from multitl.translation.values import Stored
 from multitl_tensorflow.flattening import Node, Ref, flatten_training
 from multitl_tensorflow.operations import Dropped, Training, attribute, scope_name, shortest
 from multitl_tensorflow.saved_models import Module

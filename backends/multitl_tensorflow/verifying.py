@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multitl.contracts import Parity, Preprocess, Translation
-from multitl.translation.building import OpTable
+from multitl.translation.op_tables import OpTable
 from multitl.translation.parity import (
     MAX_REL,
     NOWHERE,

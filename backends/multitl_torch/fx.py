@@ -23,18 +23,10 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
-from multitl.translation.building import (
-    BATCH,
-    Activation,
-    Builder,
-    OpTable,
-    Stored,
-    Unsupported,
-    UsedInTwoWays,
-    Value,
-    refuse_graph,
-)
+from multitl.translation.building import Builder, UsedInTwoWays
 from multitl.translation.layouts import channels_last, in_order
+from multitl.translation.op_tables import OpTable, Unsupported, refuse_graph
+from multitl.translation.values import BATCH, Activation, Stored, Value
 from multitl_torch import fx_ops_convolution, fx_ops_elementwise, fx_ops_linear, fx_ops_pooling, fx_ops_shape
 
 OPS = OpTable(

@@ -10,7 +10,9 @@ import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
-from multitl.translation.building import Activation, Builder, OpTable, Stored, Unsupported, Value, added
+from multitl.translation.building import Builder
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import Activation, Stored, Value, added
 
 ops = OpTable("elementwise")
 

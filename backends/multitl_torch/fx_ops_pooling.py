@@ -13,8 +13,10 @@ from keras import layers
 from keras import ops as K  # noqa: N812
 from torch.nn import functional as F  # noqa: N812
 
-from multitl.translation.building import Activation, Builder, OpTable, Unsupported
+from multitl.translation.building import Builder
 from multitl.translation.layouts import channels_last, inverse
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import Activation
 from multitl_torch.fx_ops_convolution import each, padded
 from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze, window_indices, windows
 

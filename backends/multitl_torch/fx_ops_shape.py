@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops as K  # noqa: N812
 
-from multitl.translation.building import BATCH, Activation, Builder, OpTable, Stored, Unsupported, Value
+from multitl.translation.building import Builder
 from multitl.translation.layouts import channels_last
+from multitl.translation.op_tables import OpTable, Unsupported
+from multitl.translation.values import BATCH, Activation, Stored, Value
 from multitl_torch.fx_ops_convolution import each
 
 ops = OpTable("shape")

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from multitl.contracts import Parity, Translation
-from multitl.translation.building import OpTable
 from multitl.translation.layouts import channels_last
+from multitl.translation.op_tables import OpTable
 from multitl.translation.parity import (
     MAX_REL,
     NOWHERE,

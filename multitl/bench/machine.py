@@ -9,11 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from multitl.system.threads import default_threads
-from multitl.version import __version__
+from multitl.version import __version__, installed_versions
 
 PACKAGES = (
     "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch", "torchvision", "pillow",
@@ -32,7 +31,7 @@ def describe_machine() -> dict[str, object]:
         "memory_bytes": _memory(),
         "accelerators": _accelerators(),
         "load": round(os.getloadavg()[0], 2) if sys.platform != "win32" else None,
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": installed_versions(PACKAGES),
     }
 
 
@@ -56,10 +55,3 @@ def _accelerators() -> list[str]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.split("\n")[:-1] if not done.returncode else []
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -23,7 +23,7 @@ from multitl.sources.pretrained import load_pretrained
 from multitl.system.workers import report_errors
 from multitl.system.writing import atomic_write, write_json
 from multitl.training.checkpoints import read_variables
-from multitl.translation.state_dicts import extract
+from multitl.translation.filling import extract
 
 IMAGES = 8
 CLASSES = 10

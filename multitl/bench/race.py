@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl import errors
-from multitl.adapters import BACKENDS, is_installed
+from multitl.adapters import BACKENDS, folder_name, is_installed
 from multitl.bench.board import Board
 from multitl.bench.jobs import Cell, Job, Record, Stage
 from multitl.bench.machine import describe_machine
@@ -87,7 +87,7 @@ class Race:
     def _prepare(self) -> None:
         """One weights file a backbone."""
         for backbone in self.options.backbones if set(self.options.tasks) != {"input"} else ():
-            file = self.folder / WEIGHTS / f"{backbone.replace('/', '-').replace(':', '-')}.safetensors"
+            file = self.folder / WEIGHTS / f"{folder_name(backbone)}.safetensors"
             if not file.with_suffix(".json").is_file():
                 self.board.say(f"preparing weights of {backbone}")
                 prepare_weights(backbone, self.options, file, self.left)

@@ -9,32 +9,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import fnmatch
 import io
-import json
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import multitl
-from multitl.adapters import (
-    SOURCES,
-    backbones,
-    load_backend,
-    short_name,
-)
-from multitl.bench import flags as bench_flags
 from multitl.cli import flags
-from multitl.errors import BackboneError, MultitlError, full_disk, nearest_names, tells_full_disk
-from multitl.porting.formats import FORMATS, missing_packages
-from multitl.recipes import Recipe
+from multitl.cli.commands import COMMANDS, program
+from multitl.errors import MultitlError, full_disk, tells_full_disk
 from multitl.system.interrupts import exit_code, requests_to_end
 
-MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 FAULT, PIPE_CLOSED = 2, 141
 
 
@@ -120,222 +107,8 @@ def build_parser() -> flags.Parser:
     return parser
 
 
-def finetune(options: argparse.Namespace) -> None:
-    """Train a classifier on labelled images; judge, save and report it."""
-    _silence_frameworks()
-    result = multitl.finetune(
-        options.data, backend=options.backend, output=options.out, recipe=flags.recipe_from(options),
-        overwrite=options.overwrite, resume=options.resume,
-    )  # fmt: skip
-    _print_result(result, _deeper(result, options.data, options.backend))
-
-
-def evaluate(options: argparse.Namespace) -> None:
-    """Judge a finished run on labelled images."""
-    _silence_frameworks()
-    metrics = multitl.evaluate(options.folder, options.data, backend=options.backend, split=options.split)
-    if options.json:
-        print(json.dumps(metrics, indent=2))
-    else:
-        from multitl.cli.terminal import print_metrics
-
-        print_metrics(metrics)
-
-
-def predict(options: argparse.Namespace) -> None:
-    """Classify image files with a finished run."""
-    _silence_frameworks()
-    predictions = multitl.predict(options.folder, options.images, backend=options.backend)
-    if options.json:
-        print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
-    else:
-        from multitl.cli.terminal import print_predictions
-
-        print_predictions([_likeliest(row, options.top or 1) for row in predictions])
-
-
-def list_backbones(options: argparse.Namespace) -> None:
-    """List the pretrained backbones."""
-    infos = [info for source in SOURCES for info in backbones(source)]
-    chosen = [info for info in infos if _matches(info.name, options.pattern)]
-    if not chosen:
-        raise BackboneError(
-            f"No backbone matches {options.pattern!r}.",
-            expected="part of a name, or a glob such as 'keras/ResNet*'",
-            nearest=nearest_names(options.pattern, [info.name for info in infos]),
-            fix="multitl backbones",
-        )
-    if options.json:
-        print(json.dumps([dataclasses.asdict(info) for info in chosen], indent=2))
-    else:
-        from multitl.cli.terminal import print_backbones
-
-        print_backbones(chosen, most=len(chosen) if options.pattern else MOST_OF_A_SOURCE)
-
-
-def translate(options: argparse.Namespace) -> None:
-    """Save a pretrained network as a Keras model, its original classes included."""
-    _silence_frameworks()
-    output = options.out or f"runs/{short_name(options.name).replace('/', '-').replace(':', '-')}"
-    made = multitl.translate(
-        options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
-        preprocess=options.preprocess, backend=options.backend, overwrite=options.overwrite,
-    )  # fmt: skip
-    from multitl.cli.terminal import print_network
-
-    steps = {"classify images on its original classes": [_program(), "predict", output, "IMAGES", "--top", "3"]}
-    print_network(
-        made, {purpose: shlex.join(step) for purpose, step in steps.items()} if options.head == "keep" else {}
-    )
-
-
-def port(options: argparse.Namespace) -> None:
-    """Write a model for another ecosystem, proved there."""
-    _silence_frameworks()
-    adapter = load_backend(options.backend)
-    from multitl.porting.exporting import port_all
-
-    with adapter.fast_paths():
-        ported, faults = port_all(
-            options.model, options.to.split(","), options.out, backend=adapter, images=options.images,
-            calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
-            image_size=options.image_size, overwrite=options.overwrite,
-        )  # fmt: skip
-    if options.json:
-        print(json.dumps([one.card | {"output": str(one.output)} for one in ported], indent=2))
-    elif ported:
-        from multitl.cli.terminal import print_ports
-
-        print_ports(ported)
-    for fault in faults[:-1]:
-        print(f"multitl: {fault}", file=sys.stderr)
-    if faults:
-        raise faults[-1]
-
-
-def list_ports(options: argparse.Namespace) -> None:
-    """List the formats that models leave in, and what of them works here."""
-    if options.json:
-        rows = {name: dataclasses.asdict(one) | {"missing": missing_packages(one)} for name, one in FORMATS.items()}
-        print(json.dumps(rows, indent=2))
-        return
-    from multitl.cli.terminal import print_formats
-
-    print_formats({name: (one, missing_packages(one)) for name, one in FORMATS.items()})
-
-
-def demo(options: argparse.Namespace) -> None:
-    """Try it: grade 2,624 photos of solar cells, all local."""
-    from multitl.cli.demo import LICENCE, RECIPE, write_labels
-
-    _silence_frameworks()
-    labels = write_labels(f"{options.out}-labels.csv")  # beside the run folder, which must start empty
-    print(LICENCE, file=sys.stderr)
-    result = multitl.finetune(
-        labels, backend=options.backend, output=options.out, recipe=RECIPE,
-        overwrite=options.overwrite, resume=options.resume,
-    )  # fmt: skip
-    _print_result(
-        result, {"train on your own images": ["finetune", "FOLDER"]} | _deeper(result, str(labels), options.backend)
-    )
-
-
-def bench(options: argparse.Namespace) -> None:
-    """Race the frameworks against each other on this machine."""
-    if results := bench_flags.compared(options):
-        from multitl.bench.board import print_changes
-        from multitl.bench.comparison import compare
-
-        print_changes(compare(*results))
-        return
-    settings = bench_flags.options_from(options)
-    from multitl.bench import command
-
-    command.bench(
-        settings, Path(options.out), markdown=options.markdown, command=shlex.join(["multitl", *sys.argv[1:]]),
-        overwrite=options.overwrite, resume=options.resume,
-    )  # fmt: skip
-
-
-def doctor(options: argparse.Namespace) -> None:
-    """Check this machine: backends, devices, known traps."""
-    from multitl.doctor.diagnosis import examine
-
-    diagnosis = examine()
-    if options.json:
-        print(json.dumps(dataclasses.asdict(diagnosis), indent=2))
-    else:
-        from multitl.cli.terminal import print_diagnosis
-
-        print_diagnosis(diagnosis)
-    diagnosis.insist_on_a_backend()
-
-
-COMMANDS = {
-    "finetune": (finetune, flags.add_finetune_flags, "DATA"),
-    "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
-    "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
-    "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
-    "translate": (translate, flags.add_translate_flags, "NETWORK"),
-    "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),
-    "ports": (list_ports, flags.add_json_flag, ""),
-    "demo": (demo, flags.add_demo_flags, ""),
-    "bench": (bench, bench_flags.add_bench_flags, "[compare A B]"),
-    "doctor": (doctor, flags.add_json_flag, ""),
-}
-
-
-def _print_result(result: multitl.Result, steps: dict[str, list[str]]) -> None:
-    from multitl.cli.terminal import print_result
-
-    run = str(result.output)
-    steps = steps | {
-        "classify new images": ["predict", run, "IMAGES"],
-        "judge on other labelled images": ["evaluate", run, "DATA"],
-    }
-    print_result(result, {purpose: shlex.join([_program(), *command]) for purpose, command in steps.items()})
-
-
-def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str, list[str]]:
-    """The same run with the backbone's last stage trained as well, where it was frozen."""
-    recipe = Path(result.output, "recipe.toml")
-    if Recipe.read(recipe).unfreeze != "none":
-        return {}
-    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "last", "--out", f"{result.output}-unfrozen"]
-    return {"train the last stage of the backbone as well": command + (["--backend", backend] if backend else [])}
-
-
-def _program() -> str:
-    """How this program can be called again: by its path, if it is not on PATH, as after `make demo`."""
-    import shutil
-
-    typed = sys.argv[0]
-    return typed if Path(typed).name == "multitl" and not shutil.which("multitl") else "multitl"
-
-
-def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
-    """The prediction with its `count` (None: all) highest probabilities, highest first."""
-    if "error" in prediction:
-        return prediction
-    ranked = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
-    return prediction | {"probabilities": dict(ranked[:count])}
-
-
-def _matches(name: str, pattern: str) -> bool:
-    name, pattern = name.lower(), pattern.lower()
-    return pattern in name or fnmatch.fnmatchcase(name, pattern)
-
-
-def _silence_frameworks() -> None:
-    """Hide start-up chatter before a framework loads; TF_CPP_MIN_LOG_LEVEL=0 brings TensorFlow's back."""
-    import logging
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # "falling back to cpu": doctor says it better
-
-
 def _how_to_resume(arguments: Iterable[str]) -> str:
     command = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
     if command[0] not in ("finetune", "demo", "bench"):
         return "Interrupted."
-    return f"Interrupted. What is finished is kept; to go on: {shlex.join([_program(), *command, '--resume'])}"
+    return f"Interrupted. What is finished is kept; to go on: {shlex.join([program(), *command, '--resume'])}"

@@ -9,9 +9,10 @@ from multitl.adapters import BACKENDS
 from multitl.system.printing import printable, results, table
 
 if TYPE_CHECKING:
-    from multitl.contracts import BackboneInfo, Format, Result
+    from multitl.contracts import BackboneInfo, Result
     from multitl.doctor.diagnosis import Diagnosis
     from multitl.porting.exporting import Ported
+    from multitl.porting.formats import Format
     from multitl.porting.translate import Translated
 
 FIGURES = {

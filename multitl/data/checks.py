@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from multitl.contracts import SPLITS, Dataset, Example, Unreadable
-from multitl.data.listings import LAYOUTS, Listing, Record, shorten
-from multitl.errors import DataError, nearest_names
+from multitl.data.listings import LAYOUTS, Listing, Record
+from multitl.errors import DataError, nearest_names, shorten
 
 
 def check_has_images(listing: Listing) -> None:

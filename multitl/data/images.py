@@ -42,11 +42,6 @@ def open_rgb(path: str | Path) -> Image.Image:
     return decode_rgb(read_file(path))
 
 
-def read_pixels(path: str | Path, preprocess: Preprocess) -> np.ndarray:
-    """Decode and fit a file: uint8 (height, width, 3). Raises UnreadableImage."""
-    return decode_pixels(read_file(path), preprocess, Budget(AT_ONCE))
-
-
 def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.ndarray:
     """Decode and fit a file's bytes: uint8 (height, width, 3). Raises UnreadableImage.
 

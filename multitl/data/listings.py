@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multitl.contracts import Split
-from multitl.errors import DataError, nearest_names
+from multitl.errors import DataError, nearest_names, shorten
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
@@ -85,13 +85,6 @@ def find_files(folder: Path) -> Iterator[Path]:
 
 def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def shorten(names: Iterable[str], most: int = 5) -> str:
-    """ "a, b, c and 7 more" """
-    listed = list(names)
-    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + rest
 
 
 def check_exists(path: Path) -> None:

@@ -37,11 +37,10 @@ from multitl.data.listings import (
     list_folder,
     list_records,
     parse_split,
-    shorten,
 )
 from multitl.data.splits import cut_splits
 from multitl.data.tables import TABLE_SUFFIXES, list_table
-from multitl.errors import DataError
+from multitl.errors import DataError, shorten
 from multitl.system.budgets import Budget
 from multitl.system.threads import default_threads, map_batches
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from multitl.contracts import SPLITS
-from multitl.data.listings import Listing, Record, list_records, parse_split, shorten
-from multitl.errors import DataError
+from multitl.data.listings import Listing, Record, list_records, parse_split
+from multitl.errors import DataError, shorten
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "filepath", "file_path", "filename", "file_name", "file", "image_path", "image", "img"),

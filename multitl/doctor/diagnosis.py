@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from multitl.adapters import BACKENDS, choose_backend, keras_json_backend
@@ -22,6 +21,7 @@ from multitl.doctor.probe import Probe, probe
 from multitl.doctor.traps import TRAPS, Finding, Machine
 from multitl.errors import BackendError
 from multitl.system.cache import cache_folder
+from multitl.version import installed_versions
 
 PACKAGES = (
     "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch", "torchvision", "tensorflow-hub",
@@ -54,7 +54,7 @@ def examine() -> Diagnosis:
     with ThreadPoolExecutor(len(BACKENDS)) as pool:
         machine = gather_facts(tuple(pool.map(probe, BACKENDS)))
     versions = {
-        "multitl": _version("multitl") or "not installed",
+        "multitl": installed_versions(["multitl"]).get("multitl", "not installed"),
         "Python": platform.python_version(),
         "Keras": machine.packages.get("keras", "not installed"),
         "on": platform.platform(),
@@ -67,7 +67,7 @@ def gather_facts(probes: tuple[Probe, ...]) -> Machine:
     cache = cache_folder()
     disk = next(folder for folder in [cache, *cache.absolute().parents] if folder.is_dir())
     return Machine(
-        packages={name: version for name in PACKAGES if (version := _version(name))},
+        packages=installed_versions(PACKAGES),
         modules=frozenset(name for name in ("pkg_resources", "tf_keras") if importlib.util.find_spec(name)),
         builds={name: build for name in ("torch", "torchvision") if (build := _build(name))},
         variables=dict(os.environ),
@@ -89,13 +89,6 @@ def _choice(machine: Machine) -> str:
     if name == machine.variables.get("KERAS_BACKEND"):
         return f"{name}, from KERAS_BACKEND"
     return f"{name}, from keras.json" if name == machine.keras_json else f"{name}, the first one installed"
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _build(package: str) -> str | None:

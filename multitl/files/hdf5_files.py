@@ -10,7 +10,8 @@ file cannot fill the memory with shapes that it only claims.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from multitl.system.scratch import temporary_folder
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 ZIP_START = b"PK\x03\x04"
 _INSIDE_KERAS = "model.weights.h5"
+_FIRST_LAYERS = "_layer_checkpoint_dependencies"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class StoredWeight:
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A layer with weights. path: its place, "layers/conv2d_1", in Keras 3's formats; "" in legacy files."""
+    """A layer with weights. path: its place, "layers/conv2d_1", in Keras 3's formats; "" in legacy files.
+
+    The first files of Keras 3 say "_layer_checkpoint_dependencies" for "layers"; here they do not.
+    """
 
     name: str
     path: str
@@ -73,11 +78,22 @@ def open_weight_file(path: Path) -> Iterator[WeightFile]:
             scratch = stack.enter_context(temporary_folder())
             is_legacy, found = ask_for_weights(_as_hdf5(path, scratch), scratch)
         layers = tuple(
-            StoredLayer(name, place, tuple(StoredWeight(*one) for one in weights)) for name, place, weights in found
+            StoredLayer(name, place.replace(_FIRST_LAYERS, "layers"), tuple(StoredWeight(*one) for one in weights))
+            for name, place, weights in found
         )
         if not layers:
             raise refuse(path, "an HDF5 file without the weights of a Keras model")
         yield WeightFile(path, is_legacy, layers)
+
+
+def group_name(kind: str) -> str:
+    """Of a class's first layer in Keras 3's formats: Conv2D -> conv2d, BatchNormalization -> batch_normalization."""
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)).lower()
+
+
+def sides(shape: Sequence[int | None]) -> str:
+    """A shape for people: "3x3x64"."""
+    return "x".join(map(str, shape)) or "scalar"
 
 
 def refuse(path: Path, found: str) -> WeightsError:

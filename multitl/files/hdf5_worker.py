@@ -9,7 +9,6 @@ are written down plainly, one after another, in COPIES.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 
 import h5py
 
+from multitl.errors import DISK_FULL
 from multitl.files.hdf5_heaps import check_heaps
 
 MOST_LAYERS = 100_000
@@ -193,7 +193,7 @@ def main(arguments: list[str]) -> int:
     except MemoryError:
         found = {"refused": "it asks for far more memory than its size justifies"}
     except _DAMAGE as error:
-        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        is_full = isinstance(error, OSError) and error.errno in DISK_FULL
         found = {"full": error.errno} if is_full else {"refused": str(error)[:1000]}  # type: ignore[union-attr]
     sys.stdout.write(json.dumps(found))
     return 0

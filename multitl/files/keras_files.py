@@ -19,6 +19,10 @@ from multitl.files.hdf5_files import HDF5_START, ZIP_START
 from multitl.files.zip_members import DAMAGE, open_archive, read_member
 from multitl.system.regular_files import MOST_MODEL, open_regular
 
+_NUMBER_TYPES = {
+    "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint16", "uint32",
+    "uint64", "uint8",
+}  # fmt: skip
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MOST_TEXT = 2**23  # bytes of one description; that of NASNetLarge has one million
 _FIX = "save it again with model.save('model.keras') or model.save('model.h5')"
@@ -47,6 +51,14 @@ def parse_config(text: str) -> Any:
     config = json.loads(text)
     json.dumps(config, ensure_ascii=False).encode()  # UnicodeEncodeError: halves of characters cannot be printed
     return config
+
+
+def check_array(value: Any) -> None:
+    """Raise ValueError unless an array of a description ({"value": [...], "dtype": "float32"}) is of numbers."""
+    if not isinstance(value, dict) or value.keys() != {"value", "dtype"}:
+        raise ValueError("an array without numbers or their type")
+    if not isinstance(value["dtype"], str) or value["dtype"] not in _NUMBER_TYPES:
+        raise ValueError(f"an array of type {value['dtype']!r}"[:80])
 
 
 def read_model(path: Path) -> SavedModel:

@@ -13,7 +13,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from multitl.errors import WeightsError
-from multitl.files.torch_files import other_kind, widen_bfloat16
+from multitl.files.torch_files import other_kind
+from multitl.files.torch_tensors import widen_bfloat16
 from multitl.system.regular_files import MOST_MODEL, read_regular
 
 # safetensors' name -> (numpy's type in the file, type to make of it or "" for the same), as for torch_files.

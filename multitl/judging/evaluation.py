@@ -30,14 +30,6 @@ class Run:
     folder: Path
     card: Card
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.card.class_names
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self.card.preprocess
-
     @cached_property
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
@@ -71,15 +63,15 @@ def evaluate_run(
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
         dataset = scan_for_evaluation(
-            data, opened.class_names, split=split or "test", max_unreadable=opened.card.recipe.max_unreadable,
+            data, opened.card.class_names, split=split or "test", max_unreadable=opened.card.recipe.max_unreadable,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
         bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
         task = bar.add_task("judging  ", total=len(dataset.examples), note="")
-        reader = PixelReader(dataset.examples, opened.preprocess, memory_limit=0)
+        reader = PixelReader(dataset.examples, opened.card.preprocess, memory_limit=0)
         outputs = predict_pixels(opened.model, reader, lambda done: bar.advance(task, done))
     labels = np.array([example.label for example in dataset.examples])
-    return score(labels, as_probabilities(outputs), opened.class_names, opened.card.seed)
+    return score(labels, as_probabilities(outputs), opened.card.class_names, opened.card.seed)
 
 
 def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
@@ -88,7 +80,7 @@ def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLi
     paths, model = list_images(images), opened.model
     reasons: dict[int, str] = {}
     rows: list[np.ndarray] = []
-    for pixels in _readable_batches(paths, opened.preprocess, reasons):
+    for pixels in _readable_batches(paths, opened.card.preprocess, reasons):
         rows += list(as_probabilities(predict_padded(model, pixels)))
     if not rows:
         raise DataError(
@@ -122,9 +114,9 @@ def _readable_batches(paths: Sequence[str], preprocess: Preprocess, reasons: dic
 def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
     best = int(row.argmax())
     return {
-        "predicted": run.class_names[best],
+        "predicted": run.card.class_names[best],
         "confidence": float(row[best]),
-        "probabilities": {name: float(value) for name, value in zip(run.class_names, row, strict=True)},
+        "probabilities": {name: float(value) for name, value in zip(run.card.class_names, row, strict=True)},
     }
 
 
@@ -141,7 +133,7 @@ def _load_model(run: Run) -> keras.Model:
         model = load_saved_model(path)
     except WeightsError as error:
         raise _bad_model(path, error.received) from error
-    expected = [(None, run.preprocess.height, run.preprocess.width, 3)], (None, len(run.class_names))
+    expected = [(None, run.card.preprocess.height, run.card.preprocess.width, 3)], (None, len(run.card.class_names))
     received = [tuple(tensor.shape) for tensor in model.inputs], tuple(model.output_shape)
     if received != expected:
         raise _bad_model(path, f"a model of inputs {received[0]} and output {received[1]}")

@@ -12,7 +12,6 @@ __all__ = [
     "keras_archives",
     "model_files",
     "preprocessing",
-    "saved_configs",
     "stages",
     "statistics",
     "weight_files",

@@ -12,12 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from multitl.files.keras_files import parse_config
+from multitl.files.keras_files import check_array, parse_config
 
-NUMBER_TYPES = {
-    "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint16", "uint32",
-    "uint64", "uint8",
-}  # fmt: skip
 _LAYERS = {
     "Activation", "Add", "Average", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "CenterCrop",
     "Concatenate", "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Cropping2D", "Dense", "DepthwiseConv2D",
@@ -69,14 +65,6 @@ def check_config(text: str) -> dict[str, Any]:
             if not isinstance(layer, dict) or "class_name" not in layer:
                 raise ValueError("a layer without a class")
     return config
-
-
-def check_array(value: Any) -> None:
-    """Raise ValueError unless an array of a description ({"value": [...], "dtype": "float32"}) is of numbers."""
-    if not isinstance(value, dict) or value.keys() != {"value", "dtype"}:
-        raise ValueError("an array without numbers or their type")
-    if not isinstance(value["dtype"], str) or value["dtype"] not in NUMBER_TYPES:
-        raise ValueError(f"an array of type {value['dtype']!r}"[:80])
 
 
 def _check_class(value: dict[str, Any]) -> None:

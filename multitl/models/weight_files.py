@@ -6,7 +6,6 @@ first way in which every shape fits is taken. Layers that only the file has, suc
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import keras
 
-from multitl.errors import WeightsError
-from multitl.files.hdf5_files import StoredLayer, StoredWeight, WeightFile, open_weight_file, refuse
+from multitl.errors import BELOW, WeightsError, shorten
+from multitl.files.hdf5_files import StoredLayer, StoredWeight, WeightFile, group_name, open_weight_file, refuse, sides
 from multitl.models.freezing import leaf_layers
 
 _SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -83,7 +82,7 @@ def _choose(model: keras.Model, path: Path) -> Path:
     raise WeightsError(
         f"{len(fitting) or 'No'} files in {path} fit {model.name}.",
         expected="exactly one fitting " + ", ".join(_SUFFIXES) + " file",
-        received="\n            ".join(listed[:_SHOWN]) or "no such file",
+        received=BELOW.join(listed[:_SHOWN]) or "no such file",
         fix=f"name the file: --weights {fitting[0] if fitting else path / 'FILE'}",
     )
 
@@ -109,12 +108,10 @@ def _misfit(model: keras.Model, path: Path) -> str | None:
 
 
 def _does_not_fit(model: keras.Model, path: Path, misfits: Sequence[_Pair], count: int) -> WeightsError:
-    shown = [str(pair) for pair in misfits[:_SHOWN]]
-    rest = [f"and {len(misfits) - _SHOWN} more"] if len(misfits) > _SHOWN else []
     return WeightsError(
         f"{path} does not fit {model.name}: {len(misfits)} of {count} layers differ.",
         expected="an array of the right shape for every weight of the backbone",
-        received="\n            ".join([*shown, *rest]),
+        received=shorten(map(str, misfits), _SHOWN, between=BELOW),
         fix="choose the backbone (and its variant, after a colon) that the file was made for: multitl backbones",
     )
 
@@ -158,7 +155,7 @@ def _by_name(leaves: Sequence[keras.layers.Layer], stored: Sequence[StoredLayer]
 
 def _by_place(model: keras.Model, stored: Sequence[StoredLayer]) -> Iterator[list[_Pair]]:
     """By Keras 3's paths, at the top of the file or inside a model that wraps the backbone."""
-    index = {part.path.replace("_layer_checkpoint_dependencies", "layers"): part for part in stored}
+    index = {part.path: part for part in stored}
     places = list(_places(model, ""))
     first = places[0][1] if places else ""
     roots = [path.removesuffix(first) for path in index if path == first or path.endswith(f"/{first}")]
@@ -170,18 +167,13 @@ def _places(model: keras.Model, root: str) -> Iterator[tuple[keras.layers.Layer,
     """Each leaf layer with weights and its path in Keras 3's files: class names in snake case, counted."""
     counts: Counter[str] = Counter()
     for layer in model.layers:
-        kind = _snake_case(type(layer).__name__)
+        kind = group_name(type(layer).__name__)
         place = f"{root}layers/{kind}" + (f"_{counts[kind]}" if counts[kind] else "")
         counts[kind] += 1
         if isinstance(layer, keras.Model):
             yield from _places(layer, f"{place}/")
         elif layer.weights:
             yield layer, place
-
-
-def _snake_case(name: str) -> str:
-    """As Keras names groups: Conv2D -> conv2d, BatchNormalization -> batch_normalization."""
-    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
 def _parts(layer: StoredLayer) -> list[StoredLayer]:
@@ -204,4 +196,4 @@ def _shapes(weights: Iterable[StoredWeight | keras.Variable]) -> list[tuple[int,
 
 
 def _text(weights: Iterable[StoredWeight | keras.Variable]) -> str:
-    return " + ".join("x".join(map(str, shape)) or "scalar" for shape in _shapes(weights))
+    return " + ".join(map(sides, _shapes(weights)))

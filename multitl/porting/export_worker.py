@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -14,15 +15,29 @@ import keras
 import numpy as np
 
 from multitl.adapters import load_backend, load_function
-from multitl.contracts import Export, ExportJob, Writer
+from multitl.contracts import Export, Takes, Writer
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
 from multitl.models.model_files import load_saved_model
 from multitl.porting.formats import FORMATS
+from multitl.porting.originals import original_tensors
 from multitl.runs.cards import read_card
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
-from multitl.translation.originals import original_tensors
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """An artefact to be written, as it travels to the process that writes it.
+
+    model: a folder with model.keras and card.json.  takes: what the artefact will take.  calibration: an .npy file of
+    what it takes (n, height, width, 3), "" where no numbers are rounded.
+    """
+
+    format: str
+    model: str
+    takes: Takes
+    calibration: str = ""
 
 
 def export(job: ExportJob, folder: Path) -> None:

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from multitl.adapters import is_present
-from multitl.contracts import Format
+from multitl.contracts import Takes
 from multitl.errors import PortError, nearest_names
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form in which models leave: one row of `FORMATS`.
+
+    files: the artefact, in the folder that `multitl.port` makes.  backend: Keras' when the artefact is written, ""
+    for whichever runs.  writer, runtime: "module:function" that writes an artefact and that opens it again: see
+    `contracts.Writer` and `Runtime`.  packages: needed for both, by the names they are imported by.  extra: installs
+    them.  why: what stands against writing it under another backend.  takes: "unit" where the format's own custom is
+    images in [0, 1], else 8-bit pixels.  is_state_dict: the tensors of the network that the model came from are what
+    is written.  is_folded: for inference alone, so batch normalisation goes into the layers before it.  bits: 8 where
+    numbers are rounded to that many.  is_calibrated: images show the writer which range of activations to round.
+    """
+
+    files: tuple[str, ...]
+    summary: str
+    backend: str
+    writer: str
+    runtime: str
+    packages: tuple[str, ...]
+    extra: str
+    why: str = ""
+    takes: Takes = "pixels"
+    is_state_dict: bool = False
+    is_folded: bool = False
+    bits: int = 32
+    is_calibrated: bool = False
+
 
 FORMATS = {
     "keras": Format(

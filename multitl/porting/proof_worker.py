@@ -14,8 +14,8 @@ from typing import cast
 import numpy as np
 
 from multitl.adapters import load_function
-from multitl.contracts import Format, Runtime
-from multitl.porting.formats import FORMATS
+from multitl.contracts import Runtime
+from multitl.porting.formats import FORMATS, Format
 from multitl.system.hiding import hide
 from multitl.system.latency import latencies
 from multitl.system.workers import report_errors

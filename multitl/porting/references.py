@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -61,7 +60,7 @@ def make_reference(
     """
     chosen = _given(run, images) if images is not None else _judged(run, ("test", "validation"))
     are_photos = chosen is not None
-    chosen = chosen or _made_up(run.preprocess)
+    chosen = chosen or _made_up(run.card.preprocess)
     others = _given(run, calibration) if calibration is not None else _judged(run, ("validation",))
     others = others or chosen
     outputs = [predict_padded(run.model, batch) for batch in _in_batches(chosen.pixels)]
@@ -87,19 +86,19 @@ def _judged(run: Run, splits: tuple[str, ...]) -> _Images | None:
         if (known := predictions.of(split)).paths:
             order = _some(len(known.paths))
             paths, labels = [known.paths[index] for index in order], known.labels[order]
-            return _read(paths, labels, run.preprocess, f"the run's {split} images")
+            return _read(paths, labels, run.card.preprocess, f"the run's {split} images")
     return None
 
 
 def _given(run: Run, data: str | os.PathLike[str]) -> _Images:
     try:
-        examples = scan_for_evaluation(data, run.class_names, max_unreadable=1.0).examples
+        examples = scan_for_evaluation(data, run.card.class_names, max_unreadable=1.0).examples
         paths, labels = [one.path for one in examples], np.array([one.label for one in examples])
     except DataError:  # of other classes or none: images all the same
         paths, labels = list_images([data]), None
     order = _some(len(paths))
     known = None if labels is None else labels[order]
-    return _read([paths[index] for index in order], known, run.preprocess, f"images of {data}")
+    return _read([paths[index] for index in order], known, run.card.preprocess, f"images of {data}")
 
 
 def _some(count: int) -> np.ndarray:
@@ -128,14 +127,3 @@ def _made_up(preprocess: Preprocess) -> _Images:
 
 def _in_batches(pixels: np.ndarray) -> list[np.ndarray]:
     return [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
-
-
-def size_of(folder: Path, files: tuple[str, ...]) -> int:
-    """Bytes of files and folders in a folder."""
-    places = [place for name in files for place in folder.glob(name)]
-    return sum(
-        file.stat().st_size
-        for place in places
-        for file in ([place] if place.is_file() else place.rglob("*"))
-        if file.is_file()
-    )

@@ -118,6 +118,18 @@ class Card(Struct, frozen=True, kw_only=True):
         return self.backbone.preprocess
 
 
+class Started(Struct, frozen=True, kw_only=True):
+    """run.json: what a run was started with, which `--resume` compares.
+
+    fingerprint: of the data, "" for a network that was not trained here.  weights_sha256: of the backbone's; None in a
+    run of multitl 0.1.
+    """
+
+    backend: Literal["jax", "tensorflow", "torch"]
+    fingerprint: Hex
+    weights_sha256: Sha256 | None = None
+
+
 class EntryCard(Struct, frozen=True, kw_only=True):
     """card.json of a translated network in the cache: see `translations.Entry`."""
 
@@ -198,6 +210,14 @@ def read_metrics(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> d
     """metrics.json as `metrics.score` gives it, by split; None for a split without images. Raises RunError."""
     metrics = _read(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing)
     return msgspec.json.decode(msgspec.json.encode(metrics))  # lists again, as whoever reads the file gets them
+
+
+def read_started(folder: Path) -> Started | None:
+    """What a run was started with; None if it was killed before it got that far. Raises RunError."""
+    path = folder / "run.json"
+    if not path.exists() and not (folder / "card.json").exists():
+        return None
+    return _read(path, Started, "what multitl wrote when it started the run", "start again with --overwrite")
 
 
 def is_port(folder: Path) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from multitl.contracts import Result
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs.cards import read_card, read_metrics
+from multitl.runs.cards import Started, checked, read_card, read_metrics, read_started
 from multitl.system.scratch import clear
-from multitl.system.writing import cannot_write, read_json, write_json, write_text
+from multitl.system.writing import cannot_write, write_json, write_text
 
 RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
@@ -62,26 +61,22 @@ def start_run(
     go on with the same data, by `fingerprint`, and the same weights of the backbone.
     """
     clear(folder)  # of a killed process
-    if resume and read_started(folder):
-        check_same_input(folder, "data", "fingerprint", fingerprint)
-        check_same_input(folder, "backbone's weights", "weights_sha256", weights_sha256)
+    if resume and (known := read_started(folder)):
+        check_same_data(folder, fingerprint)
+        if known.weights_sha256 not in (None, weights_sha256):
+            raise _changed(folder, "backbone's weights", "weights_sha256", known.weights_sha256, weights_sha256)
     else:
         _clear(folder)
     write_text(folder / "recipe.toml", recipe.to_toml())
     started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
-    write_json(folder / "run.json", started)
+    write_json(folder / "run.json", checked(started, Started))
 
 
-def check_same_input(folder: Path, what: str, key: str, value: str) -> None:
-    """Raises RunError unless run.json, where it knows this key, has this value."""
-    known = read_started(folder).get(key, value)
-    if known != value:
-        raise RunError(
-            f"The {what} changed since {folder} was started.",
-            expected=f"{what} with {key} {str(known)[:12]}",
-            received=f"{what} with {key} {value[:12]}",
-            fix="start again with --overwrite; features of unchanged images are reused",
-        )
+def check_same_data(folder: Path, fingerprint: str) -> None:
+    """Raises RunError if the run was started with other data."""
+    known = read_started(folder)
+    if known and known.fingerprint != fingerprint:
+        raise _changed(folder, "data", "fingerprint", known.fingerprint, fingerprint)
 
 
 def finished_result(folder: Path) -> Result:
@@ -110,7 +105,8 @@ def is_used(folder: Path) -> bool:
 
 def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
     changes = Recipe.read(folder / "recipe.toml").differences(recipe)
-    started = read_started(folder).get("backend", backend)
+    known = read_started(folder)
+    started = known.backend if known else backend
     if started != backend:
         changes["backend"] = (started, backend)
     if changes:
@@ -122,12 +118,13 @@ def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
         )
 
 
-def read_started(folder: Path) -> dict[str, Any]:
-    """run.json: what a run was started with; empty if it was killed before it got that far. Raises RunError."""
-    path = folder / "run.json"
-    if not path.exists() and not (folder / "card.json").exists():
-        return {}
-    return read_json(path, missing="start again with --overwrite", keys=["backend", "fingerprint"])
+def _changed(folder: Path, what: str, key: str, known: str | None, value: str) -> RunError:
+    return RunError(
+        f"The {what} changed since {folder} was started.",
+        expected=f"{what} with {key} {str(known)[:12]}",
+        received=f"{what} with {key} {value[:12]}",
+        fix="start again with --overwrite; features of unchanged images are reused",
+    )
 
 
 def _clear(folder: Path) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained
 from multitl.errors import BackboneError, WeightsError, nearest_names
+from multitl.files.state_dict_files import SUFFIXES, read_state_dict
 from multitl.system.hashes import file_sha256
-from multitl.translation.state_dicts import SUFFIXES, fit_shapes, read_state_dict
+from multitl.translation.state_dicts import fit_shapes
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
     import keras

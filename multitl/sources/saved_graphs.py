@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from multitl.models.saved_configs import check_array
+from multitl.files.keras_files import check_array
 
 _CONSTANT = "_CONSTANT_VALUE"  # how tf_keras writes a first argument that is no tensor
 _GRAPHS = ("Functional", "Model")  # Keras before 2.3 wrote "Model"

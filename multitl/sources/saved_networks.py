@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from multitl.errors import TranslationError
+from multitl.errors import BELOW, TranslationError
 from multitl.models.initialisers import bounded_weights
 from multitl.models.model_files import check_sizes
 from multitl.sources.saved_graphs import Malformed, Reference, SavedGraph, SavedLayer, with_tensors
@@ -37,7 +37,7 @@ def refuse_unknown(graph: SavedGraph, path: str) -> None:
     raise TranslationError(
         f"{path} holds {len(missing)} kinds of layers that are not taken from a file.",
         expected="stock layers of Keras, and the usual functions of TensorFlow between them",
-        received="\n            ".join(listed),
+        received=BELOW.join(listed),
         fix=_advice(missing),
         missing=tuple(missing),
     )

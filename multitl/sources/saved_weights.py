@@ -6,7 +6,6 @@ counts layers by class: the second Conv2D of a model lies in layers/conv2d_1.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import keras
 
-from multitl.errors import WeightsError
-from multitl.files.hdf5_files import StoredLayer, StoredWeight, open_weight_file
+from multitl.errors import BELOW, WeightsError, shorten
+from multitl.files.hdf5_files import StoredLayer, StoredWeight, group_name, open_weight_file, sides
 from multitl.sources.saved_graphs import SavedGraph, SavedLayer
 from multitl.sources.saved_networks import Network, Place
 
@@ -36,8 +35,8 @@ class _Pair:
         return self.stored is not None and self.stored.shape == tuple(self.variable.shape)
 
     def __str__(self) -> str:
-        found = "nothing" if self.stored is None else _text(self.stored.shape)
-        return f"{self.layer}/{self.variable.name}: {found} in the file, {_text(self.variable.shape)} in the model"
+        found = "nothing" if self.stored is None else sides(self.stored.shape)
+        return f"{self.layer}/{self.variable.name}: {found} in the file, {sides(self.variable.shape)} in the model"
 
 
 def fill(network: Network, graph: SavedGraph, path: Path) -> None:
@@ -132,7 +131,7 @@ def _weighted(graph: SavedGraph, place: Place, network: Network) -> Iterator[tup
 
 
 def _by_class(graph: SavedGraph, network: Network, stored: Sequence[StoredLayer]) -> Found:
-    paths = {one.path.replace("_layer_checkpoint_dependencies", "layers"): one.weights for one in stored}
+    paths = {one.path: one.weights for one in stored}
     return dict(_below(graph, (), "layers/", network, paths))
 
 
@@ -175,20 +174,13 @@ def _within(group: str, paths: Mapping[str, Sequence[StoredWeight]]) -> Sequence
 
 
 def _group_kind(layer: SavedLayer) -> str:
-    """As Keras names groups: Conv2D -> conv2d, BatchNormalization -> batch_normalization, Model -> functional."""
-    kind = "Functional" if layer.graph and layer.kind != "Sequential" else layer.kind
-    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)).lower()
+    return group_name("Functional" if layer.graph and layer.kind != "Sequential" else layer.kind)
 
 
 def _does_not_fit(path: Path, misfits: Sequence[_Pair], count: int) -> WeightsError:
-    rest = [f"and {len(misfits) - _SHOWN} more"] if len(misfits) > _SHOWN else []
     return WeightsError(
         f"The weights in {path} do not fit the network: {len(misfits)} of {count} arrays differ.",
         expected="an array of the right shape for every weight",
-        received="\n            ".join([*map(str, misfits[:_SHOWN]), *rest]),
+        received=shorten(map(str, misfits), _SHOWN, between=BELOW),
         fix="choose a file of weights of this very model, or leave --weights out for the file's own",
     )
-
-
-def _text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"

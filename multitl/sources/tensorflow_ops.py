@@ -14,7 +14,8 @@ import numpy as np
 from keras import ops as K  # noqa: N812  (the field's usual short name)
 
 from multitl.sources.saved_graphs import SavedLayer
-from multitl.translation.building import OpTable, added
+from multitl.translation.op_tables import OpTable
+from multitl.translation.values import added
 
 TFOP_KINDS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 OPS = OpTable("tf")

@@ -33,7 +33,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     """Translate a network of timm, or take it from the cache. See `contracts.Source`.
 
     name: as timm has it, with the tag of its weights or without: "resnet50.a1_in1k", "vit_tiny_patch16_224".
-    weights: a local file or folder may hold what `state_dicts.read_state_dict` reads.
+    weights: a local file or folder may hold what `state_dict_files.read_state_dict` reads.
 
     Raises BackboneError for an unknown name or size; BackendError if it is not in the cache and timm is not installed;
     TranslationError with the list of what is missing for a network that cannot be translated; WeightsError.

@@ -52,7 +52,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     """Build one of `backbones()`. See `contracts.Source`.
 
     name: "resnet50", or "resnet50:IMAGENET1K_V1" for other official weights than the best.
-    weights: a local file or folder may hold what `state_dicts.read_state_dict` reads.
+    weights: a local file or folder may hold what `state_dict_files.read_state_dict` reads.
 
     Raises BackboneError for an unknown name or size, WeightsError for weights that are missing, damaged or of another
     network.
@@ -131,12 +131,14 @@ def _checkpoint(values: Mapping[str, Any]) -> Checkpoint:
 def _described(description, checkpoint: Checkpoint, weights: str, size: int, head: Head):
     """The network from its description, filled."""
     from multitl.files.downloads import download
+    from multitl.files.state_dict_files import read_state_dict
     from multitl.sources.imagenet import class_names
     from multitl.sources.translated import Network
     from multitl.system.hashes import file_sha256
     from multitl.translation import descriptions
     from multitl.translation.cutting import classifier_weights
-    from multitl.translation.state_dicts import classes_in, fill, fit, read_state_dict
+    from multitl.translation.filling import fill
+    from multitl.translation.state_dicts import classes_in, fit
 
     translation = descriptions.build(description, size, seed=0 if weights == "none" else None)
     sha256 = None

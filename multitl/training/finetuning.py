@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from multitl.adapters import TRANSLATORS, short_name
+from multitl.adapters import TRANSLATORS, folder_name
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data.augmentation import augment
 from multitl.data.images import AT_ONCE
@@ -34,7 +34,7 @@ from multitl.models.inference import BATCH, as_probabilities, predict_pixels
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
-from multitl.runs.folders import check_folder, check_same_input, finished_result, start_run
+from multitl.runs.folders import check_folder, check_same_data, finished_result, start_run
 from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
 from multitl.sources.pretrained import load_pretrained
@@ -68,7 +68,7 @@ def finetune(
         with clock("data"):
             dataset = scan_for(data, recipe)
         if is_finished:
-            check_same_input(folder, "data", "fingerprint", dataset.fingerprint)
+            check_same_data(folder, dataset.fingerprint)
             if (broken := broken_files(folder)) in ([], [REPORT]):
                 return remake_report(folder) if broken else _leave(folder)
             _check_can_be_remade(folder, recipe, broken)
@@ -272,8 +272,7 @@ def _with_overrides(recipe: Recipe, backbone: str | None, weights: str | os.Path
 
 
 def _default_folder(data: Path, backbone: str, backend: str) -> Path:
-    safe = short_name(backbone).replace("/", "-").replace(":", "-").replace("=", "")
-    return Path("runs") / f"{data.resolve().stem}-{safe}-{backend}"
+    return Path("runs") / f"{data.resolve().stem}-{folder_name(backbone)}-{backend}"
 
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:

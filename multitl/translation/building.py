@@ -1,203 +1,31 @@
-"""What the graph translators share: values, op tables, and a builder that turns weights into Keras layers.
+"""The builder, which turns the weights of a graph into Keras layers; what all graph translators share.
 
-A translator walks the original's graph. Each node's value is an `Activation`, which depends on the image or on
-weights that train, or a `Stored` tensor of the original's. A table says which function translates which op:
-
-    ops = OpTable("torch")
-
-    @ops("conv2d")
-    def conv2d(build: Builder, x: Activation, weight: Value, ...) -> Activation: ...
+A translator walks the original's graph. Each node's value is an `Activation` or a `Stored` tensor (values.py); a table
+says which function translates which op (op_tables.py), and that function gets a `Builder` and the values.
 
 Only stock Keras layers and `keras.ops` come out, so a translated model loads with plain Keras on every backend.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import keras
 import numpy as np
 from keras import ops as K  # noqa: N812  (the field's usual short name)
 
 from multitl.contracts import Stage, TranslatedWeight, Translation
-from multitl.errors import TranslationError
 from multitl.models.initialisers import numpy_initialisers
 from multitl.models.stages import stages_by_path, stages_by_stride
-from multitl.translation.layouts import Axes, in_order, inverse, moves, plan_reshape
+from multitl.translation.layouts import Axes, in_order, inverse
+from multitl.translation.op_tables import Unsupported
+from multitl.translation.values import BATCH, Activation, Operand, Part, Stored, Value, added, part
 
 NORMALISATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
 )
-Operand: TypeAlias = keras.KerasTensor | np.ndarray | float
-BATCH = 1_000_003  # stands for the batch size in shapes: a prime, so its multiples are what depends on the batch
-
-
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """A symbolic Keras tensor, seen as the original sees it: its axis i lies at axis `axes[i]` of `tensor`.
-
-    batch: the one axis of unknown size is `batch` times the batch size; windows are folded into it, for instance.
-    """
-
-    tensor: keras.KerasTensor
-    axes: Axes
-    batch: int = 1
-
-    @property
-    def rank(self) -> int:
-        return len(self.axes)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In the original's order, with multiples of BATCH for what depends on the batch."""
-        sizes = self.tensor.shape
-        return tuple(BATCH * self.batch if sizes[axis] is None else sizes[axis] for axis in self.axes)
-
-    def place(self, axis: int) -> int:
-        """Where the original's axis (which may be negative) lies in the tensor."""
-        return self.axes[axis % self.rank]
-
-    def with_tensor(self, tensor: keras.KerasTensor) -> Activation:
-        """The same axes around another tensor."""
-        return replace(self, tensor=tensor)
-
-    def arranged(self, axes: Sequence[int]) -> Activation:
-        """The same values with the axes where `axes` says; data moves only if they are not there already."""
-        axes = tuple(axes)
-        if axes == self.axes:
-            return self
-        return replace(self, tensor=K.transpose(self.tensor, moves(self.axes, axes)), axes=axes)
-
-    def in_order(self) -> Activation:
-        """Every axis where the original has it."""
-        return self.arranged(in_order(self.rank))
-
-    def without(self, tensor: keras.KerasTensor, places: Iterable[int]) -> Activation:
-        """Around `tensor`, which lacks the tensor axes `places`."""
-        gone = set(places)
-        kept = [place for place in self.axes if place not in gone]
-        order = sorted(kept)
-        return replace(self, tensor=tensor, axes=tuple(order.index(place) for place in kept))
-
-    def with_new_axis(self, axis: int) -> Activation:
-        """A new axis of size 1 as the original's axis `axis`; it lies after the first, so that channels stay last."""
-        place = min(1, self.rank)
-        kept = [old + (old >= place) for old in self.axes]
-        return replace(self, tensor=K.expand_dims(self.tensor, place), axes=(*kept[:axis], place, *kept[axis:]))
-
-    def with_rank(self, rank: int) -> Activation:
-        """New axes of size 1 in front, as broadcasting adds them."""
-        new = rank - self.rank
-        if not new:
-            return self
-        tensor = K.expand_dims(self.tensor, in_order(new))
-        return replace(self, tensor=tensor, axes=(*range(new), *(place + new for place in self.axes)))
-
-    def reshaped(self, sizes: Sequence[int]) -> Activation:
-        """As `torch.reshape`: `sizes` may hold one -1 and multiples of BATCH. What is the same for all images and is
-        there only once, stays so.
-        """
-        if all(size % BATCH for size in self.shape):
-            sizes = [size // BATCH if size % BATCH == 0 else size for size in sizes]
-        wanted = complete_shape(sizes, math.prod(self.shape))
-        if wanted == self.shape:
-            return self
-        before, after = plan_reshape(self.shape, self.axes, wanted)
-        x = self.arranged(before)
-        order = [wanted[axis] for axis in inverse(after)]
-        batches = [size // BATCH for size in order if size % BATCH == 0]
-        tensor = K.reshape(x.tensor, [-1 if size % BATCH == 0 else size for size in order])
-        return Activation(tensor, after, batches[0] if batches else 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """A tensor of the original's: of its state_dict if it has a `name`, else a constant. `trains`: it is a
-    parameter.
-    """
-
-    array: np.ndarray
-    name: str = ""
-    trains: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def rank(self) -> int:
-        return self.array.ndim
-
-
-Value = Activation | Stored
-
-
-class Part(NamedTuple):
-    """How a stored tensor becomes a variable of a layer: reshaped to `split`, then transposed by `axes`."""
-
-    variable: str
-    stored: Stored
-    split: tuple[int, ...]
-    axes: Axes
-
-
-def part(
-    variable: str, stored: Stored, axes: Sequence[int] | None = None, split: Sequence[int] | None = None
-) -> list[Part]:
-    """One `Part` in a list, for `Builder.layer`; without `axes` and `split` the tensor is taken as it is."""
-    split = tuple(split or stored.shape)
-    return [Part(variable, stored, split, tuple(axes or in_order(len(split))))]
-
-
-class OpTable:
-    """Name of an op -> the function that translates it."""
-
-    def __init__(self, name: str, *tables: OpTable) -> None:
-        """tables: whose entries this one takes over."""
-        self.name = name
-        self._functions: dict[str, Callable[..., Any]] = {}
-        for table in tables:
-            for op, function in table._functions.items():
-                self._add(op, function)
-
-    def __call__(self, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register the decorated function for some ops. A second registration raises ValueError."""
-
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            for name in names:
-                self._add(name, function)
-            return function
-
-        return register
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._functions
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        return self._functions[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._functions)
-
-    def replaced(self, functions: Mapping[str, Callable[..., Any]]) -> OpTable:
-        """A copy in which some ops are translated otherwise."""
-        copy = OpTable(self.name, self)
-        copy._functions |= functions
-        return copy
-
-    def _add(self, name: str, function: Callable[..., Any]) -> None:
-        if name in self._functions:
-            raise ValueError(f"{self.name}: the op {name} is registered already")
-        self._functions[name] = function
-
-
-class Unsupported(Exception):  # noqa: N818  (a request to look elsewhere, not an error a user meets)
-    """Raised by an op's function for arguments it has no translation for; the walk adds the node and goes on."""
 
 
 class UsedInTwoWays(Unsupported):
@@ -371,49 +199,12 @@ class Builder:
             self._attached.add(layer.name)
 
 
-def added(a: Operand, b: Operand) -> keras.KerasTensor:
-    """a + b with broadcasting.
-
-    Keras 3.15 on TensorFlow takes a second operand with a single axis longer than 1 for a bias, if the first one's last
-    (or second) axis is as long: (1, 6, 6, 6) + (1, 6, 1, 1) goes wrong. So the second one here has several.
-    """
-    if np.shape(a) == np.shape(b) or () in (np.shape(a), np.shape(b)):
-        return K.add(a, b)
-    small, large = sorted((a, b), key=_long_axes)
-    return K.add(small, large) if _long_axes(large) > 1 else K.subtract(small, K.negative(large))
-
-
-def _long_axes(x: Operand) -> int:
-    """Axes longer than 1 whatever the batch size."""
-    return sum(size not in (1, None) for size in np.shape(x))
-
-
 def layer_name(path: str) -> str:
     """A layer's name for a path of the original: Keras rejects "/", its PyTorch backend ".".
 
     No framework's paths hold a "-", so the path can be read back: "layer1.0.conv1" <-> "layer1-0-conv1".
     """
     return path.translate(str.maketrans("./:", "---")).strip("-") or "root"
-
-
-def complete_shape(sizes: Sequence[int], count: int) -> tuple[int, ...]:
-    """`sizes` with its -1, if any, replaced so that the product is `count`."""
-    known = math.prod(size for size in sizes if size != -1)
-    return tuple(count // known if size == -1 else size for size in sizes)
-
-
-def refuse_graph(what: str, missing: Mapping[str, Sequence[str]]) -> TranslationError:
-    """The error for a graph with ops that have no translation. missing: op -> names of its nodes."""
-    listed = [
-        f"{op} ({len(nodes)}): {', '.join(nodes[:3])}{', ...' * (len(nodes) > 3)}" for op, nodes in missing.items()
-    ]
-    return TranslationError(
-        f"{what} cannot be translated: {len(missing)} of its operations have no translation yet.",
-        expected="a network of operations that multitl knows",
-        received="\n            ".join(listed),
-        fix="choose another network, or report this list at the project's issue tracker",
-        missing=tuple(missing),
-    )
 
 
 def _ranks(places: Sequence[int]) -> Axes:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multitl import errors
-from multitl.adapters import TRANSLATORS
+from multitl.adapters import TRANSLATORS, folder_name
 from multitl.contracts import Job, Translation
 from multitl.errors import tells_full_disk
 from multitl.models.model_files import load_saved_model
@@ -69,8 +69,7 @@ def entry_folder(job: Job) -> Path:
     """Where a job's network lies, or will; its name depends on all that the translation depends on."""
     values = asdict(job) | {"weights": _weights_key(job.weights), "multitl": __version__}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in job.name)[:60]
-    return cache_folder() / "translations" / f"{job.source}-{safe}-{digest}"
+    return cache_folder() / "translations" / f"{job.source}-{folder_name(job.name)[:60]}-{digest}"
 
 
 def _weights_key(weights: str) -> str:

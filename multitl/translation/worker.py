@@ -17,13 +17,15 @@ import keras
 
 from multitl.adapters import load_translator
 from multitl.contracts import Job, Original, Parity, Translation, Translator
+from multitl.files.state_dict_files import read_state_dict
 from multitl.models.keras_archives import write_keras_archive
 from multitl.models.weight_hashes import weights_sha256
 from multitl.runs.cards import EntryCard, checked
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
 from multitl.translation.cutting import classifier_weights
-from multitl.translation.state_dicts import classes_in, extract, fill, fit, read_state_dict
+from multitl.translation.filling import extract, fill
+from multitl.translation.state_dicts import classes_in, fit
 from multitl.version import __version__
 
 

@@ -21,8 +21,9 @@ from multitl_torch.fx import OPS, translate  # noqa: E402
 from torch import nn  # noqa: E402
 
 from multitl.adapters import load_backend  # noqa: E402
+from multitl.contracts import Translation  # noqa: E402
 from multitl.models.saved_configs import check_config  # noqa: E402
-from multitl.translation.building import OpTable, Translation  # noqa: E402
+from multitl.translation.op_tables import OpTable  # noqa: E402
 
 aten = torch.ops.aten
 IMAGE = (3, 7, 10)

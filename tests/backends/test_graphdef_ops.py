@@ -22,7 +22,7 @@ from multitl_tensorflow.saved_models import Entry, Module, Spec  # noqa: E402
 
 from multitl.models.saved_configs import check_config  # noqa: E402
 from multitl.translation import parity  # noqa: E402
-from multitl.translation.building import Stored  # noqa: E402
+from multitl.translation.values import Stored  # noqa: E402
 
 tf1, raw = tf.compat.v1, tf.raw_ops
 SHAPE = (6, 8, 3)

@@ -20,7 +20,7 @@ from multitl.errors import BackboneError, BackendError, TranslationError, Weight
 from multitl.sources.pretrained import load_pretrained  # noqa: E402
 from multitl.translation import parity, store  # noqa: E402
 from multitl.translation import worker as translation_worker  # noqa: E402
-from multitl.translation.state_dicts import extract  # noqa: E402
+from multitl.translation.filling import extract  # noqa: E402
 
 SIZE, CLASSES = saved_models.SIZE, saved_models.CLASSES
 

@@ -14,7 +14,7 @@ from multitl_torch.transforms import from_timm, from_torchvision
 from PIL import Image
 
 from multitl.contracts import Preprocess
-from multitl.data.images import fit_pixels, read_pixels
+from multitl.data.images import fit_pixels, open_rgb
 from multitl.errors import BackboneError
 from multitl.models.preprocessing import normalise
 
@@ -99,7 +99,9 @@ def test_files_are_read_as_the_original_reads_them(photo_files: list[Path]):
     preprocess = from_torchvision(original)
     for path in photo_files:
         expected = np.moveaxis(original(Image.open(path).convert("RGB")).numpy(), 0, -1)
-        np.testing.assert_allclose(normalise(read_pixels(path, preprocess), preprocess), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            normalise(fit_pixels(open_rgb(path), preprocess), preprocess), expected, rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

@@ -18,14 +18,16 @@ from PIL import Image, ImageFile
 from multitl.contracts import Preprocess
 from multitl.data import images
 from multitl.data.images import (
+    AT_ONCE,
     UnreadableImage,
     check_image,
+    decode_pixels,
     decode_rgb,
     fit_pixels,
     open_rgb,
-    read_pixels,
     thumbnail_jpeg,
 )
+from multitl.system.budgets import Budget
 
 ORIENTATION = 0x0112
 
@@ -363,10 +365,11 @@ def test_a_hair_thin_image_costs_no_memory(resize):
             assert fit_pixels(image, how).min() == 255
 
 
-def test_read_pixels_decodes_and_fits(tmp_path):
+def test_decode_pixels_decodes_and_fits(tmp_path):
     RGB.save(tmp_path / "a.png")
     how = Preprocess(24, 32, shorter_side=30)
-    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png", how), fit_pixels(RGB, how))
+    pixels = decode_pixels((tmp_path / "a.png").read_bytes(), how, Budget(AT_ONCE))
+    np.testing.assert_array_equal(pixels, fit_pixels(RGB, how))
 
 
 def test_thumbnails_are_upright_small_jpegs(tmp_path):

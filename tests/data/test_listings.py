@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from image_folders import make_images
 
-from multitl.data.listings import Record, check_exists, find_files, list_folder, list_records, parse_split, shorten
+from multitl.data.listings import Record, check_exists, find_files, list_folder, list_records, parse_split
 from multitl.errors import DataError
 
 
@@ -144,9 +144,3 @@ def test_check_exists_names_what_is_near(tmp_path):
 def test_list_records_takes_classes_from_the_training_part():
     records = [Record("1", "b", "train"), Record("2", "a", "train"), Record("3", "c", "test")]
     assert list_records("root", records).class_names == ("a", "b")
-
-
-def test_shorten():
-    assert shorten("abc") == "a, b, c"
-    assert shorten("abcdefg", most=2) == "a, b and 5 more"
-    assert shorten([]) == ""

@@ -12,7 +12,7 @@ from image_folders import make_images, scan_simply
 from PIL import Image
 
 from multitl.contracts import Example, Preprocess, Unreadable
-from multitl.data.images import read_pixels
+from multitl.data.images import fit_pixels, open_rgb
 from multitl.data.pixels import PixelReader, read_files
 from multitl.errors import DataError
 from multitl.system.budgets import Budget
@@ -29,7 +29,7 @@ def dataset(photo_folder):
 
 @pytest.fixture(scope="module")
 def expected(dataset):
-    return np.stack([read_pixels(example.path, SMALL) for example in dataset.examples])
+    return np.stack([fit_pixels(open_rgb(example.path), SMALL) for example in dataset.examples])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7, None])
@@ -94,7 +94,7 @@ def test_read_files_gives_pixels_or_reasons_in_order(photo_folder, tmp_path):
     assert isinstance(results[1], Unreadable) and results[1].path == paths[1]
     assert isinstance(results[-1], Unreadable) and "No such file" in results[-1].reason
     for path, result in zip(paths[2:-1], results[2:-1], strict=True):
-        np.testing.assert_array_equal(result, read_pixels(path, SMALL))
+        np.testing.assert_array_equal(result, fit_pixels(open_rgb(path), SMALL))
 
 
 class Watched(Budget):

@@ -72,7 +72,8 @@ def safetensors() -> Read:
 
 
 def _state_dict() -> Read:
-    from multitl.translation.state_dicts import fit_shapes, read_state_dict
+    from multitl.files.state_dict_files import read_state_dict
+    from multitl.translation.state_dicts import fit_shapes
 
     shapes = {"stem.weight": (4, 3, 3, 3), "stem.bias": (4,), "head.weight": (2, 4), "steps": ()}
     return lambda path: fit_shapes(read_state_dict(path), shapes)
@@ -133,15 +134,16 @@ def card() -> Read:
     from multitl.judging import reporting
     from multitl.judging.evaluation import load_run
     from multitl.recipes import Recipe
-    from multitl.runs.folders import finished_result, read_started
+    from multitl.runs.cards import read_started
+    from multitl.runs.folders import finished_result
 
     def write_loader(path: Path) -> None:
         run = load_run(path)
         about = run.card.backbone
         source, _, name = about.name.partition("/")
-        export = Export(None, about.name, run.class_names, about.preprocess, "pixels", None, {})  # type: ignore[arg-type]
+        export = Export(None, about.name, run.card.class_names, about.preprocess, "pixels", None, {})  # type: ignore[arg-type]
         if source in HEADS:
-            _insist_on_constants(loader(export, source, name, {"num_classes": len(run.class_names)}))
+            _insist_on_constants(loader(export, source, name, {"num_classes": len(run.card.class_names)}))
 
     # its templates, which no mutant reaches, are compiled once and not by each of them
     reporting.make_environment = functools.cache(reporting.make_environment)  # type: ignore[assignment]

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from multitl.contracts import Preprocess
-from multitl.data.images import read_pixels
+from multitl.data.images import fit_pixels, open_rgb
 from multitl.errors import DataError, MultitlError, RunError
 from multitl.judging.evaluation import evaluate_run, load_run, predict_images
 
@@ -93,7 +93,7 @@ def test_the_number_of_images_does_not_change_an_answer(finished_run: Path, phot
 def test_predictions_are_those_of_the_model_itself(finished_run: Path, photo_folder: Path) -> None:
     path = photo_folder / "green/05.png"
     model = keras.models.load_model(finished_run / "model.keras", compile=False)
-    wanted = keras.ops.convert_to_numpy(model(read_pixels(path, PREPROCESS)[None]))[0]
+    wanted = keras.ops.convert_to_numpy(model(fit_pixels(open_rgb(path), PREPROCESS)[None]))[0]
     entry = predict_images(finished_run, [path])[0]
     assert list(entry["probabilities"].values()) == pytest.approx(wanted.tolist(), abs=1e-6)
 

@@ -21,17 +21,16 @@ from conftest import elsewhere_slow
 import multitl
 from multitl.adapters import load_function
 from multitl.cli import main as cli
-from multitl.contracts import ExportJob
 from multitl.errors import BackendError, MultitlError, PortError
+from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
 from multitl.models.heads import backbone_of
-from multitl.porting import export_worker, exporting
+from multitl.porting import departures, divergence, export_worker, exporting, proofs
 from multitl.porting.formats import FORMATS
 from multitl.porting.proof_worker import opened_by
 from multitl.porting.references import Reference, make_reference
 from multitl.system.writing import write_json
-from multitl.translation import divergence, parity
-from multitl.translation.state_dicts import read_state_dict
+from multitl.translation import parity
 
 BACKEND = keras.config.backend()
 NETWORK = "torchvision/resnet18"
@@ -67,8 +66,8 @@ def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarr
     if FORMATS[name].bits < 32:
         calibration = str(folder / "calibration.npy")
         pixels = make_reference(load_run(run), None, None).calibration
-        np.save(calibration, exporting.as_taken(pixels, takes, load_run(run)))
-    export_worker.export(ExportJob(name, str(run), takes, calibration), folder)
+        np.save(calibration, exporting.as_taken(pixels, takes, load_run(run).card.preprocess))
+    export_worker.export(export_worker.ExportJob(name, str(run), takes, calibration), folder)
     return load_function(FORMATS[name].runtime)(folder)
 
 
@@ -78,7 +77,7 @@ def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarr
 def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: Reference, tmp_path: Path):
     takes = FORMATS[name].takes
     answer = opened(tmp_path / name, name, run, takes)
-    inputs = exporting.as_taken(reference.pixels, takes, load_run(run))
+    inputs = exporting.as_taken(reference.pixels, takes, load_run(run).card.preprocess)
     found = parity.compare(
         reference.outputs, np.concatenate([answer(inputs[:3]), answer(inputs[3:4]), answer(inputs[4:])])
     )
@@ -102,7 +101,7 @@ def test_what_opens_an_artefact_is_named_with_its_version(name: str):
 def test_an_artefact_takes_what_the_backbone_takes(run: Path, reference: Reference, tmp_path: Path):
     name = {"jax": "stablehlo", "tensorflow": "savedmodel", "torch": "torch-export"}[BACKEND]
     answer = opened(tmp_path / name, name, run, "normalised")
-    inputs = exporting.as_taken(reference.pixels, "normalised", load_run(run))
+    inputs = exporting.as_taken(reference.pixels, "normalised", load_run(run).card.preprocess)
     assert inputs.dtype == np.float32
     assert parity.compare(reference.outputs, answer(inputs)).max_rel < 1e-5
 
@@ -234,7 +233,7 @@ def test_bad_models_and_formats(model: str, to: str, error: type, text: str, run
 
 def test_a_missing_package_is_said_with_its_pip_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hidden = lambda package: package != "onnxruntime"  # noqa: E731
-    monkeypatch.setattr("multitl.adapters.is_present", hidden)
+    monkeypatch.setattr("multitl.porting.formats.is_present", hidden)
     with pytest.raises(BackendError, match=r"(?s)no onnxruntime.*pip install 'multitl\[onnx\]'"):
         multitl.port(run, "onnx", tmp_path / "port")
 
@@ -251,8 +250,8 @@ def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path):
 )
 def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, after: float | None, kept: bool):
     found = parity.Parity(max_abs=0.5, max_rel=0.5, max_spread=0.5, top1=top1, inputs=400)
-    assert exporting._is_same(found, FORMATS["litert-int8"], before, after) == kept
-    assert not exporting._is_same(found, FORMATS["litert"], before, after)
+    assert proofs._is_same(found, FORMATS["litert-int8"], before, after) == kept
+    assert not proofs._is_same(found, FORMATS["litert"], before, after)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +259,7 @@ def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, 
     [("torchvision/resnet18", "runs/torchvision-resnet18-onnx"), ("file:a/b/flowers.h5", "runs/file-flowers-onnx")],
 )
 def test_where_a_port_goes_if_nobody_says(model: str, folder: str):
-    assert exporting.default_output(model, "onnx") == folder
+    assert departures.default_output(model, "onnx") == folder
 
 
 def test_eight_bits_want_photos(network: Path, tmp_path: Path):
@@ -280,11 +279,11 @@ def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo
     recipe = dataclasses.replace(RECIPE, head_epochs=1, **changes)
     run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output
     with pytest.raises(PortError, match=f"(?s){text}.*--to torch-export"):
-        export_worker.export(ExportJob("torch", str(run), "pixels"), tmp_path)
+        export_worker.export(export_worker.ExportJob("torch", str(run), "pixels"), tmp_path)
 
 
 def test_ports_lists_formats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("multitl.adapters.is_present", lambda package: package != "openvino")
+    monkeypatch.setattr("multitl.porting.formats.is_present", lambda package: package != "openvino")
     assert cli.main(["ports"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in FORMATS)

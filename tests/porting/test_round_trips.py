@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import multitl
+from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
 from multitl.porting.references import make_reference
 from multitl.translation import parity
-from multitl.translation.state_dicts import read_state_dict
 
 pytestmark = [pytest.mark.slow, pytest.mark.every_backend]
 BACKEND = keras.config.backend()

@@ -18,9 +18,9 @@ import multitl
 from multitl.cli import main as cli
 from multitl.contracts import Export, Job
 from multitl.errors import BackboneError, RunError
-from multitl.runs.cards import Card, checked, is_port, read_card, read_metrics
+from multitl.porting.originals import original_tensors
+from multitl.runs.cards import Card, Started, checked, is_port, read_card, read_metrics, read_started
 from multitl.runs.folders import finished_result
-from multitl.translation.originals import original_tensors
 
 BACKEND = keras.config.backend()
 RECIPE = multitl.Recipe(image_size=32, head_epochs=2, weights="none", backbone="torchvision/shufflenet_v2_x0_5")
@@ -251,6 +251,36 @@ def test_metrics_are_checked(run: Path, tmp_path: Path):
         (tmp_path / "metrics.json").write_text(json.dumps(with_value(values, place, value)))
         with pytest.raises(RunError, match=r"metrics\.json"):
             read_metrics(tmp_path)
+
+
+STARTED = {"backend": "jax", "fingerprint": "a" * 64, "weights_sha256": "c" * 64}
+
+
+def test_what_a_run_was_started_with_is_read_as_it_was_written(tmp_path: Path):
+    assert read_started(tmp_path) is None  # it was killed before that
+    (tmp_path / "run.json").write_text(json.dumps(checked(STARTED, Started)))
+    assert read_started(tmp_path) == Started(**STARTED)
+    (tmp_path / "run.json").write_text('{"backend": "torch", "fingerprint": ""}')  # by multitl 0.1, of a network
+    assert read_started(tmp_path) == Started(backend="torch", fingerprint="")
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "card.json").write_text("{}")  # it was not killed: the file is lost
+    with pytest.raises(RunError, match=r"Cannot read .*run\.json(.|\n)*--overwrite"):
+        read_started(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backend": "numpy"}, {"backend": None}, {"backend": ["jax"]}, {"fingerprint": None}, {"fingerprint": "a" * 65},
+        {"fingerprint": CODE}, {"weights_sha256": ""}, {"weights_sha256": "c" * 63}, {"weights_sha256": 1},
+    ],
+)  # fmt: skip
+def test_other_values_in_run_json_are_refused(tmp_path: Path, change: dict[str, Any]):
+    (tmp_path / "run.json").write_text(json.dumps(STARTED | change))
+    with pytest.raises(RunError, match=r"run\.json"):
+        read_started(tmp_path)
+    with pytest.raises(ValueError, match=next(iter(change))):
+        checked(STARTED | change, Started)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", "[" * 10**6, '{"a":' * 10**5, "\xff", '{"seed": 1e999}'])

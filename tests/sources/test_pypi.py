@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from multitl.contracts import Preprocess, Pretrained
-from multitl.data.images import read_pixels
+from multitl.data.images import fit_pixels, open_rgb
 from multitl.errors import BackboneError, WeightsError
 from multitl.files.torch_files import read_torch_file
 from multitl.models.preprocessing import normalise
@@ -59,7 +59,7 @@ def pixels() -> np.ndarray:
         Path(package.origin).parent / "data",
         pypi._preprocess(pypi._NETWORKS["efficientnet_lite0"], 224),
     )
-    return normalise(np.stack([read_pixels(folder / name, preprocess) for name in PHOTOS]), preprocess)
+    return normalise(np.stack([fit_pixels(open_rgb(folder / name), preprocess) for name in PHOTOS]), preprocess)
 
 
 @pytest.fixture(scope="session")

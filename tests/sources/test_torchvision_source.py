@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from multitl.errors import BackboneError, WeightsError
+from multitl.files.state_dict_files import read_state_dict
 from multitl.files.torch_files import read_torch_file
 from multitl.sources import pretrained, torchvision
 from multitl.translation import descriptions, parity
-from multitl.translation.state_dicts import extract, read_state_dict
+from multitl.translation.filling import extract
 
 SQUEEZENET = "squeezenet1_1.pth"
 

@@ -15,12 +15,12 @@ from multitl.errors import MultitlError
 from multitl.files.hdf5_files import open_weight_file
 from multitl.files.keras_files import read_model
 from multitl.files.safetensors_files import read_safetensors_file
+from multitl.files.state_dict_files import read_state_dict
 from multitl.files.torch_files import read_torch_file
 from multitl.models.model_files import load_saved_model
 from multitl.sources.tfhub import find
 from multitl.system.hashes import file_sha256
 from multitl.system.regular_files import read_regular
-from multitl.translation.state_dicts import read_state_dict
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices of POSIX")
 

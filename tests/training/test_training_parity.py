@@ -29,8 +29,8 @@ from multitl.contracts import TranslatedWeight
 from multitl.models.statistics import UnbiasedVariance
 from multitl.recipes import Recipe
 from multitl.training.phases import compile_model
+from multitl.translation.filling import extract, fill
 from multitl.translation.layouts import to_keras, to_original
-from multitl.translation.state_dicts import extract, fill
 
 torch = pytest.importorskip("torch")
 

@@ -1,4 +1,4 @@
-"""The builder and the op tables: names, shared and held weights, operands, and errors that list everything."""
+"""The builder: names, shared and held weights, operands."""
 
 from __future__ import annotations
 
@@ -8,21 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitl.errors import TranslationError
-from multitl.translation.building import (
-    BATCH,
-    Activation,
-    Builder,
-    OpTable,
-    Stored,
-    Unsupported,
-    added,
-    complete_shape,
-    layer_name,
-    part,
-    refuse_graph,
-)
+from multitl.translation.building import Builder, layer_name
 from multitl.translation.layouts import channels_last, in_order, to_keras, to_original
+from multitl.translation.op_tables import Unsupported
+from multitl.translation.values import BATCH, Activation, Stored, part
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -49,93 +38,6 @@ def stored(*shape: int, name: str = "") -> Stored:
 
 def run(build: Builder, output, x: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.Model(build.pixels, output)(x))
-
-
-# --- op tables ---
-
-
-def test_an_op_table_finds_its_functions() -> None:
-    ops = OpTable("test")
-
-    @ops("relu", "relu6")
-    def relu(build, x):
-        return x
-
-    assert ops["relu"] is ops["relu6"] is relu
-    assert "relu" in ops and "gelu" not in ops
-    assert list(ops) == ["relu", "relu6"]
-
-
-def test_a_second_registration_raises() -> None:
-    ops = OpTable("test")
-    ops("relu")(abs)
-    with pytest.raises(ValueError, match="test: the op relu is registered already"):
-        ops("gelu", "relu")(abs)
-
-
-def test_tables_are_merged_and_overlap_raises() -> None:
-    first, second = OpTable("first"), OpTable("second")
-    first("a")(abs)
-    second("b")(max)
-    both = OpTable("both", first, second)
-    assert list(both) == ["a", "b"] and both["b"] is max
-    both("c")(min)
-    assert "c" not in first
-    second("a")(min)
-    with pytest.raises(ValueError, match="both: the op a"):
-        OpTable("both", first, second)
-
-
-def test_replacing_leaves_the_original_table_alone() -> None:
-    ops = OpTable("test")
-    ops("a")(abs)
-    assert ops.replaced({"a": max})["a"] is max and ops["a"] is abs
-
-
-# --- activations ---
-
-
-def test_an_activation_counts_as_the_original(pixels: Activation) -> None:
-    assert pixels.shape == (BATCH, 3, 5, 7) and pixels.rank == 4
-    assert pixels.place(1) == pixels.place(-3) == 3
-    assert pixels.arranged(channels_last(4)) is pixels
-    moved = pixels.in_order()
-    assert moved.shape == pixels.shape and moved.tensor.shape == (None, 3, 5, 7)
-
-
-@pytest.mark.parametrize("axis", range(5))
-def test_a_new_axis_keeps_channels_last(build: Builder, pixels: Activation, axis: int) -> None:
-    y, x = pixels.with_new_axis(axis), images()
-    assert y.tensor.shape[-1] == 3
-    np.testing.assert_array_equal(
-        run(build, y.in_order().tensor, x), np.expand_dims(np.moveaxis(x, -1, 1), axis), strict=True
-    )
-
-
-def test_without_closes_the_gaps(build: Builder, pixels: Activation) -> None:
-    y, x = pixels.without(keras.ops.mean(pixels.tensor, 2), [2]), images()  # the width goes
-    assert y.shape == (BATCH, 3, 5)
-    np.testing.assert_allclose(run(build, y.in_order().tensor, x), np.moveaxis(x, -1, 1).mean(3), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "sizes", [(-1, 105), (BATCH, 3, 35), (BATCH, -1, 7), (BATCH * 3, 5, 7), (BATCH, 3, 1, 5, 7), (-1, 7)]
-)
-def test_reshaped_is_numpys(build: Builder, pixels: Activation, sizes) -> None:
-    y, x = pixels.reshaped(sizes), images()
-    wanted = np.moveaxis(x, -1, 1).reshape([2 * (n // BATCH) if n % BATCH == 0 else n for n in y.shape])
-    np.testing.assert_array_equal(run(build, y.in_order().tensor, x), wanted, strict=True)
-
-
-def test_windows_folded_into_the_batch_are_remembered(pixels: Activation) -> None:
-    assert pixels.reshaped((BATCH * 3, 5, 7)).batch == 3
-    assert pixels.reshaped((BATCH * 3, 5, 7)).reshaped((BATCH, 3, 5, 7)).batch == 1
-
-
-def test_complete_shape() -> None:
-    assert complete_shape((2, -1, 3), 24) == (2, 4, 3)
-    assert complete_shape((-1, 4), BATCH * 8) == (BATCH * 2, 4)
-    assert complete_shape((2, 3), 6) == (2, 3)
 
 
 # --- names ---
@@ -264,29 +166,6 @@ def test_over_batch_repeats_for_each_image(build: Builder) -> None:
     np.testing.assert_array_equal(run(build, y.tensor, images(4)), np.repeat(token.array, 4, 0), strict=True)
 
 
-@pytest.mark.every_backend
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ((5, 7, 3), (5, 1, 1)),
-        ((5, 5, 5), (5, 1, 1)),
-        ((5, 5, 5), (1, 5, 1)),
-        ((5, 1, 1), (5, 5, 5)),
-        ((5, 1, 1), (1, 5, 1)),
-        ((1, 1, 3), (1, 1, 1)),
-        ((5, 5, 3), (1, 1, 1)),
-        ((1, 1, 7), (5, 1, 1)),
-    ],
-)
-def test_sums_broadcast_on_every_backend(a, b, count: int) -> None:
-    """Whatever the batch size: one that equals another axis, or is 1, is what Keras on TensorFlow stumbles over."""
-    x, y = keras.Input(a), keras.Input(b)
-    model = keras.Model([x, y], added(x, y))
-    one, other = (RANDOM.normal(size=(count, *shape)).astype("float32") for shape in (a, b))
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(model([one, other])), one + other, atol=1e-6)
-
-
 # --- the whole ---
 
 
@@ -297,12 +176,3 @@ def test_finish_names_outputs_stages_and_what_is_unused(build: Builder, pixels: 
     assert translation.model.output_shape == (None, 4, 5, 7)  # in the original's order
     assert translation.unused == ("aux.weight", "steps")
     assert [stage.layers for stage in translation.stages] == [("head",)]
-
-
-def test_a_refusal_lists_every_op_with_its_nodes() -> None:
-    error = refuse_graph("Net", {"cumsum": ["cumsum"], "sort": [f"sort_{i}" for i in range(5)]})
-    assert isinstance(error, TranslationError)
-    assert "Net cannot be translated: 2 of its operations" in str(error)
-    assert "cumsum (1): cumsum\n" in str(error)
-    assert "sort (5): sort_0, sort_1, sort_2, ..." in str(error)
-    assert error.missing == ("cumsum", "sort")

@@ -17,6 +17,7 @@ import pytest
 
 from multitl.contracts import Job
 from multitl.errors import BackboneError, BackendError, TranslationError, WeightsError
+from multitl.models.weight_hashes import weights_sha256
 from multitl.sources import pretrained
 from multitl.system import children
 from multitl.translation import parity
@@ -38,7 +39,7 @@ def test_card_says_what_was_translated_and_how_exact(entry):
     assert {"keras", "torch", "timm"} <= card.versions.keys()
     assert parity.is_close(entry.card.parity)
     assert len(card.weights_sha256) == 64
-    assert card.weights_sha256 == pretrained.weights_sha256(entry.translation.model)
+    assert card.weights_sha256 == weights_sha256(entry.translation.model)
     assert {weight.name for weight in card.weights} >= {"conv1.0.weight", "fc.weight", "bn1.running_mean"}
 
 

@@ -15,7 +15,7 @@ from multitl.contracts import TranslatedWeight
 from multitl.errors import PortError
 from multitl.models.heads import backbone_of
 from multitl.runs.cards import Card
-from multitl.translation.state_dicts import extract
+from multitl.translation.filling import extract
 
 SOURCES = ("torchvision", "timm")  # whose networks have a class that loads a state_dict
 OTHERWISE = "choose a format that takes any model, such as --to torch-export or --to onnx"

@@ -1,4 +1,4 @@
-"""Where a model written elsewhere begins to differ: `python -m multitl.translation.divergence FOLDER INPUTS OUTPUTS`.
+"""Where a model written elsewhere begins to differ: `python -m multitl.porting.divergence FOLDER INPUTS OUTPUTS`.
 
 An artefact's inside cannot be looked into, but what it was made from can: the same Keras model under the backend that
 wrote it. Its operations are compared one by one with those of this process.
@@ -31,7 +31,7 @@ def first_divergence(folder: Path, images: np.ndarray, backend: str, scratch: Pa
     save_array(inputs, images)
     arguments = [str(folder), str(inputs), str(outputs)]
     run_worker(
-        "multitl.translation.divergence",
+        "multitl.porting.divergence",
         arguments,
         backend,
         outputs,

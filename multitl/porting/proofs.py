@@ -1,0 +1,63 @@
+"""Whether an artefact gives the answers of the model that it came from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multitl.contracts import Parity
+from multitl.errors import PortError
+from multitl.models.preprocessing import normalise
+from multitl.porting.departures import Departure
+from multitl.porting.divergence import first_divergence
+from multitl.porting.formats import FORMATS, Format
+from multitl.porting.references import Reference
+from multitl.translation import parity
+
+MIN_AGREEMENT = 0.9  # share of images with the same class, of an artefact of 8 bits,
+MAX_LOSS = 0.03  # unless it is hardly less accurate: images that the model is unsure of change sides both ways
+
+
+def prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> dict[str, Any]:
+    """The figures for the card. Raises PortError where the answers are not the same."""
+    chosen, reference = FORMATS[to], departure.reference
+    found = parity.compare(reference.outputs, outputs)
+    before, after = _accuracy(reference, reference.outputs), _accuracy(reference, outputs)
+    if not _is_same(found, chosen, before, after):
+        limit = f"the same class on {MIN_AGREEMENT:.0%} of the images, or at most {MAX_LOSS:g} less accuracy"
+        accuracies = "" if before is None else f"; accuracy {before:.3f}, now {after:.3f}"
+        raise PortError(
+            f"The model in the format {to} does not give the answers of the one it came from, so it was not kept.",
+            expected=limit if chosen.bits < 32 else f"an error of at most {parity.MAX_REL:g} of the largest output",
+            received=f"{parity.describe(found)}{accuracies}{_where(departure, chosen, scratch)}",
+            fix="choose another format (multitl ports lists them), and report this with the network",
+        )
+    return {
+        "on": reference.origin,
+        "calibrated_on": reference.calibrated_on if chosen.is_calibrated else None,
+        **asdict(found),
+        "accuracy_before": before,
+        "accuracy_after": after,
+    }
+
+
+def _where(departure: Departure, chosen: Format, scratch: Path) -> str:
+    """The first place that differs, where another backend may be to blame."""
+    if chosen.bits < 32 or chosen.backend in ("", departure.backend.name):
+        return ""
+    images = normalise(departure.reference.pixels[:2], departure.run.card.preprocess)
+    return f"; {first_divergence(departure.run.folder, images, chosen.backend, scratch)}"
+
+
+def _is_same(found: Parity, chosen: Format, before: float | None, after: float | None) -> bool:
+    if chosen.bits == 32:
+        return parity.is_close(found)
+    keeps_accuracy = before is not None and after is not None and after >= before - MAX_LOSS
+    return found.top1 >= MIN_AGREEMENT or keeps_accuracy
+
+
+def _accuracy(reference: Reference, outputs: np.ndarray) -> float | None:
+    return None if reference.labels is None else float(np.mean(outputs.argmax(1) == reference.labels))
