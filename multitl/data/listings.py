@@ -94,7 +94,7 @@ def shorten(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(listed[:most]) + rest
 
 
-def check_exists(path: Path) -> None:
+def check_exists(path: Path, expected: str = f"a folder {LAYOUTS}") -> None:
     """Raise DataError, with the names nearby that look alike, if `path` is not there."""
     try:
         path.stat()
@@ -106,7 +106,7 @@ def check_exists(path: Path) -> None:
         siblings = os.listdir(path.parent)  # noqa: PTH208  (names only)
     raise DataError(
         f"Cannot find {path}: {reason}.",
-        expected=f"a folder {LAYOUTS}",
+        expected=expected,
         received=str(path),
         nearest=nearest_names(path.name, siblings),
         fix="check the path",
