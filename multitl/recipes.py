@@ -153,7 +153,7 @@ def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] =
     recipe: a Recipe, a mapping of some options, the path of a TOML file, or None for the defaults. A value that is
     replaced is not looked at.  also: other names that may be meant where the name of an option is wrong.
     """
-    _check_names(options, "what was asked for", also)
+    _check_names(options, also=also)
     if recipe is None or isinstance(recipe, Mapping):
         return Recipe.from_mapping(dict(recipe or {}) | dict(options))
     if isinstance(recipe, Recipe):
@@ -186,13 +186,13 @@ def _toml_value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _check_names(values: Iterable[str], where: str, also: Iterable[str] = ()) -> None:
+def _check_names(values: Iterable[str], where: str = "", also: Iterable[str] = ()) -> None:
     """Raises RecipeError for the first that is no option. also: names that are right elsewhere, and may be meant."""
     names = [field.name for field in dataclasses.fields(Recipe)]
     for key in values:
         if key not in names:
             raise RecipeError(
-                f"Unknown option {key!r} in {where}.",
+                f"Unknown option {key!r}{where and f' in {where}'}.",
                 expected="one of " + ", ".join(names),
                 received=str(key),
                 nearest=nearest_names(str(key), [*names, *also]),
