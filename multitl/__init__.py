@@ -7,7 +7,6 @@ so `backend=` (or KERAS_BACKEND) must be settled before that.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from inspect import signature
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -195,8 +194,8 @@ def finetune(
     Raises a MultitlError that says what to mend. What was finished before an error stays in `output`.
     """
     named = {name: value for name, value in {"backbone": backbone, "weights": weights}.items() if value is not None}
-    keywords = signature(finetune).parameters  # also meant by who misspells an option
-    complete = combine(recipe, named | options, also=keywords)  # before the backend, which takes seconds to load
+    own = finetune.__kwdefaults__ or {}  # who misspells an option may mean one of these
+    complete = combine(recipe, named | options, also=own)  # before the backend, which takes seconds to load
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 

@@ -91,6 +91,7 @@ def test_a_wrong_option_gets_its_hint(wrong: dict, problem: str, expected: str, 
     assert caught.value.problem.startswith(problem)
     assert caught.value.expected.startswith(expected)
     assert nearest in caught.value.nearest or not nearest
+    assert "options" not in caught.value.nearest
     assert caught.value.received and caught.value.fix
 
 
