@@ -19,8 +19,8 @@ import multitl
 def main(folder: str) -> None:
     photos = make_photos(f"{folder}/photos")  # yours: one folder a class, or train and test folders of such
 
-    recipe = multitl.Recipe(image_size=64, head_epochs=20)  # small and quick; Recipe() is the default for real photos
-    result = multitl.finetune(photos, recipe=recipe, output=f"{folder}/run")
+    # small and quick; for real photos leave image_size and head_epochs out
+    result = multitl.finetune(photos, output=f"{folder}/run", image_size=64, head_epochs=20)
 
     test = result.metrics["test"]
     low, high = test["accuracy_ci"]

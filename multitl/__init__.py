@@ -6,15 +6,25 @@ so `backend=` (or KERAS_BACKEND) must be settled before that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from multitl.adapters import load_backend, translate_module
 from multitl.contracts import Head, Preprocess, Pretrained, Result, Split, Stage
-from multitl.errors import MultitlError
-from multitl.recipes import Recipe
-from multitl.version import __version__ as __version__
+from multitl.errors import (
+    BackboneError,
+    BackendError,
+    DataError,
+    MultitlError,
+    PortError,
+    RecipeError,
+    RunError,
+    TranslationError,
+    WeightsError,
+)
+from multitl.recipes import AnyRecipe, Options, Recipe, combine
+from multitl.version import __version__
 
 if TYPE_CHECKING:  # nothing here loads a framework
     import keras
@@ -23,12 +33,21 @@ if TYPE_CHECKING:  # nothing here loads a framework
     from multitl.porting.translate import Translated
 
 __all__ = [
+    "BackboneError",
+    "BackendError",
+    "DataError",
     "MultitlError",
+    "PortError",
     "Preprocess",
     "Pretrained",
     "Recipe",
+    "RecipeError",
     "Result",
+    "RunError",
     "Stage",
+    "TranslationError",
+    "WeightsError",
+    "__version__",
     "evaluate",
     "finetune",
     "from_torch",
@@ -37,6 +56,11 @@ __all__ = [
     "predict",
     "translate",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public, and no module or name that this file needs itself."""
+    return __all__
 
 
 def load_pretrained(
@@ -150,35 +174,34 @@ def finetune(
     weights: str | PathLike[str] | None = None,
     backend: str | None = None,
     output: str | PathLike[str] | None = None,
-    recipe: Recipe | None = None,
+    recipe: AnyRecipe = None,
     overwrite: bool = False,
     resume: bool = False,
+    **options: Unpack[Options],
 ) -> Result:
     """Fine-tune a pretrained backbone on labelled images; judge, save and report the classifier.
 
     data: a folder `class/images` or `train|validation|test/class/images`, or a CSV or Parquet file with the columns
     path,label[,split].
-    backbone, weights: as for `load_pretrained`; override the recipe's.  backend: "jax", "tensorflow" or "torch".
+    backbone, weights: as for `load_pretrained`.  backend: "jax", "tensorflow" or "torch".
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
-    recipe: every other option; `multitl finetune --help` explains each.
+    recipe: a `Recipe`, a dict of some options, or the path of a TOML file of them, such as a run's recipe.toml.
     overwrite / resume: what to do if `output` exists; without either that is an error.
+    options: single options, e.g. epochs=3, learning_rate=1e-4; `help(multitl.Recipe)` explains each.
+    What is given by name, `backbone` and `weights` included, wins over the recipe, and the recipe over the defaults.
 
     Returns paths, class names and `metrics`: {"test": {...} or None where there is no test part, "validation": {...}}.
     Raises a MultitlError that says what to mend. What was finished before an error stays in `output`.
     """
+    named = {name: value for name, value in {"backbone": backbone, "weights": weights}.items() if value is not None}
+    own = finetune.__kwdefaults__ or {}  # who misspells an option may mean one of these
+    complete = combine(recipe, named | options, also=own)  # before the backend, which takes seconds to load
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 
     with adapter.fast_paths():
         return training.finetune(
-            data,
-            backbone=backbone,
-            weights=weights,
-            backend=adapter,
-            output=output,
-            recipe=recipe or Recipe(),
-            overwrite=overwrite,
-            resume=resume,
+            data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume
         )
 
 
@@ -199,12 +222,16 @@ def evaluate(
 
 
 def predict(
-    run: str | PathLike[str], images: Sequence[str | PathLike[str]], *, backend: str | None = None
+    run: str | PathLike[str],
+    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    backend: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Classify image files (or folders of them) with a finished run.
+    """Classify image files, or folders of them, with a finished run.
 
+    images: one path, or any number of them.
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
-    or path and error for a file that cannot be read.
+    or path and error for a file that cannot be read. Raises DataError for a path that does not exist, or no image.
     """
     adapter = load_backend(backend)
     from multitl.judging import evaluation

@@ -6,10 +6,12 @@ message for somebody who has never seen the code: `problem` is one sentence, `fi
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 import errno
 import os
 from collections.abc import Iterable
+from typing import Any
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError; EFBIG: a file may not grow any more
 BELOW = "\n            "  # what comes next stands below the first word after "  received: "
@@ -35,6 +37,10 @@ class MultitlError(Exception):
             "to mend": fix,
         }
         super().__init__("\n".join([problem, *(f"  {key}: {text}" for key, text in details.items() if text)]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy what is held: `Exception` would call the class with its text alone, and `fix` is missing."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class BackendError(MultitlError):

@@ -1,17 +1,19 @@
 """Every option of a fine-tuning run, with its default, range and meaning, in one place.
 
-`Recipe` is what `--recipe` reads, what every run writes to recipe.toml, and what the flags are made from.
+`Recipe` is what `--recipe` reads, what every run writes to recipe.toml, and what the flags are made from. `Options` are
+the same names again as keywords of `multitl.finetune`, for type checkers and editors, which run nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from multitl.errors import RecipeError, nearest_names
 from multitl.system.regular_files import read_regular_text
@@ -86,21 +88,13 @@ class Recipe:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-        """Build from plain values; an unknown key is an error that names the nearest option."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in names:
-                raise RecipeError(
-                    f"Unknown option {key!r} in {where}.",
-                    expected="one of " + ", ".join(names),
-                    received=key,
-                    nearest=nearest_names(key, names),
-                    fix=f"rename or remove {key!r}",
-                )
-        return cls(**values)
+        """Build from plain values; a path is text. An unknown key is an error that names the nearest option."""
+        _check_names(values, where)
+        texts = {name: os.fspath(value) for name, value in values.items() if isinstance(value, os.PathLike)}
+        return cls(**(dict(values) | texts))
 
     @classmethod
-    def read(cls, path: str | Path) -> Recipe:
+    def read(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a TOML file such as a run's recipe.toml. Missing options keep their defaults."""
         return cls.from_mapping(read_options(path), where=str(path))
 
@@ -118,7 +112,63 @@ class Recipe:
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
 
-def read_options(path: str | Path) -> dict[str, Any]:
+class Options(TypedDict, total=False):
+    """What `multitl.finetune` takes by name: all of a recipe but `backbone` and `weights`, which it names itself."""
+
+    image_size: int
+    preprocess: str
+    seed: int
+    precision: str
+    batch_size: int
+    validation_fraction: float
+    test_fraction: float
+    max_unreadable: float
+    pooling: str
+    hidden: int
+    dropout: float
+    l2: float
+    optimizer: str
+    weight_decay: float
+    schedule: str
+    warmup: float
+    label_smoothing: float
+    class_weights: str
+    augment: str
+    views: int
+    head_epochs: int
+    head_learning_rate: float
+    unfreeze: str
+    epochs: int
+    learning_rate: float
+    train_batch_norm: bool
+    patience: int
+
+
+AnyRecipe: TypeAlias = "Recipe | Mapping[str, Any] | str | os.PathLike[str] | None"
+
+
+def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] = ()) -> Recipe:
+    """A recipe in any form that `multitl.finetune` takes, and options beside it, which win over it.
+
+    recipe: a Recipe, a mapping of some options, the path of a TOML file, or None for the defaults. A value that is
+    replaced is not looked at.  also: other names that may be meant where the name of an option is wrong.
+    """
+    _check_names(options, also=also)
+    if recipe is None or isinstance(recipe, Mapping):
+        return Recipe.from_mapping(dict(recipe or {}) | dict(options))
+    if isinstance(recipe, Recipe):
+        return Recipe.from_mapping(dataclasses.asdict(recipe) | dict(options))
+    if isinstance(recipe, (str, os.PathLike)):
+        return Recipe.from_mapping(read_options(recipe) | dict(options), where=os.fspath(recipe))
+    raise RecipeError(
+        f"A recipe cannot be of the type {type(recipe).__name__}.",
+        expected="a multitl.Recipe, a dict of options, or the path of a TOML file",
+        received=f"recipe = {str(recipe)[:100]}",
+        fix='recipe={"epochs": 3}, or epochs=3 without a recipe',
+    )
+
+
+def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The options a recipe file sets, unchecked, so that command-line flags can still override them."""
     try:
         return tomllib.loads(read_regular_text(path))
@@ -134,6 +184,20 @@ def read_options(path: str | Path) -> dict[str, Any]:
 def _toml_value(value: Any) -> str:
     """TOML's strings are JSON's, but it knows no surrogate pairs and wants DEL escaped."""
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _check_names(values: Iterable[str], where: str = "", also: Iterable[str] = ()) -> None:
+    """Raises RecipeError for the first that is no option. also: names that are right elsewhere, and may be meant."""
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    for key in values:
+        if key not in names:
+            raise RecipeError(
+                f"Unknown option {key!r}{where and f' in {where}'}.",
+                expected="one of " + ", ".join(names),
+                received=str(key),
+                nearest=nearest_names(str(key), [*names, *also]),
+                fix=f"rename or remove {key!r}",
+            )
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
@@ -158,10 +222,23 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 
 def _expected(field: dataclasses.Field) -> str:
-    limits = field.metadata
-    if limits["choices"]:
-        return "one of " + ", ".join(limits["choices"])
-    parts = [type(field.default).__name__]
-    parts += [f">= {limits['least']:g}"] if limits["least"] is not None else []
-    parts += [f"<= {limits['most']:g}"] if limits["most"] is not None else []
-    return " ".join(parts)
+    if choices := field.metadata["choices"]:
+        return "one of " + ", ".join(choices)
+    return ", ".join(filter(None, [type(field.default).__name__, range_of(field)]))
+
+
+def range_of(field: dataclasses.Field) -> str:
+    """ "0 to 4096", "at least 0", or nothing."""
+    least, most = field.metadata["least"], field.metadata["most"]
+    if least is None:
+        return ""
+    return f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
+
+
+def _described(field: dataclasses.Field) -> str:
+    """An option for `help(Recipe)`: name and default, then what it means and what it may be."""
+    meaning = textwrap.fill(f"{field.metadata['help']} ({_expected(field)})", width=100)
+    return textwrap.indent(f"{field.name} = {field.default!r}\n{textwrap.indent(meaning, '    ')}", "    ")
+
+
+Recipe.__doc__ = "\n\n".join([str(Recipe.__doc__), *map(_described, dataclasses.fields(Recipe))])

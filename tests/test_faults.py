@@ -260,7 +260,7 @@ def test_no_test_part(refuse: Refuse, capsys, tmp_path: Path) -> None:
         ("--unfreeze stage9", r"called 'stage9'(.|\n)*nearest: stage"),
         ("--unfreeze last:0", "called 'last:0'"),
         ("--head-epochs 0", "trains nothing"),
-        ("--dropout 1.5", r"dropout cannot be 1\.5(.|\n)*<= 0\.95"),
+        ("--dropout 1.5", r"dropout cannot be 1\.5(.|\n)*0 to 0\.95"),
         ("--l2 nan", "l2 cannot be nan"),
         ("--seed 99999999999999999999", "seed cannot be"),
         ("--optimizer adm", "nearest: adam"),

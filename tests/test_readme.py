@@ -33,6 +33,7 @@ from multitl.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FASTER = {  # part of a command -> flags added for this test, since the last one given wins
     "--out runs/photos": ["--head-epochs", "3"],
     "--backbone keras/": ["--weights", "none", "--image-size", "32", "--head-epochs", "3"],  # no download
@@ -160,6 +161,12 @@ def test_what_is_not_run_is_there():
         assert any(part in command for command in ALL_COMMANDS)
 
 
+def test_targets_of_contributing_are_in_the_makefile():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(re.findall(r"`[^`]+`", CONTRIBUTING))))
+    assert {"lint", "test"} <= named <= targets
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("command", [command for command in ALL_COMMANDS if command.startswith("make ")])
 def test_make_targets_exist(command: str):
@@ -217,7 +224,7 @@ def source_rows(text: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
-@pytest.mark.parametrize("name", ["benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/architecture.md"])
 def test_links_of_other_pages_exist(name: str):
     page = ROOT / name
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))

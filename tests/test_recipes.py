@@ -3,15 +3,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pydoc
+import re
 import tomllib
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multitl.errors import RecipeError
-from multitl.recipes import Recipe, read_options
+from multitl.recipes import Options, Recipe, combine, read_options
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 NUMBERS = [name for name, field in FIELDS.items() if type(field.default) in (int, float)]
@@ -145,3 +148,67 @@ def test_table_in_a_recipe_is_an_unknown_option(tmp_path: Path):
 def test_differences_lists_both_values():
     assert Recipe(seed=1).differences(Recipe(seed=2, hidden=8)) == {"seed": (1, 2), "hidden": (0, 8)}
     assert Recipe().differences(Recipe()) == {}
+
+
+def test_help_lists_every_option_with_its_default_meaning_and_range():
+    words = " ".join(re.sub(r"^ \|", "", pydoc.plain(pydoc.render_doc(Recipe)), flags=re.MULTILINE).split())
+    for field in FIELDS.values():
+        assert f" {field.name} = {field.default!r} {' '.join(field.metadata['help'].split())} (" in words
+    assert "image_size = 0 side of the square input in pixels; 0: the backbone's own (int, 0 to 4096)" in words
+    assert all(len(line) <= 120 for line in Recipe.__doc__.splitlines())
+
+
+def test_keywords_are_the_options_of_a_recipe_with_their_types():
+    """What a type checker and an editor see, who run nothing: a new field of Recipe needs a line there."""
+    keywords = dict(get_type_hints(Recipe))
+    del keywords["backbone"], keywords["weights"]  # arguments of `multitl.finetune` in their own right
+    assert list(get_type_hints(Options).items()) == list(keywords.items())
+
+
+@pytest.fixture(params=["mapping", "text", "path", "recipe"])
+def six_epochs(request: pytest.FixtureRequest, tmp_path: Path):
+    """epochs = 6 in each form that a recipe may be given in."""
+    path = tmp_path / "six.toml"
+    path.write_text("epochs = 6\n", encoding="utf-8")
+    return {"mapping": {"epochs": 6}, "text": str(path), "path": path, "recipe": Recipe(epochs=6)}[request.param]
+
+
+def test_recipe_comes_in_four_forms_and_keywords_win(six_epochs):
+    assert combine(six_epochs, {}) == Recipe(epochs=6)
+    assert combine(six_epochs, {"epochs": 3, "l2": 0.5}) == Recipe(epochs=3, l2=0.5)
+    assert combine(six_epochs, {"hidden": 4}) == Recipe(epochs=6, hidden=4)
+
+
+def test_no_recipe_is_the_defaults():
+    assert combine(None, {}) == combine({}, {}) == Recipe()
+    assert combine(None, {"seed": 3}) == Recipe(seed=3)
+
+
+def test_recipe_of_another_type_is_refused():
+    for value in (5, ["epochs"], True):
+        with pytest.raises(RecipeError, match="A recipe cannot be of the type") as caught:
+            combine(value, {})
+        assert caught.value.expected == "a multitl.Recipe, a dict of options, or the path of a TOML file"
+
+
+def test_options_are_checked_together():
+    """A value that is replaced is not looked at, and what is right alone may be wrong beside another."""
+    assert combine({"epochs": -1, "unfreeze": "all"}, {"epochs": 2}) == Recipe(epochs=2, unfreeze="all")
+    with pytest.raises(RecipeError, match="trains nothing"):
+        combine({"unfreeze": "none"}, {"head_epochs": 0})
+
+
+def test_paths_are_taken_for_their_text():
+    assert combine({"weights": Path("old/net.h5")}, {}).weights == os.path.join("old", "net.h5")  # noqa: PTH118
+    assert combine(None, {"weights": Path("net.h5")}).weights == "net.h5"
+
+
+@pytest.mark.parametrize("recipe", [None, {"epochs": 3}])
+def test_misspelt_keyword_names_what_may_be_meant(recipe):
+    with pytest.raises(RecipeError, match=r"Unknown option 'epoch'\.") as caught:
+        combine(recipe, {"epoch": 3})
+    assert caught.value.nearest[:2] == ("epochs", "head_epochs")
+    assert (caught.value.received, caught.value.fix) == ("epoch", "rename or remove 'epoch'")
+    with pytest.raises(RecipeError) as caught:
+        combine(recipe, {"ouput": "runs/a"}, also=["data", "output"])
+    assert caught.value.nearest[0] == "output"

@@ -88,10 +88,10 @@ class OwnLoop:
         with temporary_folder() as folder:
             os.environ["MULTITL_CACHE"] = str(folder)  # no features from an earlier run
             run = folder / "run"
+            recipe = whole_job_recipe(self.job)
             result = finetune(
-                self.job.data, backbone=self.job.cell.backbone, weights=self.job.weights, backend=self.backend,
-                output=run, recipe=whole_job_recipe(self.job), overwrite=False, resume=False,
-            )  # fmt: skip
+                self.job.data, backend=self.backend, output=run, recipe=recipe, overwrite=False, resume=False
+            )
             seconds = read_json(run / "card.json", missing="")["seconds"]
             rows = np.genfromtxt(result.output / "history.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
         elapsed = sum(seconds[name] for name in ("data", "backbone", "features"))
@@ -139,4 +139,7 @@ def recipe_for(job: Job) -> Recipe:
 def whole_job_recipe(job: Job) -> Recipe:
     """The defaults, but for the number of epochs."""
     precision = "float32" if job.cell.dtype == "float32" else "mixed"
-    return Recipe(image_size=job.image_size, head_epochs=job.epochs, patience=0, seed=job.seed, precision=precision)
+    return Recipe(
+        backbone=job.cell.backbone, weights=job.weights, image_size=job.image_size, head_epochs=job.epochs, patience=0,
+        seed=job.seed, precision=precision,
+    )  # fmt: skip

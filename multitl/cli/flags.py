@@ -10,7 +10,7 @@ from typing import NoReturn
 from multitl.adapters import BACKENDS
 from multitl.contracts import SPLITS
 from multitl.errors import nearest_names
-from multitl.recipes import Recipe, read_options
+from multitl.recipes import Recipe, combine, range_of
 
 DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -42,12 +42,13 @@ def add_finetune_flags(parser: Parser) -> None:
 
 def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
     flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
-    text = f"{limits['help']} ({_range(limits['least'], limits['most'])}default: {field.default})".replace("%", "%%")
+    values = ", ".join(filter(None, [range_of(field), f"default: {field.default}"]))
+    text = f"{limits['help']} ({values})".replace("%", "%%")
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         return
-    values = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else METAVARS[kind]
-    group.add_argument(flag, type=kind, metavar=values, default=argparse.SUPPRESS, help=text)
+    metavar = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else METAVARS[kind]
+    group.add_argument(flag, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 
 def add_evaluate_flags(parser: Parser) -> None:
@@ -153,9 +154,7 @@ def add_json_flag(parser: Parser) -> None:
 def recipe_from(options: argparse.Namespace) -> Recipe:
     """Flags before the recipe file before the defaults."""
     names = {field.name for field in dataclasses.fields(Recipe)}
-    flags = {name: value for name, value in vars(options).items() if name in names}
-    values = read_options(options.recipe) if options.recipe else {}
-    return Recipe.from_mapping(values | flags, where=options.recipe or "the command line")
+    return combine(options.recipe, {name: value for name, value in vars(options).items() if name in names})
 
 
 def _wide_help(prog: str) -> argparse.HelpFormatter:
@@ -173,9 +172,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
-
-
-def _range(least: float | None, most: float | None) -> str:
-    if least is None:
-        return ""
-    return f"at least {least:g}, " if most is None else f"{least:g} to {most:g}, "

@@ -87,7 +87,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def check_exists(path: Path) -> None:
+def check_exists(path: Path, expected: str = f"a folder {LAYOUTS}") -> None:
     """Raise DataError, with the names nearby that look alike, if `path` is not there."""
     try:
         path.stat()
@@ -99,7 +99,7 @@ def check_exists(path: Path) -> None:
         siblings = os.listdir(path.parent)  # noqa: PTH208  (names only)
     raise DataError(
         f"Cannot find {path}: {reason}.",
-        expected=f"a folder {LAYOUTS}",
+        expected=expected,
         received=str(path),
         nearest=nearest_names(path.name, siblings),
         fix="check the path",

@@ -110,22 +110,22 @@ def scan_for_evaluation(
     )
 
 
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     """Files as given, and the images anywhere in folders, sorted by name within each; every path once.
 
-    Raises DataError for a path that does not exist and if there is no image at all.
+    paths: one, or several.  Raises DataError for a path that does not exist and if there is no image at all.
     """
-    given = [Path(path) for path in paths]
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     found: list[Path] = []
     for path in given:
-        check_exists(path)
+        check_exists(path, "an image file, or a folder of images")
         found += [file for file in find_files(path) if is_image(file)] if path.is_dir() else [path]
     if not found:
         raise DataError(
             "There is no image to look at.",
             expected="image files, or folders that hold some",
-            received=shorten(map(str, given)) or "nothing",
-            fix="check the path",
+            received=shorten(map(str, given)) or "no path",
+            fix="check the path" if given else "name an image file or a folder",
         )
     return list(dict.fromkeys(map(str, found)))
 

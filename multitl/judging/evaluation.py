@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +74,9 @@ def evaluate_run(
     return score(labels, as_probabilities(outputs), opened.card.class_names, opened.card.seed)
 
 
-def predict_images(run: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+def predict_images(
+    run: str | os.PathLike[str], images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+) -> list[dict[str, Any]]:
     """Classify image files, or folders of them: see `multitl.predict`. Raises DataError if none can be read."""
     opened = load_run(run)
     paths, model = list_images(images), opened.model

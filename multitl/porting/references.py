@@ -95,7 +95,7 @@ def _given(run: Run, data: str | os.PathLike[str]) -> _Images:
         examples = scan_for_evaluation(data, run.card.class_names, max_unreadable=1.0).examples
         paths, labels = [one.path for one in examples], np.array([one.label for one in examples])
     except DataError:  # of other classes or none: images all the same
-        paths, labels = list_images([data]), None
+        paths, labels = list_images(data), None
     order = _some(len(paths))
     known = None if labels is None else labels[order]
     return _read([paths[index] for index in order], known, run.card.preprocess, f"images of {data}")

@@ -51,8 +51,6 @@ from multitl.training.recording import finish, judge, make_card, remake_report, 
 def finetune(
     data: str | os.PathLike[str],
     *,
-    backbone: str | None,
-    weights: str | os.PathLike[str] | None,
     backend: Backend,
     output: str | os.PathLike[str] | None,
     recipe: Recipe,
@@ -60,7 +58,6 @@ def finetune(
     resume: bool,
 ) -> Result:
     """See `multitl.finetune`."""
-    recipe = _with_overrides(recipe, backbone, weights)
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
@@ -265,10 +262,6 @@ def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
     save_state(folder, state)
     write_history(folder, state.rows)
     log.add(state.rows[-1])
-
-
-def _with_overrides(recipe: Recipe, backbone: str | None, weights: str | os.PathLike[str] | None) -> Recipe:
-    return replace(recipe, backbone=backbone or recipe.backbone, weights=str(weights or recipe.weights))
 
 
 def _default_folder(data: Path, backbone: str, backend: str) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import multitl
 from multitl.contracts import Preprocess
 from multitl.data.images import fit_pixels, open_rgb
 from multitl.errors import DataError, MultitlError, RunError
@@ -131,10 +132,23 @@ def test_no_readable_image_is_a_data_error(finished_run: Path, tmp_path: Path) -
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"a\.png: empty"):
         predict_images(finished_run, [tmp_path / "a.png"])
-    with pytest.raises(DataError):
-        predict_images(finished_run, [tmp_path / "missing.png"])
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"Cannot find .*missing\.png") as caught:
+        predict_images(finished_run, tmp_path / "missing.png")
+    assert caught.value.expected == "an image file, or a folder of images"
+    with pytest.raises(DataError, match="There is no image to look at") as caught:
         predict_images(finished_run, [])
+    assert (caught.value.received, caught.value.fix) == ("no path", "name an image file or a folder")
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_paths_are_text_or_paths_and_one_image_needs_no_list(finished_run: Path, photo_folder: Path, form: type):
+    run, image = form(finished_run), photo_folder / "red/03.png"
+    (alone,) = multitl.predict(run, form(image))
+    assert (alone["path"], alone["predicted"]) == (str(image), "red")
+    for several in ([form(image)], (form(image),), (path for path in [image])):
+        assert multitl.predict(run, several) == [alone]
+    assert len(multitl.predict(run, form(image.parent))) == 16
+    assert multitl.evaluate(run, form(photo_folder))["count"] == 48
 
 
 def test_any_pixel_format_is_classified(finished_run: Path, tmp_path: Path) -> None:
