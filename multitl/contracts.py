@@ -133,8 +133,8 @@ class Parity:
 
     `max_abs`: largest difference of any output. `max_rel`: that, divided by the largest output. `max_spread`: that,
     divided by the largest difference between the originals' outputs for two different inputs; the strictest of the
-    three, since
-    outputs that hardly depend on the input flatter the second. `top1`: share of inputs with the same largest output.
+    three, since outputs that hardly depend on the input flatter the second. Of a single input it is `max_rel` again.
+    `top1`: share of inputs with the same largest output.
     """
 
     max_abs: float

@@ -31,7 +31,7 @@ def prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> 
         accuracies = "" if before is None else f"; accuracy {before:.3f}, now {after:.3f}"
         raise PortError(
             f"The model in the format {to} does not give the answers of the one it came from, so it was not kept.",
-            expected=limit if chosen.bits < 32 else f"an error of at most {parity.MAX_REL:g} of the largest output",
+            expected=limit if chosen.bits < 32 else parity.LIMITS,
             received=f"{parity.describe(found)}{accuracies}{_where(departure, chosen, scratch)}",
             fix="choose another format (multitl ports lists them), and report this with the network",
         )

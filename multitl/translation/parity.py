@@ -18,6 +18,7 @@ from multitl.errors import TranslationError
 
 MAX_REL = 1e-4
 MAX_SPREAD = 1e-2  # eight times the worst of torchvision's 80 (ResNet-152, float32's own rounding)
+LIMITS = f"an error of at most {MAX_REL:g} of the largest output, and {MAX_SPREAD:g} of the outputs' spread"
 PROBES = 4
 PIXELS_AT_ONCE = 500_000  # Keras keeps every intermediate result of a batch: EfficientNet-B7's would fill 20 GB
 NOWHERE = "no operation by itself: the error grows along the way"  # what `insist` is told if none diverges
@@ -85,11 +86,11 @@ def compare(original: np.ndarray, translated: np.ndarray) -> Parity:
             fix="report this at the project's issue tracker, with the network",
         )
     a, b = (values.reshape(len(values), -1).astype("float64") for values in (original, translated))
-    error = float(np.abs(a - b).max())
+    error, largest = float(np.abs(a - b).max()), np.abs(a).max()
     return Parity(
         max_abs=error,
-        max_rel=_over(error, np.abs(a).max()),
-        max_spread=_over(error, np.ptp(a, axis=0).max()),
+        max_rel=_over(error, largest),
+        max_spread=_over(error, np.ptp(a, axis=0).max() if len(a) > 1 else largest),  # one output has no spread
         top1=float(np.mean(a.argmax(1) == b.argmax(1))),
         inputs=len(a),
     )
@@ -106,7 +107,7 @@ def insist(parity: Parity, what: str, received: str = "") -> Parity:
         return parity
     raise TranslationError(
         f"{what} as translated does not compute what the original does.",
-        expected=f"an error of at most {MAX_REL:g} of the largest output, and {MAX_SPREAD:g} of the outputs' spread",
+        expected=LIMITS,
         received=f"{describe(parity)}{received and '; '}{received}",
         fix="report this at the project's issue tracker; nothing was stored",
     )

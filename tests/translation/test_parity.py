@@ -30,6 +30,12 @@ def test_figures_by_hand():
     assert parity == Parity(max_abs=0.25, max_rel=0.025, max_spread=0.125, top1=1.0, inputs=2)
 
 
+def test_of_a_single_input_there_is_no_spread():
+    parity = compare(np.array([[-8.0, 4.0]]), np.array([[-8.0, 4.0001]]))
+    assert parity.max_spread == parity.max_rel == pytest.approx(0.0001 / 8) and is_close(parity)
+    assert not is_close(compare(np.array([[-8.0, 4.0]]), np.array([[-8.0, 4.1]])))
+
+
 def test_negative_outputs_count_by_their_size():
     assert compare(-ORIGINAL, -ORIGINAL - 1).max_rel == 0.1
 
