@@ -15,8 +15,10 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from multitl.translation.building import Stored
+from multitl_tensorflow.damage import refuse
 from multitl_tensorflow.operations import attribute
-from multitl_tensorflow.saved_models import Entry, Module, Spec, constant, refuse
+from multitl_tensorflow.signatures import Entry, Module, Spec
+from multitl_tensorflow.stored_values import constant
 
 PIXELS, STORED, OTHER = "multitl.Pixels", "multitl.Stored", "multitl.Other"  # leaves, besides the original's ops
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")

@@ -27,7 +27,14 @@ from multitl.translation.building import (
     refuse_graph,
 )
 from multitl.translation.layouts import channels_last, in_order
-from multitl_torch import fx_ops_convolution, fx_ops_elementwise, fx_ops_linear, fx_ops_pooling, fx_ops_shape
+from multitl_torch import (
+    fx_ops_convolution,
+    fx_ops_cutting,
+    fx_ops_elementwise,
+    fx_ops_linear,
+    fx_ops_pooling,
+    fx_ops_shape,
+)
 from multitl_torch.fx_constants import computed, filled
 from multitl_torch.fx_graphs import Graph, trace
 from multitl_torch.fx_nodes import (
@@ -47,6 +54,7 @@ from multitl_torch.fx_nodes import (
 OPS = OpTable(
     "torch",
     fx_ops_convolution.ops,
+    fx_ops_cutting.ops,
     fx_ops_elementwise.ops,
     fx_ops_linear.ops,
     fx_ops_pooling.ops,

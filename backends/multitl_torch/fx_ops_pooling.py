@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: N812
 from multitl.translation.building import Activation, Builder, OpTable, Unsupported
 from multitl.translation.layouts import channels_last, inverse
 from multitl_torch.fx_ops_convolution import each, padded
-from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze, window_indices, windows
+from multitl_torch.fx_ops_cutting import window_indices, windows
+from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze
 
 ops = OpTable("pooling")
 
