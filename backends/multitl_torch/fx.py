@@ -38,6 +38,7 @@ from multitl_torch import (
 from multitl_torch.fx_constants import computed, filled
 from multitl_torch.fx_graphs import Graph, trace
 from multitl_torch.fx_nodes import (
+    OP,
     base_name,
     gives_tensors,
     held_by_module,
@@ -50,6 +51,7 @@ from multitl_torch.fx_nodes import (
     op_name,
     plain_size,
 )  # fmt: skip
+from multitl_torch.insides import arguments_of
 
 OPS = OpTable(
     "torch",
@@ -258,11 +260,10 @@ class _Walk:
 
     def _arguments(self, node: torch.fx.Node) -> list:
         """In the schema's order, defaults filled in."""
-        if not isinstance(node.target, torch._ops.OpOverload):
+        if not isinstance(node.target, OP):
             return [self._argument(argument) for argument in node.args]
-        given = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False))
-        given |= node.kwargs
-        wanted = node.target._schema.arguments
+        wanted = arguments_of(node.target)
+        given = dict(zip((argument.name for argument in wanted), node.args, strict=False)) | node.kwargs
         return [self._argument(given.get(one.name, one.default_value)) for one in wanted]
 
     def _argument(self, argument: Any) -> Any:

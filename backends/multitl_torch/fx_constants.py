@@ -8,19 +8,20 @@ from typing import Any
 import torch
 
 from multitl.translation.building import BATCH, Stored
-from multitl_torch.fx_nodes import base_name, is_fill
+from multitl_torch.fx_nodes import OP, base_name, is_fill
+from multitl_torch.insides import arguments_of
 
 
 def computed(node: torch.fx.Node, arguments: list) -> Any:
     """What PyTorch makes of constants. Sizes that depend on the batch become 1, to be broadcast later."""
     if node.target is operator.getitem:
         return arguments[0][arguments[1]]
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OP):
         return node.target(*arguments)
     if is_fill(node):
         return filled(node, arguments)
     tensors = [_as_torch(argument) for argument in arguments]
-    schema = node.target._schema.arguments
+    schema = arguments_of(node.target)
     positional = [value for value, one in zip(tensors, schema, strict=True) if not one.kwarg_only]
     named = {one.name: value for value, one in zip(tensors, schema, strict=True) if one.kwarg_only}
     with torch.no_grad():

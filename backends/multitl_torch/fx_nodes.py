@@ -11,6 +11,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from multitl.translation.building import BATCH, Stored
 
+OP = type(torch.ops.aten.clone.default)  # of all of ATen's, and of those that libraries register
 FILLS = (
     "new_zeros", "new_ones", "new_full", "new_empty", "zeros", "ones", "full", "empty",
     "zeros_like", "ones_like", "full_like", "empty_like",
@@ -20,10 +21,10 @@ FILLS = (
 def op_name(node: torch.fx.Node) -> str:
     """ "conv2d.default" for torch.ops.aten.conv2d.default, with the namespace if it is not ATen."""
     target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        namespace, name = target._schema.name.split("::")
-        full = f"{name}.{target._overloadname}"
-        return full if namespace == "aten" else f"{namespace}.{name}"
+    if isinstance(target, OP):
+        namespace, _, full = target.name().partition("::")
+        name, _, overload = full.partition(".")
+        return f"{name}.{overload or 'default'}" if namespace == "aten" else f"{namespace}.{name}"
     return str(getattr(target, "__name__", target))
 
 
