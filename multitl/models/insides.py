@@ -97,11 +97,11 @@ def operation_named(kind: str, module: str) -> type[keras.Operation] | None:
 
     Why: keras.ops shows functions alone, while files name the classes behind them, by the modules they lie in.
     """
-    for module in (one for one in _OPERATIONS if module in ("", one)):
+    for place in (one for one in _OPERATIONS if module in ("", one)):
         try:
-            found = vars(importlib.import_module(module)).get(kind)
+            found = vars(importlib.import_module(place)).get(kind)
         except ImportError as error:
-            raise unknown_keras(f"{module}.{kind}") from error
+            raise unknown_keras(f"{place}.{kind}") from error
         if inspect.isclass(found) and issubclass(found, keras.Operation):
             return found
     return None
