@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from multitl.models.insides import adam_moments, try_adam_moments
+from multitl.models.insides import BATCH_NORM_CALL, adam_moments, try_adam_moments
 from multitl.system.swapping import FastPath, Inside
 
-__all__ = ["ADAM", "BATCH_NORM", "adam_moments"]
+__all__ = ["ADAM", "BATCH_NORM", "BATCH_NORM_CALL", "adam_moments"]
 
 BATCH_NORMALIZATION = Inside(
     "keras.src.backend.tensorflow.nn:batch_normalization",
     "x mean variance axis offset scale epsilon",
     "inference composes it of elementary operations, and nothing public chooses another kernel",
-)
-BATCH_NORM_CALL = Inside(
-    "keras.layers:BatchNormalization.call",
-    "self inputs training mask",
-    "in training the batch's statistics are computed before any function of Keras' backend is asked",
 )
 ADAM_STEP = Inside(
     "keras.optimizers:Adam.update_step",

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import torch
 
 from multitl.errors import BackendError
-from multitl.models.insides import adam_moments, try_adam_moments
+from multitl.models.insides import BATCH_NORM_CALL, adam_moments, try_adam_moments
 from multitl.system.swapping import FastPath, Inside
 
-__all__ = ["ADAM", "CHANNELS_LAST", "adam_moments", "arguments_of"]
+__all__ = ["ADAM", "BATCH_NORM_CALL", "CHANNELS_LAST", "adam_moments", "arguments_of"]
 
 _NN = "keras.src.backend.torch.nn"
 TO_CHANNELS_FIRST = Inside(
@@ -24,11 +23,6 @@ BATCH_NORMALIZATION = Inside(
     f"{_NN}:batch_normalization",
     "x mean variance axis offset scale epsilon",
     "inference composes it of elementary operations, and nothing public chooses another kernel",
-)
-BATCH_NORM_CALL = Inside(
-    "keras.layers:BatchNormalization.call",
-    "self inputs training mask",
-    "in training the batch's statistics are computed before any function of Keras' backend is asked",
 )
 CONVOLUTION_CALL = Inside("keras.layers:Conv2D.call", "self inputs", "Keras adds the bias to a copy of the result")
 ADAM_STEP = Inside(
@@ -54,6 +48,6 @@ def arguments_of(op: Any) -> list[Any]:
         raise BackendError(
             f"PyTorch {torch.__version__} does not tell the arguments of its ops where multitl looks for them.",
             expected=f"PyTorch {KNOWN_TORCH}, which multitl was tested with",
-            received=f"PyTorch {torch.__version__}, Keras {keras.__version__}",
+            received=f"PyTorch {torch.__version__}",
             fix=f"pip install 'torch=={KNOWN_TORCH}.*', or a newer multitl",
         ) from error

@@ -28,6 +28,11 @@ FIRST_WEIGHTS = FastPath(
     Inside("keras.initializers:Ones.__call__", _HOW, _WHY),
     Inside("keras.initializers:VarianceScaling.__call__", _HOW, _WHY),
 )
+BATCH_NORM_CALL = Inside(  # replaced by several backends
+    "keras.layers:BatchNormalization.call",
+    "self inputs training mask",
+    "in training the batch's statistics are computed before any function of Keras' backend is asked",
+)
 NEW_VARIABLE = Inside(
     "keras:Variable.__init__", "self initializer shape ...", "nothing public bounds what a description may allocate"
 )

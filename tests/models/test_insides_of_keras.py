@@ -30,6 +30,7 @@ def test_nodes_producers_and_parts():
     assert {*insides.parts_of(model)} >= {model, shared, inner, *inner.layers}
 
 
+@pytest.mark.every_backend
 def test_the_moments_of_adam_are_those_of_each_variable():
     weights = [keras.Variable(np.zeros(size, "float32")) for size in (2, 3)]
     optimizer = keras.optimizers.Adam()
@@ -68,6 +69,7 @@ def test_what_is_gone_is_refused_by_name_and_release(
         use()
 
 
+@pytest.mark.every_backend
 def test_a_bound_that_keras_gets_past_is_no_bound(monkeypatch: pytest.MonkeyPatch):
     """Weights of another class than the public one: nothing is opened."""
     initialisers._insist_on_bound.cache_clear()
