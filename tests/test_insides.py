@@ -15,6 +15,7 @@ FOLDERS = ("multitl", "backends")
 FRAMEWORKS = ("jax", "keras", "tensorflow", "torch", "torchvision")
 PRIVATE = re.compile(r"_(?!_)\w*|src")  # a part of a dotted name that is nobody else's business
 INSIDE = re.compile(rf"({'|'.join(FRAMEWORKS)})(\.\w+)*?\.(_(?!_)\w*|src|python)\b[\w.:]*")
+LOOK_UPS = ("getattr", "hasattr", "_inside")
 SWAPPERS = ("setattr", "delattr", "swapped")
 WHY = re.compile(r"\bWhy: \S+")
 
@@ -90,6 +91,9 @@ def uses(tree: ast.Module, own_package: str) -> Iterator[tuple[ast.AST, str]]:
                 yield node, f"{ast.unparse(node)} = ..."
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SWAPPERS:
             yield node, ast.unparse(node.func)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LOOK_UPS:
+            names = [one.value for one in node.args if isinstance(one, ast.Constant)]
+            yield from ((node, repr(name)) for name in names if isinstance(name, str) and is_private(name))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and INSIDE.match(node.value):
             yield node, repr(node.value)
         elif isinstance(node, ast.JoinedStr) and any(INSIDE.match(ast.unparse(one)) for one in node.values):
@@ -158,6 +162,7 @@ def test_every_use_inside_has_its_reason():
         ("multitl/models/heads.py", "import keras.src.backend.jax.nn", "keras.src.backend.jax.nn"),
         ("multitl/models/heads.py", "PLACE = 'keras.src.ops.nn'", "'keras.src.ops.nn'"),
         ("multitl/models/heads.py", "NODES = [one._inbound_nodes for one in ()]", "one._inbound_nodes"),
+        ("multitl/models/heads.py", "getattr(keras.Model, '_flatten_layers')", "'_flatten_layers'"),
         ("multitl/models/heads.py", "keras.layers.Dense.call = print", "keras.layers.Dense.call = ..."),
         ("multitl/models/heads.py", "setattr(keras.layers.Dense, 'call', print)", "setattr"),
         ("backends/multitl_torch/fx.py", "torch._foreach_add_([], 1)", "torch._foreach_add_"),
@@ -183,6 +188,7 @@ def test_a_planted_use_is_seen(tmp_path: Path, planted: str, line: str, fault: s
     "lines",
     [
         "def f(model):\n    '''All of it.'''\n    return model._flatten_layers()",
+        "def f(model):\n    '''All of it.'''\n    return _inside(model, '_flatten_layers')()",
         "PLACE = Inside('keras.src.backend.torch.nn:conv', 'inputs')",
     ],
 )
