@@ -1,7 +1,7 @@
 """What Keras does not promise, and the core uses all the same: here and nowhere else, each with its reason.
 
-Nothing is touched when this is imported but what a fast path replaces. Whatever else a release of Keras might take away
-raises BackendError where it is used, and says which release has it.
+Nothing is touched when this is imported. What a fast path replaces is looked up when the path is first opened; whatever
+else a release of Keras might take away raises BackendError where it is used, and says which release has it.
 """
 
 from __future__ import annotations

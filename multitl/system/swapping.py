@@ -1,8 +1,9 @@
 """Functions of frameworks run another way for a while, and put back, as long as they are what they were.
 
 Whatever Keras, PyTorch or TensorFlow do not promise is declared as an `Inside` in the file insides.py of whoever uses
-it, and nowhere else. It is looked up once, when that file is imported. Where a release has moved it, or it takes other
-arguments, the `FastPath` that needs it stays closed: all else works, at the framework's own speed.
+it, and nowhere else. It is looked up once, when it is first wanted: files that hold declarations alone load nothing.
+Where a release has moved it, or it takes other arguments, the `FastPath` that needs it stays closed: all else works, at
+the framework's own speed.
 """
 
 from __future__ import annotations
@@ -30,23 +31,30 @@ def swapped(owner: object, name: str, replacement: object) -> Iterator[None]:
 
 
 class Inside:
-    """A function inside a framework: where it is, what it takes, and why we reach for it.
-
-    `original` is the framework's own, as it was at first; calling it where `fault` says something raises TypeError.
-    """
+    """A function inside a framework: where it is, what it takes, and why we reach for it."""
 
     def __init__(self, place: str, parameters: str, why: str) -> None:
         """place: "keras.layers:Conv2D.call".  parameters: their names in order; "..." for others after them."""
         self.place, self.parameters, self.why = place, tuple(parameters.split()), why
-        self.original: Callable[..., Any] = _look_up(place)
-        self.fault = self._fault()
+
+    @cached_property
+    def original(self) -> Any:
+        """The framework's own, as it was before anything was swapped; None where it is gone."""
+        try:
+            return pkgutil.resolve_name(self.place)
+        except (ImportError, AttributeError):
+            return None
 
     def swapped(self, replacement: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
-        """While open, the replacement runs instead."""
+        """While open, the replacement runs instead. Raises AttributeError where there is a `fault`."""
+        if self.fault:
+            raise AttributeError(self.fault)
         owner, _, name = self.place.rpartition("." if "." in self.place.partition(":")[2] else ":")
         return swapped(pkgutil.resolve_name(owner), name, replacement)
 
-    def _fault(self) -> str:
+    @cached_property
+    def fault(self) -> str:
+        """What is not as declared, in a few words; "" if all is."""
         if not callable(self.original):
             return f"{self.place} is gone"
         try:
@@ -57,13 +65,6 @@ class Inside:
         compared = found[: len(wanted)] if "..." in self.parameters else found
         taken = ", ".join(found) or "unknown"
         return "" if compared == tuple(wanted) else f"{self.place} takes other arguments ({taken})"
-
-
-def _look_up(place: str) -> Any:
-    try:
-        return pkgutil.resolve_name(place)
-    except (ImportError, AttributeError):
-        return None
 
 
 class FastPath:

@@ -73,6 +73,9 @@ def test_what_is_not_as_it_was_is_left_alone(place: str, parameters: str, fault:
     with path.replaced(shout, lambda first: -1):
         assert Child.count(1) == (1 if fault else -1)
     assert path.faults == ((f"greeting: {lost.fault}",) if fault else ())
+    if fault:
+        with pytest.raises(AttributeError, match="is gone|takes other"):
+            lost.swapped(shout)
 
 
 def test_a_trial_that_fails_closes_the_path():
