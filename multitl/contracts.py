@@ -378,6 +378,9 @@ class Backend(Protocol):
     def fast_paths(self) -> AbstractContextManager[None]:
         """While open, operations that this framework is slow at on this device run another way, to the same result."""
 
+    def missing_insides(self) -> list[str]:
+        """What of Keras or the framework is not as a fast path needs it, which stays closed then: one line each."""
+
     def full_precision(self) -> AbstractContextManager[None]:
         """While open, float32 is computed in float32, and not in TF32 or bfloat16 as GPUs and TPUs may prefer."""
 

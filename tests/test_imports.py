@@ -21,14 +21,14 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 ORDER = {
     "": "version errors contracts adapters",
     "system": "budgets flock regular_files heap hiding interrupts latency printing progress threads scratch hashes "
-    "cache children session writing workers",
+    "cache children session swapping writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks folders promises",
     "data": "augmentation listings resampling splits checks tables images pixels scanning",
-    "models": "initialisers freezing preprocessing inference keras_archives saved_configs stages weight_hashes folding "
-    "statistics weight_files heads model_files",
+    "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
+    "weight_hashes folding statistics weight_files heads model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
@@ -43,9 +43,10 @@ ORDER = {
 }
 FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
 ADAPTER_MAY_USE = {
-    "multitl.contracts", "multitl.errors", "multitl.porting.generated_code", "multitl.system.regular_files",
-    "multitl.system.scratch", "multitl.translation.building", "multitl.translation.layouts",
-    "multitl.translation.op_tables", "multitl.translation.parity", "multitl.translation.values",
+    "multitl.contracts", "multitl.errors", "multitl.models.insides", "multitl.porting.generated_code",
+    "multitl.system.regular_files", "multitl.system.scratch", "multitl.system.swapping",
+    "multitl.translation.building", "multitl.translation.layouts", "multitl.translation.op_tables",
+    "multitl.translation.parity", "multitl.translation.values",
 }  # fmt: skip
 COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapter knows of
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))

@@ -9,6 +9,7 @@ from importlib import metadata
 import jax
 
 from multitl_jax.depthwise import fast_depthwise
+from multitl_jax.insides import DEPTHWISE
 
 name = "jax"
 _OLDEST_BFLOAT16_GPU = 8.0  # Ampere
@@ -43,6 +44,11 @@ def mixed_precision() -> str:
 def fast_paths() -> AbstractContextManager[None]:
     """Depthwise convolution on CPU."""
     return fast_depthwise()
+
+
+def missing_insides() -> list[str]:
+    """What closes a fast path."""
+    return [*DEPTHWISE.faults]
 
 
 def full_precision() -> AbstractContextManager[None]:

@@ -12,23 +12,15 @@ from itertools import product
 
 import jax
 import jax.numpy as jnp
-from keras.src.backend.jax import (
-    nn as keras_nn,  # the only use of Keras' insides; tests/backends/test_depthwise.py guards it
-)
 
-lax_depthwise_conv = keras_nn.depthwise_conv
+from multitl_jax.insides import DEPTHWISE, DEPTHWISE_CONV
 
 
 @contextlib.contextmanager
 def fast_depthwise() -> Iterator[None]:
     """While open, Keras' depthwise convolutions are traced as shifted products. Does nothing on GPU and TPU."""
-    before = keras_nn.depthwise_conv
-    if jax.default_backend() == "cpu":
-        keras_nn.depthwise_conv = depthwise_conv
-    try:
+    with DEPTHWISE.replaced(depthwise_conv) if jax.default_backend() == "cpu" else contextlib.nullcontext():
         yield
-    finally:
-        keras_nn.depthwise_conv = before
 
 
 def depthwise_conv(inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1):
@@ -37,7 +29,7 @@ def depthwise_conv(inputs, kernel, strides=1, padding="valid", data_format=None,
     Whatever is not two-dimensional and channels-last goes to Keras' own.
     """
     if jnp.ndim(inputs) != 4 or data_format == "channels_first" or padding not in ("valid", "same"):
-        return lax_depthwise_conv(inputs, kernel, strides, padding, data_format, dilation_rate)
+        return DEPTHWISE_CONV.original(inputs, kernel, strides, padding, data_format, dilation_rate)
     inputs, kernel = jnp.asarray(inputs), jnp.asarray(kernel)
     size = kernel.shape[:2]
     stride, dilation = _pair(strides), _pair(dilation_rate)

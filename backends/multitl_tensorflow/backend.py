@@ -70,6 +70,13 @@ def fast_paths() -> AbstractContextManager[None]:
     return fused_kernels()
 
 
+def missing_insides() -> list[str]:
+    """What closes a fast path."""
+    from multitl_tensorflow.insides import ADAM, BATCH_NORM  # Keras after TensorFlow, as above
+
+    return [*BATCH_NORM.faults, *ADAM.faults]
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """TF32 is on by default."""

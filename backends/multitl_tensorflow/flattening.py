@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
 
 from multitl.translation.values import Stored
-from multitl_tensorflow.operations import attribute
-from multitl_tensorflow.saved_models import Entry, Module, Spec, constant, refuse
+from multitl_tensorflow.damage import refuse
+from multitl_tensorflow.operations import attribute, op_definition
+from multitl_tensorflow.signatures import Entry, Module, Spec
+from multitl_tensorflow.stored_values import constant
 
 PIXELS, STORED, OTHER = "multitl.Pixels", "multitl.Stored", "multitl.Other"  # leaves, besides the original's ops
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -190,7 +191,7 @@ class _Body:
 
     def _offset(self, node: Any, output: str) -> int:
         """How many tensors come before an op's output of that name."""
-        definition = op_def_registry.get(node.op)
+        definition = op_definition(node.op)
         place = 0
         for one in definition.output_arg if definition else []:
             if one.name == output:

@@ -13,11 +13,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow import nn as keras_nn  # the only use of Keras' insides; tests/backends/test_fused.py
 
-_batch_normalization = keras_nn.batch_normalization
-_call = keras.layers.BatchNormalization.call
-_update_step = keras.optimizers.Adam.update_step
+from multitl_tensorflow import insides
 
 
 @contextlib.contextmanager
@@ -26,13 +23,8 @@ def fused_kernels() -> Iterator[None]:
     if tf.config.list_physical_devices("GPU"):
         yield
         return
-    layer, adam = keras.layers.BatchNormalization, keras.optimizers.Adam
-    before = keras_nn.batch_normalization, layer.call, adam.update_step
-    keras_nn.batch_normalization, layer.call, adam.update_step = batch_normalization, call, update_step
-    try:
+    with insides.BATCH_NORM.replaced(batch_normalization, call), insides.ADAM.replaced(update_step):
         yield
-    finally:
-        keras_nn.batch_normalization, layer.call, adam.update_step = before
 
 
 def batch_normalization(
@@ -40,7 +32,7 @@ def batch_normalization(
 ) -> tf.Tensor:
     """As `keras.ops.batch_normalization`, with given statistics."""
     if not _are_images(x, axis) or x.dtype != tf.float32:
-        return _batch_normalization(x, mean, variance, axis, offset, scale, epsilon)
+        return insides.BATCH_NORMALIZATION.original(x, mean, variance, axis, offset, scale, epsilon)
     scale, offset = _scale_and_offset(x, scale, offset)
     return tf.compat.v1.nn.fused_batch_norm(x, scale, offset, mean, variance, epsilon=epsilon, is_training=False)[0]
 
@@ -49,7 +41,7 @@ def call(self: keras.layers.BatchNormalization, inputs: Any, training: bool | No
     """`BatchNormalization.call`. In training one kernel gives the batch's statistics with the result."""
     learns = training and self.trainable and mask is None and not self.renorm and not self.synchronized
     if not learns or not _are_images(inputs, self.axis):
-        return _call(self, inputs, training, mask)
+        return insides.BATCH_NORM_CALL.original(self, inputs, training, mask)
     images = tf.cast(inputs, "float32")
     scale, offset = _scale_and_offset(images, self.gamma, self.beta)
     images, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(images, scale, offset, epsilon=self.epsilon)
@@ -63,11 +55,12 @@ def call(self: keras.layers.BatchNormalization, inputs: Any, training: bool | No
 def update_step(self: keras.optimizers.Adam, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
     """`Adam.update_step`, the same formula (epsilon included) in one pass."""
     if self.amsgrad or not isinstance(gradient, tf.Tensor) or variable.dtype != tf.float32:
-        _update_step(self, gradient, variable, learning_rate)
+        insides.ADAM_STEP.original(self, gradient, variable, learning_rate)
         return
-    index, step = self._get_variable_index(variable), tf.cast(self.iterations + 1, "float32")
+    step = tf.cast(self.iterations + 1, "float32")
+    ((first, second),) = insides.adam_moments(self, [variable])
     tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle, m=self._momentums[index].value.handle, v=self._velocities[index].value.handle,
+        var=variable.handle, m=first.value.handle, v=second.value.handle,
         beta1_power=self.beta_1**step, beta2_power=self.beta_2**step, lr=tf.cast(learning_rate, "float32"),
         beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon, grad=tf.cast(gradient, "float32"),
     )  # fmt: skip

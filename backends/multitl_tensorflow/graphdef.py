@@ -26,13 +26,15 @@ from multitl_tensorflow import (
     graphdef_ops_elementwise,
     graphdef_ops_linear,
     graphdef_ops_shape,
+    graphdef_ops_sizes,
 )
+from multitl_tensorflow.damage import DAMAGED, damage_refused
 from multitl_tensorflow.flattening import MOST_BYTES, OTHER, PIXELS, STORED, Graph, Node, Ref, flatten
 from multitl_tensorflow.fusing import fuse, pruned
-from multitl_tensorflow.graphdef_ops_shape import as_tile
+from multitl_tensorflow.graphdef_ops_sizes import as_tile
 from multitl_tensorflow.operations import Operation, Training, scope_name
 from multitl_tensorflow.running import compute
-from multitl_tensorflow.saved_models import DAMAGED, Module, damage_refused
+from multitl_tensorflow.signatures import Module
 from multitl_tensorflow.training_graphs import read_training
 
 OPS = OpTable(
@@ -41,8 +43,9 @@ OPS = OpTable(
     graphdef_ops_elementwise.ops,
     graphdef_ops_linear.ops,
     graphdef_ops_shape.ops,
+    graphdef_ops_sizes.ops,
 )
-SIZES = graphdef_ops_shape.sizes
+SIZES = graphdef_ops_sizes.sizes
 PURE = frozenset({
     "All", "Any", "BroadcastArgs", "Ceil", "Cumsum", "Equal", "Fill", "FloorDiv", "FloorMod", "Greater",
     "GreaterEqual", "Less", "LessEqual", "LinSpace", "LogicalAnd", "LogicalNot", "LogicalOr", "NotEqual", "OneHot",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
-from tensorflow.python.framework import op_def_registry
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,21 @@ class Operation:
         return int(attribute(self.proto, key).type)
 
 
+@functools.cache
+def op_definition(op: str) -> Any:
+    """What TensorFlow knows of an op (OpDef); None for a name that it does not have, such as a function's."""
+    try:
+        return tf.Graph().op_def_for_type(op)
+    except RuntimeError:
+        return None
+
+
 def attribute(proto: Any, key: str) -> Any:
     """An attribute (AttrValue) of a NodeDef: files leave out those that have their op's default."""
     if key in proto.attr:
         return proto.attr[key]
-    definition = op_def_registry.get(proto.op)
-    for one in definition.attr if definition else ():
+    known = op_definition(proto.op)
+    for one in known.attr if known else ():
         if one.name == key:
             return one.default_value
     return AttrValue()

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
 
 from multitl.translation.op_tables import Unsupported
 from multitl_tensorflow.flattening import PIXELS, STORED, Graph, Node
-from multitl_tensorflow.operations import attribute
+from multitl_tensorflow.operations import attribute, op_definition
 
 MOST_COMPUTED = 2**28  # bytes of what is computed from constants
 
@@ -67,7 +66,7 @@ def _as_written() -> Any:
 def _as_declared(node: Node, arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """Whole numbers as the op wants them, of 32 or 64 bits: sizes are kept in 64."""
     declared: list[int] = []
-    for one in op_def_registry.get(node.op).input_arg:
+    for one in op_definition(node.op).input_arg:
         kind = one.type or attribute(node.proto, one.type_attr).type
         declared += [kind] * (attribute(node.proto, one.number_attr).i if one.number_attr else 1)
     for array, kind in zip(arrays, declared, strict=True):

@@ -15,7 +15,7 @@ from multitl.errors import WeightsError
 from multitl.translation.values import Stored
 from multitl_tensorflow.flattening import Node, Ref, flatten_training
 from multitl_tensorflow.operations import Dropped, Training, attribute, scope_name, shortest
-from multitl_tensorflow.saved_models import Module
+from multitl_tensorflow.signatures import Module
 
 MOVING = ("AssignSubVariableOp", "AssignSub")
 NORMALISATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")

@@ -11,6 +11,7 @@ import torch
 
 from multitl_torch.channels_last import fast_channels_last
 from multitl_torch.fused_adam import fused_adam
+from multitl_torch.insides import ADAM, CHANNELS_LAST
 
 name = "torch"
 
@@ -48,6 +49,11 @@ def fast_paths() -> Iterator[None]:
     """Images stay channels last in memory; Adam goes through the weights once."""
     with fast_channels_last(), fused_adam():
         yield
+
+
+def missing_insides() -> list[str]:
+    """What closes a fast path."""
+    return [*CHANNELS_LAST.faults, *ADAM.faults]
 
 
 @contextlib.contextmanager

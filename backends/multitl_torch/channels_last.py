@@ -17,49 +17,32 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch import (
-    nn as keras_nn,  # the only use of Keras' insides; tests/backends/test_channels_last.py
-)
 
-_to_channels_first = keras_nn._transpose_spatial_inputs
-_transpose_kernel = keras_nn._transpose_conv_kernel
-_batch_normalization = keras_nn.batch_normalization
-_call = keras.layers.BatchNormalization.call
-_convolve = keras.layers.Conv2D.call
+from multitl_torch import insides
 
 
 @contextlib.contextmanager
 def fast_channels_last() -> Iterator[None]:
     """While open, Keras' layers run on PyTorch's channels-last kernels."""
-    norm, convolution = keras.layers.BatchNormalization, keras.layers.Conv2D
-    before = keras_nn._transpose_spatial_inputs, keras_nn._transpose_conv_kernel, keras_nn.batch_normalization
-    calls = norm.call, convolution.call
-    keras_nn._transpose_spatial_inputs = to_channels_first
-    keras_nn._transpose_conv_kernel = transpose_kernel
-    keras_nn.batch_normalization = batch_normalization
-    norm.call, convolution.call = call, convolve
-    try:
+    with insides.CHANNELS_LAST.replaced(to_channels_first, transpose_kernel, batch_normalization, call, convolve):
         yield
-    finally:
-        keras_nn._transpose_spatial_inputs, keras_nn._transpose_conv_kernel, keras_nn.batch_normalization = before
-        norm.call, convolution.call = calls
 
 
 def to_channels_first(inputs: torch.Tensor) -> torch.Tensor:
     """(n, h, w, c) -> (n, c, h, w), the same memory. Whatever is no batch of images goes to Keras' own."""
-    return inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else _to_channels_first(inputs)
+    return inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else insides.TO_CHANNELS_FIRST.original(inputs)
 
 
 def transpose_kernel(kernel: torch.Tensor) -> torch.Tensor:
     """(h, w, in, out) -> (out, in, h, w), the same memory, which for a weight has the order (out, h, w, in) from then
     on. Gradients follow their weight's order.
     """
-    view = _transpose_kernel(kernel)
+    view = insides.TRANSPOSE_KERNEL.original(kernel)
     is_weight = isinstance(kernel, torch.nn.Parameter) and kernel.ndim == 4 and kernel.device.type != "meta"
     if not is_weight or view.is_contiguous(memory_format=torch.channels_last):
         return view
     kernel.data = view.detach().contiguous(memory_format=torch.channels_last).permute(2, 3, 1, 0)
-    return _transpose_kernel(kernel)
+    return insides.TRANSPOSE_KERNEL.original(kernel)
 
 
 def batch_normalization(
@@ -68,11 +51,11 @@ def batch_normalization(
     """As `keras.ops.batch_normalization`. PyTorch's kernel takes the statistics for constants; where they are functions
     of x, or not those of images' last axis, Keras' own does it.
     """
-    given = [keras_nn.convert_to_tensor(one) for one in (x, mean, variance)]
+    given = [keras.ops.convert_to_tensor(one) for one in (x, mean, variance)]
     x, mean, variance = given
     if not _are_images(x, axis) or (torch.is_grad_enabled() and (mean.requires_grad or variance.requires_grad)):
-        return _batch_normalization(x, mean, variance, axis, offset, scale, epsilon)
-    offset, scale = (None if one is None else keras_nn.convert_to_tensor(one) for one in (offset, scale))
+        return insides.BATCH_NORMALIZATION.original(x, mean, variance, axis, offset, scale, epsilon)
+    offset, scale = (None if one is None else keras.ops.convert_to_tensor(one) for one in (offset, scale))
     images = torch.nn.functional.batch_norm(x.permute(0, 3, 1, 2), mean, variance, scale, offset, False, 0.0, epsilon)
     return images.permute(0, 2, 3, 1)
 
@@ -81,7 +64,7 @@ def call(self: keras.layers.BatchNormalization, inputs: Any, training: bool | No
     """`BatchNormalization.call`. In training PyTorch's kernel gives the batch's statistics with the result."""
     learns = training and self.trainable and mask is None and not self.renorm
     if not learns or not isinstance(inputs, torch.Tensor) or not _are_images(inputs, self.axis):
-        return _call(self, inputs, training, mask)
+        return insides.BATCH_NORM_CALL.original(self, inputs, training, mask)
     scale, offset = (None if one is None else one.value.float() for one in (self.gamma, self.beta))
     images, mean, deviation = torch.native_batch_norm(
         inputs.permute(0, 3, 1, 2).float(), scale, offset, None, None, True, 0.0, self.epsilon
@@ -97,7 +80,7 @@ def convolve(self: keras.layers.Conv2D, inputs: Any) -> Any:
     """`Conv2D.call`. In inference the bias is added in place: nobody else has seen the result yet."""
     is_inference = isinstance(inputs, torch.Tensor) and not torch.is_grad_enabled()
     if not (is_inference and self.use_bias and self.data_format == "channels_last"):
-        return _convolve(self, inputs)
+        return insides.CONVOLUTION_CALL.original(self, inputs)
     outputs = self.convolution_op(inputs, self.kernel).add_(self.bias.value)
     return outputs if self.activation is None else self.activation(outputs)
 

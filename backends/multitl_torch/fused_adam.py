@@ -12,22 +12,16 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch.optimizers import (
-    torch_adam,  # the only use of Keras' insides; tests/backends/test_fused_adam.py
-)
+from torch.optim.adam import adam
 
-_update = torch_adam.Adam._parallel_update_step
+from multitl_torch import insides
 
 
 @contextlib.contextmanager
 def fused_adam() -> Iterator[None]:
     """While open, Keras' Adam and AdamW take PyTorch's fused step."""
-    before = torch_adam.Adam._parallel_update_step
-    torch_adam.Adam._parallel_update_step = update
-    try:
+    with insides.ADAM.replaced(update):
         yield
-    finally:
-        torch_adam.Adam._parallel_update_step = before
 
 
 def update(
@@ -36,26 +30,28 @@ def update(
     """`Adam._parallel_update_step`."""
     weights = [variable.value for variable in variables]
     if self.amsgrad or not all(_suits(*pair) for pair in zip(weights, gradients, strict=True)):
-        _update(self, gradients, variables, learning_rate)
+        insides.ADAM_STEP.original(self, gradients, variables, learning_rate)
         return
-    step = float(self.iterations.value) + 1
-    rows = [self._get_variable_index(variable) for variable in variables]
-    first, second = ([kept[row].value for row in rows] for kept in (self._momentums, self._velocities))
+    before = float(self.iterations.value)
+    correction = 1 - self.beta_2 ** (before + 1)
+    moments = insides.adam_moments(self, variables)
+    first, second = ([pair[place].value for pair in moments] for place in (0, 1))
     for moment, weight in zip(first + second, weights * 2, strict=True):
         if _order(moment) != _order(weight):  # once: Keras makes them in the order of their shapes
             moment.data = torch.empty_like(weight).copy_(moment)
-    torch._fused_adam_(
+    adam(
         weights,
         list(gradients),
         first,
         second,
         [],
-        [torch.tensor(step)] * len(rows),
+        list(torch.full((len(weights),), before).unbind()),  # one each: the kernel counts on in it
+        fused=True,
         lr=float(learning_rate),
         beta1=self.beta_1,
         beta2=self.beta_2,
         weight_decay=0.0,  # Keras' AdamW has applied its own before
-        eps=self.epsilon / (1 - self.beta_2**step) ** 0.5,  # PyTorch adds it to the root of the corrected velocity
+        eps=self.epsilon / correction**0.5,  # PyTorch adds it to the root of the corrected velocity
         amsgrad=False,
         maximize=False,
     )

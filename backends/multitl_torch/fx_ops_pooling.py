@@ -18,7 +18,8 @@ from multitl.translation.layouts import channels_last, inverse
 from multitl.translation.op_tables import OpTable, Unsupported
 from multitl.translation.values import Activation
 from multitl_torch.fx_ops_convolution import each, padded
-from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze, window_indices, windows
+from multitl_torch.fx_ops_cutting import window_indices, windows
+from multitl_torch.fx_ops_shape import permute, squeeze, unsqueeze
 
 ops = OpTable("pooling")
 

@@ -8,8 +8,8 @@ grow until every image gives the same output.
 from __future__ import annotations
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
+NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
 TINY = 0.1  # a constant parameter below this is a scale meant to grow in training
 
 
@@ -44,7 +44,7 @@ def _drawn(name: str, parameter: torch.Tensor, random: torch.Generator) -> torch
 
 def _calibrate(module: torch.nn.Module, images: torch.Tensor) -> None:
     """One pass in which only batch normalisation trains; its running statistics become exactly those of `images`."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = [part for part in module.modules() if isinstance(part, NORMS) and part.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     module.eval()
     for norm in norms:

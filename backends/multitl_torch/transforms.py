@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from multitl.contracts import Preprocess, Triple
 from multitl.errors import BackboneError
-
-if TYPE_CHECKING:
-    from torchvision.transforms._presets import ImageClassification
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 INTERPOLATIONS: dict[str, Interpolation] = {
@@ -36,7 +33,7 @@ TIMM_DEFAULTS: dict[str, Any] = {  # of timm.data.resolve_data_config, which als
 }
 
 
-def from_torchvision(transforms: ImageClassification, image_size: int = 0) -> Preprocess:
+def from_torchvision(transforms: Any, image_size: int = 0) -> Preprocess:
     """The preprocessing of `weights.transforms()`. Raises BackboneError if it is not one of classification.
 
     image_size: side of the crop, 0 for the authors'; the part of the image that is seen stays the same.

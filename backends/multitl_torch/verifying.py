@@ -27,7 +27,9 @@ from multitl.translation.parity import (
     run,
     side_by_side,
 )
-from multitl_torch.fx import OPS, Graph, build, evaluated, module_path, op_name, trace
+from multitl_torch.fx import OPS, build
+from multitl_torch.fx_graphs import Graph, evaluated, trace
+from multitl_torch.fx_nodes import module_path, op_name
 
 ROUNDING = 4  # two ways of summing in float32 may differ by this factor in how far they are off
 MOST_ROUNDING = 1e-3  # of the largest output; beyond it float32 means nothing for this network

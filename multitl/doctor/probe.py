@@ -26,7 +26,10 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What one backend does here. `error`: why it does not work, in one line. `seconds`: import and one step."""
+    """What one backend does here. `error`: why it does not work, in one line. `seconds`: import and one step.
+
+    missing: what of Keras or the framework is not as a fast path needs it, which is off therefore.
+    """
 
     backend: str
     works: bool
@@ -35,6 +38,7 @@ class Probe:
     devices: tuple[str, ...] = ()
     mixed_precision: str = ""
     seconds: float = 0.0
+    missing: tuple[str, ...] = ()
 
 
 def probe(backend: str, timeout: float = SECONDS) -> Probe:
@@ -49,7 +53,8 @@ def probe(backend: str, timeout: float = SECONDS) -> Probe:
     if ended.code:
         return Probe(backend, works=False, error=children.last_words(ended))
     found = json.loads(ended.out.splitlines()[-1])
-    return Probe(backend, works=True, devices=tuple(found.pop("devices")), **found)
+    found |= {name: tuple(found[name]) for name in ("devices", "missing")}
+    return Probe(backend, works=True, **found)
 
 
 def try_backend(name: str) -> dict:
@@ -57,6 +62,8 @@ def try_backend(name: str) -> dict:
     started = time.perf_counter()
     backend = load_backend(name)
     import keras
+
+    from multitl.models import insides
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
@@ -66,6 +73,7 @@ def try_backend(name: str) -> dict:
         "versions": backend.versions(),
         "devices": backend.devices(),
         "mixed_precision": backend.mixed_precision(),
+        "missing": [*insides.missing_insides(), *backend.missing_insides()],
         "seconds": round(time.perf_counter() - started, 2),
     }
 

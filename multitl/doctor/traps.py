@@ -175,6 +175,17 @@ def tf32(machine: Machine) -> Finding:
     return Finding("TF32", "ok", "float32 is exact")
 
 
+def fast_paths(machine: Machine) -> Finding:
+    """Off where Keras or a framework has changed inside (insides.py): the results are the same."""
+    missing = {probe.backend: "; ".join(probe.missing) for probe in machine.probes if probe.missing}
+    if missing:
+        text = "slower than it could be: " + ", ".join(f"{backend} ({why})" for backend, why in missing.items())
+        versions = {"keras": TESTED["keras"], **{name: TESTED[name] for name in missing}}
+        fix = "pip install " + " ".join(f"{name}=={version}" for name, version in versions.items())
+        return Finding("fast paths", "note", text, fix)
+    return Finding("fast paths", "ok", "all on")
+
+
 def cache_folder(machine: Machine) -> Finding:
     if not machine.cache_is_writable:
         return Finding("cache", "trap", f"cannot write to {machine.cache}", "export MULTITL_CACHE=/a/folder/of/yours")
@@ -205,6 +216,7 @@ TRAPS = (
     two_tensorflows,
     idle_gpu,
     tf32,
+    fast_paths,
     cache_folder,
     shadowing_folder,
 )

@@ -9,6 +9,7 @@ __all__ = [
     "heads",
     "inference",
     "initialisers",
+    "insides",
     "keras_archives",
     "model_files",
     "preprocessing",

@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers
 
 from multitl.models.initialisers import numpy_initialisers
+from multitl.models.insides import nodes_of
 
 KERNELS = layers.Conv2D | layers.DepthwiseConv2D | layers.Dense
 
@@ -51,7 +52,7 @@ def _pairs(model: keras.Model) -> dict[str, layers.BatchNormalization]:
     users: Counter[int] = Counter(id(tensor) for tensor in model.outputs)
     calls: Counter[str] = Counter()
     for operation in model.operations:
-        for node in operation._inbound_nodes:
+        for node in nodes_of(operation):
             producer |= {id(tensor): operation for tensor in node.outputs}
             users.update(id(tensor) for tensor in node.input_tensors)
             calls[operation.name] += 1
@@ -59,7 +60,7 @@ def _pairs(model: keras.Model) -> dict[str, layers.BatchNormalization]:
     for norm in model.layers:
         if not isinstance(norm, layers.BatchNormalization) or calls[norm.name] > 1 or norm.axis not in (-1, 3):
             continue
-        tensor = norm._inbound_nodes[0].input_tensors[0]
+        tensor = nodes_of(norm)[0].input_tensors[0]
         before = producer[id(tensor)]
         is_plain = isinstance(before, KERNELS) and before.activation in (None, keras.activations.linear)
         if is_plain and users[id(tensor)] == 1 and calls[before.name] == 1:

@@ -4,18 +4,23 @@ Under JAX each new weight shape compiles a kernel for its random or constant ini
 12 seconds. Keras offers no public hook between a layer's configuration and its first weights:
 `StatelessScope(initialize_variables=False)` leaves variables behind that the next scope trips over, and an initialiser
 object of our own would be written into the saved model, which plain Keras could then not load. So the `__call__` of
-three public initialiser classes is replaced while the network is built. Configurations stay as Keras makes them.
+three public initialiser classes is replaced while the network is built. Configurations stay as Keras makes them. With a
+Keras whose initialisers are other than we know them (insides.py), networks that are filled from a file start with what
+Keras draws, which takes longer and comes to the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+
+from multitl.models.insides import FIRST_WEIGHTS, NEW_VARIABLE, unknown_keras
 
 Shape = tuple[int, ...]
 Draw = Callable[[keras.initializers.Initializer, Shape], np.ndarray]
@@ -27,26 +32,17 @@ def numpy_initialisers(seed: int | None) -> Iterator[None]:
 
     seed: a number draws what Keras' formulas describe, equal on every backend and in every run; None gives kernels of
     zeros, for a network whose weights are about to be overwritten.  Other initialisers keep working as before.
-    One thread at a time: other threads that build layers meanwhile are affected.
+    One thread at a time: other threads that build layers meanwhile are affected.  Raises BackendError for a seed where
+    this Keras cannot be made to take numbers of ours.
     """
+    if seed is not None and FIRST_WEIGHTS.faults:
+        raise unknown_keras("way to first weights that are equal on every backend", FIRST_WEIGHTS.faults[0])
+    zeros = _as_initialiser(lambda _, shape: np.zeros(shape, "float32"))
+    ones = _as_initialiser(lambda _, shape: np.ones(shape, "float32"))
     random = None if seed is None else np.random.default_rng(seed)
-    replacements: dict[type, Draw] = {
-        keras.initializers.Zeros: lambda _, shape: np.zeros(shape, "float32"),
-        keras.initializers.Ones: lambda _, shape: np.ones(shape, "float32"),
-        keras.initializers.VarianceScaling: (
-            (lambda _, shape: np.zeros(shape, "float32"))
-            if random is None
-            else (lambda initialiser, shape: _variance_scaling(initialiser, shape, random))
-        ),
-    }
-    originals = {kind: kind.__call__ for kind in replacements}
-    try:
-        for kind, draw in replacements.items():
-            kind.__call__ = _as_initialiser(draw)  # type: ignore[method-assign]
+    drawn = zeros if random is None else _as_initialiser(lambda one, shape: _variance_scaling(one, shape, random))
+    with FIRST_WEIGHTS.replaced(zeros, ones, drawn):
         yield
-    finally:
-        for kind, original in originals.items():
-            kind.__call__ = original  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -54,8 +50,28 @@ def bounded_weights(most: int) -> Iterator[None]:
     """While open, variables of more than `most` numbers together raise ValueError before any memory is taken.
 
     Every weight of every layer is a `keras.Variable`, so nothing that a description claims gets round this. One thread
-    at a time, as above.
+    at a time, as above.  Raises BackendError where this Keras makes weights in another way: it is a protection, and
+    nothing is opened without it.
     """
+    _insist_on_bound()
+    with _bound(most):
+        yield
+
+
+@functools.cache
+def _insist_on_bound() -> None:
+    """Try it, once a process: four numbers must not pass where three may."""
+    fault = NEW_VARIABLE.fault or "a weight got past the bound"
+    if not NEW_VARIABLE.fault:
+        with _bound(3):
+            try:
+                keras.layers.Layer(name="tried").add_weight(shape=(2, 2), initializer="zeros", name="tried")
+            except ValueError:
+                return
+    raise unknown_keras("way to bound what a saved model allocates", fault)
+
+
+def _bound(most: int) -> contextlib.AbstractContextManager[None]:
     left, original = most, keras.Variable.__init__
 
     def bounded(self: keras.Variable, initializer: Any, shape: Any = None, *arguments: Any, **options: Any) -> None:
@@ -66,11 +82,7 @@ def bounded_weights(most: int) -> Iterator[None]:
             raise ValueError("a network that claims more weights than the file holds numbers for")
         original(self, initializer, shape, *arguments, **options)
 
-    keras.Variable.__init__ = bounded
-    try:
-        yield
-    finally:
-        keras.Variable.__init__ = original
+    return NEW_VARIABLE.swapped(bounded)
 
 
 def _as_initialiser(draw: Draw) -> Callable[..., object]:

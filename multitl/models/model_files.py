@@ -19,6 +19,7 @@ from multitl.errors import MultitlError, WeightsError, full_disk, tells_full_dis
 from multitl.files.hdf5_files import WeightFile, open_weight_file
 from multitl.files.keras_files import read_text
 from multitl.models.initialisers import bounded_weights, numpy_initialisers
+from multitl.models.insides import nodes_of, parts_of
 from multitl.models.saved_configs import check_config
 from multitl.system.scratch import temporary_folder
 
@@ -63,11 +64,11 @@ def _write_plainly(config: dict[str, Any], weights: WeightFile, folder: Path) ->
 
 def check_sizes(model: keras.Model) -> None:
     """Raise ValueError if a part without weights, such as RepeatVector or UpSampling2D, would fill the memory."""
-    for part in model._flatten_layers():
+    for part in parts_of(model):
         if not isinstance(part, keras.Model):
             continue
         for operation in part.layers if isinstance(part, keras.Sequential) else part.operations:
-            for tensor in (tensor for node in operation._inbound_nodes for tensor in node.outputs):
+            for tensor in (tensor for node in nodes_of(operation) for tensor in node.outputs):
                 if math.prod(size or 1 for size in tensor.shape) > _MOST_NUMBERS:
                     raise ValueError(f"{operation.name} would give {tensor.shape} for an image")
 

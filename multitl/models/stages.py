@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 import keras
 
 from multitl.contracts import Stage
+from multitl.models.insides import nodes_of
 
 _FEWEST = 4  # stages that a network by its module tree shall have, if the tree allows
 
@@ -59,7 +60,7 @@ def _strides(model: keras.Model, stride: int) -> tuple[Strides, int]:
         )
         leaves, leaving = _strides_of(operation, arriving)
         found += leaves
-        for node in operation._inbound_nodes:  # `output` has only the first call of a layer that is used twice
+        for node in nodes_of(operation):  # `output` has only the first call of a layer that is used twice
             reached |= {id(tensor): leaving for tensor in node.outputs}
     return found, max(reached[id(tensor)] for tensor in model.outputs)
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from multitl.models.heads import backbone_of
+from multitl.models.insides import nodes_of
 from multitl.models.model_files import load_saved_model
 from multitl.system.workers import report_errors, run_worker, save_array
 from multitl.translation import parity
@@ -50,7 +51,7 @@ def first_divergence(folder: Path, images: np.ndarray, backend: str, scratch: Pa
 def values(backbone: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
     """What each operation gives, by name, in order."""
     operations = [one for one in backbone.operations if not isinstance(one, keras.layers.InputLayer)]
-    tensors = {one.name: one._inbound_nodes[0].outputs[0] for one in operations}
+    tensors = {one.name: nodes_of(one)[0].outputs[0] for one in operations}
     return parity.every_value(backbone, tensors, images)
 
 

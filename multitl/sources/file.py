@@ -150,9 +150,10 @@ def _logits(model: keras.Model, path: Path, head: Head) -> keras.Model | None:
 def _before_sigmoid(model: keras.Model) -> keras.Model | None:
     import keras
 
+    from multitl.models.insides import producer_of
     from multitl.translation.cutting import classifier_logits
 
-    last = model.output._keras_history.operation
+    last = producer_of(model.output)
     is_sigmoid = isinstance(last, keras.layers.Activation) and last.activation is keras.activations.sigmoid
     if not is_sigmoid and type(last).__name__ != "Sigmoid":
         return None

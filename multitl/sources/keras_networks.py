@@ -13,6 +13,7 @@ import numpy as np
 
 from multitl.errors import WeightsError, full_disk, tells_full_disk
 from multitl.models.initialisers import numpy_initialisers
+from multitl.models.insides import nasnet
 from multitl.models.preprocessing import IMAGENET_DEVIATION
 from multitl.models.weight_files import fits, load_weights
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
@@ -78,11 +79,9 @@ def _nasnet_mobile(input_shape: tuple[int, int, int], include_top: bool, weights
     """NASNetMobile as keras.applications makes it, past its refusal to run on PyTorch.
 
     The refusal stems from keras#18451 of 2023; the defect is gone, as tests/sources/test_keras_applications.py shows by
-    comparing features with the other backends. Keras exports no other way to this network.
+    comparing features with the other backends.
     """
-    from keras.src.applications.nasnet import NASNet
-
-    return NASNet(
+    return nasnet()(
         input_shape,
         penultimate_filters=1056,
         num_blocks=4,

@@ -8,14 +8,13 @@ a recipe describes. Random augmentation does nothing to an image that is judged,
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 from keras import layers
 
+from multitl.models.insides import operation_named
 from multitl.sources.saved_graphs import Malformed, SavedLayer, plain_value
 from multitl.sources.tensorflow_ops import OPS, TFOP_KINDS, tf_function
 
@@ -59,7 +58,6 @@ _ACTIVATIONS = {
     "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "selu", "sigmoid", "silu",
     "soft_shrink", "softmax", "softplus", "softsign", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink",
 }  # fmt: skip
-_OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn", "keras.src.ops.math", "keras.src.ops.image")
 
 
 def problem(saved: SavedLayer) -> str:
@@ -126,12 +124,9 @@ def _is_of_convnext(saved: SavedLayer) -> bool:
 
 def _operation(saved: SavedLayer) -> Any:
     """The class of an operation of keras.ops, None if it is none. In a .h5 file it lacks what every layer has."""
-    modules = tuple(one for one in _OPERATIONS if saved.module in ("", one))
-    for module in () if "trainable" in saved.config else modules:
-        found = vars(importlib.import_module(module)).get(saved.kind)
-        if inspect.isclass(found) and issubclass(found, keras.Operation):
-            return found
-    return None
+    if "trainable" in saved.config:
+        return None
+    return operation_named(saved.kind, saved.module)
 
 
 def _settings(saved: SavedLayer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import keras
 
 from multitl.errors import BELOW, TranslationError
 from multitl.models.initialisers import bounded_weights
+from multitl.models.insides import nodes_of, producer_of
 from multitl.models.model_files import check_sizes
 from multitl.sources.saved_graphs import Malformed, Reference, SavedGraph, SavedLayer, with_tensors
 from multitl.sources.saved_layers import Chain, build_layer, call_options, problem
@@ -143,11 +144,11 @@ def _rename_operations(output: keras.KerasTensor) -> None:
     seen: set[int] = set()
     count: Counter[str] = Counter()
     while waiting:
-        operation = waiting.pop()._keras_history.operation
+        operation = producer_of(waiting.pop())
         if id(operation) in seen:
             continue
         seen.add(id(operation))
-        waiting += [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+        waiting += [tensor for node in nodes_of(operation) for tensor in node.input_tensors]
         if not isinstance(operation, keras.layers.Layer):
             kind = type(operation).__name__.lower()
             count[kind] += 1

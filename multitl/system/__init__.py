@@ -18,6 +18,7 @@ __all__ = [
     "regular_files",
     "scratch",
     "session",
+    "swapping",
     "threads",
     "workers",
     "writing",

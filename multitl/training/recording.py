@@ -24,6 +24,7 @@ from multitl.judging.metrics import score
 from multitl.judging.predictions import write_predictions
 from multitl.judging.reporting import write_report
 from multitl.models.initialisers import numpy_initialisers
+from multitl.models.insides import parts_of
 from multitl.models.keras_archives import write_keras_archive
 from multitl.recipes import Recipe
 from multitl.runs.cards import as_line, checked
@@ -61,7 +62,7 @@ def save_model(
 
 def _forget_training(classifier: keras.Model) -> None:
     """Leave optimizers out of the file: Keras names a backend's own class, which the other backends cannot import."""
-    for part in classifier._flatten_layers():
+    for part in parts_of(classifier):
         if isinstance(part, keras.Model):
             part.compiled, part.optimizer = False, None
 

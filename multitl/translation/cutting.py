@@ -16,6 +16,7 @@ from keras import layers
 
 from multitl.contracts import Translation
 from multitl.errors import TranslationError
+from multitl.models.insides import nodes_of
 
 Operation: TypeAlias = keras.Operation
 
@@ -115,7 +116,7 @@ class _Graph:
     def __init__(self, model: keras.Model) -> None:
         self.producer: dict[int, Operation] = {}
         for operation in model.operations:
-            for node in operation._inbound_nodes:  # `output` has only the first call of a layer that is used twice
+            for node in nodes_of(operation):  # `output` has only the first call of a layer that is used twice
                 self.producer |= {id(tensor): operation for tensor in node.outputs}
 
     def last_kernels(self, tensors: list[keras.KerasTensor]) -> Iterator[Operation]:
@@ -188,7 +189,7 @@ def pools_globally(operation: Operation) -> bool:
 
 
 def _inputs(operation: Operation) -> list[keras.KerasTensor]:
-    return [tensor for node in operation._inbound_nodes[:1] for tensor in node.input_tensors]
+    return [tensor for node in nodes_of(operation)[:1] for tensor in node.input_tensors]
 
 
 def _has_kernel(operation: Operation) -> bool:

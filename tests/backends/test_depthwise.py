@@ -12,7 +12,8 @@ if keras.config.backend() != "jax":
     pytest.skip("a matter of the JAX backend", allow_module_level=True)
 
 import jax
-from multitl_jax.depthwise import depthwise_conv, fast_depthwise, lax_depthwise_conv
+from multitl_jax.depthwise import depthwise_conv, fast_depthwise
+from multitl_jax.insides import DEPTHWISE_CONV
 
 
 @settings(max_examples=40, deadline=None)
@@ -29,7 +30,7 @@ def test_equals_keras(size, stride, dilation, multiplier, padding, shape) -> Non
     random = np.random.default_rng(0)
     inputs = random.normal(size=(2, *shape, 3)).astype("float32")
     kernel = random.normal(size=(*size, 3, multiplier)).astype("float32")
-    expected = lax_depthwise_conv(inputs, kernel, stride, padding, "channels_last", dilation)
+    expected = DEPTHWISE_CONV.original(inputs, kernel, stride, padding, "channels_last", dilation)
     ours = depthwise_conv(inputs, kernel, stride, padding, "channels_last", dilation)
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
@@ -43,7 +44,7 @@ def test_gradients_equal_keras() -> None:
         return lambda x, w: (function(x, w, 2, "same", "channels_last", 1) ** 2).sum()
 
     ours = jax.grad(loss(depthwise_conv), argnums=(0, 1))(inputs, kernel)
-    expected = jax.grad(loss(lax_depthwise_conv), argnums=(0, 1))(inputs, kernel)
+    expected = jax.grad(loss(DEPTHWISE_CONV.original), argnums=(0, 1))(inputs, kernel)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -15,11 +15,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from multitl_torch.fx import translate  # noqa: E402
+from multitl_torch.insides import arguments_of  # noqa: E402
 from multitl_torch.torchvision import import_torchvision  # noqa: E402
 from torch import nn  # noqa: E402
 
 from multitl.contracts import Translation  # noqa: E402
-from multitl.errors import TranslationError  # noqa: E402
+from multitl.errors import BackendError, TranslationError  # noqa: E402
 from multitl.translation.layouts import to_original  # noqa: E402
 
 
@@ -249,6 +250,12 @@ def test_arguments_without_translation_are_listed_all_at_once() -> None:
         translate(Odd(), images(1))
     assert "max_pool2d.default (max_pool2d with dilation) (2): max_pool2d, max_pool2d_1" in str(caught.value)
     assert "pad.default (pad in the mode replicate) (1): pad" in str(caught.value)
+
+
+def test_a_torch_that_does_not_tell_its_ops_arguments_is_named() -> None:
+    assert [one.name for one in arguments_of(torch.ops.aten.relu.default)] == ["self"]
+    with pytest.raises(BackendError, match=r"pip install 'torch==2\.13\.\*'"):
+        arguments_of(torch.relu)
 
 
 def test_indices_of_maxima_are_refused_only_where_they_are_read() -> None:

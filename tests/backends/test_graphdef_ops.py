@@ -18,7 +18,7 @@ tf = pytest.importorskip("tensorflow")
 
 from multitl_tensorflow import graphdef  # noqa: E402
 from multitl_tensorflow.operations import attribute  # noqa: E402
-from multitl_tensorflow.saved_models import Entry, Module, Spec  # noqa: E402
+from multitl_tensorflow.signatures import Entry, Module, Spec  # noqa: E402
 
 from multitl.models.saved_configs import check_config  # noqa: E402
 from multitl.translation import parity  # noqa: E402

@@ -93,6 +93,12 @@ CASES = [
     (traps.idle_gpu, {"has_nvidia_gpu": True, "probes": (ON_GPU,)}, "ok", "in use"),
     (traps.tf32, {"has_nvidia_gpu": True}, "note", "export NVIDIA_TF32_OVERRIDE=0"),
     (traps.tf32, EXACT, "ok", "exact"),
+    (
+        traps.fast_paths,
+        {"probes": (WORKING, dataclasses.replace(WORKING, backend="torch", missing=("fused Adam: a.b is gone",)))},
+        "note",
+        "torch (fused Adam: a.b is gone)\npip install keras==3.15.1 torch==2.13.0",
+    ),
     (traps.cache_folder, {"cache_is_writable": False}, "trap", "export MULTITL_CACHE="),
     (traps.cache_folder, {"free": 10**9}, "note", "only 1.0 GB free"),
     (traps.shadowing_folder, {"folders": frozenset({"torch", "photos"})}, "note", "called torch"),
@@ -298,3 +304,4 @@ def test_probe_of_a_real_backend_works():
     assert found.works, found.error
     assert name in found.versions and found.devices and found.seconds > 0
     assert found.mixed_precision.startswith("mixed_") and isinstance(found.devices, tuple)
+    assert found.missing == ()
