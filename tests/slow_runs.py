@@ -1,7 +1,7 @@
-"""`python tests/slow_runs.py [pytest's arguments]`: every slow test, one after the other, on each backend that it is for.
+"""`python tests/slow_runs.py [pytest's arguments]`: every slow test on each backend that it is for, one by one.
 
-For hours, and for up to 20 GB, so never two at once. What failed, what was skipped and how long each took is said at the
-end, and lies in runs/slow/BACKEND.xml.
+It takes hours, and up to 20 GB. What failed, what was skipped and how long each took is said at the end, and lies in
+runs/slow/BACKEND.xml.
 """
 
 from __future__ import annotations
