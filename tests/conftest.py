@@ -23,12 +23,17 @@ import pytest
 import selection
 from live_processes import start  # noqa: F401  (a fixture)
 from PIL import Image
+from quick_runs import finished, photos  # noqa: F401  (fixtures)
+
+# For a test of our own code rather than a framework's that takes long: always under JAX, elsewhere only if slow.
+ELSEWHERE_SLOW = [pytest.mark.every_backend, *([] if os.environ["KERAS_BACKEND"] == "jax" else [pytest.mark.slow])]
 
 
 def elsewhere_slow(test: Callable) -> Callable:
-    """For a test of our own code rather than a framework's that takes long: under JAX always, elsewhere if slow."""
-    everywhere = pytest.mark.every_backend(test)
-    return everywhere if os.environ["KERAS_BACKEND"] == "jax" else pytest.mark.slow(everywhere)
+    """Mark it so."""
+    for mark in ELSEWHERE_SLOW:
+        test = mark(test)
+    return test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
