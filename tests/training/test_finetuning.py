@@ -21,8 +21,6 @@ from multitl.recipes import Recipe
 from multitl.training.finetuning import scan_for
 from multitl.training.phases import compile_model, epoch_order
 
-pytestmark = pytest.mark.every_backend
-
 RECIPE = Recipe(
     backbone="keras/MobileNet:alpha=0.25", image_size=32, batch_size=8, head_epochs=4, unfreeze="last", epochs=2
 )
@@ -48,6 +46,7 @@ def read_history(result: Result) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.every_backend
 def test_run_folder_holds_everything(result: Result) -> None:
     names = {path.name for path in result.output.iterdir()}
     assert names == {
@@ -58,6 +57,7 @@ def test_run_folder_holds_everything(result: Result) -> None:
     assert result.class_names == ("blue", "green", "red")
 
 
+@pytest.mark.every_backend
 def test_the_model_names_no_class_of_a_backend(result: Result) -> None:
     """Keras would write the head's optimizer as one of its torch backend, which cannot be imported without PyTorch."""
     with zipfile.ZipFile(result.model_path) as archive:
@@ -81,6 +81,7 @@ def test_history_counts_epochs_through_both_phases(result: Result) -> None:
     assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "val_loss", "learning_rate"))
 
 
+@pytest.mark.every_backend
 def test_card_says_what_it_is(result: Result, weights: Path) -> None:
     card = json.loads((result.output / "card.json").read_text())
     assert card["backbone"]["name"] == "keras/MobileNet:alpha=0.25"
@@ -91,6 +92,7 @@ def test_card_says_what_it_is(result: Result, weights: Path) -> None:
     assert {k: sum(v.values()) for k, v in card["data"]["counts"].items()} == {"train": 33, "validation": 6, "test": 9}
 
 
+@pytest.mark.every_backend
 def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(
     photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(
     assert moved == {name for name in last if not name.endswith("_bn")}
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("phase", ["head", "finetune"])
 def test_validation_figures_of_the_kept_epoch_are_those_of_the_saved_model(
     photo_folder: Path, weights: Path, tmp_path: Path, phase: str
@@ -124,6 +127,7 @@ def test_validation_figures_of_the_kept_epoch_are_those_of_the_saved_model(
     assert result.metrics["validation"]["accuracy"] == pytest.approx(float(best["val_accuracy"]))
 
 
+@pytest.mark.every_backend
 def test_predictions_are_those_of_the_saved_model(result: Result) -> None:
     compare_predictions(result)
 
@@ -166,6 +170,7 @@ def test_second_run_starts_from_the_stored_features(photo_folder: Path, weights:
     assert a == b
 
 
+@pytest.mark.every_backend
 def test_training_on_features_equals_the_naive_loop(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
     """The naive loop pushes every pixel through the frozen backbone in every epoch."""
     recipe = Recipe(backbone=RECIPE.backbone, weights=str(weights), image_size=32, batch_size=8, head_epochs=3)
@@ -198,6 +203,7 @@ def test_augmented_views_are_passes_of_their_own(photo_folder: Path, weights: Pa
     assert card["features"]["computed"] >= 2 * 33  # the plain pass over the judged splits may be stored already
 
 
+@pytest.mark.every_backend
 def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
     before = keras.config.dtype_policy().name
     recipe = Recipe(
@@ -211,6 +217,7 @@ def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, we
     assert layers in ({"bfloat16"}, {"float16"})
 
 
+@pytest.mark.every_backend
 def test_another_backend_in_the_same_process_is_refused(photo_folder: Path, tmp_path: Path) -> None:
     other = "torch" if keras.config.backend() != "torch" else "jax"
     with pytest.raises(multitl.MultitlError, match=f"KERAS_BACKEND={other}"):
