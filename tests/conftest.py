@@ -8,9 +8,10 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests start many processes that compile the same programs: each is compiled once. `make clean` removes it.
+# Tests, and the many processes that they start, compile the same programs again and again, most of them small: each
+# is compiled once. `make clean` removes it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: their threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ["KERAS_BACKEND"] == "torch":
