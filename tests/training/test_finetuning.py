@@ -157,13 +157,13 @@ def compare_predictions(result: Result) -> None:
 
 
 def test_values_of_another_preprocessing_are_in_the_card_and_in_the_model(
-    photo_folder: Path, weights: Path, tmp_path: Path
+    photo_folder: Path, small: Recipe, tmp_path: Path
 ) -> None:
-    recipe = Recipe(backbone=RECIPE.backbone, image_size=32, head_epochs=2, preprocess="caffe")
-    result = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    recipe = replace(small, head_epochs=2, unfreeze="none", preprocess="caffe")
+    result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
     card = json.loads((result.output / "card.json").read_text())
     assert card["recipe"]["preprocess"] == "caffe"
-    own = multitl.load_pretrained(RECIPE.backbone, "none", 32).preprocess
+    own = multitl.load_pretrained(small.backbone, "default", 32).preprocess
     how = Preprocess.from_mapping(card["backbone"]["preprocess"])
     assert how == replace(own, channel_order="bgr", scale=(1.0,) * 3, offset=(-103.939, -116.779, -123.68))
     model = keras.models.load_model(result.model_path, compile=False)
