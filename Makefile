@@ -1,6 +1,8 @@
 # Needs only Python >= 3.11 (with venv) and make: every target sets up what it needs in .venv and remembers it in a stamp.
 #   make demo        the main job on real images; installs the light JAX stack only
+#   make check       lint, types, the core of the tests and those of what differs from main: two minutes
 #   make test        the whole suite, on JAX, TensorFlow and PyTorch
+#   make test-slow   what is too slow for that, with a summary: hours
 #   make lint        ruff and mypy
 #   make constraints write constraints/tested.txt anew from .venv, after a deliberate upgrade
 #   make clean       remove .venv, caches and the demonstration's run
@@ -10,10 +12,10 @@ BIN := .venv/bin
 SETTINGS := pyproject.toml constraints/tested.txt
 PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints/tested.txt --editable
 # A process a core, 4 GB each; a file's tests stay together, since they share what they have translated,
-# and files go by name: by size, the few long tests of small files would come last, on one core.
+# and files come in the order of tests/longest.txt: by number of tests, the few long ones would come last, on one core.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint constraints clean
+.PHONY: help demo check test test-slow lint constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +28,12 @@ test: .venv/test.stamp
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow"
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "every_backend and not slow"
 	KERAS_BACKEND=torch $(PYTEST) -m "every_backend and not slow"
+
+check: lint
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $$($(BIN)/python tests/selection.py)
+
+test-slow: .venv/test.stamp
+	$(BIN)/python tests/slow_runs.py
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

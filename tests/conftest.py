@@ -8,19 +8,39 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests start many processes that compile the same programs: each is compiled once. `make clean` removes it.
+# Tests, and the many processes that they start, compile the same programs again and again, most of them small: each
+# is compiled once. `make clean` removes it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: their threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ["KERAS_BACKEND"] == "torch":
     import torch  # noqa: F401  (first: a process that loads several frameworks may crash in another order)
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import selection
 from live_processes import start  # noqa: F401  (a fixture)
 from PIL import Image
+from quick_runs import finished, photos  # noqa: F401  (fixtures)
 
-# For a test of minutes, of our own code rather than a framework's: always under JAX, elsewhere only with `-m slow`.
-elsewhere_slow = pytest.mark.every_backend if os.environ["KERAS_BACKEND"] == "jax" else pytest.mark.slow
+# For a test of our own code rather than a framework's that takes long: always under JAX, elsewhere only if slow.
+ELSEWHERE_SLOW = [pytest.mark.every_backend, *([] if os.environ["KERAS_BACKEND"] == "jax" else [pytest.mark.slow])]
+
+
+def elsewhere_slow(test: Callable) -> Callable:
+    """Mark it so."""
+    for mark in ELSEWHERE_SLOW:
+        test = mark(test)
+    return test
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: selection.place(item.nodeid.partition("::")[0]))
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

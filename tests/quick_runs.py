@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from multitl.cli.main import main
 
 BACKBONE = "keras/MobileNet:alpha=0.25"
 QUICK = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head-epochs", "1", "--hidden", "64"]
@@ -20,6 +24,22 @@ def make_photos(root: Path, folders: Iterable[str], count: int) -> Path:
         for index in range(count):
             Image.fromarray(random.integers(0, 256, (12, 10, 3), np.uint8)).save(root / name / f"{index:02}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 12. Not to be changed: damage a copy."""
+    return make_photos(tmp_path_factory.mktemp("data") / "photos", ["cat", "dog"], 12)
+
+
+@pytest.fixture(scope="session")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on `photos`. Not to be changed: damage a copy."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "meta_path", sys.meta_path[:])  # as `import_hooks`
+        assert main(["finetune", str(photos), "--out", str(out), *QUICK]) == 0
+    return out
 
 
 def message_of(code: int, out: str, err: str) -> str:

@@ -72,20 +72,6 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
     return run_command
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 12."""
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", ["cat", "dog"], 12)
-
-
-@pytest.fixture(scope="module")
-def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run on `photos`. Not to be changed: damage `run`."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["finetune", str(photos), "--out", str(out), *QUICK]) == 0
-    return out
-
-
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run."""

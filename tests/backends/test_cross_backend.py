@@ -31,29 +31,28 @@ def run_python(backend: str, *arguments: str, stdin: str = "") -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def finetune_on_each(folder: Path, data: Path, *options: str) -> dict[str, Path]:
+MAIN = "import json, sys; from multitl.cli.main import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+
+
+@pytest.fixture(scope="module")
+def runs(
+    photo_folder: Path, shared_data: Path, shared_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Path]]:
+    """MobileNet (alpha 0.25, found out from the file), by what was trained and where: {"head": {"jax": folder}}.
+
+    head: alone, on 320 photos of clothes.  deep: on generated photos, with the last stage unfrozen.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    options = ["--backbone", "keras/MobileNet", "--weights", str(shared_weights / "mobilenet_2_5_224_tf_no_top.h5")]
+    deep = ["--image-size", "64", "--batch-size", "8", "--head-epochs", "3", "--unfreeze", "last", "--epochs", "2"]
+    jobs = {
+        "head": [str(shared_data / "clothing_tiny"), *options],
+        "deep": [str(photo_folder), *options, *deep, "--augment", "none"],
+    }
     for backend in BACKENDS:
-        run_python(backend, "-m", "multitl", "finetune", str(data), "--out", str(folder / backend), *options)
-    return {backend: folder / backend for backend in BACKENDS}
-
-
-@pytest.fixture(scope="module")
-def mobilenet_runs(
-    shared_data: Path, shared_weights: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """MobileNet (alpha 0.25, found out from the file) on 320 photos of clothes, head only."""
-    weights = shared_weights / "mobilenet_2_5_224_tf_no_top.h5"
-    options = ["--backbone", "keras/MobileNet", "--weights", str(weights)]
-    return finetune_on_each(tmp_path_factory.mktemp("mobilenet"), shared_data / "clothing_tiny", *options)
-
-
-@pytest.fixture(scope="module")
-def deep_runs(photo_folder: Path, shared_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same on generated photos, with the last stage unfrozen."""
-    weights = shared_weights / "mobilenet_2_5_224_tf_no_top.h5"
-    options = ["--backbone", "keras/MobileNet", "--weights", str(weights), "--image-size", "64", "--batch-size", "8"]
-    options += ["--head-epochs", "3", "--unfreeze", "last", "--epochs", "2", "--augment", "none"]
-    return finetune_on_each(tmp_path_factory.mktemp("deep"), photo_folder, *options)
+        commands = [["finetune", *job, "--out", str(folder / name / backend)] for name, job in jobs.items()]
+        run_python(backend, "-c", MAIN, json.dumps(commands))
+    return {name: {backend: folder / name / backend for backend in BACKENDS} for name in jobs}
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -61,25 +60,25 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_accuracy_on_real_photos(mobilenet_runs: dict[str, Path]) -> None:
-    for run in mobilenet_runs.values():
+def test_accuracy_on_real_photos(runs: dict[str, dict[str, Path]]) -> None:
+    for run in runs["head"].values():
         assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] >= 0.85
         card = json.loads((run / "card.json").read_text())
         assert card["backbone"]["name"] == "keras/MobileNet:alpha=0.25"
 
 
-def test_predictions_agree(mobilenet_runs: dict[str, Path]) -> None:
+def test_predictions_agree(runs: dict[str, dict[str, Path]]) -> None:
     """All probabilities, so the class as well, except where two of them are that near to each other."""
-    predicted = [read_predictions(run / "predictions.csv").of("test") for run in mobilenet_runs.values()]
+    predicted = [read_predictions(run / "predictions.csv").of("test") for run in runs["head"].values()]
     for one, other in combinations(predicted, 2):
         assert one.paths == other.paths and len(one.paths) == 80
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("runs", ["mobilenet_runs", "deep_runs"])
-def test_loss_curves_agree(runs: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("trained", ["head", "deep"])
+def test_loss_curves_agree(trained: str, runs: dict[str, dict[str, Path]]) -> None:
     """Head phase: to 1e-3 relative. Phase 2 without random augmentation: to 1e-2, training amplifies rounding."""
-    histories = [read_csv(run / "history.csv") for run in request.getfixturevalue(runs).values()]
+    histories = [read_csv(run / "history.csv") for run in runs[trained].values()]
     for one, other in combinations(histories, 2):
         assert len(one) == len(other)
         for a, b in zip(one, other, strict=True):
@@ -97,14 +96,12 @@ assert "multitl" not in sys.modules
 """
 
 
-def test_saved_models_give_the_same_probabilities_everywhere(
-    mobilenet_runs: dict[str, Path], deep_runs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_saved_models_give_the_same_probabilities_everywhere(runs: dict[str, dict[str, Path]], tmp_path: Path) -> None:
     """Saved under each backend, loaded under all three by plain Keras: within 1e-5, from raw uint8 pixels."""
     random, jobs = np.random.default_rng(0), []
-    for name, runs, size in [("head", mobilenet_runs, 224), ("deep", deep_runs, 64)]:
+    for name, size in [("head", 224), ("deep", 64)]:
         np.save(tmp_path / f"{name}.npy", random.integers(0, 256, (8, size, size, 3), dtype=np.uint8))
-        jobs += [(f"{name}-{saved}", runs[saved] / "model.keras", tmp_path / f"{name}.npy") for saved in runs]
+        jobs += [(f"{name}-{on}", run / "model.keras", tmp_path / f"{name}.npy") for on, run in runs[name].items()]
     for loaded in BACKENDS:
         lines = [f"{model} {pixels} {tmp_path / job}-{loaded}.npy" for job, model, pixels in jobs]
         run_python(loaded, "-c", LOAD, stdin="\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -184,7 +185,7 @@ def test_without_tensorflow_the_extra_is_named(module: Path, monkeypatch: pytest
     hide += "        if name == 'tensorflow': raise ModuleNotFoundError(f'No module named {name!r}')\n"
     hide += "sys.meta_path.insert(0, Hide())\n"
     (tmp_path / "sitecustomize.py").write_text(hide)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BackendError, match=r"pip install 'multitl\[tfhub\]'"):
         load_pretrained(f"tfhub/{module}", "none")

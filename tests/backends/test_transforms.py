@@ -115,7 +115,7 @@ def test_every_configuration_of_timm_on_photos(photos: list[Image.Image]):
     keys = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     distinct = {str([config[key] for key in keys]): config for config in configs if config["input_size"][0] == 3}
     assert len(distinct) > 100
-    wrong = {key: differences(timm_transform(cfg), from_timm(cfg), photos[2:4]) for key, cfg in distinct.items()}
+    wrong = {key: differences(timm_transform(cfg), from_timm(cfg), photos[2:3]) for key, cfg in distinct.items()}
     assert not any(wrong.values()), wrong
 
 

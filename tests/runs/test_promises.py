@@ -14,9 +14,7 @@ from pathlib import Path
 
 import h5py
 import keras
-import numpy as np
 import pytest
-from PIL import Image
 
 import multitl
 from multitl.cli.main import main
@@ -29,16 +27,6 @@ QUICK = [
 ]  # fmt: skip
 EPOCHS = {"head": ["--head-epochs", "2"], "both": ["--head-epochs", "2", "--unfreeze", "last", "--epochs", "1"]}
 SAME = ("model.keras", "metrics.json", "predictions.csv", "history.csv", "recipe.toml", "run.json", CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root, random = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (root / name).mkdir(parents=True)
-        for index in range(12):
-            Image.fromarray(random.integers(0, 256, (12, 10, 3), np.uint8)).save(root / name / f"{index:02}.png")
-    return root
 
 
 def resume(photos: Path, out: Path, phases: str = "head") -> int:

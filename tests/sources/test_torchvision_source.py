@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -31,6 +32,11 @@ LARGE = {f"regnet_{kind}_{size}gf" for kind in "xy" for size in (8, 16, 32, 128)
 DESCRIBED = sorted(path.name.removesuffix(".json.xz") for path in torchvision.FOLDER.glob("*.json.xz"))
 
 
+@functools.cache
+def described(name: str) -> descriptions.Description:
+    return descriptions.read_description(torchvision.FOLDER / f"{name}.json.xz")
+
+
 def test_every_network_of_torchvision_is_listed_and_described():
     models = pytest.importorskip("multitl_torch.torchvision").import_torchvision().models
     assert list(torchvision.networks()) == models.list_models(module=models)
@@ -40,7 +46,7 @@ def test_every_network_of_torchvision_is_listed_and_described():
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_description_is_complete(name: str):
     """Each weight of the configuration has one original, and the shapes agree through the layout."""
-    description = descriptions.read_description(torchvision.FOLDER / f"{name}.json.xz")
+    description = described(name)
     listed = torchvision.networks()[name]
     assert (description.image_size, description.smallest) == (listed.image_size, listed.smallest)
     assert description.parity.max_rel < 1e-3  # above 1e-4 only where float64 settled it: see verifying.verify
@@ -58,7 +64,7 @@ def test_described_weights_are_those_of_torchvision():
     torch = pytest.importorskip("torch")
     models = pytest.importorskip("multitl_torch.torchvision").import_torchvision().models
     for name in (name for name in DESCRIBED if name not in LARGE):
-        description = descriptions.read_description(torchvision.FOLDER / f"{name}.json.xz")
+        description = described(name)
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         if name.startswith("vit_"):  # positions are weights, one a patch
             options["image_size"] = description.image_size

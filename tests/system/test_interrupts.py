@@ -11,13 +11,16 @@ import pytest
 
 from multitl.system import interrupts
 
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+
 
 @pytest.fixture(autouse=True)
-def ctrl_c_interrupts() -> Iterator[None]:
-    """Whatever the shell that started the tests said about it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_do_what_they_usually_do() -> Iterator[None]:
+    """Whatever started the tests said about them: nohup and a shell's background jobs ignore some."""
+    before = {number: signal.signal(number, handler) for number, handler in USUAL.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def press() -> None:
@@ -94,13 +97,10 @@ def test_a_request_to_end_waits_for_the_call_and_a_second_one_does_not(first: in
 def test_what_somebody_else_has_said_stays():
     """nohup ignores SIGHUP; a user's program may have a use for SIGTERM."""
     heard = []
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
-    try:
-        with interrupts.requests_to_end(), interrupts.held_back():
-            end(signal.SIGHUP)
-            end(signal.SIGTERM)
-            assert heard == []
-        assert heard == [1] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    with interrupts.requests_to_end(), interrupts.held_back():
+        end(signal.SIGHUP)
+        end(signal.SIGTERM)
+        assert heard == []
+    assert heard == [1] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -14,38 +14,39 @@ from pathlib import Path
 
 import keras
 import pytest
-from conftest import elsewhere_slow
+from conftest import ELSEWHERE_SLOW, elsewhere_slow
 from live_processes import is_alive, wait_until
-from quick_runs import QUICK, make_photos, message_of
+from quick_runs import QUICK, message_of
 
 from multitl.cli.main import main
 
 SLOW = [*QUICK, "--head-epochs", "4000", "--patience", "0"]  # it would take minutes
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 12."""
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", ["cat", "dog"], 12)
+Start = Callable[..., subprocess.Popen]
 
 
-@pytest.fixture(scope="module")
-def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run on `photos`."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["finetune", str(photos), "--out", str(out), *QUICK]) == 0
-    return out
-
-
-def start(*arguments: str | Path, **variables: str) -> subprocess.Popen:
-    """The command in a process of its own, which hears of Ctrl-C even if this one does not."""
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start the command in a process of its own, which hears the signals that this one may ignore."""
+    processes = []
     program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "[signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)]; "
     program += "from multitl.cli.main import main; sys.exit(main())"
-    environment = os.environ | {"KERAS_BACKEND": keras.config.backend()} | variables
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)], env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+
+    def start_command(*arguments: str | Path, **variables: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=os.environ | {"KERAS_BACKEND": keras.config.backend()} | variables,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield start_command
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
 
 
 def wait_for(process: subprocess.Popen, is_ready: Callable[[], object]) -> None:
@@ -67,7 +68,7 @@ def tree(folder: Path) -> set[str]:
 
 @elsewhere_slow
 def test_a_second_process_is_refused_and_the_first_ends_well(
-    capsys: pytest.CaptureFixture[str], photos: Path, finished: Path, tmp_path: Path
+    start: Start, capsys: pytest.CaptureFixture[str], photos: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     options = [*QUICK, "--head-epochs", "50"]
@@ -87,25 +88,30 @@ def test_a_second_process_is_refused_and_the_first_ends_well(
     assert main(["finetune", str(photos), "--out", str(out), *options, "--resume"]) == 0  # nobody is there any more
 
 
-@pytest.mark.every_backend
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_sigterm_says_how_to_resume(photos: Path, tmp_path: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.every_backend),
+        pytest.param(signal.SIGHUP, 129, marks=ELSEWHERE_SLOW),  # goes the same way, see test_interrupts.py
+    ],
+)
+def test_sigterm_says_how_to_resume(start: Start, photos: Path, tmp_path: Path, number: int, code: int) -> None:
     out, temporary = tmp_path / "run", tmp_path / "tmp"
     temporary.mkdir()
     process = start("finetune", photos, "--out", out, *SLOW, TMPDIR=str(temporary))
     wait_for(process, (out / "history.csv").is_file)
     process.send_signal(number)
     try:
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:  # as Ctrl-C in test_resume.py: Python drops what meets it in a destructor
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=240)
     assert process.returncode == code and "--resume" in said and "Traceback" not in said
     assert tree(temporary) == set() and not any("multitl" in name for name in tree(out))
 
 
 @elsewhere_slow
-def test_two_processes_fill_one_store(photos: Path, finished: Path, tmp_path: Path) -> None:
+def test_two_processes_fill_one_store(start: Start, photos: Path, finished: Path, tmp_path: Path) -> None:
     """Both compute the same features at the same time, and end right."""
     cache, runs = str(tmp_path / "cache"), [tmp_path / "one", tmp_path / "two"]
     both = [start("finetune", photos, "--out", out, *QUICK, MULTITL_CACHE=cache) for out in runs]
@@ -117,7 +123,9 @@ def test_two_processes_fill_one_store(photos: Path, finished: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_killed_port_leaves_no_process_and_the_next_one_no_trace(finished: Path, tmp_path: Path) -> None:
+def test_a_killed_port_leaves_no_process_and_the_next_one_no_trace(
+    start: Start, finished: Path, tmp_path: Path
+) -> None:
     out, temporary = tmp_path / "out" / "port", tmp_path / "tmp"
     temporary.mkdir()
     command = ["port", finished, "--to", "keras", "--out", out]
@@ -144,15 +152,15 @@ def workers_of(number: int) -> list[int]:
 
 
 @elsewhere_slow
-def test_two_processes_port_to_one_place(capsys: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+def test_two_processes_port_to_one_place(
+    start: Start, capsys: pytest.CaptureFixture[str], finished: Path, tmp_path: Path
+) -> None:
     command = ["port", str(finished), "--to", "keras", "--out", str(tmp_path / "port")]
     first = start(*command)
     wait_for(first, (tmp_path / ".port.multitl.lock").is_file)
     capsys.readouterr()
     message = message_of(main([*command, "--overwrite"]), *capsys.readouterr())
     assert f"process {first.pid} " in message
-    first.kill()
-    first.communicate()
 
 
 @pytest.fixture
@@ -167,7 +175,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @elsewhere_slow
-def test_a_full_tmpdir_is_a_full_disk(finished: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_tmpdir_is_a_full_disk(start: Start, finished: Path, small_disk: Path, tmp_path: Path) -> None:
     """Its images to compare on do not fit."""
     process = start("port", finished, "--to", "keras", "--out", tmp_path / "port", TMPDIR=str(small_disk))
     out, said = process.communicate(timeout=240)

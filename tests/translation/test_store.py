@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from multitl.errors import BackboneError, BackendError, TranslationError, Weight
 from multitl.models.weight_hashes import weights_sha256
 from multitl.sources import pretrained
 from multitl.system import children
-from multitl.translation import parity
+from multitl.system.workers import read_error
+from multitl.translation import parity, worker
 from multitl.translation import store as translations
 from multitl.translation.store import entry_folder, translated
 
@@ -32,6 +33,19 @@ SMALL = Job("timm", "test_resnet.r160_in1k", "none", 0, "cut")  # timm's own net
 @pytest.fixture(scope="module")
 def entry():
     return translated(SMALL)
+
+
+@pytest.fixture(scope="module")
+def good(entry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the entry's folder."""
+    return Path(shutil.copytree(entry_folder(SMALL), tmp_path_factory.mktemp("entries") / "good"))
+
+
+def without_a_process(job: Job, work: Path) -> None:
+    """The worker's work here, without the ten seconds of its imports."""
+    worker.main([json.dumps(asdict(job)), str(work)])
+    if (work / "error.json").is_file():
+        raise read_error(work / "error.json")
 
 
 def test_card_says_what_was_translated_and_how_exact(entry):
@@ -60,28 +74,40 @@ def test_as_a_backbone(entry):
     assert not any(weight.name.startswith("fc.") for weight in loaded.weights)
 
 
-def test_a_damaged_entry_is_made_anew(entry):
-    folder = entry_folder(SMALL)
-    (folder / "model.keras").write_bytes(b"not a model")
-    assert translated(SMALL).translation.model.count_params() == entry.translation.model.count_params()
+def test_a_damaged_entry_is_made_anew(entry, good: Path, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr(
+        translations, "_run_worker", lambda job, work: made.append(shutil.copytree(good, work, dirs_exist_ok=True))
+    )
+    (entry_folder(SMALL) / "model.keras").write_bytes(b"not a model")
+    for _ in range(2):
+        assert translated(SMALL).translation.model.count_params() == entry.translation.model.count_params()
+    assert len(made) == 1
 
 
-def test_two_at_once_do_no_harm():
+def test_two_at_once_do_no_harm(good: Path):
     """Both find a damaged entry; one makes it anew, and the other one does not take it for the damaged one."""
     job = replace(SMALL, image_size=64)
     entry_folder(job).mkdir(parents=True)
     (entry_folder(job) / "card.json").write_text("{")
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: entry_or_error(job), range(2))
-    assert first == second == "complete"
+        both = list(pool.map(lambda _: made_or_error(job, good), range(2)))
+    assert sorted(both) == ["complete", "made complete"]
     assert [path.name for path in entry_folder(job).parent.glob(f".{entry_folder(job).name}*")] == []
 
 
-def entry_or_error(job: Job) -> str:
+def made_or_error(job: Job, good: Path) -> str:
+    """What a process says that wants an entry, and copies it after a second if it has to make it."""
     code = f"""
+import shutil, time
 from multitl.contracts import Job
-from multitl.translation.store import translated
-translated(Job{(job.source, job.name, job.weights, job.image_size, job.head)!r})
+from multitl.translation import store
+def make(job, work):
+    time.sleep(1)
+    shutil.copytree({str(good)!r}, work, dirs_exist_ok=True)
+    print("made", end=" ")
+store._run_worker = make
+store.translated(Job{(job.source, job.name, job.weights, job.image_size, job.head)!r})
 print("complete")"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     return done.stdout.strip() or done.stderr
@@ -114,11 +140,13 @@ def test_a_local_file_is_verified_and_kept_apart(entry, tmp_path: Path):
 )
 def test_faults_arrive_as_they_were_raised(name: str, weights: str, error: type, text: str, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(translations, "_run_worker", without_a_process)
     with pytest.raises(error, match=text):
         pretrained.load_pretrained(f"timm/{name}", weights)
 
 
 def test_nothing_is_left_of_a_failed_translation(tmp_path: Path):
+    """Whose process has written its error down."""
     (tmp_path / "empty.pth").write_bytes(b"")
     job = replace(SMALL, weights=str(tmp_path / "empty.pth"))
     with pytest.raises(WeightsError):
