@@ -53,11 +53,26 @@ def test_what_is_not_alone_or_not_linear_stays():
     check(randomised(keras.Model(images, x)), left=["before", "after_relu", "of_two", "of_shared"])
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "DenseNet121", "EfficientNetB0"])
+def with_kernels(model: keras.Model, gain: float) -> keras.Model:
+    """With kernels of variance `gain` / inputs: of Keras' own, deep networks say nearly the same of every image."""
+    random = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+            kernel, *rest = layer.get_weights()
+            inputs = np.prod(kernel.shape[: 2 if isinstance(layer, layers.DepthwiseConv2D) else 3])
+            layer.set_weights([random.normal(0, np.sqrt(gain / inputs), kernel.shape), *rest])
+    return model
+
+
+# With 2, float32's rounding alone grows to 1e-4 in MobileNetV2; with 1, EfficientNetB0 hardly looks at the image.
+@pytest.mark.parametrize(("name", "gain"), [("MobileNetV2", 1), ("DenseNet121", 2), ("EfficientNetB0", 2)])
 @pytest.mark.slow
-def test_whole_networks(name: str):
+def test_whole_networks(name: str, gain: float):
     network = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), include_top=False)
-    images = parity.probe_images((64, 64, 3))
-    folded = fold_batch_norm(randomised(network))
+    network = with_kernels(randomised(network), gain)
+    images = parity.probe_images((64, 64, 3)) * 48 + 128
+    before, folded = parity.run(network, images), fold_batch_norm(network)
     assert len(norms(folded)) < len(norms(network))
-    assert parity.compare(parity.run(network, images), parity.run(folded, images)).max_rel < 1e-5
+    assert np.ptp(before, axis=0).max() > 0.01 * np.abs(before).max()  # else no fault in the first layers would show
+    found = parity.compare(before, parity.run(folded, images))
+    assert found.max_rel < 1e-5 and found.max_spread < 1e-3

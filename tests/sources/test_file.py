@@ -584,8 +584,8 @@ def test_damage_anywhere_never_shows_a_foreign_error(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50", "ResNet50V2", "DenseNet121",
-        "Xception", "InceptionV3", "NASNetMobile", "ConvNeXtTiny", "RegNetX002",
+        "MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0", "ResNet50",
+        "ResNet50V2", "DenseNet121", "Xception", "InceptionV3", "NASNetMobile", "ConvNeXtTiny", "RegNetX002",
     ],
 )  # fmt: skip
 def test_the_networks_of_tf_keras_applications(tmp_path, name: str):
