@@ -173,8 +173,9 @@ def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, 5,000 digits
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RecipeError(
-            f"Cannot read the recipe {path}: {error}.",
+            f"Cannot read the recipe {path}: {reason}.",
             expected="a TOML file with lines such as: head_epochs = 60",
             received=str(path),
             fix="start from the recipe.toml of any finished run",
