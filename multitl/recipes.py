@@ -164,7 +164,7 @@ def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] =
         f"A recipe cannot be of the type {type(recipe).__name__}.",
         expected="a multitl.Recipe, a dict of options, or the path of a TOML file",
         received=f"recipe = {str(recipe)[:100]}",
-        fix='recipe={"epochs": 3}, or epochs=3 without a recipe',
+        fix='recipe={"head_epochs": 3}, or head_epochs=3 without a recipe',
     )
 
 
