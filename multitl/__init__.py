@@ -187,7 +187,7 @@ def finetune(
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
     recipe: a `Recipe`, a dict of some options, or the path of a TOML file of them, such as a run's recipe.toml.
     overwrite / resume: what to do if `output` exists; without either that is an error.
-    options: single options, e.g. epochs=3, learning_rate=1e-4; `help(multitl.Recipe)` explains each.
+    options: single options, e.g. unfreeze="last", epochs=3; `help(multitl.Recipe)` explains each.
     What is given by name, `backbone` and `weights` included, wins over the recipe, and the recipe over the defaults.
 
     Returns paths, class names and `metrics`: {"test": {...} or None where there is no test part, "validation": {...}}.

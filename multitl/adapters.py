@@ -152,7 +152,7 @@ def folder_name(backbone: str) -> str:
 
     That of a file goes without its folders and its ending.
     """
-    name = FILE + Path(backbone).stem if backbone.startswith(FILE) else backbone
+    name = FILE + Path(backbone.removeprefix(FILE)).stem if backbone.startswith(FILE) else backbone
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name.replace("=", ""))
 
 

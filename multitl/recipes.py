@@ -164,7 +164,7 @@ def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] =
         f"A recipe cannot be of the type {type(recipe).__name__}.",
         expected="a multitl.Recipe, a dict of options, or the path of a TOML file",
         received=f"recipe = {str(recipe)[:100]}",
-        fix='recipe={"epochs": 3}, or epochs=3 without a recipe',
+        fix='recipe={"head_epochs": 3}, or head_epochs=3 without a recipe',
     )
 
 
@@ -173,8 +173,9 @@ def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, 5,000 digits
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RecipeError(
-            f"Cannot read the recipe {path}: {error}.",
+            f"Cannot read the recipe {path}: {reason}.",
             expected="a TOML file with lines such as: head_epochs = 60",
             received=str(path),
             fix="start from the recipe.toml of any finished run",

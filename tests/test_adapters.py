@@ -134,6 +134,7 @@ def test_a_bare_path_gets_the_right_spelling(name: str):
 
 def test_names_of_folders_leave_out_where_a_file_lies_and_what_paths_do_not_like():
     assert adapters.folder_name("file:~/models/my flowers.h5") == "file-my-flowers"
+    assert adapters.folder_name("file:flowers.keras") == "file-flowers"
     assert adapters.folder_name("keras/MobileNet:alpha=0.25") == "keras-MobileNet-alpha0.25"
     assert adapters.folder_name("tfhub/é\n\x1b..\\*_x") == "tfhub-é--..--_x"
 

@@ -134,9 +134,12 @@ def test_damaged_file_is_refused(tmp_path: Path, content: bytes):
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.toml")  # in a run folder that somebody made, it would be waited for without end
-    for path in (tmp_path / "none.toml", tmp_path, tmp_path / "pipe.toml", "/dev/zero"):
-        with pytest.raises(RecipeError, match="Cannot read the recipe"):
+    reasons = ["No such file or directory", "Is a directory", "not a regular file", "not a regular file"]
+    paths = [tmp_path / "none.toml", tmp_path, tmp_path / "pipe.toml", "/dev/zero"]
+    for path, reason in zip(paths, reasons, strict=True):
+        with pytest.raises(RecipeError) as caught:
             read_options(path)
+        assert caught.value.problem == f"Cannot read the recipe {path}: {reason}."
 
 
 def test_table_in_a_recipe_is_an_unknown_option(tmp_path: Path):

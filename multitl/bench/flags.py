@@ -38,7 +38,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     known = ",".join([*MULTITL, *NATIVE])
     parser.add_argument("--backends", type=_names, default=usual.contenders, metavar="A,B", help=f"{known} (default: "
                         f"all but {', '.join(sorted({*MULTITL, *NATIVE} - {*USUAL}))}); input has "
-                        f"{','.join(PIPELINES)})")  # fmt: skip
+                        f"{','.join(PIPELINES)}")  # fmt: skip
     parser.add_argument(
         "--task", type=_names, default=usual.tasks, metavar="A,B", help=f"{','.join(TASKS)} (default: head,finetune)"
     )

@@ -87,8 +87,8 @@ def _check_backbone(name: str) -> None:
     """The source must exist, and where it lists its networks, the network too."""
     load_source(name)
     source, _, rest = name.partition("/")
-    known = [info.name for info in backbones(source)]
-    if source in SOURCES and known and source != "tfhub" and f"{source}/{rest.partition(':')[0]}" not in known:
+    known = [info.name for info in backbones(source)] if source in SOURCES else []  # "file:" lists nothing
+    if known and source != "tfhub" and f"{source}/{rest.partition(':')[0]}" not in known:
         raise BackboneError(
             f"Unknown backbone {name!r}.",
             expected="a name that multitl backbones lists",

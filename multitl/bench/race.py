@@ -86,8 +86,8 @@ class Race:
 
     def _prepare(self) -> None:
         """One weights file a backbone."""
-        for backbone in self.options.backbones if set(self.options.tasks) != {"input"} else ():
-            file = self.folder / WEIGHTS / f"{folder_name(backbone)}.safetensors"
+        for number, backbone in enumerate(self.options.backbones if set(self.options.tasks) != {"input"} else ()):
+            file = self.folder / WEIGHTS / f"{number}-{folder_name(backbone)}.safetensors"  # names may be alike
             if not file.with_suffix(".json").is_file():
                 self.board.say(f"preparing weights of {backbone}")
                 prepare_weights(backbone, self.options, file, self.left)

@@ -45,7 +45,7 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """One judgement: overall figures with 95 % intervals, then every class."""
     screen = results()
-    screen.print(f"{metrics['count']} images; in brackets the 95 % bootstrap interval")
+    screen.print(f"{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
     overall = table("overall", "", "")
     for name, title in FIGURES.items():
         if name in metrics:
@@ -98,7 +98,7 @@ def print_network(made: Translated, next_steps: Mapping[str, str]) -> None:
     screen.print(f"gives   {classes} probabilities" if classes else "gives   its feature map")
     if parity := backbone["parity"]:
         screen.print(
-            f"exact   to {parity['max_rel']:.1e} of the original's largest output, on {parity['inputs']} images"
+            f"exact   to {parity['max_rel']:.1e} of the original's largest output, on {_images(parity['inputs'])}"
         )
     screen.print(f"licence {backbone['licence']}")
     screen.print(f"model   {printable(made.output / 'model.keras')}", soft_wrap=True)
@@ -123,7 +123,7 @@ def print_ports(ported: Sequence[Ported]) -> None:
             one.card["port"]["format"], _megabytes(one.card["bytes"]), f"{one.card['latency']['milliseconds']:.1f} ms",
             f"{proof['max_abs']:.1e}", f"{proof['top1']:.1%}", *accuracy, one.card["opened_by"],
         )  # fmt: skip
-    screen.print(f"compared on {first['proof']['inputs']} images: {printable(first['proof']['on'])}")
+    screen.print(f"compared on {_images(first['proof']['inputs'])}: {printable(first['proof']['on'])}")
     screen.print(grid)
     for one in ported:
         screen.print(f"{one.card['port']['format']:<15} {printable(one.output)}", soft_wrap=True)
@@ -170,6 +170,10 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         text = "\n".join([finding.text, *([f"to mend: {finding.fix}"] if finding.fix else [])])
         traps.add_row(finding.check, finding.status, text, style=STYLES[finding.status])
     screen.print(traps)
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' if count != 1 else ''}"
 
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:

@@ -54,7 +54,12 @@ class Machine:
     probes: tuple[Probe, ...]
 
     def has_framework(self, name: str) -> bool:
-        return name in self.packages or (name == "tensorflow" and "tensorflow-cpu" in self.packages)
+        return self.package_of(name) in self.packages
+
+    def package_of(self, backend: str) -> str:
+        """What pip calls it; TensorFlow comes in two packages, of which one is enough."""
+        is_other = backend == "tensorflow" and backend not in self.packages and "tensorflow-cpu" in self.packages
+        return "tensorflow-cpu" if is_other else backend
 
 
 @dataclass(frozen=True)
@@ -180,8 +185,8 @@ def fast_paths(machine: Machine) -> Finding:
     missing = {probe.backend: "; ".join(probe.missing) for probe in machine.probes if probe.missing}
     if missing:
         text = "slower than it could be: " + ", ".join(f"{backend} ({why})" for backend, why in missing.items())
-        versions = {"keras": TESTED["keras"], **{name: TESTED[name] for name in missing}}
-        fix = "pip install " + " ".join(f"{name}=={version}" for name, version in versions.items())
+        packages = ["keras", *map(machine.package_of, missing)]
+        fix = "pip install " + " ".join(f"{name}=={TESTED[name]}" for name in packages)
         return Finding("fast paths", "note", text, fix)
     return Finding("fast paths", "ok", "all on")
 

@@ -74,14 +74,14 @@ def parts_of(model: keras.Model) -> list[keras.layers.Layer]:
 def adam_moments(optimizer: keras.optimizers.Adam, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
     """First and second moment of each variable. Why: `optimizer.variables` is a list without a promised order.
 
-    Raises AttributeError where Keras keeps them otherwise.
+    Raises AttributeError, or what else comes of it, where Keras keeps them otherwise.
     """
     rows = [optimizer._get_variable_index(variable) for variable in variables]
     return [(optimizer._momentums[row], optimizer._velocities[row]) for row in rows]
 
 
 def try_adam_moments() -> None:
-    """Raises AttributeError where `adam_moments` does not find them."""
+    """Raises where `adam_moments` does not find them."""
     optimizer = keras.optimizers.Adam(name="tried")
     variable = keras.Variable(np.zeros(2, "float32"), name="tried")
     optimizer.build([variable])

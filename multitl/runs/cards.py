@@ -131,7 +131,7 @@ class Started(Struct, frozen=True, kw_only=True):
 
 
 class EntryCard(Struct, frozen=True, kw_only=True):
-    """card.json of a translated network in the cache: see `translations.Entry`."""
+    """card.json of a translated network in the cache: see `translation.store.Entry`."""
 
     weights: tuple[TranslatedWeight, ...]
     stages: tuple[Stage, ...]

@@ -23,17 +23,18 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BufferedReader:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a NUL in the name, or half a character: there is no such file
         raise OSError(errno.EINVAL, str(error), str(path)) from error
-    file = os.fdopen(descriptor, "rb")
     try:
         status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))  # fdopen's names the descriptor
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EINVAL, f"{status.st_size:,} bytes, at most {most:,} are read", str(path))
+        return os.fdopen(descriptor, "rb")
     except OSError:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:

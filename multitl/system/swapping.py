@@ -71,7 +71,7 @@ class FastPath:
     """Insides that are replaced together, or not at all."""
 
     def __init__(self, name: str, *insides: Inside, trial: Callable[[], object] | None = None) -> None:
-        """trial: touches what else it needs that no signature tells of; raises AttributeError where that is gone."""
+        """trial: touches what else it needs that no signature tells of, and raises where that is not as it was."""
         self.name, self.insides, self._trial = name, insides, trial
 
     @cached_property
@@ -81,8 +81,8 @@ class FastPath:
         if self._trial and not found:
             try:
                 self._trial()
-            except AttributeError as error:
-                found.append(str(error))
+            except Exception as error:  # a later release may keep it otherwise in any way
+                found.append(str(error) if isinstance(error, AttributeError) else repr(error))
         return tuple(f"{self.name}: {fault}" for fault in found)
 
     @contextlib.contextmanager

@@ -30,7 +30,7 @@ from multitl.version import __version__
 
 
 def translate(job: Job, folder: Path) -> None:
-    """Open, translate, fill, compare, save. See `translations.translated` for the errors."""
+    """Open, translate, fill, compare, save. See `store.translated` for the errors."""
     sys.setrecursionlimit(10_000)  # Keras saves nested structures recursively
     translator = load_translator(job.source)
     original = translator.open_original(job, classes=0)

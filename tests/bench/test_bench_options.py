@@ -35,6 +35,10 @@ def test_bad_options(values: dict[str, Any], problem: str, nearest: tuple[str, .
         assert "torchvision/resnet50" in caught.value.nearest
 
 
+def test_a_file_is_a_backbone_too():
+    assert Options(backbones=("file:my flowers.keras",)).cells()[0].backbone == "file:my flowers.keras"
+
+
 def test_contenders_of_a_contest_follow_one_another():
     cells = Options(contenders=("jax", "torch"), tasks=("head", "finetune"), batch_sizes=(4, 8)).cells()
     assert [cell.contender for cell in cells] == ["jax", "torch"] * 4

@@ -168,6 +168,13 @@ def test_evaluate_prints_overall_and_per_class(evaluate: Calls, capsys):
     assert re.search(r"\[red\]shoes +0\.900 +0\.800 +0\.850 +20", out)
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 image; in brackets"), (2, "2 images; in brackets")])
+def test_one_image_is_not_several(monkeypatch: pytest.MonkeyPatch, capsys, count: int, said: str):
+    monkeypatch.setattr(multitl, "evaluate", lambda *args, **kwargs: METRICS | {"count": count})
+    assert cli.main(["evaluate", "run", "photos"]) == 0
+    assert capsys.readouterr().out.startswith(said)
+
+
 def test_evaluate_json_is_all_that_stdout_holds(evaluate: Calls, capsys):
     assert cli.main(["evaluate", "run", "photos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == METRICS

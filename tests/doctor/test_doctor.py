@@ -99,6 +99,15 @@ CASES = [
         "note",
         "torch (fused Adam: a.b is gone)\npip install keras==3.15.1 torch==2.13.0",
     ),
+    (
+        traps.fast_paths,
+        {
+            "packages": {"tensorflow-cpu": "2.22.0"},
+            "probes": (dataclasses.replace(WORKING, backend="tensorflow", missing=("fused Adam: a.b is gone",)),),
+        },
+        "note",
+        "pip install keras==3.15.1 tensorflow-cpu==2.21.0",
+    ),
     (traps.cache_folder, {"cache_is_writable": False}, "trap", "export MULTITL_CACHE="),
     (traps.cache_folder, {"free": 10**9}, "note", "only 1.0 GB free"),
     (traps.shadowing_folder, {"folders": frozenset({"torch", "photos"})}, "note", "called torch"),

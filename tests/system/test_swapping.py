@@ -78,11 +78,14 @@ def test_what_is_not_as_it_was_is_left_alone(place: str, parameters: str, fault:
             lost.swapped(shout)
 
 
-def test_a_trial_that_fails_closes_the_path():
+@pytest.mark.parametrize(
+    ("error", "told"), [(AttributeError("no moments"), "no moments"), (KeyError(0), "KeyError(0)")]
+)
+def test_a_trial_that_fails_closes_the_path(error: Exception, told: str):
     def trial() -> None:
-        raise AttributeError("no moments")
+        raise error
 
     path = FastPath("greeting", Inside(f"{HERE}:Child.greet", "self name", "a test"), trial=trial)
     with path.replaced(shout):
         assert Child().greet("a") == "parent a"
-    assert path.faults == ("greeting: no moments",)
+    assert path.faults == (f"greeting: {told}",)
