@@ -99,7 +99,8 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
     try:
         with evaluated(module), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
+            # strict=False: the default of today, but not of PyTorch 2.6, and what refuses less
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
     except Exception as error:  # torch.export raises all kinds: of its own, of dynamo's, and the module's
         raise TranslationError(
             f"{what} cannot be traced by torch.export.",

@@ -25,6 +25,7 @@ from multitl.models.saved_configs import check_config  # noqa: E402
 from multitl.translation.building import OpTable, Translation  # noqa: E402
 
 aten = torch.ops.aten
+SCALE = (3,) if torch.__version__ >= (2, 9) else ()  # of a scalar; PyTorch itself traces one since 2.9
 IMAGE = (3, 7, 10)
 CHANNELS = 6
 
@@ -515,8 +516,8 @@ CASES: dict[str, Case] = {
     ),
     "arithmetic with scalars of ATen": Case(
         lambda: On(
-            lambda x: aten.add.Scalar(x, 2, 3),
-            lambda x: aten.sub.Scalar(x, 2, 3),
+            lambda x: aten.add.Scalar(x, 2, *SCALE),
+            lambda x: aten.sub.Scalar(x, 2, *SCALE),
             lambda x: aten.mul.Scalar(x, 2),
             lambda x: aten.div.Scalar(x, 2),
             lambda x: torch.rsub(x, 2, alpha=3),
@@ -528,7 +529,7 @@ CASES: dict[str, Case] = {
             lambda x: torch.add(x, x.relu(), alpha=0.5),
             lambda x: torch.sub(x, x.exp(), alpha=2),
             lambda x: aten.subtract.Tensor(x, x.exp(), alpha=2),
-            lambda x: aten.subtract.Scalar(x, 2, 3),
+            lambda x: aten.subtract.Scalar(x, 2, *SCALE),
             lambda x: x * x.sigmoid(),
             lambda x: x / x.exp(),
             lambda x: torch.maximum(x, x.square()),
