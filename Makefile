@@ -1,9 +1,10 @@
 # Needs only Python >= 3.11 (with venv) and make: every target sets up what it needs in .venv and remembers it in a stamp.
 #   make demo        the main job on real images; installs the light JAX stack only
 #   make test        the whole suite, on JAX, TensorFlow and PyTorch
+#   make test-versions  the core of the suite with the oldest and newest releases allowed; Pythons 3.11 to 3.13, 8 GB each
 #   make lint        ruff and mypy
 #   make constraints write constraints/tested.txt anew from .venv, after a deliberate upgrade
-#   make clean       remove .venv, caches and the demonstration's run
+#   make clean       remove .venv, .venv-versions, caches and the demonstration's run
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +14,7 @@ PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint c
 # and files go by name: by size, the few long tests of small files would come last, on one core.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint constraints clean
+.PHONY: help demo test test-versions lint constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +27,9 @@ test: .venv/test.stamp
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow"
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "every_backend and not slow"
 	KERAS_BACKEND=torch $(PYTEST) -m "every_backend and not slow"
+
+test-versions:
+	@$(PYTHON) tests/versions.py
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -55,4 +59,4 @@ constraints:
 	@mv constraints/new.txt constraints/tested.txt
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo runs/demo-labels.csv
+	rm -rf .venv .venv-versions .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo runs/demo-labels.csv
