@@ -36,6 +36,7 @@ from multitl.translation.building import (
 )
 from multitl.translation.layouts import channels_last, in_order
 from multitl_torch import fx_ops_convolution, fx_ops_elementwise, fx_ops_linear, fx_ops_pooling, fx_ops_shape
+from multitl_torch.rivals import triton_kept_out
 
 OPS = OpTable(
     "torch",
@@ -97,7 +98,7 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
     example = example.detach()[:1].expand(TRACED_BATCH, *example.shape[1:]).clone()
     what = type(module).__name__
     try:
-        with evaluated(module), warnings.catch_warnings(), torch.no_grad():
+        with evaluated(module), triton_kept_out(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # strict=False: the default of today, but not of PyTorch 2.6, and what refuses less
             program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)

@@ -234,7 +234,7 @@ def test_bad_models_and_formats(model: str, to: str, error: type, text: str, run
 
 def test_a_missing_package_is_said_with_its_pip_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hidden = lambda package: package != "onnxruntime"  # noqa: E731
-    monkeypatch.setattr("multitl.adapters.is_present", hidden)
+    monkeypatch.setattr("multitl.porting.formats.is_present", hidden)
     with pytest.raises(BackendError, match=r"(?s)no onnxruntime.*pip install 'multitl\[onnx\]'"):
         multitl.port(run, "onnx", tmp_path / "port")
 
@@ -284,7 +284,7 @@ def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo
 
 
 def test_ports_lists_formats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("multitl.adapters.is_present", lambda package: package != "openvino")
+    monkeypatch.setattr("multitl.porting.formats.is_present", lambda package: package != "openvino")
     assert cli.main(["ports"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in FORMATS)
