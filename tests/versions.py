@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-versions"
 CORE = ROOT / "tests" / "core.txt"
 BACKENDS = {"jax": "not slow", "tensorflow": "every_backend and not slow", "torch": "every_backend and not slow"}
+# As in `make test`; a process that a framework ends takes one test along. PYTEST_XDIST_AUTO_NUM_WORKERS=1 for one
+SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run_core(environment: Environment, backend: str) -> Result:
     log, report = environment.folder / f"{backend}.log", environment.folder / f"{backend}.xml"
     report.unlink(missing_ok=True)
     selection = ["-m", BACKENDS[backend], *core_files()]
-    command = [environment.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selection]
+    command = [environment.executable, "-m", "pytest", "-q", *SHARED_OUT, f"--junitxml={report}", *selection]
     with log.open("w") as out:
         variables = {**os.environ, "KERAS_BACKEND": backend}
         subprocess.run(command, cwd=ROOT, env=variables, stdout=out, stderr=subprocess.STDOUT, check=False)
