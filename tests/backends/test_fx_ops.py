@@ -490,6 +490,7 @@ CASES: dict[str, Case] = {
                     lambda x: x.sub_(x * 0.5),
                     torch.Tensor.zero_,
                     lambda x: x.fill_(3.0),
+                    lambda x: aten.fill_.Tensor(x, torch.tensor(3.0)),
                 ),
             ),
             nn.SiLU(inplace=True),
