@@ -3,9 +3,10 @@
 #   make check       lint, types, the core of the tests and those of what differs from main: two minutes
 #   make test        the whole suite, on JAX, TensorFlow and PyTorch
 #   make test-slow   what is too slow for that, with a summary: hours
+#   make test-versions  the core of the suite with the oldest and newest releases allowed; Pythons 3.11 to 3.13, 8 GB each
 #   make lint        ruff and mypy
 #   make constraints write constraints/tested.txt anew from .venv, after a deliberate upgrade
-#   make clean       remove .venv, caches and the demonstration's run
+#   make clean       remove .venv, .venv-versions, caches and the demonstration's run
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint c
 # and files come in the order of tests/longest.txt: by number of tests, the few long ones would come last, on one core.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo check test test-slow lint constraints clean
+.PHONY: help demo check test test-slow test-versions lint constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +35,9 @@ check: lint
 
 test-slow: .venv/test.stamp
 	$(BIN)/python tests/slow_runs.py
+
+test-versions:
+	@$(PYTHON) tests/versions.py
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -63,4 +67,4 @@ constraints:
 	@mv constraints/new.txt constraints/tested.txt
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo runs/demo-labels.csv
+	rm -rf .venv .venv-versions .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo runs/demo-labels.csv

@@ -16,6 +16,7 @@ import torch
 
 from multitl.contracts import Export, Job
 from multitl.errors import PortError
+from multitl_torch.rivals import tensorflow_unseen
 from multitl_torch.templates import loader
 from multitl_torch.translator import open_class
 
@@ -53,8 +54,9 @@ def write_openvino(export: Export, folder: Path) -> None:
     """model.xml and model.bin, in float32."""
     import openvino
 
-    with _quietly():
-        model = openvino.convert_model(_program(export))
+    program = _program(export)
+    with _quietly(), tensorflow_unseen():
+        model = openvino.convert_model(program)
     model.inputs[0].get_tensor().set_names({export.model.input.name})
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
 

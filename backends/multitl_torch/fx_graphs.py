@@ -13,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 from multitl.errors import TranslationError
 from multitl.translation.values import BATCH, Stored
 from multitl_torch.fx_nodes import as_array, plain_size
+from multitl_torch.rivals import triton_kept_out
 
 TRACED_BATCH = 3  # of the example: 0, 1 and perhaps 2 are sizes that graphs treat specially
 
@@ -36,9 +37,10 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
     example = example.detach()[:1].expand(TRACED_BATCH, *example.shape[1:]).clone()
     what = type(module).__name__
     try:
-        with evaluated(module), warnings.catch_warnings(), torch.no_grad():
+        with evaluated(module), triton_kept_out(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
+            # strict=False: the default of today, but not of PyTorch 2.6, and what refuses less
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
     except Exception as error:  # torch.export raises all kinds: of its own, of dynamo's, and the module's
         raise TranslationError(
             f"{what} cannot be traced by torch.export.",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +20,11 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 EXAMPLE = torch.zeros(1, 3, 16, 20)
+BESIDE_TENSORFLOW = """
+import sys, tensorflow, torch, multitl
+multitl.from_torch(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()), torch.zeros(1, 3, 16, 20))
+print("alive", "triton" in sys.modules)
+"""
 
 
 class Net(nn.Module):
@@ -101,3 +111,14 @@ def test_without_torch_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(adapters, "is_installed", lambda name: name != "torch")
     with pytest.raises(BackendError, match=r"pip install 'multitl\[torch\]'"):
         adapters.translate_module("torch", None, None)
+
+
+def test_it_lives_beside_tensorflow(tmp_path: Path):
+    """Triton, where it is installed, would end the process; here it is a package that does just that."""
+    pytest.importorskip("tensorflow")
+    (tmp_path / "triton.py").write_text("import os; os._exit(86)")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": "tensorflow"}
+    command = [sys.executable, "-c", BESIDE_TENSORFLOW]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["alive False"]), ended.stderr[-500:]

@@ -26,6 +26,7 @@ from multitl.models.saved_configs import check_config  # noqa: E402
 from multitl.translation.op_tables import OpTable  # noqa: E402
 
 aten = torch.ops.aten
+SCALE = (3,) if torch.__version__ >= (2, 9) else ()  # of a scalar; PyTorch itself traces one since 2.9
 IMAGE = (3, 7, 10)
 CHANNELS = 6
 
@@ -490,6 +491,7 @@ CASES: dict[str, Case] = {
                     lambda x: x.sub_(x * 0.5),
                     torch.Tensor.zero_,
                     lambda x: x.fill_(3.0),
+                    lambda x: aten.fill_.Tensor(x, torch.tensor(3.0)),
                 ),
             ),
             nn.SiLU(inplace=True),
@@ -516,8 +518,8 @@ CASES: dict[str, Case] = {
     ),
     "arithmetic with scalars of ATen": Case(
         lambda: On(
-            lambda x: aten.add.Scalar(x, 2, 3),
-            lambda x: aten.sub.Scalar(x, 2, 3),
+            lambda x: aten.add.Scalar(x, 2, *SCALE),
+            lambda x: aten.sub.Scalar(x, 2, *SCALE),
             lambda x: aten.mul.Scalar(x, 2),
             lambda x: aten.div.Scalar(x, 2),
             lambda x: torch.rsub(x, 2, alpha=3),
@@ -529,7 +531,7 @@ CASES: dict[str, Case] = {
             lambda x: torch.add(x, x.relu(), alpha=0.5),
             lambda x: torch.sub(x, x.exp(), alpha=2),
             lambda x: aten.subtract.Tensor(x, x.exp(), alpha=2),
-            lambda x: aten.subtract.Scalar(x, 2, 3),
+            lambda x: aten.subtract.Scalar(x, 2, *SCALE),
             lambda x: x * x.sigmoid(),
             lambda x: x / x.exp(),
             lambda x: torch.maximum(x, x.square()),

@@ -88,6 +88,7 @@ def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: R
     assert all(any((tmp_path / name).glob(file)) for file in FORMATS[name].files if not file.endswith(".data"))
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # OpenVINO forks when it is imported, and JAX says so
 @pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.packages])
 def test_what_opens_an_artefact_is_named_with_its_version(name: str):
     """Whatever the distribution is called that a package came with: tensorflow-cpu is tensorflow."""
