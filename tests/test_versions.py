@@ -46,7 +46,7 @@ def test_the_newest_set_leaves_nothing_out_and_is_nowhere_older_than_the_tested_
 def test_every_python_that_is_promised_is_tried():
     prefix = "Programming Language :: Python :: 3."
     promised = {one.removeprefix(prefix[:-2]) for one in PROJECT["classifiers"] if one.startswith(prefix)}
-    assert promised == {one.python for one in versions.ENVIRONMENTS}
+    assert promised and promised <= {one.python for one in versions.ENVIRONMENTS}
 
 
 def test_the_core_exists_and_is_named_once():
