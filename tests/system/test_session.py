@@ -19,6 +19,7 @@ from live_processes import is_alive, wait_until
 from quick_runs import QUICK, message_of
 
 from multitl.cli.main import main
+from multitl.system import children
 
 SLOW = [*QUICK, "--head-epochs", "4000", "--patience", "0"]  # it would take minutes
 
@@ -143,7 +144,7 @@ def test_a_killed_port_leaves_no_process_and_the_next_one_no_trace(
 
 def workers_of(number: int) -> list[int]:
     """The processes that were started by `children.run` of a process."""
-    mark = f"\0multitl.children\0{number}\0".encode()
+    mark = f"\0{children.__name__}\0{number}\0".encode()
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
