@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,27 @@ pytestmark = pytest.mark.every_backend
 BACKEND = os.environ["KERAS_BACKEND"]
 SIZE, BATCH, CLASSES, STEPS = 64, 4, 5, 4
 CLASSIFIERS = ("fc", "classifier", "heads")
+
+
+@pytest.fixture(autouse=True)
+def precision_as_it_was() -> Iterator[None]:
+    """A native loop forbids TF32 for good, in what is usually a process of its own."""
+    if BACKEND == "torch":
+        settings = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = [setting.allow_tf32 for setting in settings]
+        yield
+        for setting, value in zip(settings, before, strict=True):
+            setting.allow_tf32 = value
+    elif BACKEND == "tensorflow":
+        config = importlib.import_module("tensorflow").config.experimental
+        allowed = config.tensor_float_32_execution_enabled()
+        yield
+        config.enable_tensor_float_32_execution(allowed)
+    else:
+        config = importlib.import_module("jax").config
+        precision = config.jax_default_matmul_precision
+        yield
+        config.update("jax_default_matmul_precision", precision)
 
 
 def original(name: str) -> torch.nn.Module:
