@@ -46,7 +46,7 @@ ADAPTER_MAY_USE = {
     "multitl.contracts", "multitl.errors", "multitl.models.insides", "multitl.porting.generated_code",
     "multitl.system.regular_files", "multitl.system.scratch", "multitl.system.swapping",
     "multitl.translation.building", "multitl.translation.layouts", "multitl.translation.op_tables",
-    "multitl.translation.parity", "multitl.translation.values",
+    "multitl.translation.parity", "multitl.translation.values", "multitl.version",
 }  # fmt: skip
 COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapter knows of
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))

@@ -18,9 +18,9 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from selection import ROOT, core
+
 FOLDER = ROOT / ".venv-versions"
-CORE = ROOT / "tests" / "core.txt"
 BACKENDS = {"jax": "not slow", "tensorflow": "every_backend and not slow", "torch": "every_backend and not slow"}
 # As in `make test`; a process that a framework ends takes one test along. PYTEST_XDIST_AUTO_NUM_WORKERS=1 for one
 SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
@@ -72,11 +72,6 @@ class Result:
         return f"| {' | '.join(map(str, cells))} | {self.note or f'{self.seconds:.0f} s'} |"
 
 
-def core_files() -> list[str]:
-    """Paths of the test files, from the root."""
-    return [line for line in CORE.read_text().splitlines() if line and not line.startswith("#")]
-
-
 def find_python(version: str) -> str | None:
     """An interpreter of that version which runs: pyenv puts names on PATH that do not."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -107,7 +102,7 @@ def run_core(environment: Environment, backend: str) -> Result:
     """The core's share of one backend. What pytest said lies in the environment's folder, as <backend>.log."""
     log, report = environment.folder / f"{backend}.log", environment.folder / f"{backend}.xml"
     report.unlink(missing_ok=True)
-    selection = ["-m", BACKENDS[backend], *core_files()]
+    selection = ["-m", BACKENDS[backend], *core(whole=True)]
     command = [environment.executable, "-m", "pytest", "-q", *SHARED_OUT, f"--junitxml={report}", *selection]
     with log.open("w") as out:
         variables = {**os.environ, "KERAS_BACKEND": backend}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 
 import numpy as np
 
 from multitl.contracts import Job, Parity, Preprocess, Translation
 from multitl.errors import TranslationError
+from multitl.version import installed_versions
 from multitl_tensorflow import graphdef, tfhub, verifying
 from multitl_tensorflow.saved_models import read_module
 
@@ -64,10 +64,4 @@ def open_original(job: Job, classes: int) -> HubOriginal:
 
 def versions() -> dict[str, str]:
     """Of the packages that are installed."""
-    found = {}
-    for package in ("tensorflow", "tensorflow-cpu", "tensorflow-hub"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(("tensorflow", "tensorflow-cpu", "tensorflow-hub"))

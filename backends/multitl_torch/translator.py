@@ -8,7 +8,6 @@ import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 
 from multitl.contracts import Job, Parity, Preprocess, Translation
 from multitl.errors import TranslationError
+from multitl.version import installed_versions
 from multitl_torch import fx, timm, torchvision, verifying
 
 
@@ -65,13 +65,7 @@ def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str, dict[str, 
 
 def versions() -> dict[str, str]:
     """Of the packages that are installed."""
-    found = {}
-    for package in ("torch", "torchvision", "timm"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(("torch", "torchvision", "timm"))
 
 
 def translate_module(module: torch.nn.Module, example: torch.Tensor) -> Translation:

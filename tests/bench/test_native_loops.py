@@ -21,6 +21,7 @@ from multitl_torch.randomising import randomise  # noqa: E402
 from multitl_torch.torchvision import import_torchvision  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
+from multitl.adapters import load_backend  # noqa: E402
 from multitl.bench.jobs import Cell, Job  # noqa: E402
 from multitl.bench.pictures import synthetic_labels, synthetic_pixels  # noqa: E402
 
@@ -33,22 +34,14 @@ CLASSIFIERS = ("fc", "classifier", "heads")
 @pytest.fixture(autouse=True)
 def precision_as_it_was() -> Iterator[None]:
     """A native loop forbids TF32 for good, in what is usually a process of its own."""
-    if BACKEND == "torch":
-        settings = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = [setting.allow_tf32 for setting in settings]
-        yield
-        for setting, value in zip(settings, before, strict=True):
-            setting.allow_tf32 = value
-    elif BACKEND == "tensorflow":
-        config = importlib.import_module("tensorflow").config.experimental
-        allowed = config.tensor_float_32_execution_enabled()
-        yield
-        config.enable_tensor_float_32_execution(allowed)
-    else:
+    if BACKEND == "jax":  # whose `full_precision` is of a thread, while the loop changes the process
         config = importlib.import_module("jax").config
         precision = config.jax_default_matmul_precision
         yield
         config.update("jax_default_matmul_precision", precision)
+    else:
+        with load_backend().full_precision():
+            yield
 
 
 def original(name: str) -> torch.nn.Module:
