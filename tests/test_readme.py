@@ -38,7 +38,7 @@ FASTER = {  # part of a command -> flags added for this test, since the last one
     "--out runs/photos": ["--head-epochs", "3"],
     "--backbone keras/": ["--weights", "none", "--image-size", "32", "--head-epochs", "3"],  # no download
     "multitl port": ["--to", "stablehlo"],
-    "multitl bench": ["--image-size", "32", "--backends", "jax", "--repetitions", "1", "--task", "load"],
+    "multitl bench": ["--image-size", "32", "--backends", "jax", "--repetitions", "1", "--task", "head"],
     "--recipe": ["--head-epochs", "3", "--epochs", "0"],  # examples/freeze_by_stage.py trains phase 2
 }
 NOT_RUN = {  # start of a command -> why it is not run here
