@@ -63,7 +63,9 @@ def finetune(model: nn.Sequential, task: Task) -> nn.Module:
     steps = batches * max(EPOCHS, math.ceil(STEPS / batches))
     optimizer = torch.optim.AdamW(groups(model), RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, steps))
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGED))
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGED)
+    )
     model.eval()  # batch normalisation and dropout stay as they are; gradients flow all the same
     for pixels, labels in shuffled(task.train, steps, task.seed):
         optimizer.zero_grad(set_to_none=True)
@@ -83,7 +85,11 @@ def groups(model: nn.Sequential) -> list[dict]:
     layers = [stem, *(list(block.parameters()) for block in network._blocks), last, list(model[3].parameters())]
     rates = [RATE * DECAY_A_BLOCK ** (len(layers) - 1 - depth) for depth in range(len(layers))]
     return [
-        {"params": [one for one in layer if (one.ndim > 1) == decays], "lr": rate, "weight_decay": WEIGHT_DECAY * decays}
+        {
+            "params": [one for one in layer if (one.ndim > 1) == decays],
+            "lr": rate,
+            "weight_decay": WEIGHT_DECAY * decays,
+        }
         for layer, rate in zip(layers, rates, strict=True)
         for decays in (True, False)
     ]  # biases and batch normalisation are not decayed
