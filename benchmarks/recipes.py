@@ -1,4 +1,5 @@
-"""`multitl finetune` beside what a user could have had instead: `python benchmarks/recipes.py DATA > benchmarks/recipes.md`.
+"""`multitl finetune` beside what a user could have had instead:
+`python benchmarks/recipes.py DATA > benchmarks/recipes.md`.
 
 DATA: the folder of the data sets (see multitl_rivals/tables.py). Every contender gets the same splits, the same pixels
 and EfficientNet-Lite0's weights; each run is a process of its own with an empty cache, one at a time, so the machine
@@ -11,6 +12,7 @@ kept in runs/recipes/rows.jsonl (`--results`) as they come, so an interrupted ta
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import resource
 import subprocess
@@ -24,7 +26,7 @@ from pathlib import Path
 
 from multitl_rivals import pages
 from multitl_rivals.tables import DATA_SETS, FEW, count_splits, open_few, open_table
-from zoo import Row, kept_in
+from zoo import Row, kept_in, versions
 
 from multitl.errors import MultitlError
 from multitl.judging.metrics import score
@@ -79,7 +81,7 @@ def runs(options: argparse.Namespace, missing: dict[str, str]) -> Iterator[Run]:
         except MultitlError as error:
             missing[name] = error.problem
             continue
-        for seed in range(SEEDS if few else 1):
+        for seed in range(options.seeds if few else 1):
             yield from (Run(name, contender, seed, table(seed=seed), size) for contender in contenders)
 
 
@@ -88,7 +90,7 @@ def few_shot_runs(options: argparse.Namespace) -> Iterator[Run]:
     for name in SHOT_DATA:
         size = options.size or DATA_SETS[name].size
         for shots in options.shots:
-            for draw in range(SEEDS):
+            for draw in range(options.seeds):
                 table = open_few(options.results.parent / "tables", name, shots, draw, options.data)
                 yield from (Run(f"{name}, {shots} a class", one, draw, table, size) for one in SHOT_CONTENDERS)
 
@@ -168,10 +170,21 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--size", type=int, default=0, help="pixels; 0: each data set's own")
     parser.add_argument("--shots", type=lambda text: [int(one) for one in text.split(",")], default=[])
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="where there are few training images, and draws")
     parser.add_argument("--backend", default="tensorflow", help="of multitl's contenders")
     parser.add_argument("--fastai-python", metavar="PATH", help="a Python that has fastai; without it, it is left out")
     parser.add_argument("--results", type=Path, default=Path("runs/recipes/rows.jsonl"))
     return parser.parse_args(words)
+
+
+def made_by(arguments: argparse.Namespace) -> str:
+    """The line under the title."""
+    shots = f" --shots {','.join(map(str, arguments.shots))}" if arguments.shots else ""
+    threads = os.environ.get("OMP_NUM_THREADS", "default")
+    return (
+        f"Made by `python benchmarks/recipes.py DATA{shots}`, multitl under {arguments.backend}, "
+        f"{datetime.date.today()}, {os.cpu_count()} cores (OMP_NUM_THREADS: {threads}), {versions()}."
+    )
 
 
 def main() -> None:
@@ -182,7 +195,7 @@ def main() -> None:
     wanted = list(few_shot_runs(arguments) if arguments.shots else runs(arguments, missing))
     options = Options(arguments.backend, arguments.fastai_python)
     rows = measured(wanted, options, arguments.results, missing)
-    print(pages.page(rows, missing, arguments.backend, bool(arguments.shots)))
+    print(pages.page(rows, missing, made_by(arguments)))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from multitl.contracts import Dataset, Preprocess, Split
 from multitl.data.pixels import PixelReader
-from multitl.data.scanning import scan
 from multitl.judging.predictions import write_predictions
-from multitl_rivals.tables import FRACTIONS
+from multitl_rivals.tables import look_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ Rival: TypeAlias = Callable[[Task], tuple[np.ndarray, str]]  # (test images, cla
 def answer(rival: Rival) -> None:
     """Be the program of a rival."""
     table, size, seed, predictions = sys.argv[1:]
-    found = scan(table, seed=int(seed), max_unreadable=0.0, **FRACTIONS)
+    found = look_at(Path(table), int(seed))
     preprocess = lite0_pixels(int(size))
     train, validation, test = (_read(found, split, preprocess) for split in ("train", "validation", "test"))
     probabilities, chosen = rival(Task(train, validation, test, len(found.class_names), int(seed)))

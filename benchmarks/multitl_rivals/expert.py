@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from multitl_rivals.answering import Part, Task, answer
 from multitl_rivals.lite0 import BATCH, CHANNELS, Lite0, as_images, compute_features
@@ -63,9 +64,7 @@ def finetune(model: nn.Sequential, task: Task) -> nn.Module:
     steps = batches * max(EPOCHS, math.ceil(STEPS / batches))
     optimizer = torch.optim.AdamW(groups(model), RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, steps))
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGED)
-    )
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGED))
     model.eval()  # batch normalisation and dropout stay as they are; gradients flow all the same
     for pixels, labels in shuffled(task.train, steps, task.seed):
         optimizer.zero_grad(set_to_none=True)
@@ -85,13 +84,9 @@ def groups(model: nn.Sequential) -> list[dict]:
     layers = [stem, *(list(block.parameters()) for block in network._blocks), last, list(model[3].parameters())]
     rates = [RATE * DECAY_A_BLOCK ** (len(layers) - 1 - depth) for depth in range(len(layers))]
     return [
-        {
-            "params": [one for one in layer if (one.ndim > 1) == decays],
-            "lr": rate,
-            "weight_decay": WEIGHT_DECAY * decays,
-        }
+        {"params": [one for one in layer if (one.ndim > 1) == has_decay], "lr": rate, "weight_decay": decay}
         for layer, rate in zip(layers, rates, strict=True)
-        for decays in (True, False)
+        for has_decay, decay in ((True, WEIGHT_DECAY), (False, 0.0))
     ]  # biases and batch normalisation are not decayed
 
 

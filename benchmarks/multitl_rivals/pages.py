@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from zoo import versions
 
 Row = dict[str, Any]
 
@@ -29,19 +25,15 @@ HEAD = (
 )
 
 
-def page(rows: Sequence[Row], missing: Mapping[str, str], backend: str, few_shots: bool) -> str:
-    """Markdown. rows: in the order of the page."""
-    title = (
-        "Few images a class" if few_shots else "Recipes: what `multitl finetune` gives, and what else one could have"
-    )
-    flag = " --shots" if few_shots else ""
+def page(rows: Sequence[Row], missing: Mapping[str, str], made_by: str) -> str:
+    """Markdown. rows: in the order of the page.  made_by: command, date, machine and versions, for people."""
     lines = [
-        f"# {title}\n",
-        "All with EfficientNet-Lite0's weights, the same splits and the same pixels; multitl under "
-        f"{backend}. Figures are of the test images, means over seeds ± their standard deviation; standard error: of "
+        "# Recipes: `multitl finetune`, and what else one could have\n",
+        "All with EfficientNet-Lite0's weights, the same splits and the same pixels. "
+        "Figures are of the test images, means over seeds ± their standard deviation; standard error: of "
         "the accuracy, for a test set of this size. Calibration error: expected, 15 bins. CPU seconds: user and "
         "system, of the whole process, start and decoding included.\n",
-        f"Made by `python benchmarks/recipes.py{flag}`, {datetime.date.today()}, {os.cpu_count()} cores, {versions()}.",
+        made_by,
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         lines.append(section([row for row in rows if row["data"] == name]))

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multitl.cli.demo import write_labels
+from multitl.contracts import Dataset
 from multitl.data.scanning import scan
+from multitl.recipes import Recipe
 
-FRACTIONS = {"validation_fraction": 0.15, "test_fraction": 0.2}  # multitl's defaults
 FEW = 500  # training images below which luck decides, so that several seeds are run
 HEADER = ("path", "label", "split")
 
@@ -48,7 +49,7 @@ def open_table(folder: Path, name: str, seed: int, data: Path) -> Path:
     if not table.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         source = _source(DATA_SETS[name].place, folder, data)
-        found = scan(source, seed=seed, max_unreadable=0.0, **FRACTIONS)
+        found = look_at(source, seed)
         _write(table, [(str(Path(one.path).resolve()), found.class_names[one.label], one.split)
                        for one in found.examples])  # fmt: skip
     return table
@@ -60,6 +61,18 @@ def open_few(folder: Path, name: str, shots: int, draw: int, data: Path) -> Path
     if not table.is_file():
         _write(table, draw_few(read_rows(open_table(folder, name, 0, data)), shots, draw))
     return table
+
+
+def look_at(source: Path, seed: int) -> Dataset:
+    """`scan` as `multitl finetune` calls it by default. Raises DataError."""
+    recipe = Recipe()
+    return scan(
+        source,
+        seed=seed,
+        validation_fraction=recipe.validation_fraction,
+        test_fraction=recipe.test_fraction,
+        max_unreadable=recipe.max_unreadable,
+    )
 
 
 def draw_few(rows: Rows, shots: int, draw: int) -> Rows:
