@@ -50,7 +50,7 @@ def open_table(folder: Path, name: str, seed: int, data: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         source = _source(DATA_SETS[name].place, folder, data)
         found = look_at(source, seed)
-        _write(table, [(str(Path(one.path).resolve()), found.class_names[one.label], one.split)
+        write_rows(table, [(str(Path(one.path).resolve()), found.class_names[one.label], one.split)
                        for one in found.examples])  # fmt: skip
     return table
 
@@ -59,7 +59,7 @@ def open_few(folder: Path, name: str, shots: int, draw: int, data: Path) -> Path
     """FOLDER/NAME-SHOTSshots-DRAW.csv: of train and validation, so many images a class; the whole test part."""
     table = folder / f"{name}-{shots}shots-{draw}.csv"
     if not table.is_file():
-        _write(table, draw_few(read_rows(open_table(folder, name, 0, data)), shots, draw))
+        write_rows(table, draw_few(read_rows(open_table(folder, name, 0, data)), shots, draw))
     return table
 
 
@@ -107,6 +107,6 @@ def _source(place: str, folder: Path, data: Path) -> Path:
     return data / place
 
 
-def _write(table: Path, rows: Rows) -> None:
+def write_rows(table: Path, rows: Rows) -> None:
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([HEADER, *rows])
