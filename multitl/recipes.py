@@ -52,7 +52,13 @@ class Recipe:
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
     hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)
     dropout: float = option(0.0, "dropout before the last layer", least=0, most=0.95)
-    l2: float = option(1e-3, "lambda of lambda * ||theta||^2 on the head's parameters", least=0)
+    l2: float = option(
+        0.0,
+        "lambda of lambda * ||theta||^2 on the head's parameters; 0: chosen by cross-validation where the head is "
+        "linear and without dropout, else 0.001",
+        least=0,
+        most=1e6,
+    )
 
     optimizer: str = option("adam", "adam, adamw or sgd (momentum 0.9)", choices=("adam", "adamw", "sgd"))
     weight_decay: float = option(1e-4, "decoupled weight decay, adamw only", least=0, most=1)
@@ -67,8 +73,8 @@ class Recipe:
         4, "stored augmented passes where the backbone is frozen and augment light or strong", least=1, most=100
     )
 
-    head_epochs: int = option(60, "epochs of phase 1: head only, backbone frozen", least=0, most=10000)
-    head_learning_rate: float = option(3e-3, "peak learning rate of phase 1", least=0, most=100)
+    head_epochs: int = option(60, "epochs of phase 1, where the head has a hidden layer or dropout; a linear one is solved; 0: no phase 1", least=0, most=10000)
+    head_learning_rate: float = option(3e-3, "peak learning rate of phase 1, where the head is trained", least=0, most=100)
     unfreeze: str = option("none", "phase 2 trains: none, last, last:N, all, or globs of stages or layers (a,b*)")
     epochs: int = option(8, "epochs of phase 2; kept only if val_loss beats phase 1's", least=0, most=10000)
     learning_rate: float = option(1e-4, "peak learning rate of phase 2", least=0, most=100)

@@ -86,6 +86,24 @@ class Features(Struct, frozen=True):
     reused: Count = 0
 
 
+class Tried(Struct, frozen=True):
+    """A penalty and what it gave out of fold."""
+
+    penalty: Positive
+    log_loss: Positive
+    accuracy: Share
+
+
+class SolvedHead(Struct, frozen=True):
+    """How a linear head was found: the penalty, the gradient that is left as a share of what it is at zero, and what
+    the penalty was chosen from; nothing where it was given.
+    """
+
+    penalty: Positive
+    gradient: Positive
+    tried: tuple[Tried, ...] = ()
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
@@ -105,6 +123,7 @@ class Card(Struct, frozen=True, kw_only=True):
     trained_parameters: Count = 0
     saved_model_difference: Positive = 0.0
     features: Features = Features()
+    solved_head: SolvedHead | None = None
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
     files: dict[Line, Sha256] | None = None

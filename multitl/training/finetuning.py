@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -41,11 +41,12 @@ from multitl.sources.pretrained import load_pretrained
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
 from multitl.system.progress import console, progress_bar
-from multitl.training.checkpoints import CHECKPOINT, TrainingState, load_state, remove_previous, save_state
+from multitl.training.checkpoints import CHECKPOINT, Row, TrainingState, load_state, read_variables, remove_previous, save_state
 from multitl.training.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.training.logs import EpochLog
-from multitl.training.phases import Batch, Phase, run_phase
+from multitl.training.phases import Batch, Phase, mutable_variables, run_phase
 from multitl.training.recording import finish, judge, make_card, remake_report, save_model, write_history
+from multitl.training.solved_head import UNSOLVED_L2, SolvedHead, fill_head, is_solved, solve_head
 
 
 def finetune(
@@ -141,11 +142,9 @@ def _run(
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
         features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
-    head = build_head(features.train[0], len(dataset.class_names), recipe)
+    with clock("head"):
+        head, recipe, solved = _make_head(features, dataset, recipe, state, save)
     trained = head.count_params()
-    if state.phase == "head":
-        with clock("head"):
-            run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
     if _goes_deeper(recipe):
         trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
         with clock("finetune"):
@@ -171,6 +170,7 @@ def _run(
         "trained_parameters": trained,
         "saved_model_difference": difference,
         "features": {"computed": features.computed, "reused": features.reused},
+        "solved_head": solved and solved.about(),
         "seconds": dict(clock),
         "warnings": state.warnings,
     }
@@ -199,6 +199,41 @@ def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
             yield
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _make_head(
+    features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]
+) -> tuple[keras.Model, Recipe, SolvedHead | None]:
+    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it is linear."""
+    if not is_solved(recipe):
+        recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
+        head = build_head(features.train[0], len(dataset.class_names), recipe)
+        if state.phase == "head":
+            run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
+        return head, recipe, None
+    started = time.perf_counter()
+    labels, weights = _targets(dataset, recipe)
+    head = build_head(features.train[0], len(dataset.class_names), recipe)
+    size = 1 / head.get_layer("feature_scale").scale
+    solved = solve_head(features.train, labels, weights, recipe.l2, size, recipe.label_smoothing, recipe.seed)
+    fill_head(head, solved.solution)
+    if not state.rows:
+        row = _head_row(head, features, dataset, time.perf_counter() - started)
+        state.rows, state.best_loss, state.phase_epoch, state.finished = [row], row["val_loss"], 1, True
+        state.best = read_variables(mutable_variables(head))
+        save(state)
+    return head, replace(recipe, l2=solved.penalty), solved
+
+
+def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:
+    """The line of history.csv for a head that was solved."""
+    truth = {split: np.array([e.label for e in dataset.split(split)]) for split in SPLITS}
+    loss, accuracy = log_loss_and_accuracy(truth["train"], head_probabilities(head, features.train[0]))
+    val_loss, val_accuracy = log_loss_and_accuracy(truth["validation"], head_probabilities(head, features.judged["validation"]))
+    return {
+        "phase": "head", "epoch": 1, "loss": loss, "accuracy": accuracy, "val_loss": val_loss,
+        "val_accuracy": val_accuracy, "learning_rate": 0.0, "seconds": seconds,
+    }  # fmt: skip
 
 
 def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:

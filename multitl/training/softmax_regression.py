@@ -1,0 +1,132 @@
+"""A linear head is solved, not trained: the minimum of mean cross-entropy + penalty * ||theta||^2 over all parameters.
+
+That is strictly convex, so there is one minimum, whatever the start, the order of the images or the framework. It is
+found by L-BFGS (Liu and Nocedal 1989, SciPy's) in float64, in coordinates in which the problem is nearly round: the
+eigenvectors of the features' second moments, each divided by the root of the curvature that the loss can have there.
+Of fewer images than channels only the space that they span is searched; outside it the minimum is zero.
+
+Several problems over the same features, such as the folds of a cross-validation, are solved as one, so that each step
+reads the features once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
+
+ROWS = 8192  # of a block, in a pass over the images to find their directions
+RANK = 1e-13  # of the largest eigenvalue: what lies below is rounding
+EXACT, ROUGH = 1e-8, 5e-3  # of the gradient's norm at zero
+FLATNESS = 1e-6  # what a solution may have at most
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a head is fitted to.
+
+    features: (n, channels) float32, of a size near 1.  targets: (n, classes), each row sums to 1.
+    weights: (n,), of each row in the mean.
+    """
+
+    features: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Solution:
+    """logits = features @ kernel + bias, kernel (channels, classes), bias (classes,), float64.
+
+    gradient: its norm there, as a share of its norm at zero.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    gradient: float
+
+
+class SoftmaxRegression:
+    """The problem over some samples; its coordinates are found once and serve every penalty and every fold."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        with one_thread():
+            self.basis, self.curvature = _principal_directions(samples.features)
+            self.rows = np.concatenate([_with_one(part) @ self.basis for part in _blocks(samples.features)])
+
+    def solve(self, penalty: float) -> Solution:
+        """The minimum over all samples. penalty: > 0. Raises ArithmeticError if rounding keeps it from being found."""
+        shares = self.samples.weights[:, None] / self.samples.weights.sum()
+        theta, gradient = self.minimise(penalty, shares, np.float64, EXACT)
+        if not gradient <= FLATNESS:
+            raise ArithmeticError(f"a gradient of {gradient:.1e} of its start is left, with the penalty {penalty:g}")
+        theta = self.basis @ theta[:, 0]
+        return Solution(theta[:-1], theta[-1], gradient)
+
+    def minimise(
+        self, penalty: float, shares: np.ndarray, dtype: type, tolerance: float, start: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
+        """The minimum of each problem, a column of `shares` (n, problems): the weights of the rows, which sum to 1.
+
+        dtype: of the arithmetic over the rows.  tolerance: of the gradient, as a share of what it is at zero.
+        start, and the first that is returned: (directions, problems, classes), in the coordinates of the basis. The
+        second is the gradient that is left, as a share.
+        """
+        targets = shares[:, :, None] * self.samples.targets[:, None, :]
+        rows, targets, weights = (a.astype(dtype) for a in (self.rows, targets, shares[:, :, None]))
+        shape = (rows.shape[1], targets[0].size)
+        scale = 1 / np.sqrt(self.curvature / (2 * targets.shape[2]) + 2 * penalty)[:, None]
+
+        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            theta = flat.reshape(shape) * scale
+            log_p = log_softmax((rows @ theta.astype(dtype)).reshape(targets.shape), axis=-1)
+            residual = (np.exp(log_p) * weights - targets).reshape(len(rows), -1)
+            gradient = (rows.T @ residual + 2 * penalty * theta) * scale
+            return float(penalty * np.square(theta).sum() - np.vdot(targets, log_p)), gradient.ravel()
+
+        first = np.zeros(shape) if start is None else start.reshape(shape) / scale
+        with one_thread():
+            at_zero = np.linalg.norm(objective(np.zeros(first.size))[1])
+            stop = {"gtol": tolerance * at_zero / np.sqrt(first.size), "ftol": 0.0, "maxiter": 2000, "maxfun": 4000}
+            found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options={"maxcor": 12} | stop)
+        theta = (found.x.reshape(shape) * scale).reshape(-1, *targets.shape[1:])
+        return theta, float(np.linalg.norm(found.jac) / (at_zero or 1.0))
+
+
+def one_thread() -> threadpool_limits:
+    """BLAS in one thread while open: its threads wait for each other where another process holds a core, up to a
+    hundred times as long as they compute; and the same sums come out on any number of cores.
+    """
+    return threadpool_limits(1, user_api="blas")
+
+
+def _principal_directions(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors (channels + 1, directions) and eigenvalues (directions,) of the second moments, constant included."""
+    count, width = features.shape[0], features.shape[1] + 1
+    if count < width:  # the same ones, from the smaller matrix
+        rows = _with_one(features)
+        values, vectors = eigh(rows @ rows.T / count)
+        kept = values > RANK * values[-1]
+        return rows.T @ vectors[:, kept] / np.sqrt(count * values[kept]), values[kept]
+    moments = np.zeros((width, width))
+    for part in _blocks(features):
+        rows = _with_one(part)
+        moments += rows.T @ rows / count
+    values, vectors = eigh(moments)
+    kept = values > RANK * values[-1]
+    return vectors[:, kept], values[kept]
+
+
+def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
+    return (features[first : first + ROWS] for first in range(0, len(features), ROWS))
+
+
+def _with_one(features: np.ndarray) -> np.ndarray:
+    """(n, channels) -> (n, channels + 1) float64: the last is 1, for the bias."""
+    return np.concatenate([features, np.ones((len(features), 1))], axis=1, dtype=np.float64)

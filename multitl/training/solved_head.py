@@ -1,0 +1,113 @@
+"""The linear head of a run: its penalty is chosen by cross-validation on the training features, then it is solved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import keras
+import numpy as np
+from scipy.special import log_softmax
+
+from multitl.recipes import Recipe
+from multitl.training.softmax_regression import ROUGH, Samples, Solution, SoftmaxRegression
+
+FOLDS = 5
+FIRST, STEP = 0.1, 10**0.5  # of the path of penalties
+SMALLEST, LARGEST = 1e-6, 10.0
+UNKNOWN = 1e-2  # the penalty where there are too few images to choose by
+UNSOLVED_L2 = 1e-3  # the penalty of heads that are trained, where none is given
+
+
+class Tried(TypedDict):
+    """A penalty, and the mean log loss and accuracy out of fold that it gives."""
+
+    penalty: float
+    log_loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class SolvedHead:
+    """tried: in the order of the path; empty where the penalty was given."""
+
+    penalty: float
+    solution: Solution
+    tried: tuple[Tried, ...]
+
+    def about(self) -> dict[str, Any]:
+        """For the card."""
+        return {"penalty": self.penalty, "gradient": self.solution.gradient, "tried": list(self.tried)}
+
+
+def is_solved(recipe: Recipe) -> bool:
+    """Whether the head's loss is convex and the same at every step; one without epochs stays as it is drawn."""
+    return not recipe.hidden and not recipe.dropout and recipe.head_epochs > 0
+
+
+def solve_head(views: list[np.ndarray], labels: np.ndarray, weights: np.ndarray, penalty: float, size: float,
+               smoothing: float, seed: int) -> SolvedHead:  # fmt: skip
+    """Fit a linear head to stored features.
+
+    views: one (n, channels) a view of the same images.  labels: one-hot (n, classes).  weights: (n,).
+    penalty: 0 to choose it.  size: what the head divides features by.  smoothing: of labels, while fitting.
+    """
+    targets = labels * (1 - smoothing) + smoothing / labels.shape[1]
+    count = len(views)
+    samples = Samples(np.concatenate(views) / np.float32(size), np.tile(targets, (count, 1)), np.tile(weights, count))
+    regression = SoftmaxRegression(samples)
+    tried: tuple[Tried, ...] = ()
+    if not penalty:
+        folds = np.tile(assign_folds(labels.argmax(axis=1), FOLDS, seed), count)
+        tried = _follow_path(regression, np.tile(labels, (count, 1)), folds)
+        penalty = min(tried, key=lambda one: one["log_loss"])["penalty"] if tried else UNKNOWN
+    return SolvedHead(penalty, regression.solve(penalty), tried)
+
+
+def fill_head(head: keras.Model, solution: Solution) -> None:
+    """Put the solution into a head without a hidden layer."""
+    head.get_layer("logits").set_weights([solution.kernel.astype("float32"), solution.bias.astype("float32")])
+
+
+def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold for each image (n,), 0 to folds - 1: of equal size to one image, each class spread over them evenly."""
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(labels)), labels))
+    numbers = np.empty(len(labels), int)
+    numbers[order] = np.arange(len(labels)) % folds
+    return numbers
+
+
+def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> tuple[Tried, ...]:
+    """Penalties downwards from FIRST as long as the loss falls, or else upwards; each starts at the last one's minimum.
+
+    Every fold of every penalty is a problem of its own: the images of the others, judged on its own.
+    """
+    is_fitted = folds[:, None] != np.unique(folds)
+    shares = np.where(is_fitted, regression.samples.weights[:, None], 0.0)
+    if is_fitted.shape[1] < 2 or not shares.any(axis=0).all():
+        return ()
+    shares /= shares.sum(axis=0)
+    tried: list[Tried] = []
+    for step in (1 / STEP, STEP):
+        penalty, theta = FIRST, None
+        path: list[Tried] = []
+        while SMALLEST <= penalty <= LARGEST and (len(path) < 2 or path[-1]["log_loss"] < path[-2]["log_loss"]):
+            theta, _ = regression.minimise(penalty, shares, np.float32, ROUGH, theta)
+            path.append(_judge(penalty, regression, theta, labels, is_fitted))
+            penalty *= step
+        tried += path if step < 1 else path[1:]
+        if len(path) > 2:
+            break
+    return tuple(tried)
+
+
+def _judge(penalty, regression, theta, labels, is_fitted) -> Tried:
+    logits = (regression.rows @ theta.reshape(len(theta), -1)).reshape(*is_fitted.shape, -1)[~is_fitted]
+    loss = -(log_softmax(logits, axis=-1) * labels).sum(axis=1)
+    right = logits.argmax(axis=1) == labels.argmax(axis=1)
+    weights = regression.samples.weights
+    return {
+        "penalty": float(f"{penalty:.3g}"),
+        "log_loss": float(np.average(loss, weights=weights)),
+        "accuracy": float(right.mean()),
+    }
