@@ -55,7 +55,7 @@ class Recipe:
     l2: float = option(
         0.0,
         "lambda of lambda * ||theta||^2 on the head's parameters; 0: chosen by cross-validation where the head is "
-        "linear and without dropout, else 0.001",
+        "solved (hidden = 0 and dropout = 0), else 0.001",
         least=0,
         most=1e6,
     )
@@ -73,8 +73,15 @@ class Recipe:
         4, "stored augmented passes where the backbone is frozen and augment light or strong", least=1, most=100
     )
 
-    head_epochs: int = option(60, "epochs of phase 1, where the head has a hidden layer or dropout; a linear one is solved; 0: no phase 1", least=0, most=10000)
-    head_learning_rate: float = option(3e-3, "peak learning rate of phase 1, where the head is trained", least=0, most=100)
+    head_epochs: int = option(
+        60,
+        "epochs of phase 1, where the head has a hidden layer or dropout; a linear one is solved; 0: no phase 1",
+        least=0,
+        most=10000,
+    )
+    head_learning_rate: float = option(
+        3e-3, "peak learning rate of phase 1, where the head is trained", least=0, most=100
+    )
     unfreeze: str = option("none", "phase 2 trains: none, last, last:N, all, or globs of stages or layers (a,b*)")
     epochs: int = option(8, "epochs of phase 2; kept only if val_loss beats phase 1's", least=0, most=10000)
     learning_rate: float = option(1e-4, "peak learning rate of phase 2", least=0, most=100)

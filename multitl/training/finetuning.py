@@ -41,7 +41,15 @@ from multitl.sources.pretrained import load_pretrained
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
 from multitl.system.progress import console, progress_bar
-from multitl.training.checkpoints import CHECKPOINT, Row, TrainingState, load_state, read_variables, remove_previous, save_state
+from multitl.training.checkpoints import (
+    CHECKPOINT,
+    Row,
+    TrainingState,
+    load_state,
+    read_variables,
+    remove_previous,
+    save_state,
+)
 from multitl.training.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
 from multitl.training.logs import EpochLog
 from multitl.training.phases import Batch, Phase, mutable_variables, run_phase
@@ -227,13 +235,17 @@ def _make_head(
 
 def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:
     """The line of history.csv for a head that was solved."""
-    truth = {split: np.array([e.label for e in dataset.split(split)]) for split in SPLITS}
-    loss, accuracy = log_loss_and_accuracy(truth["train"], head_probabilities(head, features.train[0]))
-    val_loss, val_accuracy = log_loss_and_accuracy(truth["validation"], head_probabilities(head, features.judged["validation"]))
-    return {
-        "phase": "head", "epoch": 1, "loss": loss, "accuracy": accuracy, "val_loss": val_loss,
-        "val_accuracy": val_accuracy, "learning_rate": 0.0, "seconds": seconds,
-    }  # fmt: skip
+
+    def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
+        truth = np.array([example.label for example in dataset.split(split)])
+        return log_loss_and_accuracy(truth, head_probabilities(head, values))
+
+    loss, accuracy = judge_split("train", features.train[0])
+    val_loss, val_accuracy = judge_split("validation", features.judged["validation"])
+    return Row(
+        phase="head", epoch=1, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
+        learning_rate=0.0, seconds=seconds,
+    )  # fmt: skip
 
 
 def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:

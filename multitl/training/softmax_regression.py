@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 ROWS = 8192  # of a block, in a pass over the images to find their directions
 RANK = 1e-13  # of the largest eigenvalue: what lies below is rounding
-EXACT, ROUGH = 1e-8, 5e-3  # of the gradient's norm at zero
+EXACT, ROUGH = 1e-7, 5e-3  # of the gradient's norm at zero
 FLATNESS = 1e-6  # what a solution may have at most
 
 
@@ -60,10 +60,13 @@ class SoftmaxRegression:
             self.basis, self.curvature = _principal_directions(samples.features)
             self.rows = np.concatenate([_with_one(part) @ self.basis for part in _blocks(samples.features)])
 
-    def solve(self, penalty: float) -> Solution:
-        """The minimum over all samples. penalty: > 0. Raises ArithmeticError if rounding keeps it from being found."""
+    def solve(self, penalty: float, start: np.ndarray | None = None) -> Solution:
+        """The minimum over all samples. penalty: > 0. Raises ArithmeticError if rounding keeps it from being found.
+
+        start: a guess (directions, 1, classes), as `minimise` takes it.
+        """
         shares = self.samples.weights[:, None] / self.samples.weights.sum()
-        theta, gradient = self.minimise(penalty, shares, np.float64, EXACT)
+        theta, gradient = self.minimise(penalty, shares, np.float64, EXACT, start)
         if not gradient <= FLATNESS:
             raise ArithmeticError(f"a gradient of {gradient:.1e} of its start is left, with the penalty {penalty:g}")
         theta = self.basis @ theta[:, 0]
@@ -78,8 +81,9 @@ class SoftmaxRegression:
         start, and the first that is returned: (directions, problems, classes), in the coordinates of the basis. The
         second is the gradient that is left, as a share.
         """
-        targets = shares[:, :, None] * self.samples.targets[:, None, :]
-        rows, targets, weights = (a.astype(dtype) for a in (self.rows, targets, shares[:, :, None]))
+        rows: np.ndarray = self.rows.astype(dtype)
+        weights: np.ndarray = shares[:, :, None].astype(dtype)
+        targets = weights * self.samples.targets[:, None, :].astype(dtype)
         shape = (rows.shape[1], targets[0].size)
         scale = 1 / np.sqrt(self.curvature / (2 * targets.shape[2]) + 2 * penalty)[:, None]
 
@@ -107,7 +111,7 @@ def one_thread() -> threadpool_limits:
 
 
 def _principal_directions(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors (channels + 1, directions) and eigenvalues (directions,) of the second moments, constant included."""
+    """Eigenvectors (channels + 1, directions), eigenvalues (directions,) of the second moments, constant included."""
     count, width = features.shape[0], features.shape[1] + 1
     if count < width:  # the same ones, from the smaller matrix
         rows = _with_one(features)

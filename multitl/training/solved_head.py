@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import keras
 import numpy as np
 from scipy.special import log_softmax
 
 from multitl.recipes import Recipe
-from multitl.training.softmax_regression import ROUGH, Samples, Solution, SoftmaxRegression
+from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
 
 FOLDS = 5
 FIRST, STEP = 0.1, 10**0.5  # of the path of penalties
@@ -25,6 +25,9 @@ class Tried(TypedDict):
     penalty: float
     log_loss: float
     accuracy: float
+
+
+Path: TypeAlias = "list[tuple[Tried, np.ndarray]]"  # with each penalty's theta (directions, folds, classes)
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,15 @@ def solve_head(views: list[np.ndarray], labels: np.ndarray, weights: np.ndarray,
     count = len(views)
     samples = Samples(np.concatenate(views) / np.float32(size), np.tile(targets, (count, 1)), np.tile(weights, count))
     regression = SoftmaxRegression(samples)
-    tried: tuple[Tried, ...] = ()
-    if not penalty:
-        folds = np.tile(assign_folds(labels.argmax(axis=1), FOLDS, seed), count)
-        tried = _follow_path(regression, np.tile(labels, (count, 1)), folds)
-        penalty = min(tried, key=lambda one: one["log_loss"])["penalty"] if tried else UNKNOWN
-    return SolvedHead(penalty, regression.solve(penalty), tried)
+    if penalty:
+        return SolvedHead(penalty, regression.solve(penalty), ())
+    folds = np.tile(assign_folds(labels.argmax(axis=1), FOLDS, seed), count)
+    path = _follow_path(regression, np.tile(labels, (count, 1)), folds)
+    if not path:
+        return SolvedHead(UNKNOWN, regression.solve(UNKNOWN), ())
+    best, theta = min(path, key=lambda step: step[0]["log_loss"])
+    solution = regression.solve(best["penalty"], theta.mean(axis=1, keepdims=True))
+    return SolvedHead(best["penalty"], solution, tuple(tried for tried, _ in path))
 
 
 def fill_head(head: keras.Model, solution: Solution) -> None:
@@ -77,37 +83,43 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return numbers
 
 
-def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> tuple[Tried, ...]:
+def _follow_path(
+    regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray
+) -> list[tuple[Tried, np.ndarray]]:
     """Penalties downwards from FIRST as long as the loss falls, or else upwards; each starts at the last one's minimum.
 
-    Every fold of every penalty is a problem of its own: the images of the others, judged on its own.
+    Every fold of a penalty is a problem of its own: fitted to the images of the others, judged on its own. Nothing is
+    returned if a fold would have no image to be fitted to.
     """
     is_fitted = folds[:, None] != np.unique(folds)
     shares = np.where(is_fitted, regression.samples.weights[:, None], 0.0)
     if is_fitted.shape[1] < 2 or not shares.any(axis=0).all():
-        return ()
+        return []
     shares /= shares.sum(axis=0)
-    tried: list[Tried] = []
-    for step in (1 / STEP, STEP):
-        penalty, theta = FIRST, None
-        path: list[Tried] = []
-        while SMALLEST <= penalty <= LARGEST and (len(path) < 2 or path[-1]["log_loss"] < path[-2]["log_loss"]):
-            theta, _ = regression.minimise(penalty, shares, np.float32, ROUGH, theta)
-            path.append(_judge(penalty, regression, theta, labels, is_fitted))
+
+    def walk(penalty: float, step: float, path: Path) -> Path:
+        while SMALLEST <= penalty <= LARGEST:
+            start = path[-1][1] if path else None
+            theta, _ = regression.minimise(penalty, shares, np.float32, ROUGH, start)
+            path.append((_judge(penalty, regression, theta, labels, is_fitted), theta))
+            if len(path) > 1 and path[-1][0]["log_loss"] >= path[-2][0]["log_loss"]:
+                break
             penalty *= step
-        tried += path if step < 1 else path[1:]
-        if len(path) > 2:
-            break
-    return tuple(tried)
+        return path
+
+    down = walk(FIRST, 1 / STEP, [])
+    return down if len(down) > 2 else [*down, *walk(FIRST * STEP, STEP, down[:1])[1:]]
 
 
-def _judge(penalty, regression, theta, labels, is_fitted) -> Tried:
+def _judge(
+    penalty: float, regression: SoftmaxRegression, theta: np.ndarray, labels: np.ndarray, is_fitted: np.ndarray
+) -> Tried:
+    """Each image by the one problem that it is not part of."""
     logits = (regression.rows @ theta.reshape(len(theta), -1)).reshape(*is_fitted.shape, -1)[~is_fitted]
     loss = -(log_softmax(logits, axis=-1) * labels).sum(axis=1)
-    right = logits.argmax(axis=1) == labels.argmax(axis=1)
-    weights = regression.samples.weights
+    is_right = logits.argmax(axis=1) == labels.argmax(axis=1)
     return {
         "penalty": float(f"{penalty:.3g}"),
-        "log_loss": float(np.average(loss, weights=weights)),
-        "accuracy": float(right.mean()),
+        "log_loss": float(np.average(loss, weights=regression.samples.weights)),
+        "accuracy": float(is_right.mean()),
     }
