@@ -60,6 +60,8 @@ class Recipe:
         most=1e6,
     )
 
+    refit: bool = option(True, "fit a solved head to train and validation images once its penalty is chosen")
+
     optimizer: str = option("adam", "adam, adamw or sgd (momentum 0.9)", choices=("adam", "adamw", "sgd"))
     weight_decay: float = option(1e-4, "decoupled weight decay, adamw only", least=0, most=1)
     schedule: str = option("cosine", "cosine: warm up, then cosine to zero", choices=("cosine", "constant"))
@@ -140,6 +142,7 @@ class Options(TypedDict, total=False):
     hidden: int
     dropout: float
     l2: float
+    refit: bool
     optimizer: str
     weight_decay: float
     schedule: str

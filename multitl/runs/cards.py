@@ -96,12 +96,13 @@ class Tried(Struct, frozen=True):
 
 class SolvedHead(Struct, frozen=True):
     """How a linear head was found: the penalty, the gradient that is left as a share of what it is at zero, and what
-    the penalty was chosen from; nothing where it was given.
+    the penalty was chosen from; nothing where it was given.  refitted: to train and validation images in the end.
     """
 
     penalty: Positive
     gradient: Positive
     tried: tuple[Tried, ...] = ()
+    refitted: bool = False
 
 
 class Card(Struct, frozen=True, kw_only=True):

@@ -151,12 +151,12 @@ def _run(
     with clock("features"):
         features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
     with clock("head"):
-        head, recipe, solved = _make_head(features, dataset, recipe, state, save)
+        head, settled, solved = _make_head(features, dataset, recipe, state, save)
     trained = head.count_params()
     if _goes_deeper(recipe):
         trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
         with clock("finetune"):
-            run_phase(_deep_phase(pretrained, head, readers, dataset, recipe), recipe, state, save)
+            run_phase(_deep_phase(pretrained, head, readers, dataset, settled), settled, state, save)
 
     for warning in state.warnings:
         console().print(f"warning: {warning}", markup=False)
@@ -167,10 +167,14 @@ def _run(
         classifier = build_classifier(pretrained, head, recipe.pooling)
         is_frozen = state.phase == "head"  # then the backbone's part is computed already
         probabilities = features.probabilities(head) if is_frozen else _probabilities(classifier, readers)
+        answers = probabilities["validation"]
+        if is_refitted := is_frozen and solved is not None and recipe.refit:
+            _refit(head, features, dataset, settled)
+            refitted = features.probabilities(head)
+            answers = refitted["validation"]
+            probabilities = refitted | {"validation": probabilities["validation"]}  # of images it had not seen
         sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
-        difference = save_model(
-            folder, classifier, sample, probabilities["validation"][: len(sample)], recipe.precision
-        )
+        difference = save_model(folder, classifier, sample, answers[: len(sample)], recipe.precision)
         judge(folder, dataset, probabilities, recipe.seed)
         write_history(folder, state.rows)  # which a resumed run may have lost
     remove_previous(folder)
@@ -178,7 +182,7 @@ def _run(
         "trained_parameters": trained,
         "saved_model_difference": difference,
         "features": {"computed": features.computed, "reused": features.reused},
-        "solved_head": solved and solved.about(),
+        "solved_head": solved and solved.about() | {"refitted": is_refitted},
         "seconds": dict(clock),
         "warnings": state.warnings,
     }
@@ -220,17 +224,31 @@ def _make_head(
             run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
-    labels, weights = _targets(dataset, recipe)
     head = build_head(features.train[0], len(dataset.class_names), recipe)
-    size = 1 / head.get_layer("feature_scale").scale
-    solved = solve_head(features.train, labels, weights, recipe.l2, size, recipe.label_smoothing, recipe.seed)
-    fill_head(head, solved.solution)
+    solved = _solve(head, features.train, ("train",), dataset, recipe)
     if not state.rows:
         row = _head_row(head, features, dataset, time.perf_counter() - started)
         state.rows, state.best_loss, state.phase_epoch, state.finished = [row], row["val_loss"], 1, True
         state.best = read_variables(mutable_variables(head))
         save(state)
     return head, replace(recipe, l2=solved.penalty), solved
+
+
+def _refit(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
+    """Once everything is chosen, the images that it was chosen by are training images as well."""
+    views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
+    _solve(head, views, ("train", "validation"), dataset, recipe)
+
+
+def _solve(
+    head: keras.Model, views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe
+) -> SolvedHead:
+    """Fit the head to stored features of the images of some splits, one after the other."""
+    labels, weights = _targets(dataset, recipe, splits)
+    size = 1 / head.get_layer("feature_scale").scale
+    solved = solve_head(views, labels, weights, recipe.l2, size, recipe.label_smoothing, recipe.seed)
+    fill_head(head, solved.solution)
+    return solved
 
 
 def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:
@@ -285,9 +303,9 @@ def _is_from_torch(pretrained: Pretrained) -> bool:
     return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
-def _targets(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """One-hot labels (n, classes) and weights (n,) of the training images, float32."""
-    labels = np.array([example.label for example in dataset.split("train")])
+def _targets(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("train",)) -> tuple[np.ndarray, np.ndarray]:
+    """One-hot labels (n, classes) and weights (n,) of the images of these splits, float32."""
+    labels = np.array([example.label for split in splits for example in dataset.split(split)])
     counts = np.bincount(labels, minlength=len(dataset.class_names))
     by_class = len(labels) / (len(counts) * counts) if recipe.class_weights == "balanced" else np.ones(len(counts))
     return np.eye(len(counts), dtype="float32")[labels], by_class[labels].astype("float32")
