@@ -161,7 +161,10 @@ def _run(
     for warning in state.warnings:
         console().print(f"warning: {warning}", markup=False)
     kept = min(state.rows, key=lambda row: row["val_loss"])
-    console().print(f"kept: epoch {kept['epoch']} ({kept['phase']}), validation loss {kept['val_loss']:.4f}")
+    where = f"epoch {kept['epoch']} ({kept['phase']})"
+    if solved and kept["phase"] == "head":
+        where = f"the solved head, penalty {solved.penalty:g}"
+    console().print(f"kept: {where}, validation loss {kept['val_loss']:.4f}")
 
     with clock("evaluation"):
         classifier = build_classifier(pretrained, head, recipe.pooling)
