@@ -86,7 +86,7 @@ class Recipe:
     )
     unfreeze: str = option("none", "phase 2 trains: none, last, last:N, all, or globs of stages or layers (a,b*)")
     epochs: int = option(8, "epochs of phase 2; kept only if val_loss beats phase 1's", least=0, most=10000)
-    learning_rate: float = option(1e-4, "peak learning rate of phase 2", least=0, most=100)
+    learning_rate: float = option(5e-4, "peak learning rate of phase 2", least=0, most=100)
     train_batch_norm: bool = option(False, "let unfrozen batch normalisation update, statistics included")
     patience: int = option(10, "stop a phase after this many epochs without a better val_loss; 0: never", least=0)
 
