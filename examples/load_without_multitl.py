@@ -35,7 +35,7 @@ def main(run: Path) -> None:
     card = json.loads((run / "card.json").read_text())
     names, how = card["data"]["class_names"], card["backbone"]["preprocess"]
     with (run / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
 
     model = keras.models.load_model(run / "model.keras", compile=False)
     probabilities = model.predict(np.stack([fit(row["path"], how) for row in rows]), verbose=0)

@@ -57,7 +57,6 @@ class Recipe:
         "lambda of lambda * ||theta||^2 on the head's parameters; 0: chosen by cross-validation where the head is "
         "solved (hidden = 0 and dropout = 0), else 0.001",
         least=0,
-        most=1e6,
     )
 
     refit: bool = option(True, "fit a solved head to train and validation images once its penalty is chosen")

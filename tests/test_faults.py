@@ -251,7 +251,7 @@ def test_no_test_part(refuse: Refuse, capsys, tmp_path: Path) -> None:
         ("--seed 99999999999999999999", "seed cannot be"),
         ("--optimizer adm", "nearest: adam"),
         ("--overwrite --resume", "exclude each other"),
-        ("--l2 1e38", r"Training diverged(.|\n)*lower --head-learning-rate"),
+        ("--l2 1e38 --dropout 0.1", r"Training diverged(.|\n)*lower --head-learning-rate"),
     ],
 )
 def test_options_that_cannot_be(capsys, photos: Path, tmp_path: Path, options: str, problem: str) -> None:

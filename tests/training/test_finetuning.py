@@ -90,7 +90,7 @@ def test_metrics_are_of_both_judged_splits(result: Result) -> None:
 def test_history_counts_epochs_through_both_phases(result: Result) -> None:
     rows = read_history(result)
     assert [(row["phase"], row["epoch"]) for row in rows] == [
-        ("head", "1"), ("head", "2"), ("head", "3"), ("head", "4"), ("finetune", "5"), ("finetune", "6"),
+        ("head", "1"), ("finetune", "2"), ("finetune", "3"),
     ]  # fmt: skip
     assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "val_loss", "learning_rate"))
 
@@ -190,7 +190,7 @@ def test_second_run_starts_from_the_stored_features(
 @pytest.mark.every_backend
 def test_training_on_features_equals_the_naive_loop(photo_folder: Path, small: Recipe, tmp_path: Path) -> None:
     """The naive loop pushes every pixel through the frozen backbone in every epoch."""
-    recipe = replace(small, head_epochs=3, unfreeze="none")
+    recipe = replace(small, head_epochs=3, hidden=6, l2=1e-3, unfreeze="none")
     result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
 
     pretrained = multitl.load_pretrained(recipe.backbone, "default", 32)
@@ -211,6 +211,27 @@ def test_training_on_features_equals_the_naive_loop(photo_folder: Path, small: R
             for indices in epoch_order(len(reader), 8, recipe.seed, epoch)
         ]
         assert np.mean([log["loss"] for log in logs]) == pytest.approx(float(row["loss"]), rel=1e-4)
+
+
+@pytest.mark.every_backend
+def test_a_linear_head_is_solved_judged_and_then_fitted_to_the_validation_images_too(
+    photo_folder: Path, small: Recipe, tmp_path: Path
+) -> None:
+    recipes = {refit: replace(small, unfreeze="none", refit=refit) for refit in (False, True)}
+    results = {
+        refit: multitl.finetune(photo_folder, output=tmp_path / str(refit), recipe=recipe)
+        for refit, recipe in recipes.items()
+    }
+    cards = {refit: json.loads((result.output / "card.json").read_text()) for refit, result in results.items()}
+    for refit, result in results.items():
+        about = cards[refit]["solved_head"]
+        assert about["gradient"] <= 1e-6 and about["refitted"] is refit
+        assert about["penalty"] == min(about["tried"], key=lambda one: one["log_loss"])["penalty"]
+        assert [row["phase"] for row in read_history(result)] == ["head"]
+        compare_predictions(result)
+    assert results[False].metrics["validation"] == results[True].metrics["validation"]
+    heads = [keras.models.load_model(result.model_path).get_layer("head").get_weights() for result in results.values()]
+    assert not np.allclose(heads[0][0], heads[1][0], rtol=1e-3)
 
 
 def test_augmented_views_are_passes_of_their_own(photo_folder: Path, small: Recipe, tmp_path: Path) -> None:
