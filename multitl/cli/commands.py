@@ -200,12 +200,12 @@ def _print_result(result: multitl.Result, steps: dict[str, list[str]]) -> None:
 
 
 def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str, list[str]]:
-    """The same run with the backbone's last stage trained as well, where it was frozen."""
+    """The same run with the backbone trained as well, where it was frozen."""
     recipe = Path(result.output, "recipe.toml")
     if Recipe.read(recipe).unfreeze != "none":
         return {}
-    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "last", "--out", f"{result.output}-unfrozen"]
-    return {"train the last stage of the backbone as well": command + (["--backend", backend] if backend else [])}
+    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "all", "--out", f"{result.output}-unfrozen"]
+    return {"train the backbone as well, kept only if it gains": command + (["--backend", backend] if backend else [])}
 
 
 def program() -> str:

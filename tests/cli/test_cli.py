@@ -135,7 +135,7 @@ def test_summary_gives_figures_files_and_next_steps(finetune: Calls, capsys, tmp
     out, err = capsys.readouterr()
     assert "0.950 [0.900, 0.988]" in out and "0.948 [0.890, 0.980]" in out
     assert str(tmp_path / "run" / "report.html") in out and str(tmp_path / "run" / "model.keras") in out
-    assert "multitl finetune 'my photos' --recipe" in out and "--unfreeze last" in out
+    assert "multitl finetune 'my photos' --recipe" in out and "--unfreeze all" in out
     assert err == ""
 
 
@@ -157,7 +157,7 @@ def test_next_step_is_a_command_that_parses(finetune: Calls, capsys):
     command = shlex.split(next(line for line in lines if line.startswith("multitl finetune")))
     assert cli.main(command[1:]) == 0
     assert finetune[1][0] == ("it's photos",) and finetune[1][1]["backend"] == "jax"
-    assert finetune[1][1]["recipe"] == Recipe(unfreeze="last")
+    assert finetune[1][1]["recipe"] == Recipe(unfreeze="all")
 
 
 def test_evaluate_prints_overall_and_per_class(evaluate: Calls, capsys):
