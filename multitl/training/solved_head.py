@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from scipy.special import log_softmax
 
+from multitl.errors import RunError
 from multitl.recipes import Recipe
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
 
@@ -54,19 +55,20 @@ def solve_head(views: list[np.ndarray], labels: np.ndarray, weights: np.ndarray,
 
     views: one (n, channels) a view of the same images.  labels: one-hot (n, classes).  weights: (n,).
     penalty: 0 to choose it.  size: what the head divides features by.  smoothing: of labels, while fitting.
+    Raises RunError where rounding keeps the minimum from being found.
     """
     targets = labels * (1 - smoothing) + smoothing / labels.shape[1]
     count = len(views)
     samples = Samples(np.concatenate(views) / np.float32(size), np.tile(targets, (count, 1)), np.tile(weights, count))
     regression = SoftmaxRegression(samples)
     if penalty:
-        return SolvedHead(penalty, regression.solve(penalty), ())
+        return SolvedHead(penalty, _solve(regression, penalty), ())
     folds = np.tile(assign_folds(labels.argmax(axis=1), FOLDS, seed), count)
     path = _follow_path(regression, np.tile(labels, (count, 1)), folds)
     if not path:
-        return SolvedHead(UNKNOWN, regression.solve(UNKNOWN), ())
+        return SolvedHead(UNKNOWN, _solve(regression, UNKNOWN), ())
     best, theta = min(path, key=lambda step: step[0]["log_loss"])
-    solution = regression.solve(best["penalty"], theta.mean(axis=1, keepdims=True))
+    solution = _solve(regression, best["penalty"], theta.mean(axis=1, keepdims=True))
     return SolvedHead(best["penalty"], solution, tuple(tried for tried, _ in path))
 
 
@@ -81,6 +83,18 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     numbers = np.empty(len(labels), int)
     numbers[order] = np.arange(len(labels)) % folds
     return numbers
+
+
+def _solve(regression: SoftmaxRegression, penalty: float, start: np.ndarray | None = None) -> Solution:
+    try:
+        return regression.solve(penalty, start)
+    except ArithmeticError as error:
+        raise RunError(
+            f"The head could not be solved: {error}.",
+            expected="features and a penalty for which the minimum can be found in float64",
+            received=f"l2 = {penalty:g}",
+            fix="give a larger one: --l2 0.01; or train it: --dropout 0.1",
+        ) from error
 
 
 def _follow_path(

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
+from multitl.errors import RunError
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
+from multitl.training import softmax_regression
 from multitl.training.features import head_probabilities
 from multitl.training.softmax_regression import Samples, SoftmaxRegression
 from multitl.training.solved_head import FOLDS, assign_folds, fill_head, is_solved, solve_head
@@ -74,6 +76,12 @@ def test_a_given_penalty_is_taken_as_it_is() -> None:
 def test_a_handful_of_images_is_enough(count: int) -> None:
     head = solve_head([draw(1.0)[:count]], ONE_HOT[:count], ONES[:count], 0.0, 1.0, 0.0, 0)
     assert head.penalty > 0 and head.solution.gradient <= 1e-6
+
+
+def test_a_minimum_that_is_not_found_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax_regression, "FLATNESS", 1e-30)  # which float64 cannot give
+    with pytest.raises(RunError, match=r"could not be solved(.|\n)*--l2 0\.01"):
+        solve_head([draw(1.0)], ONE_HOT, ONES, 0.0, 1.0, 0.0, 0)
 
 
 def test_what_is_solved() -> None:
