@@ -44,7 +44,6 @@ RIVALS = {"fastai": "fastai_finetune", "expert": "expert", "logistic": "logistic
 CONTENDERS = (*OWN, *RIVALS)
 SEEDS = 3  # where there are few training images
 SHOT_DATA, SHOT_CONTENDERS = ("clothing_medium", "deeppcb_split"), ("quick", "logistic")
-FIGURES = ("accuracy", "f1_macro", "log_loss", "ece")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def figures(predictions: Path) -> Row:
     """Of the test images."""
     found = read_predictions(predictions).of("test")
     scores = score(found.labels, found.probabilities, found.class_names, resamples=1)
-    return {name: scores[name] for name in FIGURES}
+    return {name: scores[name] for name in pages.FIGURES}
 
 
 def cpu_seconds() -> float:
@@ -163,7 +162,7 @@ def measured(wanted: list[Run], options: Options, results: Path, missing: dict[s
     return [found[name] for name in by_name if name in found]
 
 
-def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
@@ -174,7 +173,7 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backend", default="tensorflow", help="of multitl's contenders")
     parser.add_argument("--fastai-python", metavar="PATH", help="a Python that has fastai; without it, it is left out")
     parser.add_argument("--results", type=Path, default=Path("runs/recipes/rows.jsonl"))
-    return parser.parse_args(words)
+    return parser.parse_args()
 
 
 def made_by(arguments: argparse.Namespace) -> str:

@@ -58,7 +58,6 @@ class Recipe:
         "solved (hidden = 0 and dropout = 0), else 0.001",
         least=0,
     )
-
     refit: bool = option(True, "fit a solved head to train and validation images once its penalty is chosen")
 
     optimizer: str = option("adam", "adam, adamw or sgd (momentum 0.9)", choices=("adam", "adamw", "sgd"))

@@ -19,6 +19,7 @@ NAMES = {
     "expert": "LP-FT in PyTorch",
     "logistic": "LogisticRegressionCV",
 }
+FIGURES = ("accuracy", "f1_macro", "log_loss", "ece")  # of a row, in the order of HEAD
 HEAD = (
     "| contender | seeds | accuracy | standard error | macro F1 | log loss | calibration error | CPU s | wall s |\n"
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
@@ -54,7 +55,7 @@ def section(rows: Sequence[Row]) -> str:
 
 def line(rows: Sequence[Row]) -> str:
     """One contender on one data set: rows are its seeds."""
-    cells = [spread([row[figure] for row in rows]) for figure in ("accuracy", "f1_macro", "log_loss", "ece")]
+    cells = [spread([row[figure] for row in rows]) for figure in FIGURES]
     error = standard_error(statistics.mean(row["accuracy"] for row in rows), rows[0]["images"]["test"])
     costs = [f"{statistics.mean(row[cost] for row in rows):.0f}" for cost in ("cpu", "wall")]
     words = [NAMES[rows[0]["contender"]], str(len(rows)), cells[0], f"{error:.3f}", *cells[1:], *costs]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from multitl.cli.demo import write_labels
 from multitl.contracts import Dataset
-from multitl.data.scanning import scan
+from multitl.data.scanning import scan_for_training
 from multitl.recipes import Recipe
 
 FEW = 500  # training images below which luck decides, so that several seeds are run
@@ -64,15 +64,8 @@ def open_few(folder: Path, name: str, shots: int, draw: int, data: Path) -> Path
 
 
 def look_at(source: Path, seed: int) -> Dataset:
-    """`scan` as `multitl finetune` calls it by default. Raises DataError."""
-    recipe = Recipe()
-    return scan(
-        source,
-        seed=seed,
-        validation_fraction=recipe.validation_fraction,
-        test_fraction=recipe.test_fraction,
-        max_unreadable=recipe.max_unreadable,
-    )
+    """As `multitl finetune` looks at it by default. Raises DataError."""
+    return scan_for_training(source, Recipe(seed=seed))
 
 
 def draw_few(rows: Rows, shots: int, draw: int) -> Rows:

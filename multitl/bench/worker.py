@@ -183,14 +183,10 @@ def _read_files(job: Job, started: float) -> Record:
 
 def _scan(job: Job) -> Dataset:
     """The examples that `multitl finetune` would find."""
-    from multitl.data.scanning import scan
+    from multitl.data.scanning import scan_for_training
     from multitl.recipes import Recipe
 
-    recipe = Recipe(seed=job.seed)
-    return scan(
-        job.data, seed=job.seed, validation_fraction=recipe.validation_fraction, test_fraction=recipe.test_fraction,
-        max_unreadable=recipe.max_unreadable,
-    )  # fmt: skip
+    return scan_for_training(job.data, Recipe(seed=job.seed))
 
 
 def _batches(job: Job) -> list[tuple[Any, Any]]:

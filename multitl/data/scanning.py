@@ -41,6 +41,7 @@ from multitl.data.listings import (
 from multitl.data.splits import cut_splits
 from multitl.data.tables import TABLE_SUFFIXES, list_table
 from multitl.errors import DataError, shorten
+from multitl.recipes import Recipe
 from multitl.system.budgets import Budget
 from multitl.system.threads import default_threads, map_batches
 
@@ -67,6 +68,18 @@ def scan(
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
     return _look_at(_list_data(Path(path)), seed, validation_fraction, test_fraction, max_unreadable, progress)
+
+
+def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None) -> Dataset:
+    """`scan` with the seed, the shares and the tolerance of a recipe."""
+    return scan(
+        path,
+        seed=recipe.seed,
+        validation_fraction=recipe.validation_fraction,
+        test_fraction=recipe.test_fraction,
+        max_unreadable=recipe.max_unreadable,
+        progress=progress,
+    )
 
 
 def scan_examples(

@@ -26,7 +26,7 @@ from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Spli
 from multitl.data.augmentation import augment
 from multitl.data.images import AT_ONCE
 from multitl.data.pixels import PixelReader
-from multitl.data.scanning import scan
+from multitl.data.scanning import scan_for_training
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.heads import build_classifier, build_extractor, build_head
@@ -86,14 +86,7 @@ def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
     """Look at the data as the recipe says, with a progress bar."""
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
-        return scan(
-            data,
-            seed=recipe.seed,
-            validation_fraction=recipe.validation_fraction,
-            test_fraction=recipe.test_fraction,
-            max_unreadable=recipe.max_unreadable,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        return scan_for_training(data, recipe, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _leave(folder: Path) -> Result:
@@ -170,15 +163,15 @@ def _run(
         classifier = build_classifier(pretrained, head, recipe.pooling)
         is_frozen = state.phase == "head"  # then the backbone's part is computed already
         probabilities = features.probabilities(head) if is_frozen else _probabilities(classifier, readers)
-        answers = probabilities["validation"]
+        judged = probabilities
         if is_refitted := is_frozen and solved is not None and recipe.refit:
             _refit(head, features, dataset, settled)
-            refitted = features.probabilities(head)
-            answers = refitted["validation"]
-            probabilities = refitted | {"validation": probabilities["validation"]}  # of images it had not seen
+            probabilities = features.probabilities(head)
+            judged = probabilities | {"validation": judged["validation"]}  # of images it had not seen
         sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
-        difference = save_model(folder, classifier, sample, answers[: len(sample)], recipe.precision)
-        judge(folder, dataset, probabilities, recipe.seed)
+        answers = probabilities["validation"][: len(sample)]
+        difference = save_model(folder, classifier, sample, answers, recipe.precision)
+        judge(folder, dataset, judged, recipe.seed)
         write_history(folder, state.rows)  # which a resumed run may have lost
     remove_previous(folder)
     card = make_card(data, dataset, pretrained, recipe, backend, sha256) | {
@@ -258,8 +251,7 @@ def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, second
     """The line of history.csv for a head that was solved."""
 
     def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
-        truth = np.array([example.label for example in dataset.split(split)])
-        return log_loss_and_accuracy(truth, head_probabilities(head, values))
+        return log_loss_and_accuracy(_labels(dataset, split), head_probabilities(head, values))
 
     loss, accuracy = judge_split("train", features.train[0])
     val_loss, val_accuracy = judge_split("validation", features.judged["validation"])
@@ -271,7 +263,7 @@ def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, second
 
 def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:
     labels, weights = _targets(dataset, recipe)
-    truth = np.array([example.label for example in dataset.split("validation")])
+    truth = _labels(dataset, "validation")
 
     def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
         view = features.train[(epoch - 1) % len(features.train)]
@@ -285,7 +277,7 @@ def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, reci
 
 def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, dataset: Dataset, recipe: Recipe) -> Phase:
     labels, weights = _targets(dataset, recipe)
-    truth = np.array([example.label for example in dataset.split("validation")])
+    truth = _labels(dataset, "validation")
     strength = "light" if recipe.augment == "auto" else recipe.augment
     extractor = build_extractor(pretrained, recipe.pooling)
     model = keras.Model(extractor.input, head(extractor.output), name="finetune")
@@ -308,10 +300,15 @@ def _is_from_torch(pretrained: Pretrained) -> bool:
 
 def _targets(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("train",)) -> tuple[np.ndarray, np.ndarray]:
     """One-hot labels (n, classes) and weights (n,) of the images of these splits, float32."""
-    labels = np.array([example.label for split in splits for example in dataset.split(split)])
+    labels = _labels(dataset, *splits)
     counts = np.bincount(labels, minlength=len(dataset.class_names))
     by_class = len(labels) / (len(counts) * counts) if recipe.class_weights == "balanced" else np.ones(len(counts))
     return np.eye(len(counts), dtype="float32")[labels], by_class[labels].astype("float32")
+
+
+def _labels(dataset: Dataset, *splits: Split) -> np.ndarray:
+    """Class indices (n,) of the images of these splits, one split after the other."""
+    return np.array([example.label for split in splits for example in dataset.split(split)])
 
 
 def _probabilities(classifier: keras.Model, readers: dict[Split, PixelReader]) -> dict[Split, np.ndarray]:

@@ -18,7 +18,6 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from threadpoolctl import threadpool_limits
 
 ROWS = 8192  # of a block, in a pass over the images to find their directions
 RANK = 1e-13  # of the largest eigenvalue: what lies below is rounding
@@ -56,9 +55,8 @@ class SoftmaxRegression:
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
-        with one_thread():
-            self.basis, self.curvature = _principal_directions(samples.features)
-            self.rows = np.concatenate([_with_one(part) @ self.basis for part in _blocks(samples.features)])
+        self.basis, self.curvature = _principal_directions(samples.features)
+        self.rows = np.concatenate([_with_one(part) @ self.basis for part in _blocks(samples.features)])
 
     def solve(self, penalty: float, start: np.ndarray | None = None) -> Solution:
         """The minimum over all samples. penalty: > 0. Raises ArithmeticError if rounding keeps it from being found.
@@ -81,7 +79,7 @@ class SoftmaxRegression:
         start, and the first that is returned: (directions, problems, classes), in the coordinates of the basis. The
         second is the gradient that is left, as a share.
         """
-        rows: np.ndarray = self.rows.astype(dtype)
+        rows: np.ndarray = self.rows.astype(dtype, copy=False)
         weights: np.ndarray = shares[:, :, None].astype(dtype)
         targets = weights * self.samples.targets[:, None, :].astype(dtype)
         shape = (rows.shape[1], targets[0].size)
@@ -95,19 +93,11 @@ class SoftmaxRegression:
             return float(penalty * np.square(theta).sum() - np.vdot(targets, log_p)), gradient.ravel()
 
         first = np.zeros(shape) if start is None else start.reshape(shape) / scale
-        with one_thread():
-            at_zero = np.linalg.norm(objective(np.zeros(first.size))[1])
-            stop = {"gtol": tolerance * at_zero / np.sqrt(first.size), "ftol": 0.0, "maxiter": 2000, "maxfun": 4000}
-            found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options={"maxcor": 12} | stop)
+        at_zero = np.linalg.norm(objective(np.zeros(first.size))[1])
+        stop = {"gtol": tolerance * at_zero / np.sqrt(first.size), "ftol": 0.0, "maxiter": 2000, "maxfun": 4000}
+        found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options={"maxcor": 12} | stop)
         theta = (found.x.reshape(shape) * scale).reshape(-1, *targets.shape[1:])
         return theta, float(np.linalg.norm(found.jac) / (at_zero or 1.0))
-
-
-def one_thread() -> threadpool_limits:
-    """BLAS in one thread while open: its threads wait for each other where another process holds a core, up to a
-    hundred times as long as they compute; and the same sums come out on any number of cores.
-    """
-    return threadpool_limits(1, user_api="blas")
 
 
 def _principal_directions(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,16 +105,21 @@ def _principal_directions(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     count, width = features.shape[0], features.shape[1] + 1
     if count < width:  # the same ones, from the smaller matrix
         rows = _with_one(features)
-        values, vectors = eigh(rows @ rows.T / count)
-        kept = values > RANK * values[-1]
-        return rows.T @ vectors[:, kept] / np.sqrt(count * values[kept]), values[kept]
+        values, vectors = _leading(rows @ rows.T / count)
+        return rows.T @ vectors / np.sqrt(count * values), values
     moments = np.zeros((width, width))
     for part in _blocks(features):
         rows = _with_one(part)
         moments += rows.T @ rows / count
-    values, vectors = eigh(moments)
+    values, vectors = _leading(moments)
+    return vectors, values
+
+
+def _leading(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and, as columns, eigenvectors of a symmetric matrix, without those that are rounding."""
+    values, vectors = eigh(matrix)
     kept = values > RANK * values[-1]
-    return vectors[:, kept], values[kept]
+    return values[kept], vectors[:, kept]
 
 
 def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:

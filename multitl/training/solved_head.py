@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 
 from multitl.errors import RunError
 from multitl.recipes import Recipe
+from multitl.runs.cards import Tried
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
 
 FOLDS = 5
@@ -20,15 +22,7 @@ UNKNOWN = 1e-2  # the penalty where there are too few images to choose by
 UNSOLVED_L2 = 1e-3  # the penalty of heads that are trained, where none is given
 
 
-class Tried(TypedDict):
-    """A penalty, and the mean log loss and accuracy out of fold that it gives."""
-
-    penalty: float
-    log_loss: float
-    accuracy: float
-
-
-Path: TypeAlias = "list[tuple[Tried, np.ndarray]]"  # with each penalty's theta (directions, folds, classes)
+PenaltyPath: TypeAlias = "list[tuple[Tried, np.ndarray]]"  # with each penalty's theta (directions, folds, classes)
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,7 @@ def is_solved(recipe: Recipe) -> bool:
     return not recipe.hidden and not recipe.dropout and recipe.head_epochs > 0
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def solve_head(views: list[np.ndarray], labels: np.ndarray, weights: np.ndarray, penalty: float, size: float,
                smoothing: float, seed: int) -> SolvedHead:  # fmt: skip
     """Fit a linear head to stored features.
@@ -56,6 +51,9 @@ def solve_head(views: list[np.ndarray], labels: np.ndarray, weights: np.ndarray,
     views: one (n, channels) a view of the same images.  labels: one-hot (n, classes).  weights: (n,).
     penalty: 0 to choose it.  size: what the head divides features by.  smoothing: of labels, while fitting.
     Raises RunError where rounding keeps the minimum from being found.
+
+    BLAS computes in one thread: its threads wait for each other where another process holds a core, up to a hundred
+    times as long as they compute; and the same sums come out on any number of cores.
     """
     targets = labels * (1 - smoothing) + smoothing / labels.shape[1]
     count = len(views)
@@ -97,9 +95,7 @@ def _solve(regression: SoftmaxRegression, penalty: float, start: np.ndarray | No
         ) from error
 
 
-def _follow_path(
-    regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray
-) -> list[tuple[Tried, np.ndarray]]:
+def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> PenaltyPath:
     """Penalties downwards from FIRST as long as the loss falls, or else upwards; each starts at the last one's minimum.
 
     Every fold of a penalty is a problem of its own: fitted to the images of the others, judged on its own. Nothing is
@@ -111,7 +107,7 @@ def _follow_path(
         return []
     shares /= shares.sum(axis=0)
 
-    def walk(penalty: float, step: float, path: Path) -> Path:
+    def walk(penalty: float, step: float, path: PenaltyPath) -> PenaltyPath:
         while SMALLEST <= penalty <= LARGEST:
             start = path[-1][1] if path else None
             theta, _ = regression.minimise(penalty, shares, np.float32, ROUGH, start)
