@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
-from multitl.models.heads import build_classifier, build_extractor, build_head
+from multitl.models.heads import build_classifier, build_extractor
 from multitl.models.inference import BATCH, as_probabilities, predict_pixels
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
@@ -43,18 +43,17 @@ from multitl.system.heap import kept_heap
 from multitl.system.progress import console, progress_bar
 from multitl.training.checkpoints import (
     CHECKPOINT,
-    Row,
     TrainingState,
     load_state,
-    read_variables,
     remove_previous,
     save_state,
 )
-from multitl.training.features import JUDGED, RunFeatures, compute_run_features, head_probabilities
+from multitl.training.features import JUDGED, compute_run_features
+from multitl.training.heads import make_head, refit_head
 from multitl.training.logs import EpochLog
-from multitl.training.phases import Batch, Phase, mutable_variables, run_phase
+from multitl.training.phases import Batch, Phase, run_phase
 from multitl.training.recording import finish, judge, make_card, remake_report, save_model, write_history
-from multitl.training.solved_head import UNSOLVED_L2, SolvedHead, fill_head, is_solved, solve_head
+from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
 
 
 def finetune(
@@ -144,7 +143,7 @@ def _run(
     with clock("features"):
         features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
     with clock("head"):
-        head, settled, solved = _make_head(features, dataset, recipe, state, save)
+        head, settled, solved = make_head(features, dataset, recipe, state, save)
     trained = head.count_params()
     if _goes_deeper(recipe):
         trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
@@ -165,7 +164,7 @@ def _run(
         probabilities = features.probabilities(head) if is_frozen else _probabilities(classifier, readers)
         judged = probabilities
         if is_refitted := is_frozen and solved is not None and recipe.refit:
-            _refit(head, features, dataset, settled)
+            refit_head(head, features, dataset, settled)
             probabilities = features.probabilities(head)
             judged = probabilities | {"validation": judged["validation"]}  # of images it had not seen
         sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
@@ -209,75 +208,9 @@ def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
-def _make_head(
-    features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]
-) -> tuple[keras.Model, Recipe, SolvedHead | None]:
-    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it is linear."""
-    if not is_solved(recipe):
-        recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
-        head = build_head(features.train[0], len(dataset.class_names), recipe)
-        if state.phase == "head":
-            run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
-        return head, recipe, None
-    started = time.perf_counter()
-    head = build_head(features.train[0], len(dataset.class_names), recipe)
-    solved = _solve(head, features.train, ("train",), dataset, recipe)
-    if not state.rows:
-        row = _head_row(head, features, dataset, time.perf_counter() - started)
-        state.rows, state.best_loss, state.phase_epoch, state.finished = [row], row["val_loss"], 1, True
-        state.best = read_variables(mutable_variables(head))
-        save(state)
-    return head, replace(recipe, l2=solved.penalty), solved
-
-
-def _refit(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
-    """Once everything is chosen, the images that it was chosen by are training images as well."""
-    views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
-    _solve(head, views, ("train", "validation"), dataset, recipe)
-
-
-def _solve(
-    head: keras.Model, views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe
-) -> SolvedHead:
-    """Fit the head to stored features of the images of some splits, one after the other."""
-    labels, weights = _targets(dataset, recipe, splits)
-    size = 1 / head.get_layer("feature_scale").scale
-    solved = solve_head(views, labels, weights, recipe.l2, size, recipe.label_smoothing, recipe.seed)
-    fill_head(head, solved.solution)
-    return solved
-
-
-def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:
-    """The line of history.csv for a head that was solved."""
-
-    def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
-        return log_loss_and_accuracy(_labels(dataset, split), head_probabilities(head, values))
-
-    loss, accuracy = judge_split("train", features.train[0])
-    val_loss, val_accuracy = judge_split("validation", features.judged["validation"])
-    return Row(
-        phase="head", epoch=1, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
-        learning_rate=0.0, seconds=seconds,
-    )  # fmt: skip
-
-
-def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:
-    labels, weights = _targets(dataset, recipe)
-    truth = _labels(dataset, "validation")
-
-    def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
-        view = features.train[(epoch - 1) % len(features.train)]
-        return ((view[indices], labels[indices], weights[indices]) for indices in order)
-
-    def validate() -> tuple[float, float]:
-        return log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"]))
-
-    return Phase("head", head, len(labels), recipe.head_epochs, recipe.head_learning_rate, batches, validate)
-
-
 def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, dataset: Dataset, recipe: Recipe) -> Phase:
-    labels, weights = _targets(dataset, recipe)
-    truth = _labels(dataset, "validation")
+    labels, weights = targets_of(dataset, recipe)
+    truth = labels_of(dataset, "validation")
     strength = "light" if recipe.augment == "auto" else recipe.augment
     extractor = build_extractor(pretrained, recipe.pooling)
     model = keras.Model(extractor.input, head(extractor.output), name="finetune")
@@ -298,29 +231,9 @@ def _is_from_torch(pretrained: Pretrained) -> bool:
     return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
-def _targets(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("train",)) -> tuple[np.ndarray, np.ndarray]:
-    """One-hot labels (n, classes) and weights (n,) of the images of these splits, float32."""
-    labels = _labels(dataset, *splits)
-    counts = np.bincount(labels, minlength=len(dataset.class_names))
-    by_class = len(labels) / (len(counts) * counts) if recipe.class_weights == "balanced" else np.ones(len(counts))
-    return np.eye(len(counts), dtype="float32")[labels], by_class[labels].astype("float32")
-
-
-def _labels(dataset: Dataset, *splits: Split) -> np.ndarray:
-    """Class indices (n,) of the images of these splits, one split after the other."""
-    return np.array([example.label for split in splits for example in dataset.split(split)])
-
-
 def _probabilities(classifier: keras.Model, readers: dict[Split, PixelReader]) -> dict[Split, np.ndarray]:
     judged = [split for split in JUDGED if len(readers[split])]
     return {split: as_probabilities(predict_pixels(classifier, readers[split])) for split in judged}
-
-
-def log_loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
-    """Mean negative log-probability of the true class, and the share of images whose best class is the true one."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
-    accuracy = np.mean(probabilities.argmax(axis=1) == labels)
-    return float(-np.log(np.maximum(chosen, 1e-12)).mean()), float(accuracy)
 
 
 def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:

@@ -1,0 +1,85 @@
+"""Phase 1: the best head on the frozen backbone, from stored features alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from multitl.contracts import Dataset, Split
+from multitl.models.heads import build_head
+from multitl.recipes import Recipe
+from multitl.training.checkpoints import Row, TrainingState, read_variables
+from multitl.training.features import RunFeatures, head_probabilities
+from multitl.training.phases import Batch, Phase, mutable_variables, run_phase
+from multitl.training.solved_head import UNSOLVED_L2, SolvedHead, fill_head, is_solved, solve_head
+from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
+
+
+def make_head(
+    features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]
+) -> tuple[keras.Model, Recipe, SolvedHead | None]:
+    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it is linear."""
+    if not is_solved(recipe):
+        recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
+        head = build_head(features.train[0], len(dataset.class_names), recipe)
+        if state.phase == "head":
+            run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
+        return head, recipe, None
+    started = time.perf_counter()
+    head = build_head(features.train[0], len(dataset.class_names), recipe)
+    solved = _solve(head, features.train, ("train",), dataset, recipe)
+    if not state.rows:
+        row = _head_row(head, features, dataset, time.perf_counter() - started)
+        state.rows, state.best_loss, state.phase_epoch, state.finished = [row], row["val_loss"], 1, True
+        state.best = read_variables(mutable_variables(head))
+        save(state)
+    return head, replace(recipe, l2=solved.penalty), solved
+
+
+def refit_head(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
+    """Once everything is chosen, the images that it was chosen by are training images as well."""
+    views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
+    _solve(head, views, ("train", "validation"), dataset, recipe)
+
+
+def _solve(
+    head: keras.Model, views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe
+) -> SolvedHead:
+    """Fit the head to stored features of the images of some splits, one after the other."""
+    labels, weights = targets_of(dataset, recipe, splits)
+    size = 1 / head.get_layer("feature_scale").scale
+    solved = solve_head(views, labels, weights, recipe.l2, size, recipe.label_smoothing, recipe.seed)
+    fill_head(head, solved.solution)
+    return solved
+
+
+def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:
+    """The line of history.csv for a head that was solved."""
+
+    def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
+        return log_loss_and_accuracy(labels_of(dataset, split), head_probabilities(head, values))
+
+    loss, accuracy = judge_split("train", features.train[0])
+    val_loss, val_accuracy = judge_split("validation", features.judged["validation"])
+    return Row(
+        phase="head", epoch=1, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
+        learning_rate=0.0, seconds=seconds,
+    )  # fmt: skip
+
+
+def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:
+    labels, weights = targets_of(dataset, recipe)
+    truth = labels_of(dataset, "validation")
+
+    def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
+        view = features.train[(epoch - 1) % len(features.train)]
+        return ((view[indices], labels[indices], weights[indices]) for indices in order)
+
+    def validate() -> tuple[float, float]:
+        return log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"]))
+
+    return Phase("head", head, len(labels), recipe.head_epochs, recipe.head_learning_rate, batches, validate)
