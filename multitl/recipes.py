@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,11 @@ from multitl.system.regular_files import read_regular_text
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
     """A dataclass field that carries its own help text and valid range (both ends included)."""
     return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
+
+
+GONE = {  # options of older versions: what to write instead
+    "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
+}
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,26 @@ class Recipe:
     head_learning_rate: float = option(
         3e-3, "peak learning rate of phase 1, where the head is trained", least=0, most=100
     )
-    unfreeze: str = option("none", "phase 2 trains: none, last, last:N, all, or globs of stages or layers (a,b*)")
-    epochs: int = option(8, "epochs of phase 2; kept only if val_loss beats phase 1's", least=0, most=10000)
-    learning_rate: float = option(5e-4, "peak learning rate of phase 2", least=0, most=100)
+    unfreeze: str = option(
+        "all", "what phase 2 trains beside the head: none, last, last:N, all, or globs of stages or layers (a,b*)"
+    )
+    learning_rate: float = option(
+        0.0, "peak learning rate of phase 2; 0: found by trials, within the budget", least=0, most=100
+    )
+    steps: int = option(0, "steps of a trial of phase 2; 0: found by trials, within the budget", least=0, most=10**7)
+    budget: str = option("5m", "time for the whole run, such as 90s, 10m or 1.5h; none: all that may help is tried")
     train_batch_norm: bool = option(False, "let unfrozen batch normalisation update, statistics included")
-    patience: int = option(10, "stop a phase after this many epochs without a better val_loss; 0: never", least=0)
+    patience: int = option(10, "stop phase 1 after so many epochs without a better val_loss; 0: never", least=0)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        if not self.head_epochs and (self.unfreeze == "none" or not self.epochs):
+        parse_duration(self.budget)
+        if not self.head_epochs and self.unfreeze == "none":
             raise RecipeError(
                 "This recipe trains nothing.",
-                expected="head_epochs > 0, or unfreeze other than none with epochs > 0",
-                received=f"head_epochs = 0, unfreeze = {self.unfreeze!r}, epochs = {self.epochs}",
+                expected="head_epochs > 0, or unfreeze other than none",
+                received="head_epochs = 0, unfreeze = 'none'",
                 fix="--head-epochs 60",
             )
 
@@ -152,8 +164,9 @@ class Options(TypedDict, total=False):
     head_epochs: int
     head_learning_rate: float
     unfreeze: str
-    epochs: int
     learning_rate: float
+    steps: int
+    budget: str
     train_batch_norm: bool
     patience: int
 
@@ -196,6 +209,22 @@ def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
 
 
+def parse_duration(text: str) -> float | None:
+    """ "90s", "10m", "1.5h", or a number of seconds -> seconds; "none": None. Raises RecipeError."""
+    if text == "none":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds <= 10**7:
+        raise RecipeError(
+            f"The option budget cannot be {text!r}.",
+            expected="a time such as 90s, 10m or 1.5h; or none, for no limit",
+            received=f"budget = {text!r}",
+            fix="--budget 10m",
+        )
+    return seconds
+
+
 def _toml_value(value: Any) -> str:
     """TOML's strings are JSON's, but it knows no surrogate pairs and wants DEL escaped."""
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -211,7 +240,7 @@ def _check_names(values: Iterable[str], where: str = "", also: Iterable[str] = (
                 expected="one of " + ", ".join(names),
                 received=str(key),
                 nearest=nearest_names(str(key), [*names, *also]),
-                fix=f"rename or remove {key!r}",
+                fix=GONE.get(key, f"rename or remove {key!r}"),
             )
 
 

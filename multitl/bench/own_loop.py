@@ -28,7 +28,7 @@ from multitl.system.writing import read_json
 from multitl.training.checkpoints import PhaseName, TrainingState
 from multitl.training.features import fast_extractor
 from multitl.training.finetuning import finetune
-from multitl.training.phases import Batch, Phase, run_phase
+from multitl.training.phases import Batch, Draw, Phase, run_phase
 
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 
@@ -106,18 +106,16 @@ class OwnLoop:
         return self.backend.peak_device_bytes()
 
     def _train(self, name: PhaseName, model: keras.Model, batches: Pairs) -> list[float]:
-        """In a check an epoch a step, since an epoch is what the loop tells the loss of; else one epoch of all."""
+        """In a check a leg a step, since a leg is what the loop tells the loss of; else one leg of all."""
         steps = len(batches)  # type: ignore[arg-type]
-        epochs = steps if self.job.stage == "check" else 1
         given = iter(batches)
 
-        def in_epoch(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
-            return (self._with_targets(batch) for batch in (given if epochs == 1 else itertools.islice(given, 1)))
+        def take(draws: Sequence[Draw]) -> Iterator[Batch]:
+            return (self._with_targets(batch) for batch in itertools.islice(given, len(draws)))
 
-        count = self.job.cell.batch_size * steps // epochs
         phase = Phase(
-            name, model, count, epochs, self.job.learning_rate, in_epoch,
-            validate=lambda: (0.0, 0.0), unbiased_variance=name == "finetune",
+            name, model, self.job.cell.batch_size * steps, steps, 1 if self.job.stage == "check" else steps,
+            self.job.learning_rate, take, validate=lambda: (0.0, 0.0), unbiased_variance=name == "finetune",
         )  # fmt: skip
         state = TrainingState()
         run_phase(phase, self.recipe, state, save=lambda state: None)
@@ -137,9 +135,9 @@ def recipe_for(job: Job) -> Recipe:
 
 
 def whole_job_recipe(job: Job) -> Recipe:
-    """The defaults, but for the number of epochs."""
+    """The quick way, but for the number of epochs."""
     precision = "float32" if job.cell.dtype == "float32" else "mixed"
     return Recipe(
         backbone=job.cell.backbone, weights=job.weights, image_size=job.image_size, head_epochs=job.epochs, patience=0,
-        seed=job.seed, precision=precision,
+        seed=job.seed, precision=precision, unfreeze="none",
     )  # fmt: skip

@@ -105,6 +105,40 @@ class SolvedHead(Struct, frozen=True):
     refitted: bool = False
 
 
+class Trial(Struct, frozen=True):
+    """A way to fine-tune, and what it gave on the validation images.
+
+    gain: by how much its Brier score is lower than that of the best before it, noise: that difference's standard error;
+    None where nothing was compared.
+    """
+
+    unfreeze: Line
+    learning_rate: Positive
+    steps: Count
+    outcome: Literal["better", "within noise", "worse", "diverged", "out of time"]
+    seconds: Positive
+    val_loss: Positive | None = None
+    val_accuracy: Share | None = None
+    gain: float | None = None
+    noise: Positive | None = None
+
+
+class Trials(Struct, frozen=True):
+    """kept: number of the trial whose weights the model has, from 1; 0 for the head on the frozen backbone.
+
+    finished: whether nothing more is to be tried.  steps: that there was time for; None for no limit.
+    """
+
+    kept: Count
+    finished: bool
+    steps: Count | None = None
+    tried: tuple[Trial, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kept > len(self.tried):
+            raise ValueError(f"trial {self.kept} of {len(self.tried)}")
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
@@ -125,6 +159,7 @@ class Card(Struct, frozen=True, kw_only=True):
     saved_model_difference: Positive = 0.0
     features: Features = Features()
     solved_head: SolvedHead | None = None
+    trials: Trials | None = None
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
     files: dict[Line, Sha256] | None = None

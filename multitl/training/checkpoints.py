@@ -1,9 +1,10 @@
-"""The state of a run: a file that is replaced at the end of every epoch; the one before it stays until the run is done.
+"""The state of a run: a file that is replaced whenever training is judged; the one before it stays to the end.
 
-It holds what may change during training (never frozen weights), the optimizer, the best weights so far and the
-history. Random state inside the model (dropout, augmentation) is among its variables, and the order of the images is a
-function of seed and epoch alone, so a resumed run takes the same steps as one that was never stopped. Of a finished
-phase only the best weights are kept, and a finished run keeps that: whatever else its folder loses is made from it.
+It holds what may change during training (never frozen weights), the optimizer, the best weights so far, what was tried
+and the history. Random state inside the model (dropout) is among its variables, and the order of the images is a
+function of seed and epoch alone, so a resumed run takes the same steps as one that was never stopped. Of what is
+finished only the best weights are kept, and a finished run keeps those: whatever else its folder loses is made from
+them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import keras
 import msgspec
@@ -25,7 +26,7 @@ from multitl.system.writing import cannot_write
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 OLDER = "checkpoint.npz"  # of multitl 0.1
-ARRAYS = ("variables", "optimizer", "best")
+ARRAYS = ("variables", "optimizer", "best", "head", "scores")
 
 PhaseName = Literal["head", "finetune"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
@@ -33,10 +34,11 @@ Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Row(TypedDict):
-    """A line of history.csv."""
+    """A line of history.csv. trial: 0 for the head.  step: steps of this trial, or of the head, so far."""
 
     phase: PhaseName
-    epoch: Count
+    trial: Count
+    step: Count
     loss: float
     accuracy: Amount
     val_loss: float
@@ -45,31 +47,66 @@ class Row(TypedDict):
     seconds: Amount
 
 
+class Trial(TypedDict):
+    """One way to fine-tune. unfreeze: as in a recipe."""
+
+    unfreeze: str
+    learning_rate: Amount
+    steps: Count
+
+
+Outcome = Literal["better", "within noise", "worse", "diverged", "out of time"]
+
+
+class TriedOut(Trial):
+    """What it gave, on the validation images. gain: by how much its Brier score is lower than that of the best before
+    it, and noise: that difference's standard error; None where there is nothing to compare."""
+
+    outcome: Outcome
+    val_loss: float | None
+    val_accuracy: float | None
+    gain: float | None
+    noise: float | None
+    seconds: Amount
+
+
 @dataclass
 class TrainingState:
-    """Where a run stands. phase_epoch counts finished epochs of `phase`; `rows` are the lines of history.csv."""
+    """Where a run stands. `rows` are the lines of history.csv; `best` are the weights of the best trial so far."""
 
     phase: PhaseName = "head"
-    phase_epoch: int = 0
-    finished: bool = False  # of this phase: by its last epoch, by early stopping, or because it diverged
+    step: int = 0  # of the head's training or of the trial that runs
+    finished: bool = False  # the head's training, or all trials
     best_loss: float | None = None
-    waited: int = 0  # epochs since the best
+    waited: int = 0  # epochs since the best one of the head
+    kept: int = 0  # the trial that `best` and `scores` belong to; 0: the head
+    budget_steps: int | None = None  # that all trials together may take; None: not known yet
+    seconds: float = 0.0  # of all processes that worked on this run
+    trial: Trial | None = None  # the one that runs
+    tried: list[TriedOut] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     variables: list[np.ndarray] = field(default_factory=list)
     optimizer: list[np.ndarray] = field(default_factory=list)
     best: list[np.ndarray] = field(default_factory=list)
+    head: list[np.ndarray] = field(default_factory=list)  # the best one on the frozen backbone, where trials start
+    scores: list[np.ndarray] = field(default_factory=list)  # one array: the best one's Brier score of each image
 
 
 class _About(msgspec.Struct, forbid_unknown_fields=True):
     """What a checkpoint says besides its arrays: as in TrainingState, but anybody may have written it."""
 
     phase: PhaseName
-    phase_epoch: Count
+    step: Count
     finished: bool
     best_loss: float | None
     waited: Count
-    rows: Annotated[list[Row], msgspec.Meta(min_length=1)]
+    kept: Count
+    budget_steps: Count | None
+    seconds: Amount
+    trial: Trial | None
+    tried: list[TriedOut]
+    rows: list[Row]
     warnings: list[str]
 
 
@@ -125,12 +162,12 @@ def _read(path: Path) -> TrainingState:
         about = msgspec.json.decode(text, type=_About)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"what it says of the run makes no sense: {error}") from error
-    variables, optimizer, best = (_listed(arrays, name) for name in ARRAYS)
+    listed: dict[str, Any] = {name: _listed(arrays, name) for name in ARRAYS}
     if arrays:
         raise DamagedError(f"nobody knows what {next(iter(arrays))[:80]!r} in it is")
-    if not all(np.isfinite(array).all() for array in variables + best):
+    if not all(np.isfinite(array).all() for name in ARRAYS if name != "optimizer" for array in listed[name]):
         raise DamagedError("not all of its weights are finite")
-    return TrainingState(**msgspec.structs.asdict(about), variables=variables, optimizer=optimizer, best=best)
+    return TrainingState(**msgspec.structs.asdict(about), **listed)
 
 
 def _listed(arrays: dict[str, np.ndarray], name: str) -> list[np.ndarray]:

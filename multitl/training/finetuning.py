@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,18 +22,18 @@ import numpy as np
 from scipy.special import softmax
 
 from multitl.adapters import TRANSLATORS, folder_name
-from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
+from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
 from multitl.data.augmentation import augment
 from multitl.data.images import AT_ONCE
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
-from multitl.models.heads import build_classifier, build_extractor
-from multitl.models.inference import BATCH, as_probabilities, predict_pixels
+from multitl.models.heads import build_extractor
+from multitl.models.inference import predict_pixels
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
-from multitl.recipes import Recipe
+from multitl.recipes import Recipe, parse_duration
 from multitl.runs.folders import check_folder, check_same_data, finished_result, start_run
 from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
@@ -49,11 +49,15 @@ from multitl.training.checkpoints import (
     save_state,
 )
 from multitl.training.features import JUDGED, compute_run_features
-from multitl.training.heads import make_head, refit_head
+from multitl.training.heads import make_head
 from multitl.training.logs import EpochLog
-from multitl.training.phases import Batch, Phase, run_phase
-from multitl.training.recording import finish, judge, make_card, remake_report, save_model, write_history
-from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
+from multitl.training.phases import Batch, Draw, Phase
+from multitl.training.planning import Stopwatch
+from multitl.training.publishing import Publisher, has_more_to_try, published_trial
+from multitl.training.recording import make_card, remake_report, write_history
+from multitl.training.solved_head import SolvedHead
+from multitl.training.targets import labels_of, targets_of
+from multitl.training.trials import Examination, Race, brier_scores
 
 
 def finetune(
@@ -69,16 +73,17 @@ def finetune(
     folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
-        clock = Clock()
+        clock, stopwatch = Clock(), Stopwatch(parse_duration(recipe.budget))
         with clock("data"):
             dataset = scan_for(data, recipe)
         if is_finished:
             check_same_data(folder, dataset.fingerprint)
+        if is_finished and not has_more_to_try(folder):
             if (broken := broken_files(folder)) in ([], [REPORT]):
                 return remake_report(folder) if broken else _leave(folder)
             _check_can_be_remade(folder, recipe, broken)
         with _session(recipe, backend):
-            return _run(data, dataset, folder, recipe, backend, resume, clock)
+            return _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch)
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
@@ -94,7 +99,7 @@ def _leave(folder: Path) -> Result:
 
 
 def _goes_deeper(recipe: Recipe) -> bool:
-    return recipe.unfreeze != "none" and recipe.epochs > 0
+    return recipe.unfreeze != "none"
 
 
 def _load_state(folder: Path, recipe: Recipe) -> TrainingState:
@@ -125,7 +130,7 @@ def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) ->
 
 def _run(
     data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
-    clock: Clock,
+    clock: Clock, stopwatch: Stopwatch,
 ) -> Result:  # fmt: skip
     with clock("backbone"):
         pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
@@ -144,54 +149,74 @@ def _run(
         features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
     with clock("head"):
         head, settled, solved = make_head(features, dataset, recipe, state, save)
-    trained = head.count_params()
+    about = make_card(data, dataset, pretrained, recipe, backend, sha256)
+    about |= {"features": {"computed": features.computed, "reused": features.reused}}
+    publisher = Publisher(folder, dataset, pretrained, head, solved, settled, about, features, readers)
+    if state.phase == "head" and state.rows:
+        with clock("evaluation"):
+            publisher.publish_head(state)
     if _goes_deeper(recipe):
-        trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
-        with clock("finetune"):
-            run_phase(_deep_phase(pretrained, head, readers, dataset, settled), settled, state, save)
+        if state.budget_steps is not None:  # a run that is resumed ends what was planned
+            stopwatch = Stopwatch(None, state.seconds)
+        _race(publisher, policy, state, save, stopwatch, clock)
+    _say_what_was_kept(state, solved)
+    remove_previous(folder)
+    return publisher.complete(state, clock)
 
+
+def _race(
+    publisher: Publisher, policy: FreezePolicy, state: TrainingState, save: Callable[[TrainingState], None],
+    stopwatch: Stopwatch, clock: Clock,
+) -> None:  # fmt: skip
+    """Try ways to fine-tune; whatever is the best so far is published at once."""
+    pretrained, readers = publisher.pretrained, publisher.readers
+    trained = sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
+    if state.phase == "head":
+        _leave_head(state, publisher)
+    phase, examination = _deep_phase(publisher)
+    judged = sum(len(readers[split]) for split in JUDGED) / len(examination)
+    seconds = clock.get("evaluation", 0.0)
+    trials = Race(phase, examination, publisher.recipe, stopwatch, seconds, judged, save).run(state)
+    while True:
+        with clock("finetune"):
+            tried = next(trials, None)
+        with clock("evaluation"):
+            if tried or published_trial(publisher.folder) != state.kept:
+                publisher.publish_trial(trained, state) if state.kept else publisher.publish_head(state)
+        if not tried:
+            return
+
+
+def _leave_head(state: TrainingState, publisher: Publisher) -> None:
+    """Trials start from the best head, if one was made, and have to beat it."""
+    state.phase, state.step, state.finished = "finetune", 0, False
+    state.head, state.best = state.best, []
+    if state.head:
+        truth = labels_of(publisher.dataset, "validation")
+        state.scores = [brier_scores(truth, publisher.features.probabilities(publisher.head)["validation"])]
+
+
+def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
     for warning in state.warnings:
         console().print(f"warning: {warning}", markup=False)
-    kept = min(state.rows, key=lambda row: row["val_loss"])
-    where = f"epoch {kept['epoch']} ({kept['phase']})"
-    if solved and kept["phase"] == "head":
-        where = f"the solved head, penalty {solved.penalty:g}"
-    console().print(f"kept: {where}, validation loss {kept['val_loss']:.4f}")
-
-    with clock("evaluation"):
-        classifier = build_classifier(pretrained, head, recipe.pooling)
-        is_frozen = state.phase == "head"  # then the backbone's part is computed already
-        probabilities = features.probabilities(head) if is_frozen else _probabilities(classifier, readers)
-        judged = probabilities
-        if is_refitted := is_frozen and solved is not None and recipe.refit:
-            refit_head(head, features, dataset, settled)
-            probabilities = features.probabilities(head)
-            judged = probabilities | {"validation": judged["validation"]}  # of images it had not seen
-        sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
-        answers = probabilities["validation"][: len(sample)]
-        difference = save_model(folder, classifier, sample, answers, recipe.precision)
-        judge(folder, dataset, judged, recipe.seed)
-        write_history(folder, state.rows)  # which a resumed run may have lost
-    remove_previous(folder)
-    card = make_card(data, dataset, pretrained, recipe, backend, sha256) | {
-        "trained_parameters": trained,
-        "saved_model_difference": difference,
-        "features": {"computed": features.computed, "reused": features.reused},
-        "solved_head": solved and solved.about() | {"refitted": is_refitted},
-        "seconds": dict(clock),
-        "warnings": state.warnings,
-    }
-    return finish(folder, card)
+    if state.kept:
+        tried = state.tried[state.kept - 1]
+        what = f"trial {state.kept}, learning rate {tried['learning_rate']:g}, {tried['steps']} steps"
+        loss = tried["val_loss"]
+    else:
+        loss = min(row["val_loss"] for row in state.rows if row["phase"] == "head")
+        what = f"the solved head, penalty {solved.penalty:g}" if solved else "the head"
+    console().print(f"kept: {what}, validation loss {loss:.4f}", markup=False)
 
 
 class Clock(dict):
-    """Seconds by name of the step."""
+    """Seconds by name of the step, in all."""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self[name] = round(time.perf_counter() - started, 3)
+        self[name] = round(self.get(name, 0.0) + time.perf_counter() - started, 3)
 
 
 @contextmanager
@@ -208,38 +233,37 @@ def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
-def _deep_phase(pretrained: Pretrained, head: keras.Model, readers: dict, dataset: Dataset, recipe: Recipe) -> Phase:
+def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
+    """What all trials of fine-tuning share; length and rate are to be filled in."""
+    pretrained, recipe, readers, dataset = publisher.pretrained, publisher.recipe, publisher.readers, publisher.dataset
     labels, weights = targets_of(dataset, recipe)
-    truth = labels_of(dataset, "validation")
     strength = "light" if recipe.augment == "auto" else recipe.augment
     extractor = build_extractor(pretrained, recipe.pooling)
-    model = keras.Model(extractor.input, head(extractor.output), name="finetune")
+    model = keras.Model(extractor.input, publisher.head(extractor.output), name="finetune")
 
-    def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
-        for number, pixels in enumerate(readers["train"].batches(order)):
-            seed = np.random.default_rng([recipe.seed, epoch, number]).integers(2**31 - 8)  # resumption draws the same
-            yield augment(pixels, strength, int(seed)), labels[order[number]], weights[order[number]]
+    def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
+        for draw, pixels in zip(draws, readers["train"].batches(draw.indices for draw in draws), strict=True):
+            random = np.random.default_rng([recipe.seed, draw.epoch, draw.number])  # resumption draws the same
+            augmented = augment(pixels, strength, int(random.integers(2**31 - 8)))
+            yield augmented, labels[draw.indices], weights[draw.indices]
 
-    def validate() -> tuple[float, float]:
-        return log_loss_and_accuracy(truth, softmax(predict_pixels(model, readers["validation"]), axis=-1))
+    def predict() -> np.ndarray:
+        return softmax(predict_pixels(model, readers["validation"]), axis=-1)
 
-    count, rate, from_torch = len(labels), recipe.learning_rate, _is_from_torch(pretrained)
-    return Phase("finetune", model, count, recipe.epochs, rate, batches, validate, unbiased_variance=from_torch)
+    examination = Examination(predict, labels_of(dataset, "validation"))
+    from_torch = _is_from_torch(pretrained)
+    return Phase("finetune", model, len(labels), 0, 1, 0.0, batches, examination, from_torch), examination
 
 
 def _is_from_torch(pretrained: Pretrained) -> bool:
     return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
-def _probabilities(classifier: keras.Model, readers: dict[Split, PixelReader]) -> dict[Split, np.ndarray]:
-    judged = [split for split in JUDGED if len(readers[split])]
-    return {split: as_probabilities(predict_pixels(classifier, readers[split])) for split in judged}
-
-
 def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
     save_state(folder, state)
-    write_history(folder, state.rows)
-    log.add(state.rows[-1])
+    log.add(len(state.rows), state.rows[-1])
+    if state.phase == "head":  # later the folder holds what was published
+        write_history(folder, state.rows)
 
 
 def _default_folder(data: Path, backbone: str, backend: str) -> Path:

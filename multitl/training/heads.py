@@ -12,9 +12,9 @@ import numpy as np
 from multitl.contracts import Dataset, Split
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
-from multitl.training.checkpoints import Row, TrainingState, read_variables
+from multitl.training.checkpoints import Row, TrainingState, read_variables, write_variables
 from multitl.training.features import RunFeatures, head_probabilities
-from multitl.training.phases import Batch, Phase, mutable_variables, run_phase
+from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
 from multitl.training.solved_head import UNSOLVED_L2, SolvedHead, fill_head, is_solved, solve_head
 from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
 
@@ -26,15 +26,14 @@ def make_head(
     if not is_solved(recipe):
         recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
         head = build_head(features.train[0], len(dataset.class_names), recipe)
-        if state.phase == "head":
-            run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
+        _train(head, features, dataset, recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
     head = build_head(features.train[0], len(dataset.class_names), recipe)
     solved = _solve(head, features.train, ("train",), dataset, recipe)
     if not state.rows:
         row = _head_row(head, features, dataset, time.perf_counter() - started)
-        state.rows, state.best_loss, state.phase_epoch, state.finished = [row], row["val_loss"], 1, True
+        state.rows, state.best_loss, state.finished = [row], row["val_loss"], True
         state.best = read_variables(mutable_variables(head))
         save(state)
     return head, replace(recipe, l2=solved.penalty), solved
@@ -44,6 +43,17 @@ def refit_head(head: keras.Model, features: RunFeatures, dataset: Dataset, recip
     """Once everything is chosen, the images that it was chosen by are training images as well."""
     views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
     _solve(head, views, ("train", "validation"), dataset, recipe)
+
+
+def _train(
+    head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState,
+    save: Callable[[TrainingState], None],
+) -> None:  # fmt: skip
+    """One without epochs stays as it is drawn."""
+    if state.phase == "head" and recipe.head_epochs:
+        run_phase(_head_phase(head, features, dataset, recipe), recipe, state, save)
+    elif state.head:
+        write_variables(mutable_variables(head), state.head)
 
 
 def _solve(
@@ -66,7 +76,7 @@ def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, second
     loss, accuracy = judge_split("train", features.train[0])
     val_loss, val_accuracy = judge_split("validation", features.judged["validation"])
     return Row(
-        phase="head", epoch=1, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
+        phase="head", trial=0, step=0, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
         learning_rate=0.0, seconds=seconds,
     )  # fmt: skip
 
@@ -75,11 +85,13 @@ def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, reci
     labels, weights = targets_of(dataset, recipe)
     truth = labels_of(dataset, "validation")
 
-    def batches(order: list[np.ndarray], epoch: int) -> Iterator[Batch]:
-        view = features.train[(epoch - 1) % len(features.train)]
-        return ((view[indices], labels[indices], weights[indices]) for indices in order)
+    def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
+        for draw in draws:
+            view = features.train[(draw.epoch - 1) % len(features.train)]
+            yield view[draw.indices], labels[draw.indices], weights[draw.indices]
 
     def validate() -> tuple[float, float]:
         return log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"]))
 
-    return Phase("head", head, len(labels), recipe.head_epochs, recipe.head_learning_rate, batches, validate)
+    epoch, rate = steps_per_epoch(len(labels), recipe.batch_size), recipe.head_learning_rate
+    return Phase("head", head, len(labels), recipe.head_epochs * epoch, epoch, rate, batches, validate)

@@ -24,16 +24,19 @@ FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
 class EpochLog:
-    """Appends one epoch's figures to RUN/tensorboard, for `tensorboard --logdir RUN`; a file a process."""
+    """Appends the figures of a line of history.csv to RUN/tensorboard, for `tensorboard --logdir RUN`.
+
+    A file a process.
+    """
 
     def __init__(self, folder: Path) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._path = folder / "tensorboard" / name
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """row: a line of history.csv. Raises RunError if it cannot be written."""
+    def add(self, number: int, row: Mapping[str, Any]) -> None:
+        """row: the line of this number, from 1, of history.csv. Raises RunError if it cannot be written."""
         now = time.time()
-        events = [Event(step=row["epoch"], wall_time=now, summary=scalar(name, row[name])) for name in FIGURES]
+        events = [Event(step=number, wall_time=now, summary=scalar(name, row[name])) for name in FIGURES]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:

@@ -1,14 +1,16 @@
-"""One training phase: the loop that every backend runs, epoch by epoch, with a checkpoint after each.
+"""The loop that every backend runs: steps in legs, each of them judged and followed by a checkpoint.
 
 The same loop trains a head on stored features and a whole network on pixels; `Phase` says what differs.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -24,58 +26,71 @@ from multitl.training.checkpoints import PhaseName, Row, TrainingState, read_var
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, one-hot labels (n, classes), weights (n,)
 
 
+class Draw(NamedTuple):
+    """The images of one step, and which step of which epoch it is: from these two all that is random is drawn."""
+
+    epoch: int
+    number: int
+    indices: np.ndarray
+
+
 @dataclass(frozen=True)
 class Phase:
-    """model: inputs -> logits, not yet compiled.  batches(order): the training batches in the given order of indices.
+    """model: inputs -> logits.  count: training images.  steps: in all.  leg: steps between two judgements.
 
-    validate(): probabilities -> (log loss, accuracy) on the validation split.  count: training images.
+    batches(draws): the training batches of some steps.  validate(): (log loss, accuracy) on the validation split.
     unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
     """
 
     name: PhaseName
     model: keras.Model
     count: int
-    epochs: int
+    steps: int
+    leg: int
     learning_rate: float
-    batches: Callable[[list[np.ndarray], int], Iterator[Batch]]
+    batches: Callable[[Sequence[Draw]], Iterator[Batch]]
     validate: Callable[[], tuple[float, float]]
     unbiased_variance: bool = False
 
 
 def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
-    """Train until the last epoch or early stopping, then put the best weights back. `state` says where to start.
+    """Train until the last step or early stopping, then put the best weights back. `state` says where to start.
 
-    `save` is called after every epoch. Fine-tuning that diverges (figures or weights are no longer numbers) ends there,
-    with a warning in the state, if there are weights to keep. Raises RunError if there are none.
+    `save` is called after every leg. Raises RunError where figures or weights are no longer numbers.
     """
-    mutable = mutable_variables(phase.model)
-    if state.phase != phase.name or not state.finished:
-        _train(phase, recipe, state, save, mutable)
-    write_variables(mutable, state.best)
-
-
-def _train(
-    phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None],
-    mutable: list[keras.Variable],
-) -> None:  # fmt: skip
-    steps = len(epoch_order(phase.count, recipe.batch_size, 0, 0))
-    compile_model(phase.model, recipe, phase.learning_rate, steps * phase.epochs)
-    _enter(phase, state, mutable)
-    with progress_bar() as bar:
-        task = bar.add_task(
-            f"{phase.name:<9}", total=phase.epochs * steps, completed=state.phase_epoch * steps, note=""
-        )
-        while state.phase_epoch < phase.epochs and not state.finished:
-            row = _run_epoch(phase, recipe, state, lambda: bar.advance(task))
-            bar.update(task, note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}")
-            state.variables, state.optimizer = read_variables(mutable), read_variables(phase.model.optimizer.variables)
-            if trouble := _what_diverged(row, state.variables):
-                _end_diverged(phase, state, row["epoch"], trouble)
-            else:
-                _judge_epoch(row, phase, recipe, state)
-            if state.finished:
-                state.variables, state.optimizer = [], []
+    if not state.finished:
+        compile_model(phase.model, recipe)
+        for row in train_in_legs(phase, recipe, state):
+            if trouble := what_diverged(row, state.variables):
+                raise RunError(
+                    f"Training diverged: {trouble} after {row['step']} steps.",
+                    expected="finite numbers",
+                    received=f"learning rate {phase.learning_rate:g} in phase {phase.name}",
+                    fix=f"lower --{'head-' * (phase.name == 'head')}learning-rate",
+                )
+            _judge_leg(row, phase, recipe, state)
             save(state)
+    write_variables(mutable_variables(phase.model), state.best)
+
+
+def train_in_legs(phase: Phase, recipe: Recipe, state: TrainingState) -> Iterator[Row]:
+    """Take the compiled model up where `state` left it, or begin with its weights as they are; a row after every leg.
+
+    `state.step`, `state.variables` and `state.optimizer` are then those at the end of the leg. Whoever does not want
+    more sets `state.finished`, or stops asking.
+    """
+    mutable, optimizer = mutable_variables(phase.model), phase.model.optimizer.variables
+    if state.variables:
+        write_variables(mutable, state.variables)
+        write_variables(optimizer, state.optimizer)
+    with progress_bar() as bar:
+        task = bar.add_task(f"{phase.name:<9}", total=phase.steps, completed=state.step, note="")
+        while state.step < phase.steps and not state.finished:
+            row = _run_leg(phase, recipe, state, lambda: bar.advance(task))
+            bar.update(task, note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}")
+            state.step, state.variables = row["step"], read_variables(mutable)
+            state.optimizer = read_variables(optimizer)
+            yield row
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -85,14 +100,41 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.n
     """
     order = np.random.default_rng([seed, epoch]).permutation(count)
     size = min(batch_size, count)
-    return list(np.resize(order, (math.ceil(count / size), size)))
+    return list(np.resize(order, (steps_per_epoch(count, batch_size), size)))
 
 
-def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float, steps: int) -> None:
-    """Loss on logits, optimizer and schedule as the recipe says. The optimizer's variables exist afterwards."""
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches it takes to see every image."""
+    return math.ceil(count / min(batch_size, count))
+
+
+def draws(count: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[Draw]:
+    """Those of the steps `start` to `stop` - 1 of epochs without end, of which the first is number 1."""
+    length = steps_per_epoch(count, batch_size)
+    for epoch, steps in itertools.groupby(range(start, stop), key=lambda step: step // length + 1):
+        order = epoch_order(count, batch_size, seed, epoch)
+        yield from (Draw(epoch, step % length, order[step % length]) for step in steps)
+
+
+def compile_model(model: keras.Model, recipe: Recipe) -> None:
+    """Loss on logits and optimizer as the recipe says. The optimizer's variables exist afterwards.
+
+    Its rate, which is set before each step, is a number that the compiled step reads: other rates are no other program.
+    """
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    model.compile(_optimizer(recipe, _schedule(recipe, learning_rate, steps)), loss, metrics=["accuracy"])
+    model.compile(_optimizer(recipe), loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
+
+
+def learning_rate_at(step: int, steps: int, peak: float, recipe: Recipe) -> float:
+    """Of one of `steps` steps, counted from 0: up to the peak in a line, then down to zero by a cosine
+    (arXiv:1608.03983); or a constant."""
+    if recipe.schedule == "constant":
+        return peak
+    warmup = round(recipe.warmup * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
 def mutable_variables(model: keras.Model) -> list[keras.Variable]:
@@ -101,45 +143,27 @@ def mutable_variables(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.variables if id(variable) not in frozen]
 
 
-def _enter(phase: Phase, state: TrainingState, mutable: list[keras.Variable]) -> None:
-    """Take up the phase where the state left it, or begin it with the weights as they are."""
-    if state.phase == phase.name and state.variables:
-        write_variables(mutable, state.variables)
-        write_variables(phase.model.optimizer.variables, state.optimizer)
-        return
-    if state.phase != phase.name:
-        state.phase, state.phase_epoch, state.finished, state.waited = phase.name, 0, False, 0
-    state.best = read_variables(mutable)  # a second phase has to beat the first
-
-
-def _run_epoch(phase: Phase, recipe: Recipe, state: TrainingState, step: Callable[[], None]) -> Row:
-    started, epoch = time.perf_counter(), len(state.rows) + 1
-    order = epoch_order(phase.count, recipe.batch_size, recipe.seed, epoch)
-    variance = UnbiasedVariance(phase.model, len(order[0])) if phase.unbiased_variance else None
+def train_steps(
+    phase: Phase, recipe: Recipe, start: int, stop: int, advance: Callable[[], None] = lambda: None
+) -> tuple[float, float, float]:
+    """Mean loss and accuracy of the steps `start` to `stop` - 1 of the phase, and the last one's learning rate."""
+    variance = UnbiasedVariance(phase.model, min(recipe.batch_size, phase.count)) if phase.unbiased_variance else None
+    drawn = list(draws(phase.count, recipe.batch_size, recipe.seed, start, stop))
     logs = []  # of single batches: train_on_batch starts its metrics anew each time
-    for inputs, labels, weights in phase.batches(order, epoch):
+    for step, (inputs, labels, weights) in enumerate(phase.batches(drawn), start):
+        rate = learning_rate_at(step, phase.steps, phase.learning_rate, recipe)
         with interrupts.held_back():
+            phase.model.optimizer.learning_rate = rate
             logs.append(phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True))
-        step()
+        advance()
     if variance:
         variance.correct(steps=len(logs))
     loss, accuracy = (float(np.mean([log[name] for log in logs])) for name in ("loss", "accuracy"))
-    with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverged
-        val_loss, val_accuracy = phase.validate()
-    return {
-        "phase": phase.name,
-        "epoch": epoch,
-        "loss": loss,
-        "accuracy": accuracy,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
-        "learning_rate": float(keras.ops.convert_to_numpy(phase.model.optimizer.learning_rate)),
-        "seconds": time.perf_counter() - started,
-    }
+    return loss, accuracy, rate
 
 
-def _what_diverged(row: Row, weights: list[np.ndarray]) -> str:
-    """In words, or empty: what was kept after an epoch is always finite."""
+def what_diverged(row: Row, weights: list[np.ndarray]) -> str:
+    """In words, or empty: what was kept after a leg is always finite."""
     if not math.isfinite(row["loss"]):
         return f"the loss is {row['loss']}"
     if not math.isfinite(row["val_loss"]):
@@ -147,44 +171,38 @@ def _what_diverged(row: Row, weights: list[np.ndarray]) -> str:
     return "" if all(np.isfinite(weight).all() for weight in weights) else "not all weights are finite"
 
 
-def _end_diverged(phase: Phase, state: TrainingState, epoch: int, trouble: str) -> None:
-    """The best weights so far stand, if a phase before this one made some."""
-    option = "--head-learning-rate" if phase.name == "head" else "--learning-rate"
-    if phase.name == "head" or not state.rows:
-        raise RunError(
-            f"Training diverged: {trouble} in epoch {epoch}.",
-            expected="finite numbers",
-            received=f"learning rate {phase.learning_rate:g} in phase {phase.name}",
-            fix=f"lower {option}",
-        )
-    warning = f"Fine-tuning diverged in epoch {epoch} ({trouble}), so the best weights before that were kept: "
-    state.warnings.append(warning + f"lower {option}, which was {phase.learning_rate:g}.")
-    state.finished = True
+def _run_leg(phase: Phase, recipe: Recipe, state: TrainingState, advance: Callable[[], None]) -> Row:
+    started, stop = time.perf_counter(), min(state.step + phase.leg, phase.steps)
+    loss, accuracy, rate = train_steps(phase, recipe, state.step, stop, advance)
+    with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverged
+        val_loss, val_accuracy = phase.validate()
+    return {
+        "phase": phase.name,
+        "trial": len(state.tried) + 1 if phase.name == "finetune" else 0,
+        "step": stop,
+        "loss": loss,
+        "accuracy": accuracy,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "learning_rate": rate,
+        "seconds": time.perf_counter() - started,
+    }
 
 
-def _judge_epoch(row: Row, phase: Phase, recipe: Recipe, state: TrainingState) -> None:
-    """Keep the weights if they are the best so far; decide whether this was the last epoch."""
+def _judge_leg(row: Row, phase: Phase, recipe: Recipe, state: TrainingState) -> None:
+    """Keep the weights if they are the best so far; decide whether this was the last leg."""
     state.rows.append(row)
-    state.phase_epoch += 1
     state.waited += 1
     if state.best_loss is None or row["val_loss"] < state.best_loss:
         state.best_loss, state.waited, state.best = row["val_loss"], 0, state.variables
-    state.finished = state.phase_epoch >= phase.epochs or 0 < recipe.patience <= state.waited
+    state.finished = state.step >= phase.steps or 0 < recipe.patience <= state.waited
+    if state.finished:
+        state.variables, state.optimizer = [], []
 
 
-def _optimizer(recipe: Recipe, learning_rate) -> keras.optimizers.Optimizer:
+def _optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     if recipe.optimizer == "adamw":
-        return keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
+        return keras.optimizers.AdamW(0.0, weight_decay=recipe.weight_decay)
     if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=0.9)
-    return keras.optimizers.Adam(learning_rate)
-
-
-def _schedule(recipe: Recipe, peak: float, steps: int):
-    """Linear warm-up from zero, then cosine to zero (arXiv:1608.03983), over `steps`; or a constant."""
-    if recipe.schedule == "constant":
-        return peak
-    warmup = round(recipe.warmup * steps)
-    if not warmup:
-        return keras.optimizers.schedules.CosineDecay(peak, max(1, steps))
-    return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup)
+        return keras.optimizers.SGD(0.0, momentum=0.9)
+    return keras.optimizers.Adam(0.0)

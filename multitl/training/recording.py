@@ -126,9 +126,9 @@ def remake_report(folder: Path) -> Result:
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """history.csv, one line an epoch."""
+    """history.csv, a line for each judgement."""
     text = io.StringIO()
-    names = ["phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
+    names = ["phase", "trial", "step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
     write_row(text, names)
     for row in rows:
         write_row(text, [row[name] for name in names])

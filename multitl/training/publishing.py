@@ -1,0 +1,138 @@
+"""A run may finish more than once: with the head on the frozen backbone, then with whatever trial is better.
+
+Each time all files are made in a folder beside and take the places of those before, the card last; so the folder holds
+a judged classifier from the head on, whatever happens.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from multitl.contracts import Dataset, Pretrained, Result, Split
+from multitl.data.pixels import PixelReader
+from multitl.errors import RunError
+from multitl.models.heads import build_classifier
+from multitl.models.inference import BATCH, as_probabilities, predict_pixels
+from multitl.recipes import Recipe
+from multitl.runs.cards import read_card
+from multitl.runs.promises import FILES, REPORT, broken_files
+from multitl.system.scratch import temporary_folder
+from multitl.system.writing import cannot_write, read_json
+from multitl.training.checkpoints import TrainingState
+from multitl.training.features import JUDGED, RunFeatures
+from multitl.training.heads import refit_head
+from multitl.training.recording import finish, judge, save_model, write_history
+from multitl.training.solved_head import SolvedHead
+
+STARTED = ("recipe.toml", "run.json")  # which are there before training begins
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Makes a run folder complete.
+
+    recipe: with the head's penalty settled.  solved: how the head was, if it was.  about: what the card says in any
+    case.  readers: the images by split.
+    """
+
+    folder: Path
+    dataset: Dataset
+    pretrained: Pretrained
+    head: keras.Model
+    solved: SolvedHead | None
+    recipe: Recipe
+    about: Mapping[str, Any]
+    features: RunFeatures
+    readers: Mapping[Split, PixelReader]
+
+    def publish_head(self, state: TrainingState) -> None:
+        """The head on the frozen backbone.
+
+        One that was solved is fitted to the validation images too, if the recipe says so, and comes back as it was; the
+        figures on them are from before.
+        """
+        probabilities = self.features.probabilities(self.head)
+        judged, before = probabilities, self.head.get_weights()
+        if is_refitted := self.solved is not None and self.recipe.refit:
+            refit_head(self.head, self.features, self.dataset, self.recipe)
+            probabilities = self.features.probabilities(self.head)
+            judged = probabilities | {"validation": judged["validation"]}
+        self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted))
+        self.head.set_weights(before)
+
+    def publish_trial(self, trained: int, state: TrainingState) -> None:
+        """The network as it is. trained: parameters of the backbone that were."""
+        splits = [split for split in JUDGED if len(self.readers[split])]
+        judged = {split: as_probabilities(predict_pixels(self._classifier, self.readers[split])) for split in splits}
+        self._publish(judged["validation"], judged, state, self._describe(trained, is_refitted=False))
+
+    def complete(self, state: TrainingState, seconds: Mapping[str, float]) -> Result:
+        """Say in the card and the report of what was published how it all went."""
+        write_history(self.folder, state.rows)
+        card = read_json(self.folder / "card.json", missing="start again with --overwrite")
+        trials = describe_trials(state, is_finished=True)
+        return finish(self.folder, card | {"trials": trials, "seconds": dict(seconds), "warnings": state.warnings})
+
+    @cached_property
+    def _classifier(self) -> keras.Model:
+        """Built once: each new model is compiled anew."""
+        return build_classifier(self.pretrained, self.head, self.recipe.pooling)
+
+    def _describe(self, trained: int, is_refitted: bool) -> dict[str, Any]:
+        solved = self.solved and self.solved.about() | {"refitted": is_refitted}
+        return {"trained_parameters": self.head.count_params() + trained, "solved_head": solved}
+
+    def _publish(
+        self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any]
+    ) -> None:
+        """answers: probabilities of the validation images that the saved model has to give."""
+        sample = self.readers["validation"].read(range(min(BATCH, len(self.readers["validation"]))))
+        with temporary_folder(self.folder) as staged:
+            for name in STARTED:
+                shutil.copy(self.folder / name, staged)
+            difference = save_model(staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision)
+            judge(staged, self.dataset, judged, self.recipe.seed)
+            write_history(staged, state.rows)
+            trials = describe_trials(state, is_finished=False)
+            made = {"saved_model_difference": difference, "trials": trials, "warnings": state.warnings}
+            finish(staged, {**self.about, **about, **made})
+            _move(staged, self.folder)
+
+
+def describe_trials(state: TrainingState, *, is_finished: bool) -> dict[str, Any]:
+    """For the card."""
+    return {"kept": state.kept, "finished": is_finished, "steps": state.budget_steps, "tried": state.tried}
+
+
+def published_trial(folder: Path) -> int | None:
+    """The trial whose files a run folder holds, 0 for the head; None if it does not hold all that it should."""
+    if broken_files(folder):
+        return None
+    trials = read_card(folder).trials
+    return trials.kept if trials else None
+
+
+def has_more_to_try(folder: Path) -> bool:
+    """Whether a run that was stopped had published something already. A card that cannot be read is nobody's."""
+    try:
+        trials = read_card(folder).trials
+    except RunError:
+        return False
+    return trials is not None and not trials.finished
+
+
+def _move(staged: Path, folder: Path) -> None:
+    """The card last: a kill in between leaves one that does not fit the files, so that they are made again."""
+    for name in [name for name in (*FILES, REPORT, "card.json") if name not in STARTED]:
+        try:
+            (staged / name).replace(folder / name)
+        except OSError as error:
+            raise cannot_write(folder / name, error) from error

@@ -1,0 +1,205 @@
+"""Phase 2: ways to fine-tune are tried one after the other, each from the same start, and the best one is kept.
+
+A trial is judged by its last weights, those at the end of the schedule: the best of many judgements on a few dozen
+images would be the luckiest. It is compared with the best so far image by image, in the Brier score (Brier 1950):
+proper like log loss, but bounded, so that one confident mistake among few images does not decide.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from multitl.errors import RunError
+from multitl.recipes import Recipe
+from multitl.system.progress import console
+from multitl.training.checkpoints import Outcome, Row, TrainingState, Trial, TriedOut, read_variables, write_variables
+from multitl.training.phases import (
+    Batch,
+    Draw,
+    Phase,
+    compile_model,
+    mutable_variables,
+    train_in_legs,
+    train_steps,
+    what_diverged,
+)
+from multitl.training.planning import OutOfTimeError, Pace, Stopwatch, leg_of, next_trial
+from multitl.training.targets import log_loss_and_accuracy
+
+TIMED_STEPS = 3  # of which the plan is made, after the one that compiles
+
+
+class Examination:
+    """What the network says of the validation images. predict: () -> probabilities (n, classes).  labels: (n,)."""
+
+    def __init__(self, predict: Callable[[], np.ndarray], labels: np.ndarray) -> None:
+        self._predict, self._labels = predict, labels
+        self.scores = np.empty(0)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __call__(self) -> tuple[float, float]:
+        """Log loss and accuracy; `scores` are then the Brier scores of the images."""
+        probabilities = self._predict()
+        self.scores = brier_scores(self._labels, probabilities)
+        return log_loss_and_accuracy(self._labels, probabilities)
+
+
+@dataclass(frozen=True)
+class Race:
+    """phase: what all trials share; its rate, length and legs are each trial's own. Its model's weights are the start.
+
+    examination: the phase's `validate`.  publishing: seconds it takes to publish a trial, but for judging it.
+    judged: images that it is then judged on, for each one of the examination.  save: is called after every leg.
+    """
+
+    phase: Phase
+    examination: Examination
+    recipe: Recipe
+    stopwatch: Stopwatch
+    publishing: float
+    judged: float
+    save: Callable[[TrainingState], None]
+
+    def run(self, state: TrainingState) -> Iterator[TriedOut]:
+        """Trials until none is left, or no time; each is yielded that is the best so far. `state` says where to start.
+
+        The best weights are in the model whenever something is yielded, and in the end. Raises RunError if every trial
+        diverged and there is no head.
+        """
+        model, mutable = self.phase.model, mutable_variables(self.phase.model)
+        start = read_variables(mutable)
+        compile_model(model, self.recipe)
+        optimizer = model.optimizer.variables
+        fresh = read_variables(optimizer)
+        if state.budget_steps is None and self.stopwatch.budget is not None:
+            state.budget_steps = self._measure().affordable(self.stopwatch.left())
+        while trial := state.trial or self._next_trial(state):
+            if not state.variables:
+                write_variables(mutable, start)
+                write_variables(optimizer, fresh)
+            state.trial = trial
+            tried = self._try_out(trial, state)
+            state.tried, state.trial, state.step = [*state.tried, tried], None, 0
+            state.variables, state.optimizer = [], []
+            self._save(state)
+            console().print(describe_trial(tried), markup=False)
+            if tried["outcome"] == "better":
+                write_variables(mutable, state.best)
+                yield tried
+        self._insist_on_a_model(state)
+        state.finished = True
+        write_variables(mutable, state.best or start)
+
+    def _next_trial(self, state: TrainingState) -> Trial | None:
+        is_over = any(one["outcome"] == "out of time" for one in state.tried)
+        return None if is_over else next_trial(self.recipe, self.phase.count, state.budget_steps, state.tried)
+
+    def _try_out(self, trial: Trial, state: TrainingState) -> TriedOut:
+        """Train and compare. If it is better, `state.best` are its weights."""
+        started, row, outcome, gain, noise = time.perf_counter(), None, None, None, None
+        try:
+            row, outcome = self._train(trial, state)
+        except OutOfTimeError:
+            outcome = "out of time"
+        if outcome is None:
+            outcome, gain, noise = compare(self.examination.scores, state.scores, is_head=not state.kept)
+        if outcome == "better":
+            state.kept, state.best = len(state.tried) + 1, state.variables
+            state.scores = [self.examination.scores]
+        judged = row if noise is not None or outcome == "better" else None
+        return {
+            **trial,
+            "outcome": outcome,
+            "val_loss": judged and judged["val_loss"],
+            "val_accuracy": judged and judged["val_accuracy"],
+            "gain": gain,
+            "noise": noise,
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _train(self, trial: Trial, state: TrainingState) -> tuple[Row | None, Outcome | None]:
+        """The last row, and what went wrong."""
+        batches = math.ceil(len(self.examination) / self.recipe.batch_size)
+        leg = leg_of(trial["steps"], batches)
+        phase = replace(self.phase, learning_rate=trial["learning_rate"], steps=trial["steps"], leg=leg,
+                        batches=self._batches)  # fmt: skip
+        row = None
+        for row in train_in_legs(phase, self.recipe, state):
+            if what_diverged(row, state.variables):
+                return row, "diverged"
+            state.rows.append(row)
+            if row["step"] < phase.steps:
+                self._save(state)
+        return row, None
+
+    def _batches(self, draws: Sequence[Draw]) -> Iterator[Batch]:
+        for batch in self.phase.batches(draws):
+            self.stopwatch.check()
+            yield batch
+
+    def _save(self, state: TrainingState) -> None:
+        state.seconds = self.stopwatch.spent()
+        self.save(state)
+
+    def _measure(self) -> Pace:
+        """By some steps, which are taken back: trials begin with the weights they are given."""
+        phase = replace(self.phase, steps=1 + TIMED_STEPS, learning_rate=0.0)
+        train_steps(phase, self.recipe, 0, 1)
+        step = _timed(lambda: train_steps(phase, self.recipe, 1, 1 + TIMED_STEPS)) / TIMED_STEPS
+        self.examination()
+        look = _timed(self.examination)
+        return Pace(step, look, self.publishing + self.judged * look)
+
+    def _insist_on_a_model(self, state: TrainingState) -> None:
+        if not state.kept and not state.head:
+            rates = ", ".join(f"{one['learning_rate']:g}" for one in state.tried)
+            raise RunError(
+                "Training diverged, and there is no head trained before that could be kept." if rates else
+                "There is no time for fine-tuning, and no head was trained before.",
+                expected="a trial that ends with finite numbers" if rates else "a budget for some steps",
+                received=f"learning rates {rates}" if rates else f"budget = {self.recipe.budget}",
+                fix="lower --learning-rate; or train the head first: --head-epochs 60" if rates else "--budget none",
+            )  # fmt: skip
+
+
+def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """For each image the squared distance of its probabilities (n, classes) from the truth (n,): 0 to 2."""
+    return np.square(probabilities - np.eye(probabilities.shape[1])[labels]).sum(axis=1)
+
+
+def compare(
+    scores: np.ndarray, before: Sequence[np.ndarray], *, is_head: bool
+) -> tuple[Outcome, float | None, float | None]:
+    """Whether scores (n,) are better than those `before`, the mean gain and its standard error.
+
+    The head on the frozen backbone, the simpler model, has to be beaten by more than noise, another trial only by
+    something. Anything is better than nothing before.
+    """
+    if not before:
+        return "better", None, None
+    gains = before[0] - scores
+    gain, noise = float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    if gain > (noise if is_head else 0.0):
+        return "better", gain, noise
+    return ("worse" if gain < -noise else "within noise"), gain, noise
+
+
+def describe_trial(tried: TriedOut) -> str:
+    """A line for the terminal."""
+    how = f"tried: {tried['unfreeze']}, learning rate {tried['learning_rate']:g}, {tried['steps']} steps"
+    loss = tried["val_loss"]
+    figures = "" if loss is None else f", validation loss {loss:.4f}, accuracy {tried['val_accuracy']:.3f}"
+    return f"{how}{figures}: {tried['outcome']}"
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
