@@ -59,7 +59,7 @@ def build_step() -> Callable[[], np.ndarray]:
     extractor = build_extractor(pretrained, "avg")
     head = build_head(np.ones((1, 1280), "float32"), 10, Recipe())
     model = keras.Model(extractor.input, head(extractor.output))
-    compile_model(model, Recipe(schedule="constant"), 1e-12, 1)
+    compile_model(model, Recipe(), 1e-12)
     return lambda: model.train_on_batch(PIXELS, LABELS, return_dict=True)["loss"]
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BACKBONE = ("--backbone", "keras/MobileNet:alpha=0.25", "--weights", "none", "--image-size", "32")
-TRAINING = ("--head-epochs", "5", "--unfreeze", "last", "--epochs", "3", "--patience", "0")
+TRAINING = ("--head-epochs", "5", "--unfreeze", "last", "--learning-rate", "5e-4", "--steps", "9")
 MARK = "MULTITL_KILLS"  # a variable by which a process and all that it starts are known
 WEIGHTS = "model.weights.h5"  # in a .keras file
 SECONDS = 5.0  # after which nothing may be alive

@@ -24,7 +24,7 @@ from zoo import Row, kept_in, versions
 
 BACKENDS = ("jax", "tensorflow", "torch")  # in the README's order
 RESULTS = Path("runs/matrix")
-FINETUNING = ("--unfreeze", "last", "--epochs", "4")
+FINETUNING = ("--unfreeze", "last", "--budget", "2m")
 REAL_MODULES = Path(__file__).parents[1] / "tests" / "real_modules.py"
 
 

@@ -20,7 +20,7 @@ def main(folder: str) -> None:
     photos = make_photos(f"{folder}/photos")  # yours: one folder a class, or train and test folders of such
 
     # small and quick; for real photos leave image_size and head_epochs out
-    result = multitl.finetune(photos, output=f"{folder}/run", image_size=64, head_epochs=20)
+    result = multitl.finetune(photos, output=f"{folder}/run", image_size=64, unfreeze="none")
 
     test = result.metrics["test"]
     low, high = test["accuracy_ci"]

@@ -51,7 +51,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         finished = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder, "run")
         if len(sys.argv) == 1:
-            options = ["--out", str(finished), "--image-size", "64", "--head-epochs", "10"]
+            options = ["--out", str(finished), "--image-size", "64", "--unfreeze", "none"]
             command = [sys.executable, "-m", "multitl", "finetune", str(make_photos(f"{folder}/photos")), *options]
             subprocess.run(command, check=True)
         main(finished)

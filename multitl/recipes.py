@@ -95,7 +95,7 @@ class Recipe:
         0.0, "peak learning rate of phase 2; 0: found by trials, within the budget", least=0, most=100
     )
     steps: int = option(0, "steps of a trial of phase 2; 0: found by trials, within the budget", least=0, most=10**7)
-    budget: str = option("5m", "time for the whole run, such as 90s, 10m or 1.5h; none: all that may help is tried")
+    budget: str = option("10m", "time for the whole run, such as 90s, 10m or 1.5h; none: all that may help is tried")
     train_batch_norm: bool = option(False, "let unfrozen batch normalisation update, statistics included")
     patience: int = option(10, "stop phase 1 after so many epochs without a better val_loss; 0: never", least=0)
 

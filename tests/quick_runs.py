@@ -13,7 +13,8 @@ from PIL import Image
 from multitl.cli.main import main
 
 BACKBONE = "keras/MobileNet:alpha=0.25"
-QUICK = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head-epochs", "1", "--hidden", "64"]
+QUICK = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head-epochs", "1", "--hidden", "64",
+         "--unfreeze", "none"]  # fmt: skip
 
 
 def make_photos(root: Path, folders: Iterable[str], count: int) -> Path:

@@ -65,14 +65,16 @@ def _guess(random: np.random.Generator, labels: np.ndarray, classes: int, skill:
 def _history(random: np.random.Generator, phases: Sequence[tuple[str, int]]) -> str:
     text, epoch = io.StringIO(), 0
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"])
+    writer.writerow(
+        ["phase", "trial", "step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
+    )
     for phase, count in phases:
         for _ in range(count):
             epoch += 1
             loss = (1.3 if phase == "head" else 1.0) * math.exp(-epoch / 7) + 0.08
             val_loss = loss + 0.06 + 0.002 * epoch + random.normal(0, 0.01)
             accuracy, val_accuracy = 1 - 0.55 * math.exp(-epoch / 5), 0.955 - 0.5 * math.exp(-epoch / 5)
-            writer.writerow([phase, epoch, loss, accuracy, val_loss, val_accuracy, 1e-3, 0.2])
+            writer.writerow([phase, int(phase == "finetune"), epoch, loss, accuracy, val_loss, val_accuracy, 1e-3, 0.2])
     return text.getvalue()
 
 

@@ -34,7 +34,7 @@ PROGRAM = """
 import multitl
 
 def main() -> None:
-    result = multitl.finetune("photos", epochs=3, learning_rate=1e-3, recipe={"hidden": 8})
+    result = multitl.finetune("photos", steps=3, learning_rate=1e-3, recipe={"hidden": 8})
     rows = multitl.predict(result.output, "one.jpg")
     reveal_type(rows)
     reveal_type(multitl.DataError("a", fix="b").nearest)

@@ -55,7 +55,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
 
 def test_recipe_by_name_wins_over_a_dict_and_that_over_the_defaults(taken: Callable[..., Recipe]):
     assert taken() == Recipe()
-    assert taken(epochs=3, learning_rate=1e-3) == Recipe(epochs=3, learning_rate=1e-3)
+    assert taken(steps=3, learning_rate=1e-3) == Recipe(steps=3, learning_rate=1e-3)
     assert taken(recipe={"head_epochs": 5, "hidden": 8}, head_epochs=1) == Recipe(head_epochs=1, hidden=8)
 
 
@@ -73,11 +73,11 @@ def test_recipe_of_a_run_is_one(taken: Callable[..., Recipe], tmp_path: Path, fo
 @pytest.mark.parametrize(
     ("wrong", "problem", "expected", "nearest"),
     [
-        ({"epoch": 3}, "Unknown option 'epoch'", "one of backbone, weights, image_size", "epochs"),
+        ({"epoch": 3}, "Unknown option 'epoch'", "one of backbone, weights, image_size", "head_epochs"),
         ({"ouput": "runs/a"}, "Unknown option 'ouput'", "one of ", "output"),
         ({"recipe": {"learningrate": 1}}, "Unknown option 'learningrate'", "one of ", "learning_rate"),
-        ({"epochs": "3"}, "The option epochs cannot be '3'", "int, 0 to 10000", ""),
-        ({"epochs": None}, "The option epochs cannot be None", "int, 0 to 10000", ""),
+        ({"head_epochs": "3"}, "The option head_epochs cannot be '3'", "int, 0 to 10000", ""),
+        ({"head_epochs": None}, "The option head_epochs cannot be None", "int, 0 to 10000", ""),
         ({"dropout": 1.5}, "The option dropout cannot be 1.5", "float, 0 to 0.95", ""),
         ({"optimizer": "adm"}, "The option optimizer cannot be 'adm'", "one of adam, adamw, sgd", "adam"),
         ({"backbone": 5}, "The option backbone cannot be 5", "str", ""),

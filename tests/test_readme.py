@@ -35,11 +35,11 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FASTER = {  # part of a command -> flags added for this test, since the last one given wins
-    "--out runs/photos": ["--head-epochs", "3"],
-    "--backbone keras/": ["--weights", "none", "--image-size", "32", "--head-epochs", "3"],  # no download
+    "--out runs/photos": ["--unfreeze", "none"],
+    "--backbone keras/": ["--weights", "none", "--image-size", "32", "--unfreeze", "none"],  # no download
     "multitl port": ["--to", "stablehlo"],
     "multitl bench": ["--image-size", "32", "--backends", "jax", "--repetitions", "1", "--task", "head"],
-    "--recipe": ["--head-epochs", "3", "--epochs", "0"],  # examples/freeze_by_stage.py trains phase 2
+    "--recipe": ["--head-epochs", "3", "--unfreeze", "none"],  # examples/freeze_by_stage.py trains phase 2
 }
 NOT_RUN = {  # start of a command -> why it is not run here
     "python3 -m venv": "make test begins with it",

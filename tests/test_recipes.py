@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitl.errors import RecipeError
-from multitl.recipes import Options, Recipe, combine, read_options
+from multitl.recipes import Options, Recipe, combine, parse_duration, read_options
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 NUMBERS = [name for name, field in FIELDS.items() if type(field.default) in (int, float)]
@@ -27,6 +27,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(limits["choices"])
     if kind is bool:
         return st.booleans()
+    if field.name == "budget":
+        return st.sampled_from(["none", "90", "2.5s", "10m", "1.5h"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]
@@ -36,7 +38,7 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
 
 
 def trains(options: dict) -> bool:
-    return bool(options["head_epochs"] or (options["unfreeze"] != "none" and options["epochs"]))
+    return bool(options["head_epochs"] or options["unfreeze"] != "none")
 
 
 recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(trains)
@@ -79,10 +81,28 @@ def test_path_that_is_no_text_is_refused():
         Recipe(weights="model-\udcff.h5")
 
 
-@pytest.mark.parametrize("options", [{"head_epochs": 0}, {"head_epochs": 0, "epochs": 0, "unfreeze": "all"}])
-def test_recipe_that_trains_nothing_is_refused(options: dict):
+def test_recipe_that_trains_nothing_is_refused():
     with pytest.raises(RecipeError, match="trains nothing"):
-        Recipe(**options)
+        Recipe(head_epochs=0, unfreeze="none")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("0.5m", 30), ("none", None)]
+)
+def test_budget_is_a_time(text: str, seconds: float | None):
+    assert parse_duration(Recipe(budget=text).budget) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3m", "10 m", "ten", "1d", "1e3", "nan", "inf", "9" * 400])
+def test_other_budgets_are_refused(text: str):
+    with pytest.raises(RecipeError, match=r"budget cannot be(.|\n)*90s, 10m or 1.5h"):
+        Recipe(budget=text)
+
+
+def test_an_option_of_an_older_version_says_what_to_write_instead(tmp_path: Path):
+    (tmp_path / "old.toml").write_text('unfreeze = "last"\nepochs = 8\n')
+    with pytest.raises(RecipeError, match=r"Unknown option 'epochs'(.|\n)*to mend: steps = epochs \* training images"):
+        Recipe.read(tmp_path / "old.toml")
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -169,17 +189,17 @@ def test_keywords_are_the_options_of_a_recipe_with_their_types():
 
 
 @pytest.fixture(params=["mapping", "text", "path", "recipe"])
-def six_epochs(request: pytest.FixtureRequest, tmp_path: Path):
-    """epochs = 6 in each form that a recipe may be given in."""
+def six_steps(request: pytest.FixtureRequest, tmp_path: Path):
+    """steps = 6 in each form that a recipe may be given in."""
     path = tmp_path / "six.toml"
-    path.write_text("epochs = 6\n", encoding="utf-8")
-    return {"mapping": {"epochs": 6}, "text": str(path), "path": path, "recipe": Recipe(epochs=6)}[request.param]
+    path.write_text("steps = 6\n", encoding="utf-8")
+    return {"mapping": {"steps": 6}, "text": str(path), "path": path, "recipe": Recipe(steps=6)}[request.param]
 
 
-def test_recipe_comes_in_four_forms_and_keywords_win(six_epochs):
-    assert combine(six_epochs, {}) == Recipe(epochs=6)
-    assert combine(six_epochs, {"epochs": 3, "l2": 0.5}) == Recipe(epochs=3, l2=0.5)
-    assert combine(six_epochs, {"hidden": 4}) == Recipe(epochs=6, hidden=4)
+def test_recipe_comes_in_four_forms_and_keywords_win(six_steps):
+    assert combine(six_steps, {}) == Recipe(steps=6)
+    assert combine(six_steps, {"steps": 3, "l2": 0.5}) == Recipe(steps=3, l2=0.5)
+    assert combine(six_steps, {"hidden": 4}) == Recipe(steps=6, hidden=4)
 
 
 def test_no_recipe_is_the_defaults():
@@ -196,7 +216,7 @@ def test_recipe_of_another_type_is_refused():
 
 def test_options_are_checked_together():
     """A value that is replaced is not looked at, and what is right alone may be wrong beside another."""
-    assert combine({"epochs": -1, "unfreeze": "all"}, {"epochs": 2}) == Recipe(epochs=2, unfreeze="all")
+    assert combine({"steps": -1, "unfreeze": "all"}, {"steps": 2}) == Recipe(steps=2, unfreeze="all")
     with pytest.raises(RecipeError, match="trains nothing"):
         combine({"unfreeze": "none"}, {"head_epochs": 0})
 
@@ -206,11 +226,11 @@ def test_paths_are_taken_for_their_text():
     assert combine(None, {"weights": Path("net.h5")}).weights == "net.h5"
 
 
-@pytest.mark.parametrize("recipe", [None, {"epochs": 3}])
+@pytest.mark.parametrize("recipe", [None, {"steps": 3}])
 def test_misspelt_keyword_names_what_may_be_meant(recipe):
     with pytest.raises(RecipeError, match=r"Unknown option 'epoch'\.") as caught:
         combine(recipe, {"epoch": 3})
-    assert caught.value.nearest[:2] == ("epochs", "head_epochs")
+    assert caught.value.nearest[0] == "head_epochs"
     assert (caught.value.received, caught.value.fix) == ("epoch", "rename or remove 'epoch'")
     with pytest.raises(RecipeError) as caught:
         combine(recipe, {"ouput": "runs/a"}, also=["data", "output"])

@@ -108,15 +108,16 @@ class SolvedHead(Struct, frozen=True):
 class Trial(Struct, frozen=True):
     """A way to fine-tune, and what it gave on the validation images.
 
-    gain: by how much its Brier score is lower than that of the best before it, noise: that difference's standard error;
-    None where nothing was compared.
+    temperature: that its logits were divided by.  gain: by how much its Brier score is lower than that of the best
+    before it, and noise: that difference's standard error; None where nothing was compared.
     """
 
     unfreeze: Line
     learning_rate: Positive
     steps: Count
-    outcome: Literal["better", "within noise", "worse", "diverged", "out of time"]
+    outcome: Literal["better", "no worse", "within noise", "worse", "diverged", "out of time"]
     seconds: Positive
+    temperature: Positive | None = None
     val_loss: Positive | None = None
     val_accuracy: Share | None = None
     gain: float | None = None

@@ -55,19 +55,24 @@ class Trial(TypedDict):
     steps: Count
 
 
-Outcome = Literal["better", "within noise", "worse", "diverged", "out of time"]
+Outcome = Literal["better", "no worse", "within noise", "worse", "diverged", "out of time"]
+WON = ("better", "no worse")  # outcomes of a trial that takes the place of the best before it
 
 
 class TriedOut(Trial):
-    """What it gave, on the validation images. gain: by how much its Brier score is lower than that of the best before
-    it, and noise: that difference's standard error; None where there is nothing to compare."""
+    """What it gave, on the validation images.
+
+    temperature: that its logits are divided by.  gain: by how much its Brier score is lower than that of the best
+    before it, and noise: that difference's standard error; None where nothing was compared.
+    """
 
     outcome: Outcome
+    seconds: Amount
+    temperature: float | None
     val_loss: float | None
     val_accuracy: float | None
     gain: float | None
     noise: float | None
-    seconds: Amount
 
 
 @dataclass
@@ -162,6 +167,8 @@ def _read(path: Path) -> TrainingState:
         about = msgspec.json.decode(text, type=_About)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"what it says of the run makes no sense: {error}") from error
+    if about.kept > len(about.tried):
+        raise DamagedError(f"it keeps trial {about.kept} of {len(about.tried)}")
     listed: dict[str, Any] = {name: _listed(arrays, name) for name in ARRAYS}
     if arrays:
         raise DamagedError(f"nobody knows what {next(iter(arrays))[:80]!r} in it is")

@@ -176,7 +176,8 @@ def _race(
     phase, examination = _deep_phase(publisher)
     judged = sum(len(readers[split]) for split in JUDGED) / len(examination)
     seconds = clock.get("evaluation", 0.0)
-    trials = Race(phase, examination, publisher.recipe, stopwatch, seconds, judged, save).run(state)
+    logits = publisher.head.get_layer("logits")
+    trials = Race(phase, logits, examination, publisher.recipe, stopwatch, seconds, judged, save).run(state)
     while True:
         with clock("finetune"):
             tried = next(trials, None)

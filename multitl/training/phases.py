@@ -116,13 +116,14 @@ def draws(count: int, batch_size: int, seed: int, start: int, stop: int) -> Iter
         yield from (Draw(epoch, step % length, order[step % length]) for step in steps)
 
 
-def compile_model(model: keras.Model, recipe: Recipe) -> None:
+def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:
     """Loss on logits and optimizer as the recipe says. The optimizer's variables exist afterwards.
 
-    Its rate, which is set before each step, is a number that the compiled step reads: other rates are no other program.
+    Its rate, which the loop sets before each step, is a number that the compiled step reads: another rate is no other
+    program.
     """
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    model.compile(_optimizer(recipe), loss, metrics=["accuracy"])
+    model.compile(_optimizer(recipe, learning_rate), loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
 
 
@@ -200,9 +201,9 @@ def _judge_leg(row: Row, phase: Phase, recipe: Recipe, state: TrainingState) -> 
         state.variables, state.optimizer = [], []
 
 
-def _optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
+def _optimizer(recipe: Recipe, learning_rate: float) -> keras.optimizers.Optimizer:
     if recipe.optimizer == "adamw":
-        return keras.optimizers.AdamW(0.0, weight_decay=recipe.weight_decay)
+        return keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
     if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(0.0, momentum=0.9)
-    return keras.optimizers.Adam(0.0)
+        return keras.optimizers.SGD(learning_rate, momentum=0.9)
+    return keras.optimizers.Adam(learning_rate)

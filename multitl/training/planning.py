@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multitl.recipes import Recipe
-from multitl.training.checkpoints import Trial, TriedOut
+from multitl.training.checkpoints import WON, Trial, TriedOut
 from multitl.training.phases import steps_per_epoch
 
-FIRST_RATE, RATIO = 5e-4, 3.0  # of the ladder of rates
-LOWEST, HIGHEST = 1e-5, 1e-2
-ENOUGH_STEPS, ENOUGH_EPOCHS = 160, 4  # of a trial: whichever is more
-AMPLE = 3  # trials: with time for fewer, another rate is worth less than a longer trial
+FIRST_RATE, RATIO = 1e-3, 3.0  # of the ladder of rates, downwards
+LOWEST_RATE = 1e-4
+ENOUGH_STEPS, ENOUGH_EPOCHS = 160, 4  # of a first trial: whichever is more
+MOST_EPOCHS = 32  # of any trial: more often the same images are of no use
 FEWEST_STEPS = 16  # fewer are no fine-tuning
-STRETCH = 1.5  # a last trial has to be so much longer than the best one
+STRETCH = 1.5  # a longer trial has to be so much longer
 LEGS = 8  # of a trial
 SAFETY = 0.9  # of the time that is left: steps do not all take the same
 GRACE = 1.05  # of the budget, before a trial is given up
@@ -70,19 +70,15 @@ def next_trial(recipe: Recipe, count: int, most: int | None, tried: Sequence[Tri
 
     count: training images.  most: steps of all trials together; None: as many as it takes.
 
-    The first trial is as long as trials of so many images have to be, or as long as there is time. Then come other
-    rates of the ladder, as far as they do better, and then the best one's for twice as long, as long as that is better.
-    A rate or a length that the recipe gives is not looked for.
+    The first trial is as long as those of so many images have to be, or as long as there is time. If it is not better
+    than the head, its rate may be too high: lower ones are tried. If it is, twice as many steps are, again and again,
+    as long as that helps. A rate or a length that the recipe gives is not looked for.
     """
     left = math.inf if most is None else most - sum(one["steps"] for one in tried)
     if not tried:
-        return _first(recipe, recipe.steps or enough_steps(count, recipe.batch_size), left)
-    best, length = _best(tried), tried[0]["steps"]
-    rate = None if recipe.learning_rate or length > left else _next_rate(tried, best)
-    longer = _longer(recipe, tried, best, left)
-    if longer and left < AMPLE * length:
-        return longer
-    return _trial(recipe, rate, length) if rate else longer
+        return _first(recipe, count, left)
+    has_won = any(one["outcome"] in WON for one in tried)
+    return _longer(recipe, count, left, tried[-1]) if has_won else _slower(recipe, left, tried[-1])
 
 
 def enough_steps(count: int, batch_size: int) -> int:
@@ -95,40 +91,30 @@ def leg_of(steps: int, batches: int) -> int:
     return max(1, math.ceil(steps / LEGS), min(steps, batches))
 
 
-def _first(recipe: Recipe, length: int, left: float) -> Trial | None:
-    """One long trial rather than two short ones: length gains more than the last factor of the rate."""
-    if not recipe.steps:
-        length = int(left) if left < 2 * length else length
-    if length > left or length < min(FEWEST_STEPS, recipe.steps or FEWEST_STEPS):
+def _first(recipe: Recipe, count: int, left: float) -> Trial | None:
+    """One that is long enough, or takes all the time there is for one."""
+    steps = recipe.steps or int(min(enough_steps(count, recipe.batch_size), left))
+    if steps > left or (not recipe.steps and steps < FEWEST_STEPS):
         return None
-    return _trial(recipe, recipe.learning_rate or FIRST_RATE, length)
+    return _trial(recipe, recipe.learning_rate or FIRST_RATE, steps)
 
 
-def _longer(recipe: Recipe, tried: Sequence[TriedOut], best: TriedOut | None, left: float) -> Trial | None:
-    """The best trial for twice as long, or as long as there is time; nothing if going on longer did not help before."""
-    if recipe.steps or best is None or best["steps"] < max(one["steps"] for one in tried):
+def _longer(recipe: Recipe, count: int, left: float, last: TriedOut) -> Trial | None:
+    """Twice as many steps at the same rate, or as many as there is time for, if the last ones helped."""
+    most = MOST_EPOCHS * steps_per_epoch(count, recipe.batch_size)
+    steps = int(min(2 * last["steps"], left, most))
+    if recipe.steps or last["outcome"] not in WON or steps < STRETCH * last["steps"]:
         return None
-    steps = int(min(2 * best["steps"], left))
-    return _trial(recipe, best["learning_rate"], steps) if steps >= STRETCH * best["steps"] else None
+    return _trial(recipe, last["learning_rate"], steps)
+
+
+def _slower(recipe: Recipe, left: float, last: TriedOut) -> Trial | None:
+    """A rate lower on the ladder, for as long."""
+    rate = last["learning_rate"] / RATIO
+    if recipe.learning_rate or rate < LOWEST_RATE or last["steps"] > left:
+        return None
+    return _trial(recipe, rate, last["steps"])
 
 
 def _trial(recipe: Recipe, rate: float, steps: int) -> Trial:
     return {"unfreeze": recipe.unfreeze, "learning_rate": float(f"{rate:.3g}"), "steps": steps}
-
-
-def _best(tried: Sequence[TriedOut]) -> TriedOut | None:
-    """The last one that was better than all before it."""
-    return next((one for one in reversed(tried) if one["outcome"] == "better"), None)
-
-
-def _next_rate(tried: Sequence[TriedOut], best: TriedOut | None) -> float | None:
-    """A neighbour on the ladder of the best rate so far: upwards first, or downwards if nothing was better yet."""
-    if max(one["steps"] for one in tried) > tried[0]["steps"]:
-        return None  # rates have been compared
-    known = [one["learning_rate"] for one in tried]
-    around = best["learning_rate"] if best else min(known)
-    wanted = [around * RATIO, around / RATIO] if best else [around / RATIO]
-    for rate in wanted:
-        if LOWEST <= rate <= HIGHEST and not any(math.isclose(rate, one, rel_tol=0.1) for one in known):
-            return rate
-    return None

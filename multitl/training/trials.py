@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import keras
 import numpy as np
 
 from multitl.errors import RunError
 from multitl.recipes import Recipe
 from multitl.system.progress import console
-from multitl.training.checkpoints import Outcome, Row, TrainingState, Trial, TriedOut, read_variables, write_variables
+from multitl.training.calibration import divide_logits, fit_temperature, soften
+from multitl.training.checkpoints import WON, Outcome, TrainingState, Trial, TriedOut, read_variables, write_variables
 from multitl.training.phases import (
     Batch,
     Draw,
@@ -31,24 +33,52 @@ from multitl.training.phases import (
 from multitl.training.planning import OutOfTimeError, Pace, Stopwatch, leg_of, next_trial
 from multitl.training.targets import log_loss_and_accuracy
 
+DIVERGED = (
+    "Fine-tuning diverged at the learning rate {:g}, so what was best before it was kept: lower --learning-rate, or "
+    "leave it out, and it is found."
+)
+NO_TIME = (
+    "There was no time for fine-tuning: the budget of {} leaves {} steps. Give it more, such as --budget 20m; or train "
+    "less: --unfreeze last."
+)
 TIMED_STEPS = 3  # of which the plan is made, after the one that compiles
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of the validation images, once its temperature is found.
+
+    scores: the Brier score of each image (n,).
+    """
+
+    temperature: float
+    log_loss: float
+    accuracy: float
+    scores: np.ndarray
+
+
 class Examination:
-    """What the network says of the validation images. predict: () -> probabilities (n, classes).  labels: (n,)."""
+    """The validation images, and what the network says of them. predict: () -> probabilities (n, classes)."""
 
     def __init__(self, predict: Callable[[], np.ndarray], labels: np.ndarray) -> None:
+        """labels: class indices (n,)."""
         self._predict, self._labels = predict, labels
-        self.scores = np.empty(0)
+        self._probabilities = np.empty(0)
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __call__(self) -> tuple[float, float]:
-        """Log loss and accuracy; `scores` are then the Brier scores of the images."""
-        probabilities = self._predict()
-        self.scores = brier_scores(self._labels, probabilities)
-        return log_loss_and_accuracy(self._labels, probabilities)
+        """Log loss and accuracy of the network as it is now."""
+        self._probabilities = self._predict()
+        return log_loss_and_accuracy(self._labels, self._probabilities)
+
+    def calibrate(self) -> Answers:
+        """Of the network as it was at the last call."""
+        temperature = fit_temperature(self._labels, self._probabilities)
+        softened = soften(self._probabilities, temperature)
+        loss, accuracy = log_loss_and_accuracy(self._labels, softened)
+        return Answers(temperature, loss, accuracy, brier_scores(self._labels, softened))
 
 
 @dataclass(frozen=True)
@@ -60,6 +90,7 @@ class Race:
     """
 
     phase: Phase
+    logits: keras.layers.Dense
     examination: Examination
     recipe: Recipe
     stopwatch: Stopwatch
@@ -90,9 +121,11 @@ class Race:
             state.variables, state.optimizer = [], []
             self._save(state)
             console().print(describe_trial(tried), markup=False)
-            if tried["outcome"] == "better":
+            if tried["outcome"] in WON:
                 write_variables(mutable, state.best)
                 yield tried
+        if not state.tried:
+            state.warnings.append(NO_TIME.format(self.recipe.budget, state.budget_steps))
         self._insist_on_a_model(state)
         state.finished = True
         write_variables(mutable, state.best or start)
@@ -102,42 +135,36 @@ class Race:
         return None if is_over else next_trial(self.recipe, self.phase.count, state.budget_steps, state.tried)
 
     def _try_out(self, trial: Trial, state: TrainingState) -> TriedOut:
-        """Train and compare. If it is better, `state.best` are its weights."""
-        started, row, outcome, gain, noise = time.perf_counter(), None, None, None, None
-        try:
-            row, outcome = self._train(trial, state)
-        except OutOfTimeError:
-            outcome = "out of time"
-        if outcome is None:
-            outcome, gain, noise = compare(self.examination.scores, state.scores, is_head=not state.kept)
-        if outcome == "better":
-            state.kept, state.best = len(state.tried) + 1, state.variables
-            state.scores = [self.examination.scores]
-        judged = row if noise is not None or outcome == "better" else None
-        return {
-            **trial,
-            "outcome": outcome,
-            "val_loss": judged and judged["val_loss"],
-            "val_accuracy": judged and judged["val_accuracy"],
-            "gain": gain,
-            "noise": noise,
-            "seconds": time.perf_counter() - started,
-        }
+        """Train, find the temperature, and compare. If it is better, `state.best` are its weights."""
+        started = time.perf_counter()
+        failure = self._train(trial, state)
+        if failure:
+            if failure == "diverged" and self.recipe.learning_rate:
+                state.warnings.append(DIVERGED.format(self.recipe.learning_rate))
+            return _describe(trial, failure, time.perf_counter() - started)
+        answers = self.examination.calibrate()
+        outcome, gain, noise = compare(answers.scores, state.scores, is_head=not state.kept)
+        if outcome in WON:
+            divide_logits(self.logits, answers.temperature)
+            state.kept, state.scores = len(state.tried) + 1, [answers.scores]
+            state.best = read_variables(mutable_variables(self.phase.model))
+        return _describe(trial, outcome, time.perf_counter() - started, answers, gain, noise)
 
-    def _train(self, trial: Trial, state: TrainingState) -> tuple[Row | None, Outcome | None]:
-        """The last row, and what went wrong."""
-        batches = math.ceil(len(self.examination) / self.recipe.batch_size)
-        leg = leg_of(trial["steps"], batches)
+    def _train(self, trial: Trial, state: TrainingState) -> Outcome | None:
+        """Whether something went wrong."""
+        leg = leg_of(trial["steps"], math.ceil(len(self.examination) / self.recipe.batch_size))
         phase = replace(self.phase, learning_rate=trial["learning_rate"], steps=trial["steps"], leg=leg,
                         batches=self._batches)  # fmt: skip
-        row = None
-        for row in train_in_legs(phase, self.recipe, state):
-            if what_diverged(row, state.variables):
-                return row, "diverged"
-            state.rows.append(row)
-            if row["step"] < phase.steps:
-                self._save(state)
-        return row, None
+        try:
+            for row in train_in_legs(phase, self.recipe, state):
+                if what_diverged(row, state.variables):
+                    return "diverged"
+                state.rows.append(row)
+                if row["step"] < phase.steps:
+                    self._save(state)
+        except OutOfTimeError:
+            return "out of time"
+        return None
 
     def _batches(self, draws: Sequence[Draw]) -> Iterator[Batch]:
         for batch in self.phase.batches(draws):
@@ -179,16 +206,36 @@ def compare(
 ) -> tuple[Outcome, float | None, float | None]:
     """Whether scores (n,) are better than those `before`, the mean gain and its standard error.
 
-    The head on the frozen backbone, the simpler model, has to be beaten by more than noise, another trial only by
-    something. Anything is better than nothing before.
+    The head on the frozen backbone, the simpler model, has to be beaten by more than noise. A trial that follows one
+    which did that is of more steps, and taken unless it is worse by more than noise: a few dozen images cannot tell,
+    and on 504 test images of deeppcb 80, 160 and 320 steps gave 0.93, 0.96 and 0.98.
+    Anything is better than nothing before.
     """
     if not before:
         return "better", None, None
     gains = before[0] - scores
     gain, noise = float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    if gain < -noise:
+        return "worse", gain, noise
     if gain > (noise if is_head else 0.0):
         return "better", gain, noise
-    return ("worse" if gain < -noise else "within noise"), gain, noise
+    return ("within noise" if is_head else "no worse"), gain, noise
+
+
+def _describe(
+    trial: Trial, outcome: Outcome, seconds: float, answers: Answers | None = None, gain: float | None = None,
+    noise: float | None = None,
+) -> TriedOut:  # fmt: skip
+    return {
+        **trial,
+        "outcome": outcome,
+        "seconds": seconds,
+        "temperature": answers.temperature if answers else None,
+        "val_loss": answers.log_loss if answers else None,
+        "val_accuracy": answers.accuracy if answers else None,
+        "gain": gain,
+        "noise": noise,
+    }
 
 
 def describe_trial(tried: TriedOut) -> str:

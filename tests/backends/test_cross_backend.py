@@ -44,9 +44,10 @@ def runs(
     """
     folder = tmp_path_factory.mktemp("runs")
     options = ["--backbone", "keras/MobileNet", "--weights", str(shared_weights / "mobilenet_2_5_224_tf_no_top.h5")]
-    deep = ["--image-size", "64", "--batch-size", "8", "--head-epochs", "3", "--unfreeze", "last", "--epochs", "2"]
+    deep = ["--image-size", "64", "--batch-size", "8", "--head-epochs", "3", "--unfreeze", "last",
+            "--learning-rate", "5e-4", "--steps", "10"]  # fmt: skip
     jobs = {
-        "head": [str(shared_data / "clothing_tiny"), *options],
+        "head": [str(shared_data / "clothing_tiny"), *options, "--unfreeze", "none"],
         "deep": [str(photo_folder), *options, *deep, "--augment", "none"],
     }
     for backend in BACKENDS:

@@ -166,7 +166,7 @@ def test_fine_tuning_a_module(module: Path, photo_folder: Path, tmp_path: Path):
     """The command line, on every backend, beyond the head; then the saved model is judged again."""
     command = [sys.executable, "-m", "multitl", "finetune", str(photo_folder), "--backbone", f"tfhub/{module}"]
     run = tmp_path / "run"
-    options = ["--out", str(run), "--head-epochs", "2", "--epochs", "2"]
+    options = ["--out", str(run), "--head-epochs", "2", "--learning-rate", "5e-4", "--steps", "4"]
     done = subprocess.run([*command, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     again = subprocess.run(

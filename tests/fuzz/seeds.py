@@ -222,10 +222,10 @@ def checkpoint(folder: Path) -> None:
         return [random.normal(size=shape).astype("f4") for shape in ((4, 2), (2,), ())] + [np.array([seed], "i8")]
 
     figures = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
-    rows = [{"phase": "head", "epoch": 1, **dict.fromkeys(figures, 0.5)}]
-    first = TrainingState(phase_epoch=1, rows=rows, variables=arrays(3))
+    rows = [{"phase": "head", "trial": 0, "step": 1, **dict.fromkeys(figures, 0.5)}]
+    first = TrainingState(step=1, rows=rows, variables=arrays(3))
     state = TrainingState(
-        phase="finetune", phase_epoch=1, best_loss=0.25, waited=1, rows=rows, warnings=["It diverged."],
+        phase="finetune", step=1, best_loss=0.25, waited=1, rows=rows, warnings=["It diverged."],
         variables=arrays(0), optimizer=arrays(1), best=arrays(2),
     )  # fmt: skip
     for name, states in (("finetune", [first, state]), ("first", [first])):

@@ -21,7 +21,8 @@ COUNT, BATCH, CLASSES, RATE = 24, 6, 3, 0.05
 IMAGES = np.random.default_rng(0).normal(1, 3, (COUNT, 4, 5, 3)).astype("float32")
 LABELS = np.arange(COUNT) % CLASSES
 ONE_HOT = np.eye(CLASSES, dtype="float32")[LABELS]
-RECIPE = Recipe(optimizer="sgd", schedule="constant", batch_size=BATCH, epochs=3, patience=0)
+RECIPE = Recipe(optimizer="sgd", schedule="constant", batch_size=BATCH, patience=0)
+EPOCHS = 3
 
 
 class Original(torch.nn.Module):
@@ -84,7 +85,7 @@ def batches_of(epochs: int) -> list[np.ndarray]:
 
 
 def test_statistics_are_pytorchs_after_any_number_of_corrections(original, model) -> None:
-    compile_model(model, RECIPE, RATE, 0)
+    compile_model(model, RECIPE, RATE)
     variance = UnbiasedVariance(model, BATCH)
     for steps, batches in ((3, batches_of(2)[:3]), (1, batches_of(2)[3:4]), (4, batches_of(2)[4:])):
         for indices in batches:
@@ -95,7 +96,7 @@ def test_statistics_are_pytorchs_after_any_number_of_corrections(original, model
 
 def test_without_the_correction_they_are_not(original, model) -> None:
     """By more than ten times what is allowed, or the test above shows nothing."""
-    compile_model(model, RECIPE, RATE, 0)
+    compile_model(model, RECIPE, RATE)
     for indices in batches_of(2):
         model.train_on_batch(IMAGES[indices], ONE_HOT[indices])
     with pytest.raises(AssertionError, match="moving_variance"):
@@ -106,7 +107,7 @@ def test_frozen_statistics_stay_to_the_bit(model) -> None:
     for layer in model.layers:
         layer.trainable = layer.name == "dense"
     before = [layer.get_weights() for layer in model.layers if layer.name.startswith("bn")]
-    compile_model(model, RECIPE, RATE, 0)
+    compile_model(model, RECIPE, RATE)
     variance = UnbiasedVariance(model, BATCH)
     model.train_on_batch(IMAGES[:BATCH], ONE_HOT[:BATCH])
     variance.correct(1)
@@ -129,18 +130,20 @@ def test_one_value_a_channel_is_left_alone() -> None:
 def make_phase(model: keras.Model, seen: list, unbiased: bool = True) -> Phase:
     """`seen` gets the indices of every batch, in turn."""
 
-    def batches(order, epoch):
-        for indices in order:
-            seen.append(indices)
-            yield IMAGES[indices], ONE_HOT[indices], np.ones(len(indices), "float32")
+    def batches(draws):
+        for draw in draws:
+            seen.append(draw.indices)
+            yield IMAGES[draw.indices], ONE_HOT[draw.indices], np.ones(len(draw.indices), "float32")
 
-    return Phase("finetune", model, COUNT, RECIPE.epochs, RATE, batches, lambda: (1 / (len(seen) + 1), 0.5), unbiased)
+    steps = COUNT // BATCH
+    validate = lambda: (1 / (len(seen) + 1), 0.5)  # noqa: E731
+    return Phase("finetune", model, COUNT, EPOCHS * steps, steps, RATE, batches, validate, unbiased)
 
 
 def test_the_loop_keeps_pytorchs_statistics(original, model) -> None:
     seen: list[np.ndarray] = []
     run_phase(make_phase(model, seen), RECIPE, TrainingState(), lambda state: None)
-    assert len(seen) == RECIPE.epochs * COUNT / BATCH
+    assert len(seen) == EPOCHS * COUNT / BATCH
     assert_same_statistics(model, train_in_torch(original, seen))
 
 
@@ -153,7 +156,7 @@ def test_validation_sees_corrected_statistics(original, model) -> None:
         return 1 / len(seen), 0.5
 
     run_phase(Phase(**(vars(phase) | {"validate": validate})), RECIPE, TrainingState(), lambda state: None)
-    assert len(seen) == RECIPE.epochs * COUNT / BATCH
+    assert len(seen) == EPOCHS * COUNT / BATCH
 
 
 def test_a_resumed_run_ends_with_the_same_bits(original, model, tmp_path) -> None:

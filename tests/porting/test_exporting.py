@@ -35,7 +35,7 @@ from multitl.translation import parity
 
 BACKEND = keras.config.backend()
 NETWORK = "torchvision/resnet18"
-RECIPE = multitl.Recipe(image_size=32, head_epochs=3, weights="none", backbone=NETWORK)
+RECIPE = multitl.Recipe(image_size=32, head_epochs=3, weights="none", backbone=NETWORK, unfreeze="none")
 WRITTEN_HERE = [name for name, one in FORMATS.items() if one.backend in ("", BACKEND)]
 ELSEWHERE = {"jax": "torch", "tensorflow": "stablehlo", "torch": "savedmodel"}[BACKEND]
 
@@ -158,7 +158,9 @@ def test_frozen_tensors_come_back_bit_by_bit(photo_folder: Path, tmp_path: Path)
     torch.manual_seed(1)
     original = import_torchvision().models.get_model("resnet18", weights=None)
     torch.save(original.state_dict(), tmp_path / "original.pth")
-    recipe = dataclasses.replace(RECIPE, weights=str(tmp_path / "original.pth"), unfreeze="last", epochs=1, patience=0)
+    recipe = dataclasses.replace(
+        RECIPE, weights=str(tmp_path / "original.pth"), unfreeze="last", learning_rate=5e-4, steps=2
+    )
     run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output
     opened(tmp_path / "torch", "torch", run, "pixels")
     state = read_state_dict(tmp_path / "torch" / "model.pth").tensors

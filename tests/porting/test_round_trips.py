@@ -25,7 +25,7 @@ from multitl.translation import parity
 
 pytestmark = [pytest.mark.slow, pytest.mark.every_backend]
 BACKEND = keras.config.backend()
-RECIPE = multitl.Recipe(image_size=64, head_epochs=2)
+RECIPE = multitl.Recipe(image_size=64, head_epochs=2, unfreeze="none")
 
 # A user's own program. It declares two operators that are missing where torch and torchvision are of different builds.
 PLAIN_TORCH = """
@@ -100,7 +100,7 @@ def test_a_trained_mobilenet_v2_goes_home(shared_data: Path, shared_weights: Pat
     """torchvision -> Keras -> fine-tuned on photos -> torchvision."""
     recipe = multitl.Recipe(
         backbone="torchvision/mobilenet_v2", weights=str(shared_weights / "mobilenet_v2_features.pth"),
-        unfreeze="last:2", epochs=2, patience=0,
+        unfreeze="last:2", learning_rate=5e-4, steps=14,
     )  # fmt: skip
     run = multitl.finetune(shared_data / "clothing_tiny", output=tmp_path / "run", recipe=recipe).output
     card = multitl.port(run, "torch", tmp_path / "port").card
@@ -168,7 +168,13 @@ def test_a_saved_model_comes_in_trains_and_leaves_again(photo_folder: Path, tmp_
     multitl.port(first, "tfhub", tmp_path / "module")
     assert_same_features(first, tmp_path / "module")
     second = small_run(
-        photo_folder, tmp_path / "second", f"tfhub/{tmp_path / 'module'}", weights="default", unfreeze="last", epochs=1
+        photo_folder,
+        tmp_path / "second",
+        f"tfhub/{tmp_path / 'module'}",
+        weights="default",
+        unfreeze="last",
+        learning_rate=5e-4,
+        steps=2,
     )
     for to in ("savedmodel", "tfhub"):
         card = multitl.port(second, to, tmp_path / to).card

@@ -23,7 +23,9 @@ from multitl.runs.cards import Card, Started, checked, is_port, read_card, read_
 from multitl.runs.folders import finished_result
 
 BACKEND = keras.config.backend()
-RECIPE = multitl.Recipe(image_size=32, head_epochs=2, weights="none", backbone="torchvision/shufflenet_v2_x0_5")
+RECIPE = multitl.Recipe(
+    image_size=32, head_epochs=2, weights="none", backbone="torchvision/shufflenet_v2_x0_5", unfreeze="none"
+)
 CODE = "__import__('pathlib').Path('PWNED').touch()"
 HOSTILE = (
     f"{CODE} #", f'"""\n{CODE}\n"""', f"'\n{CODE}\n'", f"']; {CODE}; ['", f"{{{CODE}}}", f"${{{CODE}}}", "{{ 7 * 7 }}",

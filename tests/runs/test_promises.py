@@ -23,9 +23,12 @@ from multitl.training.checkpoints import CHECKPOINT, load_state, save_state
 
 QUICK = [
     "--backbone", "keras/MobileNet:alpha=0.25", "--weights", "none", "--image-size", "32", "--hidden", "8",
-    "--dropout", "0.2",
+    "--dropout", "0.2", "--unfreeze", "none",
 ]  # fmt: skip
-EPOCHS = {"head": ["--head-epochs", "2"], "both": ["--head-epochs", "2", "--unfreeze", "last", "--epochs", "1"]}
+EPOCHS = {
+    "head": ["--head-epochs", "2"],
+    "both": ["--head-epochs", "2", "--unfreeze", "last", "--learning-rate", "5e-4", "--steps", "2"],
+}
 SAME = ("model.keras", "metrics.json", "predictions.csv", "history.csv", "recipe.toml", "run.json", CHECKPOINT)
 
 
@@ -241,7 +244,7 @@ def test_fine_tuning_that_diverges_is_a_finished_run_with_a_warning(photos: Path
     out = tmp_path / "run"
     fast = ["--optimizer", "sgd", "--learning-rate", "100", "--schedule", "constant", "--patience", "0"]
     command = ["finetune", str(photos), "--out", str(out), *QUICK, "--head-epochs", "1", *fast]
-    command += ["--head-learning-rate", "1e-3", "--unfreeze", "all", "--epochs", "30"]
+    command += ["--head-learning-rate", "1e-3", "--unfreeze", "all", "--steps", "60"]
     assert main(command) == 0
     assert "Fine-tuning diverged" in said(capsys)
     card = json.loads((out / "card.json").read_text())

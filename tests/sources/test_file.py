@@ -210,7 +210,18 @@ def test_a_model_of_keras_3_comes_back(tmp_path, ending: str):
 @elsewhere_slow
 def test_a_run_starts_from_a_file_and_another_from_its_result(tmp_path, photo_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--head-epochs", "1", "--epochs", "1", "--unfreeze", "last", "--batch-size", "8"]
+    options = [
+        "--head-epochs",
+        "1",
+        "--learning-rate",
+        "5e-4",
+        "--steps",
+        "5",
+        "--unfreeze",
+        "last",
+        "--batch-size",
+        "8",
+    ]
     assert main(["finetune", str(photo_folder), "--backbone", f"file:{FILES / 'nested.h5'}", *options]) == 0
     (folder,) = Path("runs").iterdir()
     assert folder.name == f"{photo_folder.name}-file-nested-{keras.config.backend()}"

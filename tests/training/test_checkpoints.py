@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 
 from multitl.errors import RunError
 from multitl.files.sealed_arrays import read_sealed, write_sealed
+from multitl.training import checkpoints
 from multitl.training.checkpoints import (
     CHECKPOINT,
     PREVIOUS,
     Row,
     TrainingState,
+    Trial,
+    TriedOut,
     load_state,
     read_variables,
     save_state,
@@ -30,20 +33,29 @@ from multitl.training.checkpoints import (
 ARRAYS = [np.random.default_rng(i).normal(size=(3, i + 1)).astype("float32") for i in range(12)]
 
 
-def row(epoch: int = 1) -> Row:
+def row(step: int = 1) -> Row:
     return Row(
-        phase="head", epoch=epoch, loss=0.1, accuracy=0.5, val_loss=1 / 3, val_accuracy=1.0, learning_rate=1e-7,
+        phase="head", trial=0, step=step, loss=0.1, accuracy=0.5, val_loss=1 / 3, val_accuracy=1.0, learning_rate=1e-7,
         seconds=0.25,
     )  # fmt: skip
 
 
-def state(epochs: int = 3) -> TrainingState:
-    rows = [row(epoch) for epoch in range(1, epochs + 1)]
-    return TrainingState("finetune", epochs, True, 0.25, 2, rows, ["too fast"], ARRAYS, ARRAYS[:2], ARRAYS[::-1])
+TRIAL = Trial(unfreeze="last:2", learning_rate=1e-3, steps=160)
+TRIED = TriedOut(
+    **TRIAL, outcome="within noise", seconds=2.5, temperature=1.5, val_loss=0.5, val_accuracy=0.25, gain=-0.1, noise=0.2
+)
+
+
+def state(steps: int = 3) -> TrainingState:
+    return TrainingState(
+        "finetune", steps, True, 0.25, 2, kept=1, budget_steps=500, seconds=1.5, trial=TRIAL, tried=[TRIED],
+        rows=[row(step) for step in range(1, steps + 1)], warnings=["too fast"],
+        variables=ARRAYS, optimizer=ARRAYS[:2], best=ARRAYS[::-1], head=ARRAYS[3:5], scores=ARRAYS[:1],
+    )  # fmt: skip
 
 
 def assert_equal(loaded: TrainingState, original: TrainingState) -> None:
-    plain = {"variables": [], "optimizer": [], "best": []}
+    plain = {name: [] for name in checkpoints.ARRAYS}
     assert replace(loaded, **plain) == replace(original, **plain)
     for name in plain:
         for a, b in zip(getattr(loaded, name), getattr(original, name), strict=True):
@@ -106,9 +118,11 @@ def test_killed_between_the_two_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"phase": "body"}, {"phase": 3}, {"phase_epoch": -1}, {"phase_epoch": 10**30}, {"phase_epoch": 1.5},
-        {"finished": "yes"}, {"best_loss": "low"}, {"waited": None}, {"rows": []}, {"rows": [{}]}, {"rows": [[]]},
-        {"rows": [dict(row()) | {"phase": "=cmd()"}]}, {"rows": [dict(row()) | {"epoch": 0.5}]},
+        {"phase": "body"}, {"phase": 3}, {"step": -1}, {"step": 10**30}, {"step": 1.5},
+        {"finished": "yes"}, {"best_loss": "low"}, {"waited": None}, {"rows": [{}]}, {"rows": [[]]},
+        {"rows": [dict(row()) | {"phase": "=cmd()"}]}, {"rows": [dict(row()) | {"step": 0.5}]},
+        {"kept": -1}, {"kept": 2}, {"trial": {}}, {"trial": dict(TRIAL) | {"steps": -1}}, {"tried": [dict(TRIAL)]},
+        {"tried": [dict(TRIED) | {"outcome": "won"}]}, {"budget_steps": 0.5},
         {"rows": [dict(row()) | {"val_loss": None}]}, {"warnings": [1]}, {"more": 1},
     ],
     ids=str,

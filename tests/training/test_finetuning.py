@@ -19,12 +19,13 @@ from multitl.models.heads import backbone_of, build_head, pixel_input, pool
 from multitl.models.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
 from multitl.training.finetuning import scan_for
-from multitl.training.phases import compile_model, epoch_order
+from multitl.training.phases import compile_model, draws, learning_rate_at, steps_per_epoch
 
 layers = keras.layers
 RECIPE = Recipe(
-    backbone="keras/MobileNet:alpha=0.25", image_size=32, batch_size=8, head_epochs=4, unfreeze="last", epochs=2
-)
+    backbone="keras/MobileNet:alpha=0.25", image_size=32, batch_size=8, head_epochs=4, unfreeze="last", steps=10,
+    learning_rate=5e-4,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +88,10 @@ def test_metrics_are_of_both_judged_splits(result: Result) -> None:
         assert sum(map(sum, metrics[split]["confusion_matrix"])) == metrics[split]["count"]
 
 
-def test_history_counts_epochs_through_both_phases(result: Result) -> None:
+def test_history_has_a_line_for_each_judgement(result: Result) -> None:
     rows = read_history(result)
-    assert [(row["phase"], row["epoch"]) for row in rows] == [
-        ("head", "1"), ("finetune", "2"), ("finetune", "3"),
+    assert [(row["phase"], row["trial"], row["step"]) for row in rows] == [
+        ("head", "0", "0"), *(("finetune", "1", step) for step in ("2", "4", "6", "8", "10")),
     ]  # fmt: skip
     assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "val_loss", "learning_rate"))
 
@@ -128,17 +129,15 @@ def test_frozen_weights_are_bit_identical_and_the_last_stage_moved(
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("phase", ["head", "finetune"])
-def test_validation_figures_of_the_kept_epoch_are_those_of_the_saved_model(
+def test_validation_figures_of_what_was_kept_are_those_of_the_saved_model(
     photo_folder: Path, small: Recipe, tmp_path: Path, phase: str
 ) -> None:
-    """What the loop saw at its best epoch, on features or on pixels, is what the saved model is judged by."""
-    epochs = {"head": {"unfreeze": "none"}, "finetune": {"head_epochs": 0}}[phase]
-    recipe = replace(small, learning_rate=1e-3, **epochs)
-    result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
-    best = min(read_history(result), key=lambda row: float(row["val_loss"]))
-    assert best["phase"] == phase
-    assert result.metrics["validation"]["log_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
-    assert result.metrics["validation"]["accuracy"] == pytest.approx(float(best["val_accuracy"]))
+    """What the loop saw, on features or on pixels, is what the saved model is judged by, its temperature included."""
+    options = {"head": {"unfreeze": "none"}, "finetune": {"head_epochs": 0}}[phase]
+    result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=replace(small, **options))
+    (kept,) = json.loads((result.output / "card.json").read_text())["trials"]["tried"] or read_history(result)
+    assert result.metrics["validation"]["log_loss"] == pytest.approx(float(kept["val_loss"]), rel=1e-4)
+    assert result.metrics["validation"]["accuracy"] == pytest.approx(float(kept["val_accuracy"]))
 
 
 @pytest.mark.every_backend
@@ -203,14 +202,15 @@ def test_training_on_features_equals_the_naive_loop(photo_folder: Path, small: R
     extractor = keras.Model(pixels, features)
     head = build_head(np.asarray(extractor.predict_on_batch(reader.read(range(len(reader))))), 3, recipe)
     naive = keras.Model(pixels, head(features))
-    steps = len(epoch_order(len(reader), 8, 0, 0))
-    compile_model(naive, recipe, recipe.head_learning_rate, 3 * steps)
-    for epoch, row in enumerate(read_history(result), start=1):
-        logs = [
-            naive.train_on_batch(reader.read(indices), labels[indices], return_dict=True)
-            for indices in epoch_order(len(reader), 8, recipe.seed, epoch)
-        ]
-        assert np.mean([log["loss"] for log in logs]) == pytest.approx(float(row["loss"]), rel=1e-4)
+    epoch = steps_per_epoch(len(reader), 8)
+    compile_model(naive, recipe)
+    losses = []
+    for step, draw in enumerate(draws(len(reader), 8, recipe.seed, 0, 3 * epoch)):
+        naive.optimizer.learning_rate = learning_rate_at(step, 3 * epoch, recipe.head_learning_rate, recipe)
+        pixels, targets = reader.read(draw.indices), labels[draw.indices]
+        losses.append(naive.train_on_batch(pixels, targets, return_dict=True)["loss"])
+    for number, row in enumerate(read_history(result)):
+        assert np.mean(losses[number * epoch :][:epoch]) == pytest.approx(float(row["loss"]), rel=1e-4)
 
 
 @pytest.mark.every_backend
@@ -244,7 +244,7 @@ def test_augmented_views_are_passes_of_their_own(photo_folder: Path, small: Reci
 @pytest.mark.every_backend
 def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, small: Recipe, tmp_path: Path) -> None:
     before = keras.config.dtype_policy().name
-    recipe = replace(small, head_epochs=2, epochs=1, precision="mixed")
+    recipe = replace(small, head_epochs=2, steps=5, precision="mixed")
     result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
     assert keras.config.dtype_policy().name == before
     model = keras.models.load_model(result.model_path)

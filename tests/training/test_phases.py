@@ -6,7 +6,6 @@ import copy
 from dataclasses import replace
 from itertools import pairwise
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +15,15 @@ from multitl.errors import RunError
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
 from multitl.training.checkpoints import TrainingState, load_state, read_variables, save_state
-from multitl.training.phases import Phase, compile_model, epoch_order, mutable_variables, run_phase
+from multitl.training.phases import (
+    Phase,
+    compile_model,
+    draws,
+    epoch_order,
+    learning_rate_at,
+    run_phase,
+    steps_per_epoch,
+)
 
 COUNT, CLASSES = 50, 3
 LABELS = np.arange(COUNT) % CLASSES
@@ -25,18 +32,18 @@ ONE_HOT = np.eye(CLASSES, dtype="float32")[LABELS]
 
 
 def make_phase(recipe: Recipe, val_losses=None, features=FEATURES, seen: list | None = None) -> Phase:
-    """A head on features; `val_losses` scripts what validation says, epoch by epoch."""
+    """A head on features, judged after each epoch; `val_losses` scripts what validation says."""
     head = build_head(FEATURES, CLASSES, recipe)
     script = iter(val_losses or [1 / epoch for epoch in range(1, 1000)])
 
-    def batches(order, epoch):
-        for indices in order:
+    def batches(draws):
+        for draw in draws:
             if seen is not None:
-                seen.append((epoch, indices))
-            yield features[indices], ONE_HOT[indices], np.ones(len(indices), "float32")
+                seen.append(draw)
+            yield features[draw.indices], ONE_HOT[draw.indices], np.ones(len(draw.indices), "float32")
 
-    epochs, rate = recipe.head_epochs, recipe.head_learning_rate
-    return Phase("head", head, COUNT, epochs, rate, batches, lambda: (next(script), 0.5))
+    epoch, rate = steps_per_epoch(COUNT, recipe.batch_size), recipe.head_learning_rate
+    return Phase("head", head, COUNT, recipe.head_epochs * epoch, epoch, rate, batches, lambda: (next(script), 0.5))
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 5), st.integers(0, 5))
@@ -68,8 +75,8 @@ def test_interrupted_and_resumed_takes_the_same_steps(tmp_path) -> None:
         save_state(tmp_path / f"{epoch}", snapshot)
         state = load_state(tmp_path / f"{epoch}")
         resumed, seen = make_phase(recipe, [1 / e for e in range(epoch + 1, 99)]), []
-        run_phase(resumed, recipe, state, lambda state, seen=seen: seen.append(state.phase_epoch))
-        assert seen == list(range(epoch + 1, 5))  # nothing is repeated
+        run_phase(resumed, recipe, state, lambda state, seen=seen: seen.append(state.step))
+        assert seen == [4 * each for each in range(epoch + 1, 5)]  # nothing is repeated
         for a, b in zip(read_variables(resumed.model.variables), expected, strict=True):
             np.testing.assert_array_equal(a, b)
         strip = [{k: v for k, v in row.items() if k != "seconds"} for row in state.rows]
@@ -91,18 +98,7 @@ def test_best_weights_come_back_and_patience_stops() -> None:
 def test_no_patience_runs_to_the_end() -> None:
     recipe, state = Recipe(head_epochs=5, patience=0), TrainingState()
     run_phase(make_phase(recipe, [1.0] * 9), recipe, state, lambda s: None)
-    assert [row["epoch"] for row in state.rows] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.every_backend
-def test_a_worse_second_phase_leaves_the_first_ones_weights() -> None:
-    recipe, state = Recipe(head_epochs=2), TrainingState(phase="before", best_loss=0.01, rows=[{"epoch": 1}])
-    phase = make_phase(recipe, [0.5, 0.4])
-    before = phase.model.get_weights()
-    run_phase(phase, recipe, state, lambda s: None)
-    for a, b in zip(before, phase.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert [row["epoch"] for row in state.rows] == [1, 2, 3]  # epochs count through both phases
+    assert [row["step"] for row in state.rows] == [2, 4, 6, 8, 10]
 
 
 @pytest.mark.every_backend
@@ -113,63 +109,10 @@ def test_divergence_is_an_error_that_names_the_option() -> None:
         run_phase(phase, recipe, TrainingState(), lambda s: None)
 
 
-def diverging(recipe: Recipe, val_losses: list[float] | None = None, features=FEATURES, *, at: int = 0) -> Phase:
-    """A second phase. at: epoch from which the images are NaN; 0: never."""
-
-    def batches(order, epoch):
-        bad = np.full_like(features, np.nan) if at and epoch >= at else features
-        return ((bad[indices], ONE_HOT[indices], np.ones(len(indices), "float32")) for indices in order)
-
-    return replace(make_phase(recipe, val_losses), name="finetune", batches=batches)
-
-
-def after_head() -> TrainingState:
-    """What a head phase of two epochs leaves."""
-    rows = [{"phase": "head", "epoch": 1, "val_loss": 0.9}, {"phase": "head", "epoch": 2, "val_loss": 0.6}]
-    return TrainingState("head", 2, True, best_loss=0.6, rows=rows)
-
-
-@pytest.mark.every_backend
-@pytest.mark.parametrize(
-    ("val_losses", "at", "kept_epochs"),
-    [
-        pytest.param(None, 3, 0, id="at-once"),
-        pytest.param([0.5, 0.4, 0.3], 5, 2, id="after-better-epochs"),
-        pytest.param([0.8, 0.7, 0.65], 5, 0, id="after-worse-epochs"),
-        pytest.param([0.5, float("nan"), 0.3], 0, 1, id="validation"),
-        pytest.param([0.5, float("inf"), 0.3], 0, 1, id="validation-inf"),
-    ],
-)
-def test_fine_tuning_that_diverges_ends_with_the_best_weights_before(val_losses, at: int, kept_epochs: int) -> None:
-    recipe, state, saved = Recipe(head_epochs=6, patience=0), after_head(), []
-    phase = diverging(recipe, val_losses, at=at)
-    weights = [read_variables(mutable_variables(phase.model))]
-    run_phase(phase, recipe, state, lambda state: saved.append(copy.deepcopy(state)) or weights.append(state.best))
-    for a, b in zip(read_variables(mutable_variables(phase.model)), weights[kept_epochs], strict=True):
-        np.testing.assert_array_equal(a, b)
-    (warning,) = state.warnings
-    assert "diverged" in warning and "--learning-rate" in warning
-    assert state.finished and state.phase == "finetune"
-    assert all(np.isfinite(row["val_loss"]) for row in state.rows)
-
-    again, seen = diverging(recipe, val_losses, at=at), []  # resumed from what was saved last
-    run_phase(again, recipe, saved[-1], lambda state: seen.append(state))
-    assert not seen and len(saved[-1].warnings) == 1
-    for a, b in zip(read_variables(again.model.variables), read_variables(phase.model.variables), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.every_backend
-def test_fine_tuning_that_diverges_at_once_without_a_head_is_an_error() -> None:
-    recipe = Recipe(head_epochs=2)
-    with pytest.raises(RunError, match=r"Training diverged(.|\n)*--learning-rate"):
-        run_phase(diverging(recipe, at=1), recipe, TrainingState(), lambda s: None)
-
-
 @pytest.mark.every_backend
 def test_a_head_whose_validation_loss_is_no_number_is_an_error() -> None:
     recipe = Recipe(head_epochs=3)
-    with pytest.raises(RunError, match=r"validation loss is nan in epoch 2(.|\n)*--head-learning-rate"):
+    with pytest.raises(RunError, match=r"validation loss is nan after 4 steps(.|\n)*--head-learning-rate"):
         run_phase(make_phase(recipe, [0.5, float("nan")]), recipe, TrainingState(), lambda s: None)
 
 
@@ -188,19 +131,45 @@ def test_of_a_finished_phase_only_the_best_weights_are_saved(tmp_path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 40), st.integers(0, 40))
+def test_a_stretch_of_steps_is_part_of_endless_epochs(count: int, batch_size: int, start: int, more: int) -> None:
+    length = steps_per_epoch(count, batch_size)
+    found = list(draws(count, batch_size, 7, start, start + more))
+    assert [((one.epoch - 1) * length + one.number) for one in found] == list(range(start, start + more))
+    for one in found:
+        np.testing.assert_array_equal(one.indices, epoch_order(count, batch_size, 7, one.epoch)[one.number])
+
+
+def test_schedule_warms_up_and_ends_at_zero() -> None:
+    rates = [learning_rate_at(step, 50, 0.1, Recipe(warmup=0.2)) for step in range(51)]
+    assert rates[0] == pytest.approx(0.01) and rates[9] == rates[10] == 0.1
+    assert all(a < b for a, b in pairwise(rates[:10]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    assert rates[50] == pytest.approx(0, abs=1e-12)
+    assert {learning_rate_at(step, 50, 0.1, Recipe(schedule="constant")) for step in range(50)} == {0.1}
+    assert learning_rate_at(0, 1, 0.1, Recipe(warmup=0.9)) == 0.1
+
+
 @pytest.mark.every_backend
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_schedule_warms_up_and_ends_at_zero(optimizer: str) -> None:
-    head = build_head(FEATURES, CLASSES, Recipe())
-    compile_model(head, Recipe(optimizer=optimizer, warmup=0.2), 0.1, steps=50)
-    rates = []
-    for _ in range(50):
-        rates.append(float(keras.ops.convert_to_numpy(head.optimizer.learning_rate)))
-        head.train_on_batch(FEATURES, ONE_HOT)
-    assert rates[0] == 0 and np.argmax(rates) == 10 and max(rates) == pytest.approx(0.1, rel=1e-5)
-    assert all(a < b for a, b in pairwise(rates[:11]))
-    assert all(a > b for a, b in pairwise(rates[10:]))
-    assert float(keras.ops.convert_to_numpy(head.optimizer.learning_rate)) == pytest.approx(0, abs=1e-8)
+def test_each_step_is_made_at_its_own_rate(optimizer: str) -> None:
+    """Without a program compiled anew: the same steps, each in a model compiled for its rate alone, end equally."""
+    recipe = Recipe(optimizer=optimizer, head_epochs=1, batch_size=COUNT, weight_decay=0.0)
+    phase = replace(make_phase(recipe), steps=3, leg=3)
+    start = phase.model.get_weights()
+    run_phase(phase, recipe, TrainingState(), lambda state: None)
+    alone, optimizer_state = make_phase(recipe).model, None
+    alone.set_weights(start)
+    for step, draw in enumerate(draws(COUNT, COUNT, recipe.seed, 0, 3)):
+        compile_model(alone, recipe, learning_rate_at(step, 3, phase.learning_rate, recipe))
+        variables = alone.optimizer.variables
+        for variable, value in zip(variables, optimizer_state or [], strict=optimizer_state is not None):
+            if variable is not alone.optimizer._learning_rate:
+                variable.assign(value)
+        alone.train_on_batch(FEATURES[draw.indices], ONE_HOT[draw.indices])
+        optimizer_state = read_variables(variables)
+    for a, b in zip(phase.model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.every_backend

@@ -46,7 +46,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     weights = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
     multitl.load_pretrained(BACKBONE, "none", 32).backbone.save_weights(weights)
-    options = "--image-size 32 --batch-size 16 --head-epochs 6 --unfreeze last --epochs 3 --dropout 0.2 --seed 3"
+    options = "--image-size 32 --batch-size 16 --head-epochs 6 --dropout 0.2 --seed 3 "
+    options += "--unfreeze last --learning-rate 5e-4 --steps 90"
     return [str(photos), "--backbone", BACKBONE, "--weights", str(weights), *options.split()]
 
 

@@ -149,7 +149,7 @@ class Translated:
     def __init__(self, network: torch.nn.Module, size: int) -> None:
         translation = translate(network, torch.zeros(1, 3, size, size))
         self.model, self.weights = translation.model, translation.weights
-        compile_model(self.model, Recipe(optimizer="sgd", schedule="constant"), RATE, 0)
+        compile_model(self.model, Recipe(optimizer="sgd", schedule="constant"), RATE)
         self.variance = UnbiasedVariance(self.model, BATCH)
 
     def step(self, state: State, batch: Batch) -> Outcome:

@@ -1,0 +1,108 @@
+"""What is tried next, given what was tried: a function of numbers, and nothing of it depends on the clock."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multitl.recipes import Recipe
+from multitl.training.checkpoints import WON, Outcome, TriedOut
+from multitl.training.planning import (
+    FEWEST_STEPS,
+    MOST_EPOCHS,
+    OutOfTimeError,
+    Pace,
+    Stopwatch,
+    enough_steps,
+    leg_of,
+    next_trial,
+)
+
+OUTCOMES: tuple[Outcome, ...] = ("better", "no worse", "within noise", "worse", "diverged")
+
+
+def play(outcomes: list[Outcome], count: int = 300, most: int | None = None, **options) -> list[tuple[float, int]]:
+    """The rates and lengths of the trials that follow each other if they end like this, the last outcome for ever."""
+    recipe, tried = Recipe(**options), []
+    while trial := next_trial(recipe, count, most, tried):
+        outcome = outcomes[min(len(tried), len(outcomes) - 1)]
+        tried.append(TriedOut(**trial, outcome=outcome, seconds=1.0, temperature=None, val_loss=None,
+                              val_accuracy=None, gain=None, noise=None))  # fmt: skip
+        assert len(tried) < 100
+    return [(one["learning_rate"], one["steps"]) for one in tried]
+
+
+def test_what_is_better_is_done_for_longer() -> None:
+    assert play(["better"]) == [(1e-3, 160), (1e-3, 320)]  # 32 epochs of 10 steps
+    assert play(["better", "no worse"], count=2000) == [(1e-3, 252), (1e-3, 504), (1e-3, 1008), (1e-3, 2016)]
+    assert play(["better", "better", "worse"], count=2000) == [(1e-3, 252), (1e-3, 504), (1e-3, 1008)]
+
+
+@pytest.mark.parametrize("outcome", ["within noise", "worse", "diverged"])
+def test_what_does_not_beat_the_head_is_done_more_slowly(outcome: Outcome) -> None:
+    assert play([outcome]) == [(1e-3, 160), (3.33e-4, 160), (1.11e-4, 160)]
+    assert play([outcome, "better", "worse"]) == [(1e-3, 160), (3.33e-4, 160), (3.33e-4, 320)]
+
+
+def test_a_budget_shortens_the_first_trial_and_stretches_the_last() -> None:
+    assert play(["better"], most=100) == [(1e-3, 100)]
+    assert play(["better"], most=FEWEST_STEPS - 1) == []
+    assert play(["better"], most=399) == [(1e-3, 160)]  # 239 steps are not half as many again
+    assert play(["better"], most=420) == [(1e-3, 160), (1e-3, 260)]
+    assert play(["worse"], most=300) == [(1e-3, 160)]
+
+
+def test_what_the_recipe_gives_is_not_looked_for() -> None:
+    assert play(["better"], learning_rate=0.01, steps=7) == [(0.01, 7)]
+    assert play(["worse"], learning_rate=0.01, steps=7) == [(0.01, 7)]
+    assert play(["worse"], learning_rate=0.01) == [(0.01, 160)]
+    assert play(["better"], learning_rate=0.01) == [(0.01, 160), (0.01, 320)]
+    assert play(["better"], steps=7) == [(1e-3, 7)]
+    assert play(["worse"], steps=7) == [(1e-3, 7), (3.33e-4, 7), (1.11e-4, 7)]
+    assert play(["better"], steps=50, most=49) == []
+
+
+@given(
+    st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=9),
+    st.integers(1, 10**5),
+    st.none() | st.integers(0, 10**5),
+)
+def test_any_race_ends_within_its_steps(outcomes: list[Outcome], count: int, most: int | None) -> None:
+    trials = play(outcomes, count, most)
+    assert most is None or sum(steps for _, steps in trials) <= most
+    longest = max(enough_steps(count, 32), MOST_EPOCHS * -(-count // min(32, count)))
+    assert all(FEWEST_STEPS <= steps <= longest for _, steps in trials)
+    assert len(set(trials)) == len(trials)  # nothing is tried twice
+
+
+@given(st.integers(1, 10**4), st.integers(1, 100))
+def test_examinations_are_the_smaller_part_of_a_trial(steps: int, batches: int) -> None:
+    leg = leg_of(steps, batches)
+    assert 1 <= leg <= max(steps, 1)
+    assert leg >= min(steps, batches) and leg * 8 >= steps
+
+
+def test_a_budget_becomes_steps_once_a_step_is_measured() -> None:
+    pace = Pace(step=0.5, examination=1.0, publishing=10.0)
+    assert pace.affordable(110) == int((0.9 * 100 - 8) / 0.5)
+    assert pace.affordable(5) == 0
+
+
+def test_the_stopwatch_counts_all_processes_and_rings_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("multitl.training.planning.time.perf_counter", lambda: now[0])
+    watch = Stopwatch(100.0, before=40.0)
+    now[0] = 50.0
+    assert watch.spent() == 90.0 and watch.left() == 10.0
+    watch.check()
+    now[0] = 66.0
+    with pytest.raises(OutOfTimeError):
+        watch.check()
+    endless = Stopwatch(None, before=1e9)
+    endless.check()
+    assert endless.left() == float("inf")
+
+
+def test_outcomes_that_win_are_outcomes() -> None:
+    assert set(WON) < set(OUTCOMES)
