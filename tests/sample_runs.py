@@ -48,7 +48,10 @@ def make_run(
             rows.append((split, str(data / path), name, probabilities[i]))
     write_predictions(folder / "predictions.csv", rows, names)
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "card.json", _card(data, names, per_class, with_test, unreadable, warnings))
+    trials = _trials(dict(phases).get("finetune", 0))
+    write_json(
+        folder / "card.json", _card(data, names, per_class, with_test, unreadable, warnings) | {"trials": trials}
+    )
     write_text(folder / "history.csv", _history(random, phases))
     write_text(folder / "recipe.toml", Recipe().to_toml())
     return folder
@@ -76,6 +79,16 @@ def _history(random: np.random.Generator, phases: Sequence[tuple[str, int]]) -> 
             accuracy, val_accuracy = 1 - 0.55 * math.exp(-epoch / 5), 0.955 - 0.5 * math.exp(-epoch / 5)
             writer.writerow([phase, int(phase == "finetune"), epoch, loss, accuracy, val_loss, val_accuracy, 1e-3, 0.2])
     return text.getvalue()
+
+
+def _trials(steps: int) -> dict[str, Any]:
+    """One that won, if there was any, and one that did not."""
+    if not steps:
+        return {"kept": 0, "finished": True, "steps": 90, "tried": []}
+    won = {"unfreeze": "last:2", "learning_rate": 1e-3, "steps": steps, "outcome": "better", "seconds": 40.0,
+           "temperature": 1.75, "val_loss": 0.19, "val_accuracy": 0.95, "gain": 0.06, "noise": 0.02}  # fmt: skip
+    lost = won | {"steps": 2 * steps, "outcome": "worse", "gain": -0.03, "temperature": 1.0, "val_accuracy": 0.91}
+    return {"kept": 1, "finished": True, "steps": None, "tried": [won, lost]}
 
 
 def _card(data, names, per_class, with_test, unreadable, warnings) -> dict[str, Any]:

@@ -114,11 +114,12 @@ class CoverageChart:
 
 
 def draw_curves(
-    series: Mapping[str, Sequence[float]], phases: Sequence[str], best: int | None, *, is_share: bool
-) -> CurveChart:
-    """Lines over epochs 1 ... n.
+    series: Mapping[str, Sequence[float]], phases: Sequence[str], steps: Sequence[int], best: int | None, *,
+    is_share: bool,
+) -> CurveChart:  # fmt: skip
+    """Lines over the n times that training was judged.
 
-    series: name -> n values, nan for none.  phases: the phase of each epoch.  best: index of the epoch that was kept.
+    series: name -> n values, nan for none.  phases, steps: where training stood.  best: index of what was kept.
     is_share: values are in [0, 1] and shown as per cent, up to 100 %. Others are shown from 0 on, or, if they span more
     than LOG_FROM, on a logarithmic axis, which leaves out what is not positive. The last series carries the mark.
     """
@@ -131,11 +132,11 @@ def draw_curves(
     kept = list(lifted.values())[-1][best] if best is not None else math.nan
     return CurveChart(
         width, height, left, right, top, bottom,
-        x_ticks=[Tick(x(epoch), str(epoch)) for epoch in _epoch_ticks(count)],
+        x_ticks=[Tick(x(number), f"{steps[number - 1]}") for number in _numbers(count)],
         y_ticks=[Tick(y(at), label) for at, label in ticks],
         curves=[Curve(name, _path(values, x, y)) for name, values in lifted.items()],
         bands=_bands(phases, x),
-        slots=_slots(series, x, is_share=is_share) if count <= MOST_SLOTS else [],
+        slots=_slots(series, steps, x, is_share=is_share) if count <= MOST_SLOTS else [],
         best=(x(best + 1), y(kept)) if best is not None and math.isfinite(kept) else None,
         is_log=is_log,
     )  # fmt: skip
@@ -195,7 +196,7 @@ def _spread_labels(marks: Sequence[tuple[float, float, str]]) -> list[LabelledMa
     return placed
 
 
-def _epoch_ticks(count: int) -> list[int]:
+def _numbers(count: int) -> list[int]:
     step = max(1, math.ceil(tick_step(max(count, 2), most=8)))
     return [1, *(epoch for epoch in range(step, count + 1, step) if epoch > 1 and epoch - 1 >= step / 2)]
 
@@ -221,7 +222,7 @@ def _bands(phases: Sequence[str], x: Scale) -> list[Band]:
     return bands
 
 
-def _slots(series: Mapping[str, Sequence[float]], x: Scale, *, is_share: bool) -> list[Slot]:
+def _slots(series: Mapping[str, Sequence[float]], steps: Sequence[int], x: Scale, *, is_share: bool) -> list[Slot]:
     def show(value: float) -> str:
         return (f"{value:.1%}" if is_share else f"{value:.4f}") if math.isfinite(value) else "none"
 
@@ -229,5 +230,5 @@ def _slots(series: Mapping[str, Sequence[float]], x: Scale, *, is_share: bool) -
     for epoch, values in enumerate(zip(*series.values(), strict=True), start=1):
         text = ", ".join(f"{name} {show(value)}" for name, value in zip(series, values, strict=True))
         start, end = x(epoch - 0.5), x(epoch + 0.5)
-        slots.append(Slot(start, round(end - start, 2), f"epoch {epoch}: {text}"))
+        slots.append(Slot(start, round(end - start, 2), f"step {steps[epoch - 1]}: {text}"))
     return slots

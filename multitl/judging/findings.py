@@ -155,7 +155,7 @@ def error_bound_without_mistakes(count: int) -> float:
     return 1 - 0.05 ** (1 / count)
 
 
-def best_epoch(val_losses: Sequence[float]) -> int | None:
+def lowest(val_losses: Sequence[float]) -> int | None:
     """Index of the epoch whose weights were kept: the first of the lowest finite validation loss, if any."""
     finite = [(loss, index) for index, loss in enumerate(val_losses) if math.isfinite(loss)]
     return min(finite)[1] if finite else None

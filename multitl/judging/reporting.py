@@ -14,7 +14,7 @@ import io
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from multitl.errors import RunError
 from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
 from multitl.judging.findings import (
     Trust,
-    best_epoch,
     classes_by_f1,
     confused_pairs,
     confusion,
     coverage,
     error_bound_without_mistakes,
+    lowest,
     overconfidence,
     telling_pictures,
     trust_above,
@@ -56,10 +56,26 @@ HISTORY_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclass(frozen=True)
 class History:
-    """history.csv: the phase of each epoch, and figure name -> one value an epoch (nan where there is none)."""
+    """history.csv, a value for each time that training was judged.
+
+    phases: "head" or "finetune".  trials: 0 for the head.  steps: of that trial, so far.  figures: by name; nan where
+    there is none.
+    """
 
     phases: tuple[str, ...]
+    trials: tuple[int, ...]
+    steps: tuple[int, ...]
     figures: dict[str, list[float]]
+
+    def of(self, trials: Collection[int]) -> History:
+        """The lines of these trials."""
+        chosen = [index for index, trial in enumerate(self.trials) if trial in trials]
+        return History(
+            tuple(self.phases[index] for index in chosen),
+            tuple(self.trials[index] for index in chosen),
+            tuple(self.steps[index] for index in chosen),
+            {name: [values[index] for index in chosen] for name, values in self.figures.items()},
+        )
 
 
 def write_report(run_folder: str | os.PathLike[str]) -> Path:
@@ -83,7 +99,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         _insist_on_all(card, metrics, predictions)
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
             _header(card) | _judgement(metrics[split], predictions.of(split), Path(card.data.path))
-            | _training(history) | _data(card) | _making(card)
+            | _training(history, card) | _data(card) | _making(card)
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise RunError(
@@ -112,7 +128,8 @@ def read_history(path: Path) -> History:
         if "phase" not in columns or any(None in row.values() for row in rows):
             raise ValueError("a line or the header is cut off")
         figures = {name: [float(row[name]) for row in rows] for name in HISTORY_FIGURES}
-        return History(tuple(row["phase"] for row in rows), figures)
+        trials, steps = (tuple(int(row[name]) for row in rows) for name in ("trial", "step"))
+        return History(tuple(row["phase"] for row in rows), trials, steps, figures)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(
             f"Cannot read {path}.", expected="the file that training wrote", received=repr(error), fix=MEND
@@ -166,16 +183,25 @@ def _draw_coverage(judged: Judged, trusted: Sequence[Trust]) -> CoverageChart:
     return draw_coverage(points, [(t.share, t.accuracy, f"{t.confidence:.0%}") for t in trusted])
 
 
-def _training(history: History) -> dict[str, Any]:
-    figures, best = history.figures, best_epoch(history.figures["val_loss"])
-    phases = [PHASE_TITLES.get(phase, phase) for phase in history.phases]
+def _training(history: History, card: Card) -> dict[str, Any]:
+    """The way to what was kept: the head's training, and the trial that won."""
+    kept = card.trials.kept if card.trials else 0
+    shown = history.of({0, kept})
+    figures, best = shown.figures, len(shown.steps) - 1 if kept else lowest(shown.figures["val_loss"])
+    phases = [PHASE_TITLES.get(phase, phase) for phase in shown.phases]
     charts: dict[str, CurveChart] = {}
     if phases:
         for title, name in (("Loss", "loss"), ("Accuracy", "accuracy")):
             series = {"training": figures[name], "validation": figures[f"val_{name}"]}
-            charts[title] = draw_curves(series, phases, best, is_share=name == "accuracy")
+            charts[title] = draw_curves(series, phases, shown.steps, best, is_share=name == "accuracy")
     at_best = {name: values[best] for name, values in figures.items()} if best is not None else {}
-    return {"charts": charts, "best_epoch": None if best is None else best + 1, "at_best": at_best, "phases": phases}
+    return {
+        "charts": charts,
+        "best_step": None if best is None else shown.steps[best],
+        "at_best": at_best,
+        "phases": phases,
+        "kept": card.trials.tried[kept - 1] if card.trials and kept else None,
+    }
 
 
 def _data(card: Card) -> dict[str, Any]:

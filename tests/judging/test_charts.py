@@ -25,7 +25,9 @@ def _points(path: str) -> list[tuple[float, float]]:
 
 @given(losses)
 def test_curves_stay_inside_the_plot(values: list[float]) -> None:
-    chart = draw_curves({"training": values, "validation": values}, ["head"] * len(values), 0, is_share=False)
+    chart = draw_curves(
+        {"training": values, "validation": values}, ["head"] * len(values), range(len(values)), 0, is_share=False
+    )
     for x, y in _points(chart.curves[0].path):
         assert chart.left <= x <= chart.right
         assert chart.top - 0.01 <= y <= chart.bottom + 0.01
@@ -39,21 +41,23 @@ def test_curves_stay_inside_the_plot(values: list[float]) -> None:
 
 @given(st.lists(shares, min_size=1, max_size=60))
 def test_shares_have_round_ticks_up_to_all(values: list[float]) -> None:
-    chart = draw_curves({"training": values, "validation": values}, ["head"] * len(values), None, is_share=True)
+    chart = draw_curves(
+        {"training": values, "validation": values}, ["head"] * len(values), range(len(values)), None, is_share=True
+    )
     assert chart.y_ticks[-1].label.rstrip("%").rstrip("0").rstrip(".") in ("100", "1")
     assert chart.y_ticks[-1].at == chart.top
     assert all(chart.top - 0.01 <= y <= chart.bottom + 0.01 for _, y in _points(chart.curves[0].path))
 
 
 def test_a_gap_is_left_where_there_is_no_value() -> None:
-    chart = draw_curves({"validation": [1.0, math.nan, 2.0, 1.5]}, ["head"] * 4, 3, is_share=False)
+    chart = draw_curves({"validation": [1.0, math.nan, 2.0, 1.5]}, ["head"] * 4, range(4), 3, is_share=False)
     assert chart.curves[0].path.count("M") == 2
-    assert chart.slots[1].text == "epoch 2: validation none"
+    assert chart.slots[1].text == "step 1: validation none"
 
 
 def test_a_loss_that_falls_far_gets_a_logarithmic_axis() -> None:
     steep, flat = [2.0, 0.5, 0.05, 0.02], [2.0, 1.5, 0.5, 0.1]
-    chart = draw_curves({"validation": steep}, ["head"] * 4, 3, is_share=False)
+    chart = draw_curves({"validation": steep}, ["head"] * 4, range(4), 3, is_share=False)
     assert chart.is_log
     assert [tick.label for tick in chart.y_ticks] == ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]
     points = _points(chart.curves[0].path)
@@ -61,12 +65,14 @@ def test_a_loss_that_falls_far_gets_a_logarithmic_axis() -> None:
     assert points[1][1] - points[0][1] == pytest.approx(
         (chart.bottom - chart.top) * math.log(4) / math.log(100), abs=0.01
     )
-    assert not draw_curves({"validation": flat}, ["head"] * 4, 3, is_share=False).is_log
-    assert not draw_curves({"validation": [0.01, 1.0]}, ["head"] * 2, 1, is_share=True).is_log
+    assert not draw_curves({"validation": flat}, ["head"] * 4, range(4), 3, is_share=False).is_log
+    assert not draw_curves({"validation": [0.01, 1.0]}, ["head"] * 2, range(2), 1, is_share=True).is_log
 
 
 def test_phases_become_bands_and_the_kept_epoch_a_mark() -> None:
-    chart = draw_curves({"training": [3, 2, 1], "validation": [3, 1, 2]}, ["a", "a", "b"], 1, is_share=False)
+    chart = draw_curves(
+        {"training": [3, 2, 1], "validation": [3, 1, 2]}, ["a", "a", "b"], [10, 20, 5], 1, is_share=False
+    )
     assert [band.name for band in chart.bands] == ["a", "b"]
     assert chart.bands[0].start == chart.left
     assert chart.bands[0].end == chart.bands[1].start

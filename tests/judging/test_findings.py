@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitl.judging.findings import (
-    best_epoch,
     classes_by_f1,
     confused_pairs,
     confusion,
     coverage,
     error_bound_without_mistakes,
+    lowest,
     overconfidence,
     telling_pictures,
     trust_above,
@@ -106,7 +106,7 @@ def test_the_bound_without_mistakes_is_the_rule_of_three() -> None:
     assert (1 - error_bound_without_mistakes(20)) ** 20 == pytest.approx(0.05)
 
 
-def test_the_best_epoch_is_the_first_of_the_lowest() -> None:
-    assert best_epoch([0.5, 0.2, math.nan, 0.2]) == 1
-    assert best_epoch([math.nan]) is None
-    assert best_epoch([]) is None
+def test_the_first_of_the_lowest() -> None:
+    assert lowest([0.5, 0.2, math.nan, 0.2]) == 1
+    assert lowest([math.nan]) is None
+    assert lowest([]) is None

@@ -191,7 +191,26 @@ def test_any_number_of_epochs_and_phases(tmp_path: Path, phases: list[tuple[str,
     page = Page(write_report(make_run(tmp_path / "run", tmp_path, phases=phases)))
     assert page.open == []
     assert ("No epoch was trained." in page.text) == (not phases)
-    assert ("fine-tuning" in page.text) == (len(phases) == 2)
+    assert ("fine-tuning" in page.text) == (len(phases) == 2)  # the bands' names
+
+
+def test_the_race_is_shown(tmp_path: Path) -> None:
+    page = Page(write_report(make_run(tmp_path / "run", tmp_path)))
+    assert "Then last:2 was trained for 8 steps" in page.text and "divided by 1.75" in page.text
+    assert "last:2 kept 0.001 8 0.1900 95.0% +0.060 ± 0.020 better" in page.text
+    assert "last:2 0.001 16 0.1900 91.0% -0.030 ± 0.020 worse" in page.text
+
+
+def test_a_race_that_nobody_won_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tmp_path, phases=[("head", 3), ("finetune", 2)])
+    card = json.loads((run / "card.json").read_text())
+    card["trials"] = {"kept": 0, "finished": True, "tried": [
+        {"unfreeze": "all", "learning_rate": 1e-3, "steps": 160, "outcome": "diverged", "seconds": 1.0}]}  # fmt: skip
+    (run / "card.json").write_text(json.dumps(card))
+    page = Page(write_report(run))
+    assert "None beat the head on the frozen backbone by more than noise" in page.text
+    assert "all 0.001 160 – – – diverged" in page.text
+    assert "fine-tuning" not in page.text  # the chart is of what was kept
 
 
 def test_the_same_files_give_the_same_page(run: Path) -> None:
