@@ -200,7 +200,7 @@ def _print_result(result: multitl.Result, steps: dict[str, list[str]]) -> None:
 
 
 def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str, list[str]]:
-    """The same run with the backbone trained as well, where it was frozen."""
+    """The same run with the backbone trained as well, where that was not wanted."""
     recipe = Path(result.output, "recipe.toml")
     if Recipe.read(recipe).unfreeze != "none":
         return {}

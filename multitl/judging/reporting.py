@@ -223,12 +223,22 @@ def _making(card: Card) -> dict[str, Any]:
         (name, value, value != fields[name].default, fields[name].metadata["help"])
         for name, value in dataclasses.asdict(card.recipe).items()
     ]
-    command = ["multitl", "finetune", card.data.path, "--recipe", "recipe.toml"]
+    command = ["multitl", "finetune", card.data.path, "--recipe", "recipe.toml", *_what_won(card)]
     return {
         "preprocess": dataclasses.asdict(card.preprocess),
         "options": options,
         "command": shlex.join([*command, "--backend", card.backend.name, "--out", "again"]),
     }
+
+
+def _what_won(card: Card) -> list[str]:
+    """Options with which nothing is looked for: the trial that won, alone, gives the same weights again."""
+    if not card.trials or not card.trials.tried:
+        return []
+    if not card.trials.kept:
+        return ["--unfreeze", "none"]
+    won = card.trials.tried[card.trials.kept - 1]
+    return ["--learning-rate", f"{won.learning_rate:g}", "--steps", str(won.steps), "--budget", "none"]
 
 
 def _shorten(path: str, root: Path) -> str:

@@ -15,7 +15,7 @@ from multitl.recipes import Recipe
 from multitl.training.checkpoints import WON, Trial, TriedOut
 from multitl.training.phases import steps_per_epoch
 
-FIRST_RATE, RATIO = 1e-3, 3.0  # of the ladder of rates, downwards
+FIRST_RATE, RATIO = 7e-4, 3.0  # of the ladder of rates, downwards
 LOWEST_RATE = 1e-4
 ENOUGH_STEPS, ENOUGH_EPOCHS = 160, 4  # of a first trial: whichever is more
 MOST_EPOCHS = 32  # of any trial: more often the same images are of no use

@@ -41,6 +41,7 @@ NO_TIME = (
     "There was no time for fine-tuning: the budget of {} leaves {} steps. Give it more, such as --budget 20m; or train "
     "less: --unfreeze last."
 )
+MORE_TIME = "not tried, for want of time: {steps} steps at the learning rate {learning_rate:g}; --budget gives more"
 TIMED_STEPS = 3  # of which the plan is made, after the one that compiles
 
 
@@ -126,6 +127,8 @@ class Race:
                 yield tried
         if not state.tried:
             state.warnings.append(NO_TIME.format(self.recipe.budget, state.budget_steps))
+        elif further := next_trial(self.recipe, self.phase.count, None, state.tried):
+            console().print(MORE_TIME.format(**further), markup=False)
         self._insist_on_a_model(state)
         state.finished = True
         write_variables(mutable, state.best or start)

@@ -90,7 +90,7 @@ def test_the_page_says_what_the_files_say(run: Path, photos: Path) -> None:
     )
     assert "JAX on CPU" in page.text
     assert "23 November 2026, 20:44 UTC" in page.text
-    assert "--recipe recipe.toml --backend jax --out again" in page.text
+    assert "--recipe recipe.toml --learning-rate 0.001 --steps 8 --budget none --backend jax --out again" in page.text
 
 
 def test_every_figure_is_there(run: Path) -> None:

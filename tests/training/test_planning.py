@@ -34,23 +34,23 @@ def play(outcomes: list[Outcome], count: int = 300, most: int | None = None, **o
 
 
 def test_what_is_better_is_done_for_longer() -> None:
-    assert play(["better"]) == [(1e-3, 160), (1e-3, 320)]  # 32 epochs of 10 steps
-    assert play(["better", "no worse"], count=2000) == [(1e-3, 252), (1e-3, 504), (1e-3, 1008), (1e-3, 2016)]
-    assert play(["better", "better", "worse"], count=2000) == [(1e-3, 252), (1e-3, 504), (1e-3, 1008)]
+    assert play(["better"]) == [(7e-4, 160), (7e-4, 320)]  # 32 epochs of 10 steps
+    assert play(["better", "no worse"], count=2000) == [(7e-4, 252), (7e-4, 504), (7e-4, 1008), (7e-4, 2016)]
+    assert play(["better", "better", "worse"], count=2000) == [(7e-4, 252), (7e-4, 504), (7e-4, 1008)]
 
 
 @pytest.mark.parametrize("outcome", ["within noise", "worse", "diverged"])
 def test_what_does_not_beat_the_head_is_done_more_slowly(outcome: Outcome) -> None:
-    assert play([outcome]) == [(1e-3, 160), (3.33e-4, 160), (1.11e-4, 160)]
-    assert play([outcome, "better", "worse"]) == [(1e-3, 160), (3.33e-4, 160), (3.33e-4, 320)]
+    assert play([outcome]) == [(7e-4, 160), (2.33e-4, 160)]
+    assert play([outcome, "better", "worse"]) == [(7e-4, 160), (2.33e-4, 160), (2.33e-4, 320)]
 
 
 def test_a_budget_shortens_the_first_trial_and_stretches_the_last() -> None:
-    assert play(["better"], most=100) == [(1e-3, 100)]
+    assert play(["better"], most=100) == [(7e-4, 100)]
     assert play(["better"], most=FEWEST_STEPS - 1) == []
-    assert play(["better"], most=399) == [(1e-3, 160)]  # 239 steps are not half as many again
-    assert play(["better"], most=420) == [(1e-3, 160), (1e-3, 260)]
-    assert play(["worse"], most=300) == [(1e-3, 160)]
+    assert play(["better"], most=399) == [(7e-4, 160)]  # 239 steps are not half as many again
+    assert play(["better"], most=420) == [(7e-4, 160), (7e-4, 260)]
+    assert play(["worse"], most=300) == [(7e-4, 160)]
 
 
 def test_what_the_recipe_gives_is_not_looked_for() -> None:
@@ -58,8 +58,8 @@ def test_what_the_recipe_gives_is_not_looked_for() -> None:
     assert play(["worse"], learning_rate=0.01, steps=7) == [(0.01, 7)]
     assert play(["worse"], learning_rate=0.01) == [(0.01, 160)]
     assert play(["better"], learning_rate=0.01) == [(0.01, 160), (0.01, 320)]
-    assert play(["better"], steps=7) == [(1e-3, 7)]
-    assert play(["worse"], steps=7) == [(1e-3, 7), (3.33e-4, 7), (1.11e-4, 7)]
+    assert play(["better"], steps=7) == [(7e-4, 7)]
+    assert play(["worse"], steps=7) == [(7e-4, 7), (2.33e-4, 7)]
     assert play(["better"], steps=50, most=49) == []
 
 
