@@ -36,9 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OWN = {  # multitl's contenders: options of `multitl finetune`
     "quick": ("--unfreeze", "none"),
     "default": (),
-    "all-1e-3": ("--unfreeze", "all", "--learning-rate", "1e-3"),
     "budget-2m": ("--budget", "2m"),
-    "budget-10m": ("--budget", "10m"),
+    "budget-20m": ("--budget", "20m"),
 }
 RIVALS = {"fastai": "fastai_finetune", "expert": "expert", "logistic": "logistic"}  # programs in multitl_rivals
 CONTENDERS = (*OWN, *RIVALS)

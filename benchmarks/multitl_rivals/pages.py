@@ -11,10 +11,9 @@ Row = dict[str, Any]
 
 NAMES = {
     "quick": "multitl, `--unfreeze none`",
-    "default": "multitl",
-    "all-1e-3": "multitl, `--unfreeze all --learning-rate 1e-3`",
+    "default": "multitl (`--budget 10m`)",
     "budget-2m": "multitl, `--budget 2m`",
-    "budget-10m": "multitl, `--budget 10m`",
+    "budget-20m": "multitl, `--budget 20m`",
     "fastai": "fastai `fine_tune`",
     "expert": "LP-FT in PyTorch",
     "logistic": "LogisticRegressionCV",

@@ -16,7 +16,6 @@ from multitl.judging.predictions import write_predictions
 from multitl.sources.pretrained import load_pretrained
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-UNFINISHED = {"budget-2m", "budget-10m"}  # until finetune has --budget
 NAMES = ("cat", "dog")
 
 
@@ -62,7 +61,7 @@ def test_a_rival_sees_the_pixels_that_multitl_sees():
 
 
 def test_every_contender_of_ours_is_a_valid_command(recipes: ModuleType, table: Path):
-    for name in recipes.OWN.keys() - UNFINISHED:
+    for name in recipes.OWN:
         run = recipes.Run("photos", name, 1, table, 96)
         _, *words = recipes.command(run, table.parent / "run", recipes.Options("torch", None))
         assert words[:2] == ["-m", "multitl"]
