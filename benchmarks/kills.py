@@ -7,7 +7,8 @@ Each command runs once undisturbed. Then it is started again and again and kille
 the time that it took, in a random order. After a kill nothing that it started may be alive 5 seconds later. The next
 start resumes (`port`: begins again); where it ends before its kill comes, its results are compared with those of the
 undisturbed one, nothing temporary may be left in the run folder, beside it, in the cache or in TMPDIR, and the story
-begins anew. The last start is left to end.
+begins anew. The last start is left to end. A folder with a card is a finished run, whatever was going on: after each
+kill `multitl predict` has to work with it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BACKBONE = ("--backbone", "keras/MobileNet:alpha=0.25", "--weights", "none", "--image-size", "32")
-TRAINING = ("--head-epochs", "5", "--unfreeze", "last", "--learning-rate", "5e-4", "--steps", "9")
+TRAINING = ("--budget", "30m")  # in which all trials have room, on any machine: the plan is always the same
 MARK = "MULTITL_KILLS"  # a variable by which a process and all that it starts are known
 WEIGHTS = "model.weights.h5"  # in a .keras file
 SECONDS = 5.0  # after which nothing may be alive
@@ -43,6 +44,7 @@ class Tally:
     seconds: float
     moments: list[float] = field(default_factory=list)
     ends: int = 0
+    uses: int = 0
     lives: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -117,11 +119,20 @@ class Story:
             self.tally.moments.append(seconds or 0.0)
             self.tally.lives.append(self.seconds_alive())
             print(f"{self.command[0]}: killed after {seconds:.1f} s", file=sys.stderr)
+            self.use()
             return True
         self.judge(code)
         shutil.rmtree(self.broken, ignore_errors=True)
         shutil.rmtree(self.place.folder / "cache", ignore_errors=True)
         return False
+
+    def use(self) -> None:
+        """What `finetune` has published by now."""
+        if self.command[0] == "finetune" and (self.broken / "card.json").exists():
+            image = next(path for path in sorted(Path(self.command[1]).rglob("*")) if path.is_file())
+            if self.place.start("predict", self.broken, image).wait():
+                self.tally.faults.append(f"predict: {self.place.said()}")
+            self.tally.uses += 1
 
     def seconds_alive(self) -> float:
         """How long anything lived on."""
@@ -165,7 +176,7 @@ def row(tally: Tally) -> str:
     faults = "; ".join(dict.fromkeys(tally.faults)) or "none"
     return (
         f"| `{tally.command}` | {tally.seconds:.1f} | {len(moments)} | {min(moments):.1f} to {max(moments):.1f} | "
-        f"{max(lives):.2f} | {tally.ends} | {faults} |"
+        f"{max(lives):.2f} | {tally.uses} | {tally.ends} | {faults} |"
     )
 
 
@@ -173,8 +184,10 @@ def main(backend: str, kills: int, data: str, commands: list[str]) -> None:
     """Print the table, a row as soon as it is known."""
     print(f"# {kills} kills of each command on {backend}\n")
     print(f"Made by `python benchmarks/kills.py {backend} {kills} {data}`, {datetime.date.today()}.\n")
-    print("| command | undisturbed, s | kills | after, s | longest life after, s | ends judged | faults |")
-    print("|---|---:|---:|---:|---:|---:|---|", flush=True)
+    print(
+        "| command | undisturbed, s | kills | after, s | longest life after, s | used after a kill | ends judged | faults |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         place = Place(Path(folder), backend)
         run = place.folder / "run"
