@@ -262,7 +262,8 @@ def _is_from_torch(pretrained: Pretrained) -> bool:
 
 def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
     save_state(folder, state)
-    log.add(len(state.rows), state.rows[-1])
+    if state.rows:
+        log.add(len(state.rows), state.rows[-1])
     if state.phase == "head":  # later the folder holds what was published
         write_history(folder, state.rows)
 
