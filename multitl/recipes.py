@@ -48,6 +48,12 @@ class Recipe:
     )
     test_fraction: float = option(0.2, "share cut off for test where DATA has no splits", least=0.01, most=0.9)
     max_unreadable: float = option(0.05, "share of unreadable files above which a run is refused", least=0, most=1)
+    shots: int = option(
+        0,
+        "images a class, drawn by the seed, to train and validate with; 0: all; test is as without",
+        least=0,
+        most=10**6,
+    )
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
     hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)
@@ -98,6 +104,13 @@ class Recipe:
                 received=f"head_epochs = 0, unfreeze = {self.unfreeze!r}, epochs = {self.epochs}",
                 fix="--head-epochs 60",
             )
+        if self.shots == 1:
+            raise RecipeError(
+                "Of one image a class none can be spared for validation.",
+                expected="shots = 0 for all images, or at least 2",
+                received="shots = 1",
+                fix="--shots 2",
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -136,6 +149,7 @@ class Options(TypedDict, total=False):
     validation_fraction: float
     test_fraction: float
     max_unreadable: float
+    shots: int
     pooling: str
     hidden: int
     dropout: float

@@ -85,6 +85,12 @@ def test_recipe_that_trains_nothing_is_refused(options: dict):
         Recipe(**options)
 
 
+def test_one_image_a_class_is_refused():
+    with pytest.raises(RecipeError, match="none can be spared for validation"):
+        Recipe(shots=1)
+    assert Recipe(shots=2).shots == 2
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_not_a_number_is_refused(name: str):
     for value in (math.nan, "3", None, True):
