@@ -56,6 +56,12 @@ class Recipe:
     )
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
+    head: str = option(
+        "auto",
+        "linear, mean (nearest class mean), kernel (linear on random Fourier features), or auto: linear unless another "
+        "is clearly better out of fold; kernel is tried up to 1,000 images",
+        choices=("auto", "linear", "mean", "kernel"),
+    )
     hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)
     dropout: float = option(0.0, "dropout before the last layer", least=0, most=0.95)
     l2: float = option(
@@ -104,6 +110,13 @@ class Recipe:
                 received=f"head_epochs = 0, unfreeze = {self.unfreeze!r}, epochs = {self.epochs}",
                 fix="--head-epochs 60",
             )
+        if self.head in ("mean", "kernel") and (self.hidden or self.dropout or not self.head_epochs):
+            raise RecipeError(
+                f"A head of the kind {self.head} is solved, not trained.",
+                expected="hidden = 0, dropout = 0 and head_epochs > 0",
+                received=f"hidden = {self.hidden}, dropout = {self.dropout:g}, head_epochs = {self.head_epochs}",
+                fix="--head linear",
+            )
         if self.shots == 1:
             raise RecipeError(
                 "Of one image a class none can be spared for validation.",
@@ -151,6 +164,7 @@ class Options(TypedDict, total=False):
     max_unreadable: float
     shots: int
     pooling: str
+    head: str
     hidden: int
     dropout: float
     l2: float

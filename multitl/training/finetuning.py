@@ -144,7 +144,7 @@ def _run(
         features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
     with clock("head"):
         head, settled, solved = make_head(features, dataset, recipe, state, save)
-    trained = head.count_params()
+    trained = int(sum(np.prod(variable.shape) for variable in head.trainable_variables))
     if _goes_deeper(recipe):
         trained += sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
         with clock("finetune"):
@@ -155,7 +155,7 @@ def _run(
     kept = min(state.rows, key=lambda row: row["val_loss"])
     where = f"epoch {kept['epoch']} ({kept['phase']})"
     if solved and kept["phase"] == "head":
-        where = f"the solved head, penalty {solved.penalty:g}"
+        where = str(solved)
     console().print(f"kept: {where}, validation loss {kept['val_loss']:.4f}")
 
     with clock("evaluation"):
@@ -164,7 +164,7 @@ def _run(
         probabilities = features.probabilities(head) if is_frozen else _probabilities(classifier, readers)
         judged = probabilities
         if is_refitted := is_frozen and solved is not None and recipe.refit:
-            refit_head(head, features, dataset, settled)
+            refit_head(head, solved, features, dataset, settled)
             probabilities = features.probabilities(head)
             judged = probabilities | {"validation": judged["validation"]}  # of images it had not seen
         sample = readers["validation"].read(range(min(BATCH, len(readers["validation"]))))
