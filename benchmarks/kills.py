@@ -184,9 +184,7 @@ def main(backend: str, kills: int, data: str, commands: list[str]) -> None:
     """Print the table, a row as soon as it is known."""
     print(f"# {kills} kills of each command on {backend}\n")
     print(f"Made by `python benchmarks/kills.py {backend} {kills} {data}`, {datetime.date.today()}.\n")
-    print(
-        "| command | undisturbed, s | kills | after, s | longest life after, s | used after a kill | ends judged | faults |"
-    )
+    print("| command | undisturbed, s | kills | after, s | longest life after, s | used then | ends judged | faults |")
     print("|---|---:|---:|---:|---:|---:|---:|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         place = Place(Path(folder), backend)

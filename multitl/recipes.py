@@ -54,8 +54,20 @@ class Recipe:
     )
     test_fraction: float = option(0.2, "share cut off for test where DATA has no splits", least=0.01, most=0.9)
     max_unreadable: float = option(0.05, "share of unreadable files above which a run is refused", least=0, most=1)
+    shots: int = option(
+        0,
+        "images a class, drawn by the seed, to train and validate with; 0: all; test is as without",
+        least=0,
+        most=10**6,
+    )
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
+    head: str = option(
+        "auto",
+        "linear, mean (nearest class mean), kernel (linear on random Fourier features), or auto: linear unless another "
+        "is clearly better out of fold; kernel is tried up to 1,000 images",
+        choices=("auto", "linear", "mean", "kernel"),
+    )
     hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)
     dropout: float = option(0.0, "dropout before the last layer", least=0, most=0.95)
     l2: float = option(
@@ -110,6 +122,20 @@ class Recipe:
                 received="head_epochs = 0, unfreeze = 'none'",
                 fix="--head-epochs 60",
             )
+        if self.head in ("mean", "kernel") and (self.hidden or self.dropout or not self.head_epochs):
+            raise RecipeError(
+                f"A head of the kind {self.head} is solved, not trained.",
+                expected="hidden = 0, dropout = 0 and head_epochs > 0",
+                received=f"hidden = {self.hidden}, dropout = {self.dropout:g}, head_epochs = {self.head_epochs}",
+                fix="--head linear",
+            )
+        if self.shots == 1:
+            raise RecipeError(
+                "Of one image a class none can be spared for validation.",
+                expected="shots = 0 for all images, or at least 2",
+                received="shots = 1",
+                fix="--shots 2",
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -148,7 +174,9 @@ class Options(TypedDict, total=False):
     validation_fraction: float
     test_fraction: float
     max_unreadable: float
+    shots: int
     pooling: str
+    head: str
     hidden: int
     dropout: float
     l2: float

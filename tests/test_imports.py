@@ -26,15 +26,15 @@ ORDER = {
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks folders promises",
-    "data": "augmentation listings resampling splits checks tables images pixels scanning",
+    "data": "augmentation listings resampling splits parts checks tables images pixels scanning",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
-    "weight_hashes folding statistics weight_files heads model_files",
+    "weight_hashes folding statistics weight_files feature_maps heads model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts evaluation findings reporting",
-    "training": "targets checkpoints feature_store logs recording phases features softmax_regression solved_head heads "
-    "planning calibration trials publishing finetuning",
+    "training": "targets checkpoints feature_store logs recording phases features softmax_regression solved_head "
+    "class_means head_choice heads planning calibration trials publishing finetuning",
     "porting": "generated_code formats references artefacts originals translate export_worker proof_worker folders "
     "departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

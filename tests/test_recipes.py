@@ -37,11 +37,13 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
     return st.floats(least, most if most is not None else 1e6)
 
 
-def trains(options: dict) -> bool:
-    return bool(options["head_epochs"] or options["unfreeze"] != "none")
+def fits_together(options: dict) -> bool:
+    trains = bool(options["head_epochs"] or options["unfreeze"] != "none")
+    is_solved = not options["hidden"] and not options["dropout"] and options["head_epochs"]
+    return trains and options["shots"] != 1 and bool(is_solved or options["head"] in ("auto", "linear"))
 
 
-recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(trains)
+recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(fits_together)
 
 
 @given(recipes)
@@ -105,6 +107,20 @@ def test_an_option_of_an_older_version_says_what_to_write_instead(tmp_path: Path
         Recipe.read(tmp_path / "old.toml")
 
 
+@pytest.mark.parametrize("options", [{"hidden": 8}, {"dropout": 0.1}, {"head_epochs": 0, "unfreeze": "all"}])
+def test_a_head_that_can_only_be_solved_is_not_trained(options: dict):
+    for head in ("mean", "kernel"):
+        with pytest.raises(RecipeError, match="is solved, not trained"):
+            Recipe(head=head, **options)
+    assert Recipe(head="linear", **options).head == "linear"
+
+
+def test_one_image_a_class_is_refused():
+    with pytest.raises(RecipeError, match="none can be spared for validation"):
+        Recipe(shots=1)
+    assert Recipe(shots=2).shots == 2
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_not_a_number_is_refused(name: str):
     for value in (math.nan, "3", None, True):
@@ -163,8 +179,8 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path):
 
 
 def test_table_in_a_recipe_is_an_unknown_option(tmp_path: Path):
-    (tmp_path / "nested.toml").write_text("[head]\nepochs = 3\n")
-    with pytest.raises(RecipeError, match="Unknown option 'head'"):
+    (tmp_path / "nested.toml").write_text("[optimiser]\nepochs = 3\n")
+    with pytest.raises(RecipeError, match="Unknown option 'optimiser'"):
         Recipe.read(tmp_path / "nested.toml")
 
 

@@ -38,7 +38,7 @@ from multitl.data.listings import (
     list_records,
     parse_split,
 )
-from multitl.data.splits import cut_splits
+from multitl.data.parts import Parts
 from multitl.data.tables import TABLE_SUFFIXES, list_table
 from multitl.errors import DataError, shorten
 from multitl.recipes import Recipe
@@ -56,6 +56,7 @@ def scan(
     validation_fraction: float,
     test_fraction: float,
     max_unreadable: float,
+    shots: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """Look at a folder, CSV or Parquet file: every image is decoded once, and missing splits are cut off.
@@ -64,20 +65,25 @@ def scan(
     `validation_fraction` of the rest validation. Of train and test, validation is cut from train; train and validation
     are taken as they are, without a test. The cut depends on the seed and the files' contents, not on where they lie.
 
+    shots: so many images a class are kept, 0 for all, as if there were no others: they are drawn from all that is not
+    test, a validation part of the data included, and validation is cut from them anew. Test is as without shots; where
+    there is none, validation is left as it is instead, and train alone is drawn from.
+
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
-    return _look_at(_list_data(Path(path)), seed, validation_fraction, test_fraction, max_unreadable, progress)
+    return _look_at(_list_data(Path(path)), seed, validation_fraction, test_fraction, max_unreadable, progress, shots)
 
 
 def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None) -> Dataset:
-    """`scan` with the seed, the shares and the tolerance of a recipe."""
+    """`scan` with the seed, the shares, the tolerance and the shots of a recipe."""
     return scan(
         path,
         seed=recipe.seed,
         validation_fraction=recipe.validation_fraction,
         test_fraction=recipe.test_fraction,
         max_unreadable=recipe.max_unreadable,
+        shots=recipe.shots,
         progress=progress,
     )
 
@@ -117,10 +123,8 @@ def scan_for_evaluation(
     check_has_images(listing)
     check_known(listing.records, class_names, "the run")
     hashes, unreadable = _check_files(listing, max_unreadable, progress)
-    readable = [record for record in listing.records if record.path in hashes]
-    return _dataset(
-        replace(listing, class_names=tuple(class_names)), readable, ["test"] * len(readable), hashes, unreadable
-    )
+    placed = [replace(record, split="test") for record in listing.records if record.path in hashes]
+    return _dataset(replace(listing, class_names=tuple(class_names)), placed, hashes, unreadable)
 
 
 def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -151,22 +155,20 @@ def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 def _look_at(
     listing: Listing, seed: int, validation_fraction: float, test_fraction: float, max_unreadable: float,
-    progress: Progress | None,
+    progress: Progress | None, shots: int = 0,
 ) -> Dataset:  # fmt: skip
-    """From names to a Dataset: open every file, cut the missing splits, and say what is odd."""
+    """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
     hashes, unreadable = _check_files(listing, max_unreadable, progress)
     readable = [record for record in listing.records if record.path in hashes]
     check_every_class_trained(listing, readable)
-    fractions = _missing_splits(readable, validation_fraction, test_fraction)
-    splits, whole = _place(readable, hashes, fractions, seed)
-    dataset = _dataset(listing, readable, splits, hashes, unreadable)
+    parts = Parts(hashes, validation_fraction, test_fraction, seed)
+    placed, notes = parts.cut(readable)
+    if shots:
+        placed, notes = parts.draw(placed, shots)
+    dataset = _dataset(listing, placed, hashes, unreadable)
     check_judgeable(dataset)
-    warnings = [*dataset.warnings, *warn_of_gaps(dataset)]
-    if whole:
-        cut = " and ".join(fractions)
-        warnings.append(f"Classes too small to cut {cut} images from, kept for training: {shorten(whole)}.")
-    return replace(dataset, warnings=tuple(warnings))
+    return replace(dataset, warnings=(*dataset.warnings, *warn_of_gaps(dataset), *notes))
 
 
 def _list_data(path: Path) -> Listing:
@@ -242,37 +244,14 @@ def _check_file(budget: Budget, path: str) -> tuple[str, str] | Unreadable:
     return path, hashlib.sha256(data).hexdigest()
 
 
-def _missing_splits(readable: Sequence[Record], validation_fraction: float, test_fraction: float) -> dict[Split, float]:
-    """What is to be cut from the training images, in order."""
-    present = {record.split for record in readable}
-    if "validation" in present:
-        return {}
-    if "test" in present:
-        return {"validation": validation_fraction}
-    return {"test": test_fraction, "validation": validation_fraction}
-
-
-def _place(
-    readable: Sequence[Record], hashes: dict[str, str], fractions: dict[Split, float], seed: int
-) -> tuple[list[Split], list[str]]:
-    """The split of every record, and the classes too small to be cut."""
-    cuttable = [(record.label, hashes[record.path]) for record in readable if record.split in (None, "train")]
-    cut, whole = cut_splits(cuttable, fractions, seed)
-    remaining = iter(cut)
-    return [next(remaining) if record.split in (None, "train") else record.split for record in readable], whole
-
-
 def _dataset(
-    listing: Listing,
-    records: Sequence[Record],
-    splits: Sequence[Split],
-    hashes: dict[str, str],
-    unreadable: tuple[Unreadable, ...],
+    listing: Listing, placed: Sequence[Record], hashes: dict[str, str], unreadable: tuple[Unreadable, ...]
 ) -> Dataset:
     labels = {name: label for label, name in enumerate(listing.class_names)}
     examples = [
-        Example(record.path, labels[record.label], split, hashes[record.path])
-        for record, split in zip(records, splits, strict=True)
+        Example(record.path, labels[record.label], record.split, hashes[record.path])
+        for record in placed
+        if record.split  # for type checkers: by now all have one
     ]
     examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
     dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable)

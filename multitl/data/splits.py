@@ -1,4 +1,4 @@
-"""Cutting validation and test images off a data set: stratified, seeded, and blind to names and order.
+"""Cutting validation and test images off a data set, and drawing few: stratified, seeded, blind to names and order.
 
 An image's place depends on the seed and on image contents only: within a class, images are ordered by a hash of (seed,
 content) and the first ones are cut off. Copies of an image share the hash, so they always end on one side.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from multitl.contracts import Split
 
@@ -43,9 +43,26 @@ def cut_splits(
     return [chosen.get(sha256, "train") for _, sha256 in images], too_small
 
 
+def draw_shots(images: Sequence[tuple[str, str]], shots: int, seed: int) -> tuple[list[bool], list[str]]:
+    """Whether each (class, sha256) is among `shots` of its class drawn by the seed; and the classes that have fewer.
+
+    Of copies the first is drawn. What is drawn for fewer shots is a part of what is drawn for more.
+    """
+    firsts: dict[str, dict[str, int]] = defaultdict(dict)
+    for position, (label, sha256) in enumerate(images):
+        firsts[label].setdefault(sha256, position)
+    drawn = {first[sha256] for first in firsts.values() for sha256 in _shuffled(first, seed)[:shots]}
+    fewer = sorted(label for label, first in firsts.items() if len(first) < shots)
+    return [position in drawn for position in range(len(images))], fewer
+
+
+def _shuffled(contents: Iterable[str], seed: int) -> list[str]:
+    return sorted(contents, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).digest())
+
+
 def _cut_class(copies: Mapping[str, int], fractions: Mapping[Split, float], seed: int) -> dict[str, Split]:
     """The split of the images of one class that leave train. copies: sha256 -> how many files have this content."""
-    left = sorted(copies, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).digest())
+    left = _shuffled(copies, seed)
     chosen: dict[str, Split] = {}
     for position, (split, fraction) in enumerate(fractions.items()):
         spare = len(left) - (len(fractions) - position)  # train and the splits to come need one each

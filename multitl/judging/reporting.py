@@ -40,7 +40,7 @@ from multitl.judging.findings import (
 from multitl.judging.metrics import Judged, judge, reliability
 from multitl.judging.predictions import Predictions, read_predictions
 from multitl.recipes import Recipe
-from multitl.runs.cards import Card, read_card, read_metrics
+from multitl.runs.cards import HEAD_TITLES, Card, read_card, read_metrics
 from multitl.system.regular_files import read_regular_text
 from multitl.system.writing import write_text
 
@@ -147,6 +147,7 @@ def _header(card: Card) -> dict[str, Any]:
         "backend_title": BACKEND_TITLES[card.backend.name],
         "image_count": sum(sum(by_class.values()) for by_class in counts.values()),
         "total_seconds": sum(card.seconds.values()),
+        "head_titles": HEAD_TITLES,
     }
 
 

@@ -4,6 +4,7 @@ running it in batches, saving and loading it. Comes in and goes out: a `keras.Mo
 """
 
 __all__ = [
+    "feature_maps",
     "folding",
     "freezing",
     "heads",

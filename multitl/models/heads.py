@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from multitl.contracts import Preprocess, Pretrained, Takes
+from multitl.models.feature_maps import FeatureMap, scaled
 from multitl.models.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
 
@@ -16,19 +17,18 @@ def pool(feature_map: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     return layer(dtype="float32", name="pool")(feature_map)
 
 
-def build_head(features: np.ndarray, classes: int, recipe: Recipe) -> keras.Model:
+def build_head(features: np.ndarray, classes: int, recipe: Recipe, fixed: FeatureMap | None = None) -> keras.Model:
     """A model (batch, channels) float32 -> (batch, classes) logits: [dropout, hidden layer,] dropout, dense layer.
 
-    features: (n, channels), the training features; the first layer divides by their root mean square, so that one
-    learning rate suits backbones whose features differ in size by orders of magnitude.
+    features: (n, channels), the training features.  fixed: comes first; if None, they are divided by their root mean
+    square.
 
     First weights are drawn by numpy (Glorot uniform), so that every backend starts from the same bits. Every new
     parameter carries the penalty `recipe.l2 * ||theta||^2`.
     """
     random = np.random.default_rng(recipe.seed)
     inputs = keras.Input((features.shape[1],), name="features")
-    size = float(np.sqrt(np.mean(np.square(features, dtype="float64")))) or 1.0
-    x = keras.layers.Rescaling(1 / size, name="feature_scale", dtype="float32")(inputs)
+    x = (fixed or scaled(features)).layers(inputs)
     if recipe.hidden:
         x = _dropout(x, recipe, "dropout_hidden")
         x = _dense(x, recipe.hidden, "relu", "hidden", recipe, random)

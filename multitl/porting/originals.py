@@ -25,7 +25,7 @@ def original_tensors(model: keras.Model, card: Card) -> dict[str, np.ndarray]:
     """The state_dict of a saved model's network, by the original's names, without constants that its graph never reads.
 
     card: of the run or the translated network.  Raises PortError where the original's class has no place for something:
-    a network of another source, a hidden layer, pooling by maximum, a classifier of several layers.
+    a network of another source, a head of more than a linear layer, pooling by maximum, a classifier of several layers.
     """
     about = card.backbone
     if about.name.partition("/")[0] not in SOURCES:
@@ -54,6 +54,8 @@ def _as_one_layer(model: keras.Model, card: Card) -> tuple[np.ndarray, np.ndarra
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     if len(dense) != 1:
         raise _no_place("the head has a hidden layer", "one layer")
+    if any(isinstance(layer, keras.layers.UnitNormalization) for layer in head.layers):
+        raise _no_place("the head brings features to length 1", "one layer")
     scale = head.get_layer("feature_scale").scale
     kernel, bias = (keras.ops.convert_to_numpy(one.value) for one in (dense[0].kernel, dense[0].bias))
     return (kernel.astype("float64") * scale).astype("float32"), bias

@@ -31,9 +31,12 @@ ClassName = Annotated[str, Meta(min_length=1, max_length=2**12)]  # a folder's n
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(ge=0)]
+HeadKind = Literal["linear", "mean", "kernel"]
 Hex = Annotated[str, Meta(pattern=r"\A[0-9a-f]{0,64}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 T = TypeVar("T")
+
+HEAD_TITLES: dict[HeadKind, str] = {"linear": "linear", "mean": "nearest class mean", "kernel": "kernel"}
 
 
 class Machine(Struct, frozen=True):
@@ -94,15 +97,35 @@ class Tried(TypedDict):
     accuracy: Share
 
 
+class Compared(TypedDict):
+    """A kind of head at its best: mean log loss and accuracy out of fold, and by how much the loss of an image is more
+    than with the first of those compared, with that mean's standard error.
+    """
+
+    kind: HeadKind
+    log_loss: Positive
+    accuracy: Share
+    difference: float
+    standard_error: Positive
+
+
 class SolvedHead(Struct, frozen=True):
-    """How a linear head was found: the penalty, the gradient that is left as a share of what it is at zero, and what
-    the penalty was chosen from; nothing where it was given.  refitted: to train and validation images in the end.
+    """How a head without a hidden layer was found: the penalty, the gradient that is left as a share of what it is at
+    zero, and what the penalty was chosen from, the last step of the way only roughly where it is clearly worse; nothing
+    where it was given.  refitted: to train and validation images in the end.
+
+    kind: "linear"; "mean": of the nearest class mean, without penalty and gradient; "kernel": linear on random waves.
+    scale: of a mean, what half a squared distance is multiplied by; of a kernel, its width in median distances.
+    compared: kinds of head, the first of which had to be beaten.
     """
 
     penalty: Positive
     gradient: Positive
     tried: tuple[Tried, ...] = ()
     refitted: bool = False
+    kind: HeadKind = "linear"
+    scale: Positive | None = None
+    compared: tuple[Compared, ...] = ()
 
 
 class Trial(Struct, frozen=True):

@@ -49,13 +49,13 @@ from multitl.training.checkpoints import (
     save_state,
 )
 from multitl.training.features import JUDGED, compute_run_features
+from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
 from multitl.training.logs import EpochLog
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
 from multitl.training.recording import make_card, remake_report, write_history
-from multitl.training.solved_head import SolvedHead
 from multitl.training.targets import labels_of, targets_of
 from multitl.training.trials import Examination, Race, brier_scores
 
@@ -206,7 +206,7 @@ def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
         loss = tried["val_loss"]
     else:
         loss = min(row["val_loss"] for row in state.rows if row["phase"] == "head")
-        what = f"the solved head, penalty {solved.penalty:g}" if solved else "the head"
+        what = str(solved) if solved else "the head"
     console().print(f"kept: {what}, validation loss {loss:.4f}", markup=False)
 
 

@@ -12,25 +12,30 @@ import numpy as np
 from multitl.contracts import Dataset, Split
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
+from multitl.system.progress import console
 from multitl.training.checkpoints import Row, TrainingState, read_variables, write_variables
 from multitl.training.features import RunFeatures, head_probabilities
+from multitl.training.head_choice import SolvedHead, choose_head, solve_again
 from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
-from multitl.training.solved_head import UNSOLVED_L2, SolvedHead, fill_head, is_solved, solve_head
+from multitl.training.solved_head import UNSOLVED_L2, Task, fill_head, is_solved
 from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
 
 
 def make_head(
     features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]
 ) -> tuple[keras.Model, Recipe, SolvedHead | None]:
-    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it is linear."""
+    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it was."""
     if not is_solved(recipe):
         recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
         head = build_head(features.train[0], len(dataset.class_names), recipe)
         _train(head, features, dataset, recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
-    head = build_head(features.train[0], len(dataset.class_names), recipe)
-    solved = _solve(head, features.train, ("train",), dataset, recipe)
+    solved = choose_head(_task(features.train, ("train",), dataset, recipe), recipe)
+    if verdict := solved.verdict():
+        console().print(verdict, markup=False)
+    head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
+    fill_head(head, solved.solution)
     if not state.rows:
         row = _head_row(head, features, dataset, time.perf_counter() - started)
         state.rows, state.best_loss, state.finished = [row], row["val_loss"], True
@@ -39,10 +44,10 @@ def make_head(
     return head, replace(recipe, l2=solved.penalty), solved
 
 
-def refit_head(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
+def refit_head(head: keras.Model, solved: SolvedHead, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
     """Once everything is chosen, the images that it was chosen by are training images as well."""
     views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
-    _solve(head, views, ("train", "validation"), dataset, recipe)
+    fill_head(head, solve_again(solved, _task(views, ("train", "validation"), dataset, recipe)))
 
 
 def _train(
@@ -56,15 +61,10 @@ def _train(
         write_variables(mutable_variables(head), state.head)
 
 
-def _solve(
-    head: keras.Model, views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe
-) -> SolvedHead:
-    """Fit the head to stored features of the images of some splits, one after the other."""
+def _task(views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
+    """Stored features of the images of some splits, one after the other."""
     labels, weights = targets_of(dataset, recipe, splits)
-    size = 1 / head.get_layer("feature_scale").scale
-    solved = solve_head(views, labels, weights, recipe.l2, size, recipe.label_smoothing, recipe.seed)
-    fill_head(head, solved.solution)
-    return solved
+    return Task(views, labels, weights, recipe.label_smoothing, recipe.seed)
 
 
 def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:

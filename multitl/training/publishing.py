@@ -28,9 +28,9 @@ from multitl.system.scratch import temporary_folder
 from multitl.system.writing import cannot_write, read_json
 from multitl.training.checkpoints import TrainingState
 from multitl.training.features import JUDGED, RunFeatures
+from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.recording import finish, judge, save_model, write_history
-from multitl.training.solved_head import SolvedHead
 
 STARTED = ("recipe.toml", "run.json")  # which are there before training begins
 
@@ -62,7 +62,7 @@ class Publisher:
         probabilities = self.features.probabilities(self.head)
         judged, before = probabilities, self.head.get_weights()
         if is_refitted := self.solved is not None and self.recipe.refit:
-            refit_head(self.head, self.features, self.dataset, self.recipe)
+            refit_head(self.head, self.solved, self.features, self.dataset, self.recipe)
             probabilities = self.features.probabilities(self.head)
             judged = probabilities | {"validation": judged["validation"]}
         self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted))
@@ -88,7 +88,8 @@ class Publisher:
 
     def _describe(self, trained: int, is_refitted: bool) -> dict[str, Any]:
         solved = self.solved and self.solved.about() | {"refitted": is_refitted}
-        return {"trained_parameters": self.head.count_params() + trained, "solved_head": solved}
+        trained += int(sum(np.prod(variable.shape) for variable in self.head.trainable_variables))
+        return {"trained_parameters": trained, "solved_head": solved}
 
     def _publish(
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any]

@@ -1,41 +1,88 @@
-"""The linear head of a run: its penalty is chosen by cross-validation on the training features, then it is solved."""
+"""Heads whose last layer is solved: the penalty is chosen by cross-validation on the training features."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
 
 import keras
 import numpy as np
 from scipy.special import log_softmax
-from threadpoolctl import threadpool_limits
 
 from multitl.errors import RunError
+from multitl.models.feature_maps import FeatureMap
 from multitl.recipes import Recipe
-from multitl.runs.cards import Tried
+from multitl.runs.cards import HeadKind, Tried
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
 
 FOLDS = 5
 FIRST, STEP = 0.1, 10**0.5  # of the path of penalties
 SMALLEST, LARGEST = 1e-6, 10.0
+SKETCH, HOPELESS = 1e-2, 1.02  # a solution as rough as that, if its loss is so many times the last one's, ends a path
 UNKNOWN = 1e-2  # the penalty where there are too few images to choose by
 UNSOLVED_L2 = 1e-3  # the penalty of heads that are trained, where none is given
 
 
-PenaltyPath: TypeAlias = "list[tuple[Tried, np.ndarray]]"  # with each penalty's theta (directions, folds, classes)
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a head is fitted to: stored features.
+
+    views: one (n, channels) a view of the same images.  labels: one-hot (n, classes).  weights: (n,).
+    smoothing: of labels, while fitting.  seed: of the folds.
+    """
+
+    views: list[np.ndarray]
+    labels: np.ndarray
+    weights: np.ndarray
+    smoothing: float = 0.0
+    seed: int = 0
+
+    def samples(self, fixed: FeatureMap) -> Samples:
+        """Of all views, one after the other."""
+        targets = self.labels * (1 - self.smoothing) + self.smoothing / self.labels.shape[1]
+        count = len(self.views)
+        mapped = fixed(np.concatenate(self.views))
+        return Samples(mapped, np.tile(targets, (count, 1)), np.tile(self.weights, count))
+
+    def all_labels(self) -> np.ndarray:
+        """(views * n, classes), without smoothing."""
+        return np.tile(self.labels, (len(self.views), 1))
+
+    def folds(self) -> np.ndarray:
+        """(views * n,): views of an image are in one fold."""
+        return np.tile(assign_folds(self.labels.argmax(axis=1), FOLDS, self.seed), len(self.views))
+
+    def by_image(self, losses: np.ndarray) -> np.ndarray:
+        """(views * n,) -> (n,): the views' mean, weighted, so that the mean of all is the loss that is minimised."""
+        return losses.reshape(len(self.views), -1).mean(axis=0) * self.weights / self.weights.mean()
 
 
-@dataclass(frozen=True)
-class SolvedHead:
-    """tried: in the order of the path; empty where the penalty was given."""
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A head that could be had, and how good it is out of fold.
 
+    losses: (n,), as `Task.by_image` gives them; empty where nothing was to be chosen.  scale: see `SolvedHead`
+    in cards.py.  solve: gives the head fitted to all images.
+    """
+
+    kind: HeadKind
+    fixed: FeatureMap
     penalty: float
-    solution: Solution
-    tried: tuple[Tried, ...]
+    losses: np.ndarray
+    accuracy: float
+    solve: Callable[[], Solution]
+    tried: tuple[Tried, ...] = ()
+    scale: float | None = None
 
-    def about(self) -> dict[str, Any]:
-        """For the card."""
-        return {"penalty": self.penalty, "gradient": self.solution.gradient, "tried": list(self.tried)}
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Of a path: a penalty, the loss of each row out of fold, theta (directions, folds, classes)."""
+
+    tried: Tried
+    losses: np.ndarray
+    theta: np.ndarray
 
 
 def is_solved(recipe: Recipe) -> bool:
@@ -43,31 +90,20 @@ def is_solved(recipe: Recipe) -> bool:
     return not recipe.hidden and not recipe.dropout and recipe.head_epochs > 0
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")
-def solve_head(views: list[np.ndarray], labels: np.ndarray, weights: np.ndarray, penalty: float, size: float,
-               smoothing: float, seed: int) -> SolvedHead:  # fmt: skip
-    """Fit a linear head to stored features.
-
-    views: one (n, channels) a view of the same images.  labels: one-hot (n, classes).  weights: (n,).
-    penalty: 0 to choose it.  size: what the head divides features by.  smoothing: of labels, while fitting.
-    Raises RunError where rounding keeps the minimum from being found.
-
-    BLAS computes in one thread: its threads wait for each other where another process holds a core, up to a hundred
-    times as long as they compute; and the same sums come out on any number of cores.
+def attempt(kind: HeadKind, task: Task, fixed: FeatureMap, penalty: float, scale: float | None = None) -> Attempt:
+    """A linear head on mapped features. penalty: 0 to choose it. Its `solve` raises RunError where rounding keeps the
+    minimum from being found.
     """
-    targets = labels * (1 - smoothing) + smoothing / labels.shape[1]
-    count = len(views)
-    samples = Samples(np.concatenate(views) / np.float32(size), np.tile(targets, (count, 1)), np.tile(weights, count))
-    regression = SoftmaxRegression(samples)
-    if penalty:
-        return SolvedHead(penalty, _solve(regression, penalty), ())
-    folds = np.tile(assign_folds(labels.argmax(axis=1), FOLDS, seed), count)
-    path = _follow_path(regression, np.tile(labels, (count, 1)), folds)
+    regression = SoftmaxRegression(task.samples(fixed))
+    path = [] if penalty else _follow_path(regression, task.all_labels(), task.folds())
     if not path:
-        return SolvedHead(UNKNOWN, _solve(regression, UNKNOWN), ())
-    best, theta = min(path, key=lambda step: step[0]["log_loss"])
-    solution = _solve(regression, best["penalty"], theta.mean(axis=1, keepdims=True))
-    return SolvedHead(best["penalty"], solution, tuple(tried for tried, _ in path))
+        penalty = penalty or UNKNOWN
+        return Attempt(kind, fixed, penalty, np.empty(0), 0.0, partial(solve, regression, penalty), (), scale)
+    best = min(path, key=lambda step: step.tried["log_loss"])
+    penalty, start = best.tried["penalty"], best.theta.mean(axis=1, keepdims=True)
+    tried = tuple(step.tried for step in path)
+    finish = partial(solve, regression, penalty, start)
+    return Attempt(kind, fixed, penalty, task.by_image(best.losses), best.tried["accuracy"], finish, tried, scale)
 
 
 def fill_head(head: keras.Model, solution: Solution) -> None:
@@ -83,7 +119,8 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return numbers
 
 
-def _solve(regression: SoftmaxRegression, penalty: float, start: np.ndarray | None = None) -> Solution:
+def solve(regression: SoftmaxRegression, penalty: float, start: np.ndarray | None = None) -> Solution:
+    """`SoftmaxRegression.solve`; a RunError says what to do where rounding keeps the minimum from being found."""
     try:
         return regression.solve(penalty, start)
     except ArithmeticError as error:
@@ -95,7 +132,7 @@ def _solve(regression: SoftmaxRegression, penalty: float, start: np.ndarray | No
         ) from error
 
 
-def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> PenaltyPath:
+def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> list[Step]:
     """Penalties downwards from FIRST as long as the loss falls, or else upwards; each starts at the last one's minimum.
 
     Every fold of a penalty is a problem of its own: fitted to the images of the others, judged on its own. Nothing is
@@ -107,14 +144,23 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
         return []
     shares /= shares.sum(axis=0)
 
-    def walk(penalty: float, step: float, path: PenaltyPath) -> PenaltyPath:
+    def step(penalty: float, tolerance: float, start: np.ndarray | None) -> Step:
+        theta, _ = regression.minimise(penalty, shares, np.float32, tolerance, start)
+        return _judge(penalty, regression, theta, labels, is_fitted)
+
+    def walk(penalty: float, factor: float, path: list[Step]) -> list[Step]:
         while SMALLEST <= penalty <= LARGEST:
-            start = path[-1][1] if path else None
-            theta, _ = regression.minimise(penalty, shares, np.float32, ROUGH, start)
-            path.append((_judge(penalty, regression, theta, labels, is_fitted), theta))
-            if len(path) > 1 and path[-1][0]["log_loss"] >= path[-2][0]["log_loss"]:
+            start = None
+            if path:
+                sketch, last = step(penalty, SKETCH, path[-1].theta), path[-1].tried["log_loss"]
+                if sketch.tried["log_loss"] > HOPELESS * last:
+                    return [*path, sketch]
+                start = sketch.theta
+            # the smaller the penalty, the flatter the loss, and the further off is what leaves the same gradient
+            path = [*path, step(penalty, ROUGH * min(1, penalty / FIRST) ** 0.5, start)]
+            if len(path) > 1 and path[-1].tried["log_loss"] >= path[-2].tried["log_loss"]:
                 break
-            penalty *= step
+            penalty *= factor
         return path
 
     down = walk(FIRST, 1 / STEP, [])
@@ -123,13 +169,15 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
 
 def _judge(
     penalty: float, regression: SoftmaxRegression, theta: np.ndarray, labels: np.ndarray, is_fitted: np.ndarray
-) -> Tried:
+) -> Step:
     """Each image by the one problem that it is not part of."""
     logits = (regression.rows @ theta.reshape(len(theta), -1)).reshape(*is_fitted.shape, -1)[~is_fitted]
-    loss = -(log_softmax(logits, axis=-1) * labels).sum(axis=1)
-    is_right = logits.argmax(axis=1) == labels.argmax(axis=1)
-    return {
-        "penalty": float(f"{penalty:.3g}"),
-        "log_loss": float(np.average(loss, weights=regression.samples.weights)),
-        "accuracy": float(is_right.mean()),
-    }
+    losses, accuracy = losses_and_accuracy(logits, labels)
+    log_loss = float(np.average(losses, weights=regression.samples.weights))
+    return Step({"penalty": float(f"{penalty:.3g}"), "log_loss": log_loss, "accuracy": accuracy}, losses, theta)
+
+
+def losses_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Log loss of each row (n,), and the share that is right. labels: one-hot."""
+    losses = -(log_softmax(logits, axis=-1) * labels).sum(axis=1)
+    return losses, float((logits.argmax(axis=1) == labels.argmax(axis=1)).mean())

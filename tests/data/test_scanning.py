@@ -328,3 +328,41 @@ def test_real_photos(shared_data, name, images, classes):
 def test_a_folder_of_data_sets_is_not_a_data_set(shared_data):
     with pytest.raises(DataError, match="several data sets"):
         scan_simply(shared_data / "emoji_vendors")
+
+
+def in_split(dataset, split: str) -> set[str]:
+    return {example.sha256 for example in dataset.split(split)}
+
+
+def test_shots_leave_the_test_part_as_it_is_and_cut_validation_from_what_is_drawn(photo_folder):
+    everything, few = scan_simply(photo_folder), scan_simply(photo_folder, shots=5)
+    assert in_split(few, "test") == in_split(everything, "test")
+    counts = count_images(few)
+    assert counts["train"] == {"blue": 4, "green": 4, "red": 4}  # of 5 images one validates
+    assert counts["validation"] == {"blue": 1, "green": 1, "red": 1}
+    assert few.warnings == () and few.fingerprint != everything.fingerprint
+    again = scan_simply(photo_folder, shots=5, seed=1)
+    assert in_split(again, "train") != in_split(few, "train")
+
+
+def test_shots_are_all_that_a_run_sees_of_train_and_validation(tmp_path):
+    make_images(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 9, "val/b": 9, "test/a": 2, "test/b": 2})
+    few = scan_simply(tmp_path, shots=8)
+    assert sizes(few) == {"train": 12, "validation": 4, "test": 4}
+    drawn = {Path(example.path).parts[-3] for example in few.examples if example.split != "test"}
+    assert drawn == {"train", "val"}
+
+
+def test_without_a_test_part_the_shots_are_judged_on_the_validation_part(tmp_path):
+    make_images(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 5, "val/b": 5})
+    few, everything = scan_simply(tmp_path, shots=3), scan_simply(tmp_path)
+    assert sizes(few) == {"train": 6, "validation": 10, "test": 0}
+    assert in_split(few, "validation") == in_split(everything, "validation")
+
+
+def test_a_class_of_fewer_images_than_shots_is_taken_whole_with_a_warning(tmp_path):
+    make_images(tmp_path, {"train/few": 3, "train/many": 9, "test/few": 2, "test/many": 2})
+    dataset = scan_simply(tmp_path, shots=4)
+    counts = count_images(dataset)
+    assert (counts["train"]["few"] + counts["validation"]["few"], counts["train"]["many"]) == (3, 3)
+    assert [warning for warning in dataset.warnings if "fewer than 4 images" in warning and "few" in warning]

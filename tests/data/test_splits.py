@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitl.data.splits import cut_splits
+from multitl.data.splits import cut_splits, draw_shots
 
 BOTH = {"test": 0.2, "validation": 0.2}
 contents = st.integers(0, 60).map(lambda number: f"{number:064x}")
@@ -76,3 +76,23 @@ def test_order_and_class_names_do_not_matter(images, seed, random):
     assert place == dict(zip(shuffled, cut_splits(shuffled, BOTH, seed)[0], strict=True))
     renamed = [(f"new {label}", sha256) for label, sha256 in images]
     assert cut_splits(renamed, BOTH, seed)[0] == cut_splits(images, BOTH, seed)[0]
+
+
+@given(images, st.integers(1, 9), st.integers(0, 5))
+def test_shots_are_different_images_of_each_class_and_the_fewer_a_part_of_the_more(images, shots, seed):
+    is_drawn, fewer = draw_shots(images, shots, seed)
+    drawn = [image for image, is_one in zip(images, is_drawn, strict=True) if is_one]
+    assert len(drawn) == len(set(drawn))
+    available = Counter(label for label, _ in set(images))
+    assert Counter(label for label, _ in drawn) == {label: min(shots, count) for label, count in available.items()}
+    assert fewer == sorted(label for label, count in available.items() if count < shots)
+    assert set(drawn) <= {
+        image for image, is_one in zip(images, draw_shots(images, shots + 1, seed)[0], strict=True) if is_one
+    }
+    backwards, _ = draw_shots(images[::-1], shots, seed)
+    assert {image for image, is_one in zip(images[::-1], backwards, strict=True) if is_one} == set(drawn)
+
+
+def test_the_seed_draws_the_shots():
+    draws = {tuple(draw_shots(many("a", 50), 5, seed)[0]) for seed in range(5)}
+    assert len(draws) == 5

@@ -283,6 +283,8 @@ def test_eight_bits_want_photos(network: Path, tmp_path: Path):
     ("changes", "text"),
     [
         ({"hidden": 8}, "hidden layer"),
+        ({"head": "mean"}, "length 1"),
+        ({"head": "kernel"}, "length 1"),
         ({"backbone": "keras/MobileNet:alpha=0.25"}, "class of PyTorch"),
         ({"pooling": "max", "image_size": 64}, "pools by max"),
     ],

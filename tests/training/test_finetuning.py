@@ -15,6 +15,7 @@ import pytest
 import multitl
 from multitl.contracts import Preprocess, Result
 from multitl.data.pixels import PixelReader
+from multitl.models.feature_maps import WAVES
 from multitl.models.heads import backbone_of, build_head, pixel_input, pool
 from multitl.models.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
@@ -232,6 +233,29 @@ def test_a_linear_head_is_solved_judged_and_then_fitted_to_the_validation_images
     assert results[False].metrics["validation"] == results[True].metrics["validation"]
     heads = [keras.models.load_model(result.model_path).get_layer("head").get_weights() for result in results.values()]
     assert not np.allclose(heads[0][0], heads[1][0], rtol=1e-3)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("head", ["mean", "kernel"])
+def test_fine_tuning_starts_from_the_head_that_was_chosen(
+    head: str, photo_folder: Path, small: Recipe, tmp_path: Path
+) -> None:
+    """What comes before its last layer never changes, whichever phase wins, and is in the saved model."""
+    recipe = replace(small, head=head, epochs=2, learning_rate=0.01)
+    frozen, deep = (
+        multitl.finetune(photo_folder, output=tmp_path / one.unfreeze, recipe=one)
+        for one in (replace(recipe, unfreeze="none"), recipe)
+    )
+    assert [row["phase"] for row in read_history(deep)] == ["head", "finetune", "finetune"]
+    compare_predictions(deep)
+    layers = [keras.models.load_model(result.model_path).get_layer("head").layers for result in (frozen, deep)]
+    for one, other in zip(*layers, strict=True):
+        assert one.name == other.name and one.get_config() == other.get_config()
+        for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+            assert one.name == "logits" or np.array_equal(mine, theirs)
+    card = json.loads((frozen.output / "card.json").read_text())
+    assert card["solved_head"]["kind"] == head
+    assert card["trained_parameters"] == 3 * (WAVES + 1 if head == "kernel" else 17)
 
 
 def test_augmented_views_are_passes_of_their_own(photo_folder: Path, small: Recipe, tmp_path: Path) -> None:

@@ -13,13 +13,21 @@ from multitl.models.heads import build_head
 from multitl.recipes import Recipe
 from multitl.training import softmax_regression
 from multitl.training.features import head_probabilities
+from multitl.training.head_choice import SolvedHead, choose_head
 from multitl.training.softmax_regression import Samples, SoftmaxRegression
-from multitl.training.solved_head import FOLDS, assign_folds, fill_head, is_solved, solve_head
+from multitl.training.solved_head import FOLDS, HOPELESS, Task, assign_folds, fill_head, is_solved
 
 COUNT, CLASSES = 90, 3
 LABELS = np.arange(COUNT) % CLASSES
 ONE_HOT = np.eye(CLASSES, dtype="float32")[LABELS]
 ONES = np.ones(COUNT, "float32")
+
+
+def solve_linear(features: np.ndarray, penalty: float = 0.0, seed: int = 0, views: int = 1) -> SolvedHead:
+    """Of the first images."""
+    count = len(features)
+    task = Task([features] * views, ONE_HOT[:count], ONES[:count], seed=seed)
+    return choose_head(task, Recipe(head="linear", l2=penalty))
 
 
 def draw(signal: float, channels: int = 40) -> np.ndarray:
@@ -40,48 +48,50 @@ def test_folds_are_even_in_size_and_in_each_class(labels: list[int], folds: int,
 def test_the_chosen_penalty_has_the_least_log_loss_out_of_fold() -> None:
     """Computed once more, by a regression for each fold that never saw the fold's images."""
     features = draw(2.0)
-    head = solve_head([features], ONE_HOT, ONES, 0.0, 1.0, 0.0, seed=3)
-    folds = assign_folds(LABELS, FOLDS, 3)
+    head = solve_linear(features, seed=3)
+    folds, least = assign_folds(LABELS, FOLDS, 3), min(tried["log_loss"] for tried in head.tried)
+    scaled = features / np.sqrt(np.mean(np.square(features)))
     for tried in head.tried:
         losses = np.empty(COUNT)
         for fold in range(FOLDS):
             rest, own = folds != fold, folds == fold
-            fitted = SoftmaxRegression(Samples(features[rest], ONE_HOT[rest], ONES[rest])).solve(tried["penalty"])
-            log_p = log_softmax(features[own] @ fitted.kernel + fitted.bias, axis=1)
+            fitted = SoftmaxRegression(Samples(scaled[rest], ONE_HOT[rest], ONES[rest])).solve(tried["penalty"])
+            log_p = log_softmax(scaled[own] @ fitted.kernel + fitted.bias, axis=1)
             losses[own] = -log_p[np.arange(own.sum()), LABELS[own]]
-        assert tried["log_loss"] == pytest.approx(losses.mean(), rel=5e-3)
+        is_sketch = tried["log_loss"] > HOPELESS * least  # where the path ends
+        assert losses.mean() > least if is_sketch else tried["log_loss"] == pytest.approx(losses.mean(), rel=5e-3)
     assert head.penalty == min(head.tried, key=lambda one: one["log_loss"])["penalty"]
 
 
 def test_noise_gets_a_large_penalty_and_a_clear_case_a_small_one() -> None:
-    noise, clear = (solve_head([draw(s)], ONE_HOT, ONES, 0.0, 1.0, 0.0, 0).penalty for s in (0.0, 9.0))
+    noise, clear = (solve_linear(draw(s)).penalty for s in (0.0, 9.0))
     assert noise >= 1.0 > 0.01 >= clear
 
 
 def test_views_of_an_image_are_in_one_fold() -> None:
     """Else every image would be recognised by its copy: pure noise would have a log loss far below chance."""
     features = draw(0.0)
-    head = solve_head([features, features], ONE_HOT, ONES, 0.0, 1.0, 0.0, 0)
+    head = solve_linear(features, views=2)
     assert min(one["log_loss"] for one in head.tried) > np.log(CLASSES) - 0.02
-    once = solve_head([features], ONE_HOT, ONES, 0.0, 1.0, 0.0, 0)
+    once = solve_linear(features)
     np.testing.assert_allclose(head.solution.kernel, once.solution.kernel, atol=1e-5)
 
 
 def test_a_given_penalty_is_taken_as_it_is() -> None:
-    head = solve_head([draw(1.0)], ONE_HOT, ONES, 0.37, 1.0, 0.0, 0)
+    head = solve_linear(draw(1.0), 0.37)
     assert head.penalty == 0.37 and head.tried == ()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 def test_a_handful_of_images_is_enough(count: int) -> None:
-    head = solve_head([draw(1.0)[:count]], ONE_HOT[:count], ONES[:count], 0.0, 1.0, 0.0, 0)
+    head = solve_linear(draw(1.0)[:count])
     assert head.penalty > 0 and head.solution.gradient <= 1e-6
 
 
 def test_a_minimum_that_is_not_found_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(softmax_regression, "FLATNESS", 1e-30)  # which float64 cannot give
     with pytest.raises(RunError, match=r"could not be solved(.|\n)*--l2 0\.01"):
-        solve_head([draw(1.0)], ONE_HOT, ONES, 0.0, 1.0, 0.0, 0)
+        solve_linear(draw(1.0))
 
 
 def test_what_is_solved() -> None:
@@ -94,9 +104,9 @@ def test_what_is_solved() -> None:
 def test_the_head_gives_the_solution(tmp_path) -> None:
     """Through the scaling layer: features whose size is far from 1."""
     features = 250 * draw(2.0)
-    head = build_head(features, CLASSES, Recipe())
+    solved = solve_linear(features, 0.01)
+    head = build_head(features, CLASSES, Recipe(), solved.fixed)
     size = 1 / head.get_layer("feature_scale").scale
-    solved = solve_head([features], ONE_HOT, ONES, 0.01, size, 0.0, 0)
     fill_head(head, solved.solution)
     logits = features.astype("float64") / size @ solved.solution.kernel + solved.solution.bias
     np.testing.assert_allclose(np.log(head_probabilities(head, features)), log_softmax(logits, axis=1), atol=1e-4)

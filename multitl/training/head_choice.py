@@ -1,0 +1,128 @@
+"""Which head: a linear one, unless the same cross-validation shows that another is better by more than luck.
+
+The textbook's rule, the simplest within one standard error of the best, was measured and is not used: with few images
+that error is so large that the nearest class mean wins, and loses up to 3 points of test accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from multitl.models.feature_maps import FeatureMap, directed, rippled, scaled
+from multitl.recipes import Recipe
+from multitl.runs.cards import HEAD_TITLES, Compared, HeadKind, Tried
+from multitl.training.class_means import attempt_means, find_means
+from multitl.training.softmax_regression import SoftmaxRegression, Solution
+from multitl.training.solved_head import Attempt, Task, attempt, solve
+
+WIDTHS = (0.5, 1.0, 2.0)  # of a kernel, in median distances
+MOST_UNASKED = 1000  # images, views counted, of which a kernel is tried unasked: about a second
+CLEAR = 2.0  # standard errors of the mean difference between two heads' losses of the same images
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedHead:
+    """A head's last layer, what stands before it, and how both were chosen; see `SolvedHead` in cards.py."""
+
+    kind: HeadKind
+    fixed: FeatureMap
+    solution: Solution
+    penalty: float
+    scale: float | None
+    tried: tuple[Tried, ...]
+    compared: tuple[Compared, ...]
+
+    def about(self) -> dict[str, Any]:
+        """For the card."""
+        return {
+            "kind": self.kind,
+            "penalty": self.penalty,
+            "scale": self.scale,
+            "gradient": self.solution.gradient,
+            "tried": list(self.tried),
+            "compared": list(self.compared),
+        }
+
+    def __str__(self) -> str:
+        if self.kind == "mean":
+            return "the nearest class mean"
+        return f"the solved {'kernel ' if self.kind == 'kernel' else ''}head, penalty {self.penalty:g}"
+
+    def verdict(self) -> str:
+        """What was compared, in a line; empty where nothing was."""
+        figures = (f"{HEAD_TITLES[one['kind']]} {one['log_loss']:.4f}" for one in self.compared)
+        return f"log loss out of fold: {', '.join(figures)}" if len(self.compared) > 1 else ""
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def choose_head(task: Task, recipe: Recipe) -> SolvedHead:
+    """Fit a head to stored features: the kind that the recipe names, or of "auto" the one that is clearly best.
+
+    Raises RunError where rounding keeps the minimum from being found.
+
+    BLAS computes in one thread: its threads wait for each other where another process holds a core, up to a hundred
+    times as long as they compute; and the same sums come out on any number of cores.
+    """
+    attempts = _attempts(task, recipe)
+    chosen = _clear_winner(attempts)
+    compared = tuple(_compare(one, attempts[0]) for one in attempts if one.losses.size)
+    return SolvedHead(chosen.kind, chosen.fixed, chosen.solve(), chosen.penalty, chosen.scale, chosen.tried, compared)
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def solve_again(chosen: SolvedHead, task: Task) -> Solution:
+    """The same head fitted to other images: what was chosen for it stays."""
+    if chosen.kind == "mean" and chosen.scale:
+        return find_means(task, chosen.fixed, chosen.scale)
+    return solve(SoftmaxRegression(task.samples(chosen.fixed)), chosen.penalty)
+
+
+def _attempts(task: Task, recipe: Recipe) -> list[Attempt]:
+    """The first is what the others have to beat. A penalty that is given leaves nothing to compare."""
+    if recipe.head == "mean":
+        return [attempt_means(task, directed(task.views[0]))]
+    if recipe.head == "kernel":
+        return [_attempt_kernel(task, recipe)]
+    linear = attempt("linear", task, scaled(task.views[0]), recipe.l2)
+    if recipe.head == "linear" or not linear.losses.size:
+        return [linear]
+    means = attempt_means(task, directed(task.views[0]))
+    is_quick = len(task.labels) * len(task.views) <= MOST_UNASKED
+    return [linear, means, *([_attempt_kernel(task, recipe)] if is_quick else [])]
+
+
+def _attempt_kernel(task: Task, recipe: Recipe) -> Attempt:
+    """The best of some widths; the middle one where there is nothing to choose by."""
+    best = attempt("kernel", task, rippled(task.views[0], 1.0, recipe.seed), recipe.l2, 1.0)
+    for width in WIDTHS if best.losses.size else ():
+        if width != best.scale:
+            other = attempt("kernel", task, rippled(task.views[0], width, recipe.seed), recipe.l2, width)
+            best = min(best, other, key=lambda one: one.losses.mean())
+    return best
+
+
+def _clear_winner(attempts: list[Attempt]) -> Attempt:
+    """The first, or of those that clearly beat it the best."""
+    clear = [one for one in attempts[1:] if _is_clearly_better(one, attempts[0])]
+    return min(clear, key=lambda one: one.losses.mean(), default=attempts[0])
+
+
+def _is_clearly_better(one: Attempt, first: Attempt) -> bool:
+    """In log loss, and not by confidence alone: where every image is right already, there is nothing to gain."""
+    compared = _compare(one, first)
+    return compared["difference"] < -CLEAR * compared["standard_error"] and one.accuracy > first.accuracy
+
+
+def _compare(one: Attempt, first: Attempt) -> Compared:
+    difference = one.losses - first.losses
+    return {
+        "kind": one.kind,
+        "log_loss": float(one.losses.mean()),
+        "accuracy": one.accuracy,
+        "difference": float(difference.mean()),
+        "standard_error": float(difference.std() / np.sqrt(len(difference))),
+    }
