@@ -15,7 +15,7 @@ from typing import Any
 from multitl.errors import DISK_FULL, RunError
 from multitl.system.cache import cache_folder
 from multitl.system.regular_files import MOST_CARD, read_regular_text
-from multitl.system.scratch import temporary_folder
+from multitl.system.scratch import NAME, temporary_folder
 
 
 @contextlib.contextmanager
@@ -61,7 +61,9 @@ def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = 
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """The RunError for an operating-system error met while writing `path`."""
+    """The RunError for an operating-system error met while writing `path`; a temporary folder is not where it belongs."""
+    if NAME.fullmatch(path.parent.name):
+        path = path.parent.parent / path.name
     if error.errno in DISK_FULL:
         advice = "free some space and run the same command with --resume; finished work is kept"
     elif path.is_relative_to(cache_folder()):

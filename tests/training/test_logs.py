@@ -32,7 +32,7 @@ def test_every_epoch_is_on_disk_at_once(tmp_path: Path) -> None:
     log = EpochLog(tmp_path)
     assert not list(tmp_path.iterdir())  # a run that never comes to an epoch leaves no log
     for epoch in (1, 2):
-        log.add(ROW | {"epoch": epoch})
+        log.add(epoch, ROW)
         version, *events = read_events(tmp_path / "tensorboard")
         assert version.file_version == "brain.Event:2"
         values = {(event.step, value.tag): value.simple_value for event in events for value in event.summary.value}
@@ -49,7 +49,7 @@ def test_full_disk_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         for epoch in range(40):
             try:
-                log.add({ROW!r} | {{"epoch": epoch}})
+                log.add(epoch, {ROW!r})
             except RunError as error:
                 assert "--resume" in str(error)
                 failures += 1
