@@ -61,7 +61,7 @@ def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = 
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """The RunError for an operating-system error met while writing `path`; a temporary folder is not where it belongs."""
+    """The RunError for an error met while writing `path`, in its own folder or in a temporary one in there."""
     if NAME.fullmatch(path.parent.name):
         path = path.parent.parent / path.name
     if error.errno in DISK_FULL:
