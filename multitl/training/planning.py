@@ -92,8 +92,10 @@ def leg_of(steps: int, batches: int) -> int:
 
 
 def _first(recipe: Recipe, count: int, left: float) -> Trial | None:
-    """One that is long enough, or takes all the time there is for one."""
-    steps = recipe.steps or int(min(enough_steps(count, recipe.batch_size), left))
+    """One that is long enough, or takes all the time there is, if that is not enough for a second one."""
+    steps = recipe.steps or enough_steps(count, recipe.batch_size)
+    if not recipe.steps and left < (1 + STRETCH) * steps:
+        steps = int(min(left, max(steps, MOST_EPOCHS * steps_per_epoch(count, recipe.batch_size))))
     if steps > left or (not recipe.steps and steps < FEWEST_STEPS):
         return None
     return _trial(recipe, recipe.learning_rate or FIRST_RATE, steps)

@@ -48,9 +48,10 @@ def test_what_does_not_beat_the_head_is_done_more_slowly(outcome: Outcome) -> No
 def test_a_budget_shortens_the_first_trial_and_stretches_the_last() -> None:
     assert play(["better"], most=100) == [(7e-4, 100)]
     assert play(["better"], most=FEWEST_STEPS - 1) == []
-    assert play(["better"], most=399) == [(7e-4, 160)]  # 239 steps are not half as many again
+    assert play(["better"], most=399) == [(7e-4, 320)]  # not 160 and 239, which are not half as many again
     assert play(["better"], most=420) == [(7e-4, 160), (7e-4, 260)]
-    assert play(["worse"], most=300) == [(7e-4, 160)]
+    assert play(["better"], most=500, count=2000) == [(7e-4, 500)]
+    assert play(["worse"], most=419, count=2000) == [(7e-4, 419)]
 
 
 def test_what_the_recipe_gives_is_not_looked_for() -> None:
