@@ -34,7 +34,7 @@ ORDER = {
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts evaluation findings reporting",
     "training": "targets checkpoints feature_store logs recording phases features softmax_regression solved_head "
-    "class_means head_choice heads planning calibration trials publishing finetuning",
+    "class_means head_choice heads planning calibration trials ranking publishing finetuning",
     "porting": "generated_code formats references artefacts originals translate export_worker proof_worker folders "
     "departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

@@ -1,0 +1,181 @@
+"""Backbones compared on a user's images by the head that would be solved on each, before anything is trained.
+
+The images are looked at in one shuffled order, the same for every backbone, so that any two can be compared image by
+image however far they came. The test part is not touched. Features go to the store, where `finetune` finds them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from multitl.contracts import Backend, Dataset, Example, Pretrained
+from multitl.data.pixels import PixelReader
+from multitl.errors import BackboneError, MultitlError
+from multitl.models.feature_maps import scaled
+from multitl.models.preprocessing import with_values
+from multitl.models.weight_hashes import weights_sha256
+from multitl.recipes import Recipe
+from multitl.sources.pretrained import load_pretrained
+from multitl.training.feature_store import SHARD, FeatureStore, compute_features
+from multitl.training.features import fast_extractor, feature_key
+from multitl.training.solved_head import Attempt, Task, attempt
+
+FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many, since each costs a path of penalties
+# Standard errors of the mean difference between two backbones' losses of the same images. Three, where a head asks for
+# two: a backbone is looked at several times and against a leader that won by chance in part, and one that is dropped
+# is not seen again.
+HOPELESS = 3.0
+NORMAL = 1.96  # standard errors to either side that hold 95 %
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """How good a backbone is out of fold, on the first `images` of `of`.
+
+    interval: 95 %, Wilson's, over images.  losses: (images,), log loss of each.  speed: images a second; None where
+    every feature was stored.  stopped: why it was not finished, "" if it was.
+    """
+
+    name: str
+    images: int
+    of: int
+    accuracy: float
+    interval: tuple[float, float]
+    losses: np.ndarray
+    speed: float | None
+    parameters: int
+    licence: str
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A backbone that could not be loaded, and why."""
+
+    name: str
+    reason: str
+
+
+class Candidate:
+    """A loaded backbone and its features (n, channels) of the first n images in the common order."""
+
+    def __init__(self, name: str, pretrained: Pretrained, recipe: Recipe, backend: str) -> None:
+        self.name, self.pretrained, self.recipe = name, pretrained, recipe
+        self.parameters = pretrained.backbone.count_params()
+        key = feature_key(pretrained, recipe, backend, weights_sha256(pretrained.backbone), None)
+        self.store = FeatureStore(key, pretrained.backbone.output_shape[-1])
+        self.extractor = cache(partial(fast_extractor, pretrained, recipe.pooling))
+        self.features = np.empty((0, self.store.channels), "float32")
+        self.computed, self.seconds = 0, 0.0
+
+    def advance(self, examples: Sequence[Example]) -> None:
+        """Make the features of those that follow."""
+        started = time.perf_counter()
+        reader = PixelReader(examples, self.pretrained.preprocess)
+        made = compute_features(self.extractor, examples, reader, self.store)
+        if made.computed:
+            self.computed += made.computed
+            self.seconds += time.perf_counter() - started
+        self.features = np.concatenate([self.features, made.values])
+
+    @threadpool_limits.wrap(limits=1, user_api="blas")
+    def judge(self, labels: np.ndarray) -> Attempt:
+        """The linear head out of fold on as many images as there are labels; its penalty is always chosen."""
+        task = Task([self.features[: len(labels)]], labels, np.ones(len(labels), "float32"), seed=self.recipe.seed)
+        return attempt("linear", task, scaled(task.views[0]), 0.0)
+
+    def standing(self, judged: Attempt, of: int, stopped: str = "") -> Standing:
+        count = len(self.features)
+        speed = self.computed / self.seconds if self.computed else None
+        interval = wilson(judged.accuracy, count)
+        origin = self.pretrained.origin
+        return Standing(
+            self.name, count, of, judged.accuracy, interval, judged.losses, speed, self.parameters, origin.licence,
+            stopped,
+        )  # fmt: skip
+
+
+def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> Iterator[Standing | Unusable]:
+    """Each backbone as soon as it is done: first those that cannot be used, then by parameters, the fewest first.
+
+    recipe: its `backbone` and `l2` are not looked at.  Raises BackboneError if none can be loaded.
+    """
+    examples = shuffled(dataset, recipe.seed)
+    labels = np.eye(len(dataset.class_names), dtype="float32")[[example.label for example in examples]]
+    candidates: list[Candidate] = []
+    failed: list[Unusable] = []
+    for name in names:
+        try:
+            candidates.append(Candidate(name, _load(name, recipe, backend), recipe, backend.name))
+        except MultitlError as error:
+            failed.append(Unusable(name, str(error)))
+    if not candidates:
+        raise _none_usable(failed)
+    yield from failed
+    leader: tuple[Candidate, float] | None = None
+    for candidate in sorted(candidates, key=lambda one: one.parameters):
+        standing = _follow(candidate, leader[0] if leader else None, examples, labels)
+        if not standing.stopped and (leader is None or standing.accuracy > leader[1]):
+            leader = candidate, standing.accuracy
+        yield standing
+
+
+def shuffled(dataset: Dataset, seed: int) -> list[Example]:
+    """Train and validation images: in the data set's own order the first shard would be of one class."""
+    examples = [*dataset.split("train"), *dataset.split("validation")]
+    return [examples[index] for index in np.random.default_rng(seed).permutation(len(examples))]
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` images; of 0 and 1 as well it has a width."""
+    square = NORMAL**2 / count
+    centre, half = share + square / 2, NORMAL * np.sqrt(share * (1 - share) / count + square / (4 * count))
+    return max(0.0, float((centre - half) / (1 + square))), min(1.0, float((centre + half) / (1 + square)))
+
+
+def is_hopeless(one: Attempt, leader: Attempt) -> bool:
+    """Whether it is worse on the same images by more than noise, in log loss and in accuracy."""
+    difference = one.losses - leader.losses
+    error = difference.std() / np.sqrt(len(difference))
+    return bool(difference.mean() > HOPELESS * error) and one.accuracy < leader.accuracy
+
+
+def _follow(
+    candidate: Candidate, leader: Candidate | None, examples: Sequence[Example], labels: np.ndarray
+) -> Standing:
+    """To the last image, or to the look at which it falls behind."""
+    total, look = len(examples), FIRST_LOOK
+    while leader and look < total:
+        candidate.advance(examples[len(candidate.features) : look])
+        own, best = candidate.judge(labels[:look]), leader.judge(labels[:look])
+        if is_hopeless(own, best):
+            why = f"log loss {own.losses.mean():.3f}, of {leader.name} {best.losses.mean():.3f} on the same images"
+            return candidate.standing(own, total, f"{why}: more than {HOPELESS:g} standard errors apart")
+        look *= 2
+    candidate.advance(examples[len(candidate.features) :])
+    return candidate.standing(candidate.judge(labels), total)
+
+
+def _load(name: str, recipe: Recipe, backend: Backend) -> Pretrained:
+    """As `finetune` does, seeds included, so that random weights are the same there."""
+    random.seed(recipe.seed)
+    backend.make_deterministic(recipe.seed)
+    pretrained = load_pretrained(name, recipe.weights, recipe.image_size)
+    return replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
+
+
+def _none_usable(failed: Sequence[Unusable]) -> BackboneError:
+    reasons = "; ".join(f"{one.name}: {one.reason.splitlines()[0]}" for one in failed)
+    return BackboneError(
+        "None of the backbones can be used here.",
+        expected="at least one that can be loaded",
+        received=reasons or "no name",
+        fix="multitl backbones",
+    )

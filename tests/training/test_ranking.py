@@ -1,0 +1,70 @@
+"""Which backbone leads, which is given up, and what a run finds in the store afterwards."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import multitl
+from multitl.adapters import load_backend
+from multitl.data.scanning import scan_for_training
+from multitl.errors import BackboneError
+from multitl.recipes import Recipe
+from multitl.runs.cards import read_card
+from multitl.training import ranking
+from multitl.training.ranking import Standing, Unusable, is_hopeless, rank, wilson
+from multitl.training.solved_head import Attempt
+from tests.quick_runs import BACKBONE
+
+RECIPE = Recipe(backbone=BACKBONE, weights="none", image_size=32, unfreeze="none", head="linear")
+
+
+def attempt_of(losses: np.ndarray, accuracy: float) -> Attempt:
+    return Attempt("linear", partial(np.asarray), 0.1, losses, accuracy, partial(pytest.fail, "not to be solved"))
+
+
+@pytest.mark.every_backend
+def test_a_run_reuses_every_feature_and_a_bad_name_stops_nobody(photos: Path, tmp_path: Path) -> None:
+    dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
+    failed, standing = rank(dataset, ["keras/NoSuchNet", BACKBONE], RECIPE, load_backend(None))
+    assert isinstance(failed, Unusable) and "NoSuchNet" in failed.reason
+    seen = len(dataset.split("train")) + len(dataset.split("validation"))
+    assert isinstance(standing, Standing) and (standing.images, standing.of) == (seen, seen)
+    assert standing.speed and standing.interval[0] <= standing.accuracy <= standing.interval[1]
+    multitl.finetune(photos, output=tmp_path / "run", recipe=RECIPE)
+    features = read_card(tmp_path / "run", "").features
+    assert (features.computed, features.reused) == (len(dataset.split("test")), seen)
+    (again,) = rank(dataset, [BACKBONE], RECIPE, load_backend(None))
+    assert isinstance(again, Standing) and again.speed is None and again.accuracy == standing.accuracy
+
+
+def test_all_failing_is_an_error(photos: Path) -> None:
+    dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
+    with pytest.raises(BackboneError, match="NoSuchNet"):
+        next(rank(dataset, ["keras/NoSuchNet"], RECIPE, load_backend(None)))
+
+
+def test_hopeless_is_worse_by_more_than_noise() -> None:
+    noise = np.random.default_rng(0).normal(0, 1, 256)
+    leader = attempt_of(np.full(256, 0.5), 0.8)
+    assert is_hopeless(attempt_of(0.9 + noise, 0.7), leader)
+    assert not is_hopeless(attempt_of(0.6 + noise, 0.7), leader)
+    assert not is_hopeless(attempt_of(0.9 + noise, 0.8), leader), "only less sure of itself"
+
+
+def test_wilson_has_a_width_where_all_are_right() -> None:
+    assert wilson(1.0, 20) == (pytest.approx(0.8389, abs=1e-3), pytest.approx(1.0))
+    assert wilson(0.5, 100) == (pytest.approx(0.4038, abs=1e-3), pytest.approx(0.5962, abs=1e-3))
+
+
+def test_the_hopeless_stop_at_a_look_and_the_cheapest_is_first(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "FIRST_LOOK", 8)
+    monkeypatch.setattr(ranking, "is_hopeless", lambda one, leader: True)
+    dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
+    first, second = rank(dataset, ["keras/MobileNet:alpha=0.5", BACKBONE], RECIPE, load_backend(None))
+    assert isinstance(first, Standing) and isinstance(second, Standing)
+    assert first.name == BACKBONE and not first.stopped and first.images == first.of
+    assert second.images == 8 and BACKBONE in second.stopped
