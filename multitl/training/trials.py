@@ -111,7 +111,7 @@ class Race:
         optimizer = model.optimizer.variables
         fresh = read_variables(optimizer)
         if state.budget_steps is None and self.stopwatch.budget is not None:
-            state.budget_steps = self._measure().affordable(self.stopwatch.left())
+            state.budget_steps = self._count_steps()
         while trial := state.trial or self._next_trial(state):
             if not state.variables:
                 write_variables(mutable, start)
@@ -178,14 +178,17 @@ class Race:
         state.seconds = self.stopwatch.spent()
         self.save(state)
 
-    def _measure(self) -> Pace:
-        """By some steps, which are taken back: trials begin with the weights they are given."""
-        phase = replace(self.phase, steps=1 + TIMED_STEPS, learning_rate=0.0)
-        train_steps(phase, self.recipe, 0, 1)
-        step = _timed(lambda: train_steps(phase, self.recipe, 1, 1 + TIMED_STEPS)) / TIMED_STEPS
-        self.examination()
-        look = _timed(self.examination)
-        return Pace(step, look, self.publishing + self.judged * look)
+    def _count_steps(self) -> int:
+        """How many steps there is time for, by some that leave no trace: every trial begins with the start's weights."""
+        phase = replace(self.phase, steps=1 + TIMED_STEPS, learning_rate=0.0, batches=self._batches)
+        try:
+            train_steps(phase, self.recipe, 0, 1)
+            self.examination()
+            look = _timed(self.examination)
+            step = _timed(lambda: train_steps(phase, self.recipe, 1, phase.steps)) / TIMED_STEPS
+        except OutOfTimeError:
+            return 0
+        return Pace(step, look, self.publishing + self.judged * look).affordable(self.stopwatch.left())
 
     def _insist_on_a_model(self, state: TrainingState) -> None:
         if not state.kept and not state.head:
