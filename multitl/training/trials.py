@@ -179,7 +179,7 @@ class Race:
         self.save(state)
 
     def _count_steps(self) -> int:
-        """How many steps there is time for, by some that leave no trace: every trial begins with the start's weights."""
+        """How many steps there is time for, by some that leave no trace: each trial begins with the start's weights."""
         phase = replace(self.phase, steps=1 + TIMED_STEPS, learning_rate=0.0, batches=self._batches)
         try:
             train_steps(phase, self.recipe, 0, 1)
