@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # nothing here loads a framework
 
     from multitl.porting.exporting import Ported
     from multitl.porting.translate import Translated
+    from multitl.training.choosing import Choice
 
 __all__ = [
     "BackboneError",
@@ -48,6 +49,7 @@ __all__ = [
     "TranslationError",
     "WeightsError",
     "__version__",
+    "choose",
     "evaluate",
     "finetune",
     "from_torch",
@@ -187,7 +189,7 @@ def finetune(
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
     recipe: a `Recipe`, a dict of some options, or the path of a TOML file of them, such as a run's recipe.toml.
     overwrite / resume: what to do if `output` exists; without either that is an error.
-    options: single options, e.g. unfreeze="last", epochs=3; `help(multitl.Recipe)` explains each.
+    options: single options, e.g. unfreeze="last", budget="20m"; `help(multitl.Recipe)` explains each.
     What is given by name, `backbone` and `weights` included, wins over the recipe, and the recipe over the defaults.
 
     Returns paths, class names and `metrics`: {"test": {...} or None where there is no test part, "validation": {...}}.
@@ -202,6 +204,38 @@ def finetune(
     with adapter.fast_paths():
         return training.finetune(
             data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume
+        )
+
+
+def choose(
+    data: str | PathLike[str],
+    backbones: Iterable[str],
+    *,
+    backend: str | None = None,
+    output: str | PathLike[str] | None = None,
+    recipe: AnyRecipe = None,
+    overwrite: bool = False,
+) -> Choice:
+    """Compare backbones by the head that would be solved on each, by five-fold cross-validation; nothing is trained.
+
+    data: as for `finetune`; its test part is not looked at.
+    backbones: names as for `load_pretrained`, or "NAME@WEIGHTS" with weights of its own.
+    output: the folder to make, with choice.html and choice.json (default: runs/choose-<data>).
+    recipe: of its options weights, image_size, preprocess, pooling, precision, seed and those of the data count; a
+    `finetune` with the same ones starts from the features that are stored here.
+
+    Backbones with few parameters come first; one that is clearly behind the best so far is given up on the way, and one
+    that cannot be loaded is listed with the reason. Returns `.standings`, the best first (name, accuracy, interval,
+    losses, speed in images a second, parameters, licence), `.unusable`, `.page` and `.command`.
+    Raises a MultitlError that says what to mend, BackboneError if none can be used.
+    """
+    complete = combine(recipe, {})
+    adapter = load_backend(backend)
+    from multitl.training import choosing
+
+    with adapter.fast_paths():
+        return choosing.choose(
+            data, list(backbones), backend=adapter, output=output, recipe=complete, overwrite=overwrite
         )
 
 

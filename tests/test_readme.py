@@ -36,6 +36,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FASTER = {  # part of a command -> flags added for this test, since the last one given wins
     "--out runs/photos": ["--unfreeze", "none"],
+    "multitl choose": ["--weights", "none", "--image-size", "32"],  # no download
     "--backbone keras/": ["--weights", "none", "--image-size", "32", "--unfreeze", "none"],  # no download
     "multitl port": ["--to", "stablehlo"],
     "multitl bench": ["--image-size", "32", "--backends", "jax", "--repetitions", "1", "--task", "head"],

@@ -33,6 +33,18 @@ def finetune(options: argparse.Namespace) -> None:
     _print_result(result, _deeper(result, options.data, options.backend))
 
 
+def choose(options: argparse.Namespace) -> None:
+    """Compare backbones on labelled images, without training any of them."""
+    _silence_frameworks()
+    choice = multitl.choose(
+        options.data, options.backbones.split(","), backend=options.backend, output=options.out,
+        recipe=flags.recipe_from(options), overwrite=options.overwrite,
+    )  # fmt: skip
+    from multitl.cli.terminal import print_choice
+
+    print_choice(choice, shlex.join([program(), *choice.command[1:]]) if choice.command else "")
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Judge a finished run on labelled images."""
     _silence_frameworks()
@@ -176,6 +188,7 @@ def doctor(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "finetune": (finetune, flags.add_finetune_flags, "DATA"),
+    "choose": (choose, flags.add_choose_flags, "DATA --backbones A,B,..."),
     "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),

@@ -125,6 +125,19 @@ def add_port_flags(parser: Parser) -> None:
             parser.set_defaults(**{field.name: field.default})
 
 
+def add_choose_flags(parser: Parser) -> None:
+    parser.add_argument("data", type=_path, metavar="DATA", help="labelled images, as for finetune")
+    names = "names that multitl backbones lists, or file:PATH; NAME@FILE for weights of its own"
+    parser.add_argument("--backbones", required=True, metavar="A,B,...", help=names)
+    _add_backend(parser)
+    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")
+    parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("weights", "image_size", "preprocess", "pooling", "precision", "seed"):
+            _add_recipe_flag(parser, field)
+    parser.set_defaults(recipe=None)
+
+
 def add_demo_flags(parser: Parser) -> None:
     _add_run_flags(parser, DEMO_FOLDER)
     parser.set_defaults(out=DEMO_FOLDER)

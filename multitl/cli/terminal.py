@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from multitl.porting.exporting import Ported
     from multitl.porting.formats import Format
     from multitl.porting.translate import Translated
+    from multitl.training.choosing import Choice
 
 FIGURES = {
     "accuracy": "accuracy",
@@ -40,6 +41,23 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     screen.print("\nWhat to try next")
     for purpose, command in next_steps.items():
         screen.print(f"  {purpose}:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_choice(choice: Choice, command: str) -> None:
+    """Backbones, the best first, then those that were given up or cannot be used; the page; how to go on."""
+    right = ["accuracy", "log loss", "images/s", "parameters"]
+    grid = table("backbone", "accuracy", "log loss", "images/s", "parameters", "licence", right=right)
+    for one in choice.standings:
+        accuracy = f"{one.accuracy:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]"
+        figures = [accuracy, f"{one.losses.mean():.3f}", "stored" if one.speed is None else f"{one.speed:.0f}"]
+        name = printable(one.name) + (f" (first {one.images} images)" if one.stopped else "")
+        grid.add_row(name, *figures, f"{one.parameters / 1e6:.1f} M", one.licence)
+    for unusable in choice.unusable:
+        grid.add_row(printable(unusable.name), "cannot be used", style="red")
+    screen = results()
+    screen.print(grid)
+    screen.print(f"page  {printable(choice.page)}\n\nWhat to try next")
+    screen.print(f"  fine-tune the best one:\n    {printable(command)}", soft_wrap=True)
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:

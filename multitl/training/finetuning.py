@@ -82,7 +82,7 @@ def finetune(
             if (broken := broken_files(folder)) in ([], [REPORT]):
                 return remake_report(folder) if broken else _leave(folder)
             _check_can_be_remade(folder, recipe, broken)
-        with _session(recipe, backend):
+        with session(recipe, backend):
             return _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch)
 
 
@@ -221,7 +221,7 @@ class Clock(dict):
 
 
 @contextmanager
-def _session(recipe: Recipe, backend: Backend) -> Iterator[None]:
+def session(recipe: Recipe, backend: Backend) -> Iterator[None]:
     """Seeds, determinism, arithmetic and memory of this run; the caller's dtype policy comes back afterwards."""
     policy = keras.config.dtype_policy()
     random.seed(recipe.seed)  # Keras draws the seeds of layers without one here; its set_random_seed loads TensorFlow

@@ -32,6 +32,7 @@ FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many,
 # two: a backbone is looked at several times and against a leader that won by chance in part, and one that is dropped
 # is not seen again.
 HOPELESS = 3.0
+WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
 NORMAL = 1.96  # standard errors to either side that hold 95 %
 
 
@@ -105,7 +106,8 @@ class Candidate:
 def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> Iterator[Standing | Unusable]:
     """Each backbone as soon as it is done: first those that cannot be used, then by parameters, the fewest first.
 
-    recipe: its `backbone` and `l2` are not looked at.  Raises BackboneError if none can be loaded.
+    names: as `load_pretrained` has them, or NAME@WEIGHTS.  recipe: its `backbone` and `l2` are not looked at.
+    Raises BackboneError if none can be loaded.
     """
     examples = shuffled(dataset, recipe.seed)
     labels = np.eye(len(dataset.class_names), dtype="float32")[[example.label for example in examples]]
@@ -163,11 +165,17 @@ def _follow(
     return candidate.standing(candidate.judge(labels), total)
 
 
+def split_weights(name: str, weights: str) -> tuple[str, str]:
+    """ "NAME@WEIGHTS" -> both; a plain name has the weights of all."""
+    plain, _, own = name.partition(WITH)
+    return plain, own or weights
+
+
 def _load(name: str, recipe: Recipe, backend: Backend) -> Pretrained:
     """As `finetune` does, seeds included, so that random weights are the same there."""
     random.seed(recipe.seed)
     backend.make_deterministic(recipe.seed)
-    pretrained = load_pretrained(name, recipe.weights, recipe.image_size)
+    pretrained = load_pretrained(*split_weights(name, recipe.weights), recipe.image_size)
     return replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
 
 

@@ -1,0 +1,108 @@
+"""`multitl choose` from the command line: what it says, what it leaves, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multitl
+from multitl.cli.main import main
+from multitl.errors import MultitlError
+from multitl.judging.choice_page import write_choice_page
+from multitl.runs.cards import read_card
+from tests.quick_runs import BACKBONE
+
+SECOND = "torchvision/squeezenet1_1"
+SMALL = ["--image-size", "64", "--weights", "none"]
+
+
+def choose(photos: Path, out: Path, names: str, *more: str) -> int:
+    return main(["choose", str(photos), "--backbones", names, "--out", str(out), *SMALL, *more])
+
+
+@pytest.mark.every_backend
+def test_it_ranks_says_why_not_and_ends_with_a_command_that_reuses_its_features(
+    photos: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
+    assert choose(photos, tmp_path / "choice", f"{BACKBONE},keras/NoSuchNet,{SECOND}") == 0
+    out, err = capsys.readouterr()
+    assert "keras/NoSuchNet: cannot be used: Unknown backbone" in " ".join(err.split())
+    about = json.loads((tmp_path / "choice" / "choice.json").read_text())
+    first, second = about["standings"]
+    assert {first["name"], second["name"]} == {BACKBONE, SECOND} and first["accuracy"] >= second["accuracy"]
+    assert [one["name"] for one in about["unusable"]] == ["keras/NoSuchNet"]
+    page = (tmp_path / "choice" / "choice.html").read_text()
+    assert all(name in page for name in (BACKBONE, SECOND, "keras/NoSuchNet", shlex.quote(str(photos))))
+
+    command = shlex.split(out.strip().splitlines()[-1])
+    assert command[1:3] == ["finetune", str(photos)] and first["name"] in command
+    assert main([*command[1:], "--unfreeze", "none", "--out", str(tmp_path / "run")]) == 0
+    features, counts = read_card(tmp_path / "run").features, read_card(tmp_path / "run").data.counts
+    assert features.computed == sum(counts["test"].values())
+    assert features.reused == sum(counts["train"].values()) + sum(counts["validation"].values())
+
+
+def test_python_gets_the_same(photos: Path, tmp_path: Path) -> None:
+    recipe = {"weights": "none", "image_size": 64}
+    choice = multitl.choose(photos, [BACKBONE], output=tmp_path / "choice", recipe=recipe)
+    (standing,) = choice.standings
+    assert standing.name == BACKBONE and standing.images == standing.of
+    assert choice.page.is_file() and not choice.unusable
+    assert list(choice.command[5:9]) == ["--weights", "none", "--image-size", "64"]
+
+
+def test_weights_of_its_own_stand_after_the_name(photos: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "my weights.weights.h5"
+    multitl.load_pretrained(BACKBONE, "none", 64).backbone.save_weights(weights)
+    choice = multitl.choose(photos, [f"{BACKBONE}@{weights}"], output=tmp_path / "choice", recipe={"image_size": 64})
+    assert choice.command[4:7] == (BACKBONE, "--weights", str(weights))
+
+
+def test_folders_of_others_are_left_alone_and_an_older_choice_only_on_request(photos: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter1.tex").write_text("...")
+    for flags in ([], ["--overwrite"]):
+        assert choose(photos, thesis, BACKBONE, *flags) == 2
+    assert [path.name for path in thesis.iterdir()] == ["chapter1.tex"]
+    assert choose(photos, tmp_path / "choice", BACKBONE) == 0
+    assert choose(photos, tmp_path / "choice", BACKBONE) == 2
+    assert choose(photos, tmp_path / "choice", BACKBONE, "--overwrite") == 0
+
+
+def test_interrupted_it_leaves_what_is_finished(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    from multitl.training import choosing
+
+    real = choosing.rank
+
+    def stopped(*given: Any):
+        yield next(real(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(choosing, "rank", stopped)
+    assert choose(photos, tmp_path / "choice", f"{BACKBONE},{SECOND}") == 130
+    about = json.loads((tmp_path / "choice" / "choice.json").read_text())
+    assert len(about["standings"]) == 1 and (tmp_path / "choice" / "choice.html").is_file()
+
+
+@pytest.mark.parametrize("names", [[], [""], [BACKBONE, BACKBONE]])
+def test_names_that_are_no_choice_are_refused(photos: Path, tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(MultitlError, match="different backbones"):
+        multitl.choose(photos, names, output=tmp_path / "choice")
+    assert not (tmp_path / "choice").exists()
+
+
+def test_nothing_of_a_name_is_taken_for_html(tmp_path: Path) -> None:
+    hostile = "<script>document.title='pwned'</script>"
+    about = {
+        "data": f"/data/{hostile}", "class_names": [hostile], "backend": "jax", "devices": [hostile], "standings": [],
+        "unusable": [{"name": hostile, "reason": hostile}], "command": f"multitl finetune {hostile}",
+    }  # fmt: skip
+    write_choice_page(tmp_path / "choice.html", about)
+    page = (tmp_path / "choice.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
