@@ -65,7 +65,7 @@ class Recipe:
     head: str = option(
         "auto",
         "linear, mean (nearest class mean), kernel (linear on random Fourier features), or auto: linear unless another "
-        "is clearly better out of fold; kernel is tried up to 1,000 images",
+        "is clearly better out of fold; kernel is tried up to 8,000 images x classes",
         choices=("auto", "linear", "mean", "kernel"),
     )
     hidden: int = option(0, "units of a hidden layer in the head; 0: none", least=0, most=65536)

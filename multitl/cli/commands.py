@@ -16,6 +16,7 @@ import multitl
 from multitl.adapters import SOURCES, backbones, folder_name, load_backend
 from multitl.bench import flags as bench_flags
 from multitl.cli import flags
+from multitl.cli.repeats import SUMMARY, repeat
 from multitl.errors import BackboneError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
@@ -26,11 +27,29 @@ MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
     _silence_frameworks()
+    recipe = flags.recipe_from(options)
+    if options.repeats:
+        _finetune_repeatedly(options, recipe)
+        return
     result = multitl.finetune(
-        options.data, backend=options.backend, output=options.out, recipe=flags.recipe_from(options),
+        options.data, backend=options.backend, output=options.out, recipe=recipe,
         overwrite=options.overwrite, resume=options.resume,
     )  # fmt: skip
     _print_result(result, _deeper(result, options.data, options.backend))
+
+
+def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
+    from multitl.cli.terminal import print_repeats
+
+    def run(one: Recipe, output: Path) -> multitl.Result:
+        return multitl.finetune(
+            options.data, backend=options.backend, output=output, recipe=one,
+            overwrite=options.overwrite, resume=options.resume,
+        )  # fmt: skip
+
+    default = f"runs/{Path(options.data).resolve().stem}-{folder_name(recipe.backbone)}-repeats"
+    folder = Path(options.out or default)
+    print_repeats(repeat(run, recipe, folder, options.repeats), folder / SUMMARY)
 
 
 def choose(options: argparse.Namespace) -> None:

@@ -34,6 +34,12 @@ def add_finetune_flags(parser: Parser) -> None:
         "data", type=_path, metavar="DATA", help="folder class/images or train|validation|test/class/images, or a table"
     )
     _add_run_flags(parser, "runs/<data>-<backbone>-<backend>")
+    parser.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help="N runs, with the seeds from --seed on, in DIR/seed-K; their mean and spread in DIR/summary.json",
+    )
     parser.add_argument("--recipe", type=_path, metavar="FILE", help="TOML file of options, which those below override")
     group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
     for field in dataclasses.fields(Recipe):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.adapters import BACKENDS
@@ -58,6 +59,20 @@ def print_choice(choice: Choice, command: str) -> None:
     screen.print(grid)
     screen.print(f"page  {printable(choice.page)}\n\nWhat to try next")
     screen.print(f"  fine-tune the best one:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_repeats(summary: Mapping[str, Any], path: Path) -> None:
+    """A line a seed, then the mean and how far the runs lie from it (their standard deviation)."""
+    titles = {name: FIGURES[name] for name in summary["mean"]}
+    screen, grid = results(), table("seed", "of", *titles.values(), right=["seed"])
+    for row in summary["runs"]:
+        grid.add_row(str(row["seed"]), f"{row['count']} {row['split']}", *(f"{row[name]:.3f}" for name in titles))
+    means, spreads = summary["mean"], summary["standard_deviation"]
+    grid.add_section()
+    cells = (f"{means[name]:.3f} ± {spreads[name]:.3f}" for name in titles)
+    grid.add_row("mean", f"{len(summary['runs'])} runs", *cells)
+    screen.print(grid)
+    screen.print(f"summary {printable(path)}")
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:

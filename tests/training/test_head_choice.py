@@ -81,7 +81,7 @@ def test_a_given_penalty_leaves_nothing_to_compare() -> None:
 
 
 def test_of_many_images_a_kernel_is_tried_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_choice, "MOST_UNASKED", COUNT - 1)
+    monkeypatch.setattr(head_choice, "MOST_UNASKED", 2 * COUNT - 1)
     task = make_checkers()
     assert [one["kind"] for one in choose_head(task, Recipe()).compared] == ["linear", "mean"]
     assert [one["kind"] for one in choose_head(task, Recipe(head="kernel")).compared] == ["kernel"]

@@ -1,0 +1,46 @@
+"""The same run with several seeds: how much a figure owes to luck."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from multitl.contracts import Result
+from multitl.recipes import Recipe
+from multitl.system.writing import write_json
+
+SUMMARY = "summary.json"
+FIGURES = ("accuracy", "f1_macro", "log_loss", "ece")
+
+
+def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, times: int) -> dict[str, Any]:
+    """Runs with the seeds from the recipe's on, each in FOLDER/seed-K, and FOLDER/summary.json of their figures.
+
+    run: makes one, in the folder that it is given.  times: at least 1.
+
+    The seed cuts the parts that the data do not bring, and draws the shots, so the spread is that of splits and
+    training together. The figures are of test where there is one. Gives what is in the summary: runs, mean,
+    standard_deviation (of the sample; 0 of a single run), by figure.
+    """
+    recipes = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(times)]
+    rows = [_describe(one.seed, run(one, folder / f"seed-{one.seed}")) for one in recipes]
+    columns = {name: [row[name] for row in rows] for name in FIGURES}
+    summary = {
+        "runs": rows,
+        "mean": {name: statistics.fmean(values) for name, values in columns.items()},
+        "standard_deviation": {
+            name: statistics.stdev(values) if times > 1 else 0.0 for name, values in columns.items()
+        },
+    }
+    write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _describe(seed: int, result: Result) -> dict[str, Any]:
+    split = "test" if result.metrics["test"] else "validation"
+    figures = result.metrics[split]
+    about = {"seed": seed, "folder": result.output.name, "split": split, "count": figures["count"]}
+    return about | {name: figures[name] for name in FIGURES}
