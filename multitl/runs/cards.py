@@ -128,6 +128,21 @@ class SolvedHead(Struct, frozen=True):
     compared: tuple[Compared, ...] = ()
 
 
+class Ranked(Struct, frozen=True):
+    """How a backbone stood out of fold on `images` of `of`: see `ranking.Standing`."""
+
+    name: Line
+    images: Count
+    of: Count
+    accuracy: Share
+    interval: tuple[Share, Share]
+    log_loss: Positive
+    parameters: Count
+    licence: Text
+    speed: Positive | None = None
+    stopped: Text = ""
+
+
 class Trial(Struct, frozen=True):
     """A way to fine-tune, and what it gave on the validation images.
 
@@ -182,6 +197,7 @@ class Card(Struct, frozen=True, kw_only=True):
     trained_parameters: Count = 0
     saved_model_difference: Positive = 0.0
     features: Features = Features()
+    ranked: tuple[Ranked, ...] = ()
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
     seconds: dict[Line, Positive] = {}

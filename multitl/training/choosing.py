@@ -19,11 +19,10 @@ from multitl.judging.choice_page import write_choice_page
 from multitl.recipes import Recipe
 from multitl.runs.folders import is_used
 from multitl.runs.locks import locked, run_lock
-from multitl.system.printing import printable
 from multitl.system.progress import console
 from multitl.system.writing import write_json
 from multitl.training.finetuning import scan_for, session
-from multitl.training.ranking import Standing, Unusable, rank, split_weights
+from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank, split_weights
 
 SHARED = ("weights", "image_size", "preprocess", "pooling", "precision", "seed")  # options that `choose` has too
 FILE, PAGE = "choice.json", "choice.html"
@@ -59,7 +58,7 @@ def choose(
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
             for one in rank(dataset, names, recipe, backend):
-                console().print(_describe(one), markup=False)
+                console().print(describe_standing(one), markup=False)
                 found.append(one)
                 choice = _conclude(folder, os.fspath(data), found, recipe, backend)
                 _write(choice, dataset, data, recipe, backend)
@@ -70,7 +69,7 @@ def _conclude(
     folder: Path, data: str, found: Iterable[Standing | Unusable], recipe: Recipe, backend: Backend
 ) -> Choice:
     standings = [one for one in found if isinstance(one, Standing)]
-    standings.sort(key=lambda one: (bool(one.stopped), -one.accuracy, float(one.losses.mean())))
+    standings.sort(key=by_accuracy)
     unusable = tuple(one for one in found if isinstance(one, Unusable))
     command = _command(data, standings[0].name, recipe, backend) if standings else ()
     return Choice(folder, tuple(standings), unusable, command)
@@ -94,28 +93,12 @@ def _write(choice: Choice, dataset: Dataset, data: str | os.PathLike[str], recip
         "backend": backend.name,
         "devices": backend.devices(),
         "recipe": {name: getattr(recipe, name) for name in SHARED},
-        "standings": [_plain(one) for one in choice.standings],
+        "standings": [one.about() for one in choice.standings],
         "unusable": [dataclasses.asdict(one) for one in choice.unusable],
         "command": shlex.join(choice.command),
     }
     write_json(choice.output / FILE, about)
     write_choice_page(choice.output / PAGE, about)
-
-
-def _plain(one: Standing) -> dict[str, Any]:
-    """Without the loss of each image."""
-    values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one) if field.name != "losses"}
-    return values | {"interval": list(one.interval), "log_loss": float(one.losses.mean())}
-
-
-def _describe(one: Standing | Unusable) -> str:
-    if isinstance(one, Unusable):
-        return f"{printable(one.name)}: cannot be used: {one.reason.splitlines()[0]}"
-    speed = "stored" if one.speed is None else f"{one.speed:.0f} images/s"
-    if one.stopped:
-        return f"{printable(one.name)}: given up after {one.images} of {one.of} images: {one.stopped}"
-    low, high = one.interval
-    return f"{printable(one.name)}: accuracy {one.accuracy:.3f} [{low:.3f}, {high:.3f}], {speed}"
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -55,6 +56,7 @@ from multitl.training.logs import EpochLog
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
+from multitl.training.ranking import Standing, by_accuracy, describe_standing, rank, split_weights
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.targets import labels_of, targets_of
 from multitl.training.trials import Examination, Race, brier_scores
@@ -132,13 +134,15 @@ def _run(
     data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
     clock: Clock, stopwatch: Stopwatch,
 ) -> Result:  # fmt: skip
+    asked = recipe
     with clock("backbone"):
+        recipe, ranked = _settle_backbone(dataset, recipe, backend)
         pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
         pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
-    start_run(folder, recipe, backend.name, dataset.fingerprint, sha256, resume=resume)
+    start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume)
     _introduce(dataset, pretrained, recipe, backend)
     budget = Budget(AT_ONCE)
     readers = {split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget) for split in SPLITS}
@@ -150,7 +154,7 @@ def _run(
     with clock("head"):
         head, settled, solved = make_head(features, dataset, recipe, state, save)
     about = make_card(data, dataset, pretrained, recipe, backend, sha256)
-    about |= {"features": {"computed": features.computed, "reused": features.reused}}
+    about |= {"features": {"computed": features.computed, "reused": features.reused}, "ranked": ranked}
     publisher = Publisher(folder, dataset, pretrained, head, solved, settled, about, features, readers)
     if state.phase == "head" and state.rows:
         with clock("evaluation"):
@@ -162,6 +166,20 @@ def _run(
     _say_what_was_kept(state, solved)
     remove_previous(folder)
     return publisher.complete(state, clock)
+
+
+def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tuple[Recipe, list[dict[str, Any]]]:
+    """The recipe with the best of the backbones that it names, and how they stood; nothing to say of a single one."""
+    names = recipe.backbone.split(",")
+    if len(names) == 1 or not all("/" in name for name in names):  # the comma is part of a file's name
+        return recipe, []
+    found = []
+    for one in rank(dataset, names, recipe, backend):
+        console().print(describe_standing(one), markup=False)
+        found += [one] if isinstance(one, Standing) else []
+    found.sort(key=by_accuracy)
+    name, weights = split_weights(found[0].name, recipe.weights)
+    return replace(recipe, backbone=name, weights=weights), [one.about() for one in found]
 
 
 def _race(

@@ -6,11 +6,13 @@ image however far they came. The test part is not touched. Features go to the st
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,6 +25,7 @@ from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
+from multitl.system.printing import printable
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
 from multitl.training.features import fast_extractor, feature_key
 from multitl.training.solved_head import Attempt, Task, attempt
@@ -54,6 +57,11 @@ class Standing:
     parameters: int
     licence: str
     stopped: str = ""
+
+    def about(self) -> dict[str, Any]:
+        """For files: all but the loss of each image, which becomes one `log_loss`."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "losses"}
+        return values | {"interval": list(self.interval), "log_loss": float(self.losses.mean())}
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,22 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
         if not standing.stopped and (leader is None or standing.accuracy > leader[1]):
             leader = candidate, standing.accuracy
         yield standing
+
+
+def describe_standing(one: Standing | Unusable) -> str:
+    """A line for the terminal."""
+    if isinstance(one, Unusable):
+        return f"{printable(one.name)}: cannot be used: {one.reason.splitlines()[0]}"
+    speed = "stored" if one.speed is None else f"{one.speed:.0f} images/s"
+    if one.stopped:
+        return f"{printable(one.name)}: given up after {one.images} of {one.of} images: {one.stopped}"
+    low, high = one.interval
+    return f"{printable(one.name)}: accuracy {one.accuracy:.3f} [{low:.3f}, {high:.3f}], {speed}"
+
+
+def by_accuracy(one: Standing) -> tuple[bool, float, float]:
+    """To sort by: the best first, those that were given up last."""
+    return bool(one.stopped), -one.accuracy, float(one.losses.mean())
 
 
 def shuffled(dataset: Dataset, seed: int) -> list[Example]:

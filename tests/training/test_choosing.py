@@ -90,6 +90,19 @@ def test_interrupted_it_leaves_what_is_finished(photos: Path, tmp_path: Path, mo
     assert len(about["standings"]) == 1 and (tmp_path / "choice" / "choice.html").is_file()
 
 
+def test_a_run_with_several_backbones_takes_the_best_and_says_how_they_stood(photos: Path, tmp_path: Path) -> None:
+    out, names = tmp_path / "run", f"{BACKBONE},keras/NoSuchNet,{SECOND}"
+    assert main(["finetune", str(photos), "--backbone", names, *SMALL, "--unfreeze", "none", "--out", str(out)]) == 0
+    card = read_card(out)
+    assert {one.name for one in card.ranked} == {BACKBONE, SECOND}
+    assert card.backbone.name == card.recipe.backbone == card.ranked[0].name
+    assert multitl.Recipe.read(out / "recipe.toml").backbone == names
+    assert "How backbones stood" in (out / "report.html").read_text()
+    (out / "model.keras").unlink()
+    assert main(["finetune", str(photos), "--recipe", str(out / "recipe.toml"), "--out", str(out), "--resume"]) == 0
+    assert read_card(out).backbone.name == card.backbone.name
+
+
 @pytest.mark.parametrize("names", [[], [""], [BACKBONE, BACKBONE]])
 def test_names_that_are_no_choice_are_refused(photos: Path, tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(MultitlError, match="different backbones"):
