@@ -51,11 +51,11 @@ def _as_one_layer(model: keras.Model, card: Card) -> tuple[np.ndarray, np.ndarra
     if card.recipe.pooling != "avg" and backbone_of(model).output_shape[1:3] != (1, 1):
         raise _no_place(f"the head pools by {card.recipe.pooling}", "pooling by avg")
     head = model.get_layer("head")
+    if any(isinstance(layer, keras.layers.UnitNormalization) for layer in head.layers):
+        raise _no_place("the head brings features to length 1", "one layer")
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     if len(dense) != 1:
         raise _no_place("the head has a hidden layer", "one layer")
-    if any(isinstance(layer, keras.layers.UnitNormalization) for layer in head.layers):
-        raise _no_place("the head brings features to length 1", "one layer")
     scale = head.get_layer("feature_scale").scale
     kernel, bias = (keras.ops.convert_to_numpy(one.value) for one in (dense[0].kernel, dense[0].bias))
     return (kernel.astype("float64") * scale).astype("float32"), bias
