@@ -36,7 +36,7 @@ class Recipe:
 
     backbone: str = option(
         "pypi/efficientnet_lite0",
-        "backbone as SOURCE/NAME[:variant], or file:PATH; of several, A,B, the best by cross-validation; see `multitl "
+        "backbone as SOURCE/NAME[:variant], or file:PATH; of several, A,B, the best out of fold; see `multitl "
         "backbones`",
     )
     weights: str = option("default", "default (official), none (random), or a weights file or folder")

@@ -143,7 +143,11 @@ def test_core_imports_point_down_and_enter_packages_by_their_face():
         ("multitl/system/cache.py", "from multitl.models.heads import pool", "multitl.models.heads: up"),
         ("multitl/data/splits.py", "from multitl.data import scanning", "multitl.data.scanning: up"),
         ("multitl/errors.py", "import multitl.recipes", "multitl.recipes: up"),
-        ("multitl/cli/main.py", "from multitl.judging.charts import bars", "multitl.judging.charts: not in the face"),
+        (
+            "multitl/cli/main.py",
+            "from multitl.judging.findings import confusion",
+            "multitl.judging.findings: not in the face",
+        ),
     ],
 )
 def test_a_planted_violation_is_seen(tmp_path: Path, planted: str, line: str, fault: str):

@@ -24,7 +24,10 @@ from multitl.system.writing import write_json
 from multitl.training.finetuning import scan_for, session
 from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank, split_weights
 
-SHARED = ("weights", "image_size", "preprocess", "pooling", "precision", "seed")  # options that `choose` has too
+SHARED = (  # options that `choose` has too: all that decide which images there are, and what their features are
+    "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
+    "max_unreadable", "shots",
+)  # fmt: skip
 FILE, PAGE = "choice.json", "choice.html"
 
 

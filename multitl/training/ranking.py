@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from multitl.contracts import Backend, Dataset, Example, Pretrained
 from multitl.data.pixels import PixelReader
 from multitl.errors import BackboneError, MultitlError
+from multitl.judging.charts import wilson_interval
 from multitl.models.feature_maps import scaled
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
@@ -36,7 +37,6 @@ FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many,
 # is not seen again.
 HOPELESS = 3.0
 WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
-NORMAL = 1.96  # standard errors to either side that hold 95 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Candidate:
     def standing(self, judged: Attempt, of: int, stopped: str = "") -> Standing:
         count = len(self.features)
         speed = self.computed / self.seconds if self.computed else None
-        interval = wilson(judged.accuracy, count)
+        interval = wilson_interval(judged.accuracy, count)
         origin = self.pretrained.origin
         return Standing(
             self.name, count, of, judged.accuracy, interval, judged.losses, speed, self.parameters, origin.licence,
@@ -131,7 +131,11 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     yield from failed
     leader: tuple[Candidate, float] | None = None
     for candidate in sorted(candidates, key=lambda one: one.parameters):
-        standing = _follow(candidate, leader[0] if leader else None, examples, labels)
+        try:
+            standing = _follow(candidate, leader[0] if leader else None, examples, labels)
+        except MultitlError as error:
+            yield Unusable(candidate.name, str(error))
+            continue
         if not standing.stopped and (leader is None or standing.accuracy > leader[1]):
             leader = candidate, standing.accuracy
         yield standing
@@ -157,13 +161,6 @@ def shuffled(dataset: Dataset, seed: int) -> list[Example]:
     """Train and validation images: in the data set's own order the first shard would be of one class."""
     examples = [*dataset.split("train"), *dataset.split("validation")]
     return [examples[index] for index in np.random.default_rng(seed).permutation(len(examples))]
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `count` images; of 0 and 1 as well it has a width."""
-    square = NORMAL**2 / count
-    centre, half = share + square / 2, NORMAL * np.sqrt(share * (1 - share) / count + square / (4 * count))
-    return max(0.0, float((centre - half) / (1 + square))), min(1.0, float((centre + half) / (1 + square)))
 
 
 def is_hopeless(one: Attempt, leader: Attempt) -> bool:

@@ -56,6 +56,13 @@ def test_python_gets_the_same(photos: Path, tmp_path: Path) -> None:
     assert list(choice.command[5:9]) == ["--weights", "none", "--image-size", "64"]
 
 
+def test_the_command_cuts_the_same_parts(photos: Path, tmp_path: Path) -> None:
+    recipe = {"weights": "none", "image_size": 64, "validation_fraction": 0.4, "test_fraction": 0.3, "shots": 6}
+    choice = multitl.choose(photos, [BACKBONE], output=tmp_path / "choice", recipe=recipe)
+    given = dict(zip(choice.command[3::2], choice.command[4::2], strict=True))
+    assert (given["--validation-fraction"], given["--test-fraction"], given["--shots"]) == ("0.4", "0.3", "6")
+
+
 def test_weights_of_its_own_stand_after_the_name(photos: Path, tmp_path: Path) -> None:
     weights = tmp_path / "my weights.weights.h5"
     multitl.load_pretrained(BACKBONE, "none", 64).backbone.save_weights(weights)

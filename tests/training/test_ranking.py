@@ -15,7 +15,7 @@ from multitl.errors import BackboneError
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
 from multitl.training import ranking
-from multitl.training.ranking import Standing, Unusable, is_hopeless, rank, wilson
+from multitl.training.ranking import Standing, Unusable, is_hopeless, rank
 from multitl.training.solved_head import Attempt
 from tests.quick_runs import BACKBONE
 
@@ -53,11 +53,6 @@ def test_hopeless_is_worse_by_more_than_noise() -> None:
     assert is_hopeless(attempt_of(0.9 + noise, 0.7), leader)
     assert not is_hopeless(attempt_of(0.6 + noise, 0.7), leader)
     assert not is_hopeless(attempt_of(0.9 + noise, 0.8), leader), "only less sure of itself"
-
-
-def test_wilson_has_a_width_where_all_are_right() -> None:
-    assert wilson(1.0, 20) == (pytest.approx(0.8389, abs=1e-3), pytest.approx(1.0))
-    assert wilson(0.5, 100) == (pytest.approx(0.4038, abs=1e-3), pytest.approx(0.5962, abs=1e-3))
 
 
 def test_the_hopeless_stop_at_a_look_and_the_cheapest_is_first(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
