@@ -27,7 +27,8 @@ def attempt_of(losses: np.ndarray, accuracy: float) -> Attempt:
 
 
 @pytest.mark.every_backend
-def test_a_run_reuses_every_feature_and_a_bad_name_stops_nobody(photos: Path, tmp_path: Path) -> None:
+def test_a_run_reuses_every_feature_and_a_bad_name_stops_nobody(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
     dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
     failed, standing = rank(dataset, ["keras/NoSuchNet", BACKBONE], RECIPE, load_backend(None))
     assert isinstance(failed, Unusable) and "NoSuchNet" in failed.reason
