@@ -72,6 +72,6 @@ def test_command_trains_on_the_labels_and_states_the_licence(monkeypatch, capsys
     [(data, options)] = calls
     assert len(read(data)) == 2624
     assert data.parent == run.parent
-    assert options["recipe"].backbone == "pypi/efficientnet_lite0" and options["recipe"].budget == "3m"
+    assert options["recipe"].backbone == "pypi/efficientnet_lite0" and options["recipe"].unfreeze == "none"
     assert err.count("CC BY-NC-SA 4.0") == 1
     assert str(run / "report.html") in out and "multitl predict" in out
