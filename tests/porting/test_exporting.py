@@ -35,7 +35,7 @@ from multitl.translation import parity
 
 BACKEND = keras.config.backend()
 NETWORK = "torchvision/resnet18"
-RECIPE = multitl.Recipe(image_size=32, head_epochs=3, weights="none", backbone=NETWORK, unfreeze="none")
+RECIPE = multitl.Recipe(image_size=32, head_epochs=3, weights="none", backbone=NETWORK, unfreeze="none", head="linear")
 WRITTEN_HERE = [name for name, one in FORMATS.items() if one.backend in ("", BACKEND)]
 ELSEWHERE = {"jax": "torch", "tensorflow": "stablehlo", "torch": "savedmodel"}[BACKEND]
 

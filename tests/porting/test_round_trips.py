@@ -25,7 +25,7 @@ from multitl.translation import parity
 
 pytestmark = [pytest.mark.slow, pytest.mark.every_backend]
 BACKEND = keras.config.backend()
-RECIPE = multitl.Recipe(image_size=64, head_epochs=2, unfreeze="none")
+RECIPE = multitl.Recipe(image_size=64, head_epochs=2, unfreeze="none", head="linear")
 
 # A user's own program. It declares two operators that are missing where torch and torchvision are of different builds.
 PLAIN_TORCH = """
