@@ -24,7 +24,12 @@ from multitl.runs.folders import finished_result
 
 BACKEND = keras.config.backend()
 RECIPE = multitl.Recipe(
-    image_size=32, head_epochs=2, weights="none", backbone="torchvision/shufflenet_v2_x0_5", unfreeze="none", head="linear"
+    image_size=32,
+    head_epochs=2,
+    weights="none",
+    backbone="torchvision/shufflenet_v2_x0_5",
+    unfreeze="none",
+    head="linear",
 )
 CODE = "__import__('pathlib').Path('PWNED').touch()"
 HOSTILE = (
