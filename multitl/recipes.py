@@ -25,6 +25,10 @@ def option(default: Any, help: str, *, least: float | None = None, most: float |
     return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
 
 
+OF_FEATURES = (  # options that decide which images there are, and what their features are
+    "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
+    "max_unreadable", "shots",
+)  # fmt: skip
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
 }

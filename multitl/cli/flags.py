@@ -10,13 +10,9 @@ from typing import NoReturn
 from multitl.adapters import BACKENDS
 from multitl.contracts import SPLITS
 from multitl.errors import nearest_names
-from multitl.recipes import Recipe, combine, range_of
+from multitl.recipes import OF_FEATURES, Recipe, combine, range_of
 
 DEMO_FOLDER = "runs/demo"
-CHOICE_OPTIONS = (  # of a recipe: all that decide which images there are, and what their features are
-    "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
-    "max_unreadable", "shots",
-)  # fmt: skip
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -143,7 +139,7 @@ def add_choose_flags(parser: Parser) -> None:
     parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")
     parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
     for field in dataclasses.fields(Recipe):
-        if field.name in CHOICE_OPTIONS:
+        if field.name in OF_FEATURES:
             _add_recipe_flag(parser, field)
     parser.set_defaults(recipe=None)
 

@@ -16,7 +16,7 @@ from typing import Any
 from multitl.contracts import Backend, Dataset
 from multitl.errors import BackboneError, RunError
 from multitl.judging.choice_page import write_choice_page
-from multitl.recipes import Recipe
+from multitl.recipes import OF_FEATURES, Recipe
 from multitl.runs.folders import is_used
 from multitl.runs.locks import locked, run_lock
 from multitl.system.progress import console
@@ -24,10 +24,6 @@ from multitl.system.writing import write_json
 from multitl.training.finetuning import scan_for, session
 from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank, split_weights
 
-SHARED = (  # options that `choose` has too: all that decide which images there are, and what their features are
-    "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
-    "max_unreadable", "shots",
-)  # fmt: skip
 FILE, PAGE = "choice.json", "choice.html"
 
 
@@ -81,7 +77,7 @@ def _conclude(
 def _command(data: str, name: str, recipe: Recipe, backend: Backend) -> tuple[str, ...]:
     """Every option that decides which features are stored, where it is not the default."""
     plain, weights = split_weights(name, recipe.weights)
-    named = {"weights": weights} | {one: getattr(recipe, one) for one in SHARED if one != "weights"}
+    named = {one: getattr(recipe, one) for one in OF_FEATURES} | {"weights": weights}
     default = Recipe()
     given = {one: value for one, value in named.items() if value != getattr(default, one)}
     options = [text for one, value in given.items() for text in (f"--{one.replace('_', '-')}", str(value))]
@@ -95,7 +91,7 @@ def _write(choice: Choice, dataset: Dataset, data: str | os.PathLike[str], recip
         "class_names": list(dataset.class_names),
         "backend": backend.name,
         "devices": backend.devices(),
-        "recipe": {name: getattr(recipe, name) for name in SHARED},
+        "recipe": {name: getattr(recipe, name) for name in OF_FEATURES},
         "standings": [one.about() for one in choice.standings],
         "unusable": [dataclasses.asdict(one) for one in choice.unusable],
         "command": shlex.join(choice.command),

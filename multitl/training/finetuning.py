@@ -32,13 +32,11 @@ from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.heads import build_extractor
 from multitl.models.inference import predict_pixels
-from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe, parse_duration
 from multitl.runs.folders import check_folder, check_same_data, finished_result, start_run
 from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
-from multitl.sources.pretrained import load_pretrained
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
 from multitl.system.progress import console, progress_bar
@@ -56,7 +54,7 @@ from multitl.training.logs import EpochLog
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
-from multitl.training.ranking import Standing, by_accuracy, describe_standing, rank, split_weights
+from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank, split_weights
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.targets import labels_of, targets_of
 from multitl.training.trials import Examination, Race, brier_scores
@@ -137,8 +135,7 @@ def _run(
     asked = recipe
     with clock("backbone"):
         recipe, ranked = _settle_backbone(dataset, recipe, backend)
-        pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
-        pretrained = replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
+        pretrained = load_backbone(recipe, backend)
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part

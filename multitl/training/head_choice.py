@@ -110,14 +110,15 @@ def _attempt_kernel(task: Task, recipe: Recipe, widths: Sequence[float]) -> Atte
 
 def _clear_winner(attempts: list[Attempt]) -> Attempt:
     """The first, or of those that clearly beat it the best."""
-    clear = [one for one in attempts[1:] if _is_clearly_better(one, attempts[0])]
+    clear = [one for one in attempts[1:] if is_clearly_better(one, attempts[0], CLEAR)]
     return min(clear, key=lambda one: one.losses.mean(), default=attempts[0])
 
 
-def _is_clearly_better(one: Attempt, first: Attempt) -> bool:
-    """In log loss, and not by confidence alone: where every image is right already, there is nothing to gain."""
+def is_clearly_better(one: Attempt, first: Attempt, errors: float) -> bool:
+    """In log loss, by so many standard errors, and not by confidence alone: where every image is right already, there
+    is nothing to gain."""
     compared = _compare(one, first)
-    return compared["difference"] < -CLEAR * compared["standard_error"] and one.accuracy > first.accuracy
+    return compared["difference"] < -errors * compared["standard_error"] and one.accuracy > first.accuracy
 
 
 def _compare(one: Attempt, first: Attempt) -> Compared:

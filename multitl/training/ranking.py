@@ -29,6 +29,7 @@ from multitl.sources.pretrained import load_pretrained
 from multitl.system.printing import printable
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
 from multitl.training.features import fast_extractor, feature_key
+from multitl.training.head_choice import is_clearly_better
 from multitl.training.solved_head import Attempt, Task, attempt
 
 FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many, since each costs a path of penalties
@@ -123,7 +124,9 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     failed: list[Unusable] = []
     for name in names:
         try:
-            candidates.append(Candidate(name, _load(name, recipe, backend), recipe, backend.name))
+            plain, weights = split_weights(name, recipe.weights)
+            pretrained = load_backbone(replace(recipe, backbone=plain, weights=weights), backend)
+            candidates.append(Candidate(name, pretrained, recipe, backend.name))
         except MultitlError as error:
             failed.append(Unusable(name, str(error)))
     if not candidates:
@@ -165,9 +168,7 @@ def shuffled(dataset: Dataset, seed: int) -> list[Example]:
 
 def is_hopeless(one: Attempt, leader: Attempt) -> bool:
     """Whether it is worse on the same images by more than noise, in log loss and in accuracy."""
-    difference = one.losses - leader.losses
-    error = difference.std() / np.sqrt(len(difference))
-    return bool(difference.mean() > HOPELESS * error) and one.accuracy < leader.accuracy
+    return is_clearly_better(leader, one, HOPELESS)
 
 
 def _follow(
@@ -192,11 +193,11 @@ def split_weights(name: str, weights: str) -> tuple[str, str]:
     return plain, own or weights
 
 
-def _load(name: str, recipe: Recipe, backend: Backend) -> Pretrained:
-    """As `finetune` does, seeds included, so that random weights are the same there."""
+def load_backbone(recipe: Recipe, backend: Backend) -> Pretrained:
+    """With the pixel values that the recipe asks for. Seeded anew: random weights do not depend on what came before."""
     random.seed(recipe.seed)
     backend.make_deterministic(recipe.seed)
-    pretrained = load_pretrained(*split_weights(name, recipe.weights), recipe.image_size)
+    pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
     return replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
 
 
