@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # contracts load no framework
@@ -358,6 +359,25 @@ class Runtime(Protocol):
     def __call__(self, folder: Path) -> Answer: ...
 
 
+class Step(Protocol):
+    """Steps of one model's training: compiled once, the state on the device, and nothing of it on the host meanwhile.
+
+    with step:  # the state is that of Keras' variables
+        told = [step(*batch, learning_rate=1e-3) for batch in batches]
+    # and now again, whatever ended it
+    """
+
+    def __enter__(self) -> Step: ...
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None: ...
+
+    def __call__(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float) -> Any:
+        """Do one, or have it queued. inputs: (n, ...).  labels: one-hot (n, classes).  weights: (n,).
+
+        Returns loss and accuracy of the batch before the step, (2,), on the device: whoever reads them waits.
+        """
+
+
 class Backend(Protocol):
     """A module that knows what differs by framework: backends/multitl_*/backend.py."""
 
@@ -371,6 +391,9 @@ class Backend(Protocol):
 
     def make_deterministic(self, seed: int) -> None:
         """Same seed, same machine: same bits. Seeds the framework's own random numbers."""
+
+    def make_step(self, model: keras.Model) -> Step:
+        """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then."""
 
     def mixed_precision(self) -> str:
         """The Keras dtype policy that pays on this device: "mixed_bfloat16" or "mixed_float16"."""

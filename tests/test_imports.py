@@ -28,7 +28,7 @@ ORDER = {
     "runs": "cards locks folders promises",
     "data": "augmentation listings resampling splits parts checks tables images pixels scanning",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
-    "weight_hashes folding statistics weight_files feature_maps heads model_files",
+    "weight_hashes folding objective statistics weight_files feature_maps heads model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
@@ -45,7 +45,8 @@ ORDER = {
 }
 FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
 ADAPTER_MAY_USE = {
-    "multitl.contracts", "multitl.errors", "multitl.models.insides", "multitl.porting.generated_code",
+    "multitl.contracts", "multitl.errors", "multitl.models.freezing", "multitl.models.insides",
+    "multitl.models.objective", "multitl.porting.generated_code",
     "multitl.system.regular_files", "multitl.system.scratch", "multitl.system.swapping",
     "multitl.translation.building", "multitl.translation.layouts", "multitl.translation.op_tables",
     "multitl.translation.parity", "multitl.translation.values", "multitl.version",

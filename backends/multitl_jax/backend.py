@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager
 from importlib import metadata
 
 import jax
+import keras
 
 from multitl_jax.depthwise import fast_depthwise
 from multitl_jax.insides import DEPTHWISE
+from multitl_jax.step import Step
 
 name = "jax"
 _OLDEST_BFLOAT16_GPU = 8.0  # Ampere
@@ -34,6 +36,11 @@ def make_deterministic(seed: int) -> None:
     flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
     if flag not in flags and metadata.entry_points(group="jax_plugins"):
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
+def make_step(model: keras.Model) -> Step:
+    """One program for the whole step."""
+    return Step(model)
 
 
 def mixed_precision() -> str:

@@ -8,6 +8,12 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
+    import keras
+
+    from multitl_tensorflow.step import Step
 
 _START_UP_NOTE = re.compile(rb"I0000 |WARNING: All log messages before absl::InitializeLog")
 
@@ -57,6 +63,13 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def make_step(model: keras.Model) -> Step:
+    """One graph for the whole step."""
+    from multitl_tensorflow.step import Step
+
+    return Step(model)
+
+
 def mixed_precision() -> str:
     """bfloat16 on CPUs and on GPUs since Ampere."""
     old = any(details.get("compute_capability", _OLDEST_BFLOAT16_GPU) < _OLDEST_BFLOAT16_GPU for details in _gpus())
@@ -65,14 +78,14 @@ def mixed_precision() -> str:
 
 def fast_paths() -> AbstractContextManager[None]:
     """Batch normalisation and Adam on CPU."""
-    from multitl_tensorflow.fused import fused_kernels  # after TensorFlow, whose import above is kept quiet
+    from multitl_tensorflow.fused import fused_kernels
 
     return fused_kernels()
 
 
 def missing_insides() -> list[str]:
     """What closes a fast path."""
-    from multitl_tensorflow.insides import ADAM, BATCH_NORM  # Keras after TensorFlow, as above
+    from multitl_tensorflow.insides import ADAM, BATCH_NORM
 
     return [*BATCH_NORM.faults, *ADAM.faults]
 

@@ -7,11 +7,13 @@ import os
 import warnings
 from collections.abc import Iterator
 
+import keras
 import torch
 
 from multitl_torch.channels_last import fast_channels_last
 from multitl_torch.fused_adam import fused_adam
 from multitl_torch.insides import ADAM, CHANNELS_LAST
+from multitl_torch.step import Step
 
 name = "torch"
 
@@ -34,6 +36,11 @@ def make_deterministic(seed: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor; nothing here reads one
+
+
+def make_step(model: keras.Model) -> Step:
+    """Eager."""
+    return Step(model)
 
 
 def mixed_precision() -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "insides",
     "keras_archives",
     "model_files",
+    "objective",
     "preprocessing",
     "stages",
     "statistics",

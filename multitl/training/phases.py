@@ -15,6 +15,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from multitl.adapters import load_backend
+from multitl.contracts import Step
 from multitl.errors import RunError
 from multitl.models.freezing import frozen_variables
 from multitl.models.statistics import UnbiasedVariance
@@ -59,8 +61,8 @@ def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable
     `save` is called after every leg. Raises RunError where figures or weights are no longer numbers.
     """
     if not state.finished:
-        compile_model(phase.model, recipe)
-        for row in train_in_legs(phase, recipe, state):
+        step = compile_step(phase.model, recipe)
+        for row in train_in_legs(phase, step, recipe, state):
             if trouble := what_diverged(row, state.variables):
                 raise RunError(
                     f"Training diverged: {trouble} after {row['step']} steps.",
@@ -73,7 +75,7 @@ def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable
     write_variables(mutable_variables(phase.model), state.best)
 
 
-def train_in_legs(phase: Phase, recipe: Recipe, state: TrainingState) -> Iterator[Row]:
+def train_in_legs(phase: Phase, step: Step, recipe: Recipe, state: TrainingState) -> Iterator[Row]:
     """Take the compiled model up where `state` left it, or begin with its weights as they are; a row after every leg.
 
     `state.step`, `state.variables` and `state.optimizer` are then those at the end of the leg. Whoever does not want
@@ -86,7 +88,7 @@ def train_in_legs(phase: Phase, recipe: Recipe, state: TrainingState) -> Iterato
     with progress_bar() as bar:
         task = bar.add_task(f"{phase.name:<9}", total=phase.steps, completed=state.step, note="")
         while state.step < phase.steps and not state.finished:
-            row = _run_leg(phase, recipe, state, lambda: bar.advance(task))
+            row = _run_leg(phase, step, recipe, state, lambda: bar.advance(task))
             bar.update(task, note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}")
             state.step, state.variables = row["step"], read_variables(mutable)
             state.optimizer = read_variables(optimizer)
@@ -116,14 +118,19 @@ def draws(count: int, batch_size: int, seed: int, start: int, stop: int) -> Iter
         yield from (Draw(epoch, step % length, order[step % length]) for step in steps)
 
 
-def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:
+def compile_step(model: keras.Model, recipe: Recipe) -> Step:
     """Loss on logits and optimizer as the recipe says. The optimizer's variables exist afterwards.
 
-    Its rate, which the loop sets before each step, is a number that the compiled step reads: another rate is no other
-    program.
+    The rate is a number that each step is told: another rate is no other program.
     """
+    compile_model(model, recipe)
+    return load_backend().make_step(model)
+
+
+def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:
+    """Loss and optimizer alone."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    model.compile(_optimizer(recipe, learning_rate), loss, metrics=["accuracy"])
+    model.compile(_optimizer(recipe, learning_rate), loss)
     model.optimizer.build(model.trainable_variables)
 
 
@@ -145,22 +152,22 @@ def mutable_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def train_steps(
-    phase: Phase, recipe: Recipe, start: int, stop: int, advance: Callable[[], None] = lambda: None
+    phase: Phase, step: Step, recipe: Recipe, start: int, stop: int, advance: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float]:
     """Mean loss and accuracy of the steps `start` to `stop` - 1 of the phase, and the last one's learning rate."""
     variance = UnbiasedVariance(phase.model, min(recipe.batch_size, phase.count)) if phase.unbiased_variance else None
     drawn = list(draws(phase.count, recipe.batch_size, recipe.seed, start, stop))
-    logs = []  # of single batches: train_on_batch starts its metrics anew each time
-    for step, (inputs, labels, weights) in enumerate(phase.batches(drawn), start):
-        rate = learning_rate_at(step, phase.steps, phase.learning_rate, recipe)
-        with interrupts.held_back():
-            phase.model.optimizer.learning_rate = rate
-            logs.append(phase.model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True))
-        advance()
+    told = []
+    with step:
+        for number, batch in enumerate(phase.batches(drawn), start):
+            rate = learning_rate_at(number, phase.steps, phase.learning_rate, recipe)
+            with interrupts.held_back():
+                told.append(step(*batch, learning_rate=rate))
+            advance()
     if variance:
-        variance.correct(steps=len(logs))
-    loss, accuracy = (float(np.mean([log[name] for log in logs])) for name in ("loss", "accuracy"))
-    return loss, accuracy, rate
+        variance.correct(steps=len(told))
+    loss, accuracy = np.mean([keras.ops.convert_to_numpy(figures) for figures in told], axis=0, dtype="float64")
+    return float(loss), float(accuracy), rate
 
 
 def what_diverged(row: Row, weights: list[np.ndarray]) -> str:
@@ -172,9 +179,9 @@ def what_diverged(row: Row, weights: list[np.ndarray]) -> str:
     return "" if all(np.isfinite(weight).all() for weight in weights) else "not all weights are finite"
 
 
-def _run_leg(phase: Phase, recipe: Recipe, state: TrainingState, advance: Callable[[], None]) -> Row:
+def _run_leg(phase: Phase, step: Step, recipe: Recipe, state: TrainingState, advance: Callable[[], None]) -> Row:
     started, stop = time.perf_counter(), min(state.step + phase.leg, phase.steps)
-    loss, accuracy, rate = train_steps(phase, recipe, state.step, stop, advance)
+    loss, accuracy, rate = train_steps(phase, step, recipe, state.step, stop, advance)
     with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverged
         val_loss, val_accuracy = phase.validate()
     return {

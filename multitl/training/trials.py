@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from multitl.contracts import Step
 from multitl.errors import RunError
 from multitl.recipes import Recipe
 from multitl.system.progress import console
@@ -24,7 +25,7 @@ from multitl.training.phases import (
     Batch,
     Draw,
     Phase,
-    compile_model,
+    compile_step,
     mutable_variables,
     train_in_legs,
     train_steps,
@@ -107,17 +108,17 @@ class Race:
         """
         model, mutable = self.phase.model, mutable_variables(self.phase.model)
         start = read_variables(mutable)
-        compile_model(model, self.recipe)
+        step = compile_step(model, self.recipe)
         optimizer = model.optimizer.variables
         fresh = read_variables(optimizer)
         if state.budget_steps is None and self.stopwatch.budget is not None:
-            state.budget_steps = self._count_steps()
+            state.budget_steps = self._count_steps(step)
         while trial := state.trial or self._next_trial(state):
             if not state.variables:
                 write_variables(mutable, start)
                 write_variables(optimizer, fresh)
             state.trial = trial
-            tried = self._try_out(trial, state)
+            tried = self._try_out(trial, step, state)
             state.tried, state.trial, state.step = [*state.tried, tried], None, 0
             state.variables, state.optimizer = [], []
             self._save(state)
@@ -137,10 +138,10 @@ class Race:
         is_over = any(one["outcome"] == "out of time" for one in state.tried)
         return None if is_over else next_trial(self.recipe, self.phase.count, state.budget_steps, state.tried)
 
-    def _try_out(self, trial: Trial, state: TrainingState) -> TriedOut:
+    def _try_out(self, trial: Trial, step: Step, state: TrainingState) -> TriedOut:
         """Train, find the temperature, and compare. If it is better, `state.best` are its weights."""
         started = time.perf_counter()
-        failure = self._train(trial, state)
+        failure = self._train(trial, step, state)
         if failure:
             if failure == "diverged" and self.recipe.learning_rate:
                 state.warnings.append(DIVERGED.format(self.recipe.learning_rate))
@@ -153,13 +154,13 @@ class Race:
             state.best = read_variables(mutable_variables(self.phase.model))
         return _describe(trial, outcome, time.perf_counter() - started, answers, gain, noise)
 
-    def _train(self, trial: Trial, state: TrainingState) -> Outcome | None:
+    def _train(self, trial: Trial, step: Step, state: TrainingState) -> Outcome | None:
         """Whether something went wrong."""
         leg = leg_of(trial["steps"], math.ceil(len(self.examination) / self.recipe.batch_size))
         phase = replace(self.phase, learning_rate=trial["learning_rate"], steps=trial["steps"], leg=leg,
                         batches=self._batches)  # fmt: skip
         try:
-            for row in train_in_legs(phase, self.recipe, state):
+            for row in train_in_legs(phase, step, self.recipe, state):
                 if what_diverged(row, state.variables):
                     return "diverged"
                 state.rows.append(row)
@@ -178,17 +179,17 @@ class Race:
         state.seconds = self.stopwatch.spent()
         self.save(state)
 
-    def _count_steps(self) -> int:
+    def _count_steps(self, step: Step) -> int:
         """How many steps there is time for, by some that leave no trace: each trial begins with the start's weights."""
         phase = replace(self.phase, steps=1 + TIMED_STEPS, learning_rate=0.0, batches=self._batches)
         try:
-            train_steps(phase, self.recipe, 0, 1)
+            train_steps(phase, step, self.recipe, 0, 1)
             self.examination()
             look = _timed(self.examination)
-            step = _timed(lambda: train_steps(phase, self.recipe, 1, phase.steps)) / TIMED_STEPS
+            pace = _timed(lambda: train_steps(phase, step, self.recipe, 1, phase.steps)) / TIMED_STEPS
         except OutOfTimeError:
             return 0
-        return Pace(step, look, self.publishing + self.judged * look).affordable(self.stopwatch.left())
+        return Pace(pace, look, self.publishing + self.judged * look).affordable(self.stopwatch.left())
 
     def _insist_on_a_model(self, state: TrainingState) -> None:
         if not state.kept and not state.head:

@@ -1,0 +1,85 @@
+"""A training step as one jitted function over explicit state, which is donated. Satisfies `multitl.contracts.Step`."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from multitl.models.freezing import frozen_variables
+from multitl.models.objective import figures, objective
+
+AHEAD = 2  # steps that the device may be behind, lest the batches of a whole leg wait in its memory
+
+Values = list[jax.Array]
+State = tuple[Values, Values, Values]  # weights; statistics and seeds; the optimizer's
+
+
+class Step:
+    """Of a compiled model, whose optimizer is built."""
+
+    def __init__(self, model: keras.Model) -> None:
+        frozen = {id(variable) for variable in frozen_variables(model)}
+        others = model.non_trainable_variables
+        self._model = model
+        self._places = [id(variable) in frozen for variable in others]
+        self._frozen = [variable for variable in others if id(variable) in frozen]
+        moving = [variable for variable in others if id(variable) not in frozen]
+        self._groups = (model.trainable_variables, moving, model.optimizer.variables)
+        self._run = jax.jit(self._advance, donate_argnums=0)
+
+    def __enter__(self) -> Step:
+        self._state: Any = tuple([variable.value for variable in group] for group in self._groups)
+        self._constants = [variable.value for variable in self._frozen]
+        self._under_way: deque[jax.Array] = deque()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for group, values in zip(self._groups, self._state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        self._state, self._constants = (), []
+
+    def __call__(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float) -> jax.Array:
+        rate = np.float32(learning_rate)
+        self._state, told = self._run(self._state, self._constants, inputs, labels, weights, rate)
+        self._under_way.append(told)
+        if len(self._under_way) > AHEAD:
+            self._under_way.popleft().block_until_ready()
+        return told
+
+    def _advance(
+        self, state: State, constants: Values, inputs: jax.Array, labels: jax.Array, weights: jax.Array, rate: jax.Array
+    ) -> tuple[State, jax.Array]:
+        weighed, moving, optimizer = state
+        optimizer = self._with_rate(optimizer, rate)
+
+        def loss_of(weighed: Values) -> tuple[jax.Array, tuple[jax.Array, Values]]:
+            logits, others, penalties = self._model.stateless_call(
+                weighed, self._merge(moving, constants), inputs, training=True, return_losses=True
+            )
+            loss = objective(self._model, logits, labels, weights, penalties)
+            return self._scale(loss, optimizer), (figures(loss, logits, labels), others)
+
+        gradients, (told, others) = jax.grad(loss_of, has_aux=True)(weighed)
+        weighed, optimizer = self._model.optimizer.stateless_apply(optimizer, gradients, weighed)
+        moved = [value for value, is_frozen in zip(others, self._places, strict=True) if not is_frozen]
+        return (weighed, moved, optimizer), told
+
+    def _merge(self, moving: Values, constants: Values) -> Values:
+        """In the order that the model has them."""
+        moving_values, frozen_values = iter(moving), iter(constants)
+        return [next(frozen_values if is_frozen else moving_values) for is_frozen in self._places]
+
+    def _with_rate(self, optimizer: Values, rate: jax.Array) -> Values:
+        place = [id(variable) for variable in self._groups[2]].index(id(self._model.optimizer.learning_rate))
+        return [*optimizer[:place], rate, *optimizer[place + 1 :]]
+
+    def _scale(self, loss: jax.Array, optimizer: Values) -> jax.Array:
+        """By a factor among the optimizer's variables, where gradients are of 16 bits."""
+        with keras.StatelessScope(state_mapping=list(zip(self._groups[2], optimizer, strict=True))):
+            return self._model.optimizer.scale_loss(loss)

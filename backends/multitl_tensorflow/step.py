@@ -1,0 +1,40 @@
+"""A training step as one function, whose state are TensorFlow's own variables. Satisfies `multitl.contracts.Step`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from multitl.models.objective import figures, objective
+
+
+class Step:
+    """Of a compiled model, whose optimizer is built."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._run = tf.function(self._advance, reduce_retracing=True)
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Keras' variables are TensorFlow's."""
+
+    def __call__(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float) -> tf.Tensor:
+        rate = tf.constant(learning_rate, "float32")
+        return self._run(*(tf.convert_to_tensor(array) for array in (inputs, labels, weights)), rate)
+
+    def _advance(self, inputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        model, variables = self._model, self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = model(inputs, training=True)
+            loss = objective(model, logits, labels, weights, model.losses)
+            scaled = model.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        model.optimizer.learning_rate.assign(rate)
+        model.optimizer.apply(gradients, variables)
+        return figures(loss, logits, labels)

@@ -1,0 +1,27 @@
+"""What a training step minimises and what it tells, in `keras.ops`: the same on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any  # of whatever framework runs
+
+
+def objective(
+    model: keras.Model, logits: Tensor, labels: Tensor, weights: Tensor, penalties: Sequence[Tensor]
+) -> Tensor:
+    """The loss a model was compiled with, of a batch, and what its layers add.
+
+    logits: (n, classes).  labels: one-hot (n, classes).  weights: (n,).  penalties: scalars, as `model.losses`.
+    """
+    return sum(penalties, start=model.loss(labels, logits, sample_weight=weights))
+
+
+def figures(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss and accuracy of a batch, float32 (2,)."""
+    ops = keras.ops
+    right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(labels, axis=-1))
+    return ops.stack([ops.cast(loss, "float32"), ops.mean(ops.cast(right, "float32"))])
