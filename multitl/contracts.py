@@ -350,6 +350,7 @@ class Writer(Protocol):
         """Write the artefact, by the name that its `Format` says, and what belongs to it into `folder`."""
 
 
+Forward: TypeAlias = "Callable[[np.ndarray], Any]"  # a batch (n, ...) -> outputs (n, ...), perhaps still on the device
 Answer: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # images (batch, height, width, 3) -> outputs (batch, ...)
 
 
@@ -394,6 +395,9 @@ class Backend(Protocol):
 
     def make_step(self, model: keras.Model) -> Step:
         """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then."""
+
+    def make_forward(self, model: keras.Model) -> Forward:
+        """The model for inference, compiled once for each shape; its weights are those of the moment of each call."""
 
     def mixed_precision(self) -> str:
         """The Keras dtype policy that pays on this device: "mixed_bfloat16" or "mixed_float16"."""

@@ -9,9 +9,10 @@ from importlib import metadata
 import jax
 import keras
 
+from multitl.contracts import Forward
 from multitl_jax.depthwise import fast_depthwise
 from multitl_jax.insides import DEPTHWISE
-from multitl_jax.step import Step
+from multitl_jax.step import Step, inference
 
 name = "jax"
 _OLDEST_BFLOAT16_GPU = 8.0  # Ampere
@@ -41,6 +42,11 @@ def make_deterministic(seed: int) -> None:
 def make_step(model: keras.Model) -> Step:
     """One program for the whole step."""
     return Step(model)
+
+
+def make_forward(model: keras.Model) -> Forward:
+    """One program for each shape."""
+    return inference(model)
 
 
 def mixed_precision() -> str:

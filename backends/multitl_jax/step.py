@@ -10,6 +10,7 @@ import jax
 import keras
 import numpy as np
 
+from multitl.contracts import Forward
 from multitl.models.freezing import frozen_variables
 from multitl.models.objective import figures, objective
 
@@ -17,6 +18,17 @@ AHEAD = 2  # steps that the device may be behind, lest the batches of a whole le
 
 Values = list[jax.Array]
 State = tuple[Values, Values, Values]  # weights; statistics and seeds; the optimizer's
+
+
+def inference(model: keras.Model) -> Forward:
+    """The model for inference: see `multitl.contracts.Backend.make_forward`."""
+    groups = model.trainable_variables, model.non_trainable_variables
+
+    @jax.jit
+    def run(weights: tuple[Values, Values], inputs: jax.Array) -> jax.Array:
+        return model.stateless_call(*weights, inputs, training=False)[0]
+
+    return lambda inputs: run(tuple([variable.value for variable in group] for group in groups), inputs)
 
 
 class Step:

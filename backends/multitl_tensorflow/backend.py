@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
     import keras
 
+    from multitl.contracts import Forward
     from multitl_tensorflow.step import Step
 
 _START_UP_NOTE = re.compile(rb"I0000 |WARNING: All log messages before absl::InitializeLog")
@@ -68,6 +69,13 @@ def make_step(model: keras.Model) -> Step:
     from multitl_tensorflow.step import Step
 
     return Step(model)
+
+
+def make_forward(model: keras.Model) -> Forward:
+    """One graph."""
+    from multitl_tensorflow.step import inference
+
+    return inference(model)
 
 
 def mixed_precision() -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import TracebackType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from multitl.contracts import Forward
 from multitl.models.objective import figures, objective
+
+
+def inference(model: keras.Model) -> Forward:
+    """The model for inference: see `multitl.contracts.Backend.make_forward`."""
+    run = tf.function(partial(model, training=False), reduce_retracing=True)
+    return lambda inputs: run(tf.convert_to_tensor(inputs))
 
 
 class Step:

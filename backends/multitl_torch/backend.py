@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import keras
 import torch
 
+from multitl.contracts import Forward
 from multitl_torch.channels_last import fast_channels_last
 from multitl_torch.fused_adam import fused_adam
 from multitl_torch.insides import ADAM, CHANNELS_LAST
-from multitl_torch.step import Step
+from multitl_torch.step import Step, inference
 
 name = "torch"
 
@@ -41,6 +42,11 @@ def make_deterministic(seed: int) -> None:
 def make_step(model: keras.Model) -> Step:
     """Eager."""
     return Step(model)
+
+
+def make_forward(model: keras.Model) -> Forward:
+    """Eager."""
+    return inference(model)
 
 
 def mixed_precision() -> str:

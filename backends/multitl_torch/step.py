@@ -9,9 +9,20 @@ import keras
 import numpy as np
 import torch
 
+from multitl.contracts import Forward
 from multitl.models.objective import figures, objective
 
 AHEAD = 2  # steps that a GPU may be behind, lest the batches of a whole leg wait in its memory
+
+
+def inference(model: keras.Model) -> Forward:
+    """The model for inference: see `multitl.contracts.Backend.make_forward`."""
+
+    @torch.no_grad()
+    def run(inputs: np.ndarray) -> torch.Tensor:
+        return model(keras.ops.convert_to_tensor(inputs), training=False)
+
+    return run
 
 
 class Step:

@@ -16,10 +16,10 @@ import numpy as np
 
 from multitl.adapters import load_backend
 from multitl.bench.jobs import Job
-from multitl.contracts import Backend, Example
+from multitl.contracts import Backend, Example, Forward
 from multitl.models.freezing import FreezePolicy, apply_policy, leaf_layers
 from multitl.models.heads import build_extractor, build_head
-from multitl.models.inference import predict_padded
+from multitl.models.inference import compile_forward, predict_batches
 from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.heap import kept_heap
@@ -64,17 +64,18 @@ class OwnLoop:
         extractor = build_extractor(pretrained, "avg")
         self.head = build_head(np.ones((1, extractor.output_shape[-1])), job.classes, self.recipe)
         self.model = keras.Model(extractor.input, self.head(extractor.output), name="finetune")
-        self.extractor = fast_extractor(pretrained, "avg") if job.cell.task == "head" else extractor
+        fast = fast_extractor(pretrained, "avg") if job.cell.task == "head" else extractor
+        self._answer, self._extract = compile_forward(self.model), compile_forward(fast)
 
     def trainable(self) -> int:
         trained = self.head if self.job.cell.task == "head" else self.model
         return sum(int(np.prod(weight.shape)) for weight in trained.trainable_variables)
 
     def predict(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        return np.concatenate([predict_padded(self.model, pixels, len(pixels)) for pixels in batches])
+        return _in_order(self._answer, batches)
 
     def extract(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        return np.concatenate([predict_padded(self.extractor, pixels, len(pixels)) for pixels in batches])
+        return _in_order(self._extract, batches)
 
     def finetune(self, batches: Pairs) -> list[float]:
         return self._train("finetune", self.model, batches)
@@ -124,6 +125,13 @@ class OwnLoop:
     def _with_targets(self, batch: tuple[np.ndarray, np.ndarray]) -> Batch:
         inputs, labels = batch
         return inputs, np.eye(self.job.classes, dtype="float32")[labels], np.ones(len(labels), "float32")
+
+
+def _in_order(forward: Forward, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Outputs of batches of one size."""
+    given = iter(batches)
+    first = next(given)
+    return np.concatenate(list(predict_batches(forward, itertools.chain([first], given), len(first))))
 
 
 def recipe_for(job: Job) -> Recipe:

@@ -17,7 +17,7 @@ from multitl.data.pixels import PixelReader, read_files
 from multitl.data.scanning import list_images, scan_for_evaluation
 from multitl.errors import DataError, RunError, WeightsError
 from multitl.judging.metrics import score
-from multitl.models.inference import BATCH, as_probabilities, predict_padded, predict_pixels
+from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_padded, predict_pixels
 from multitl.models.model_files import load_saved_model
 from multitl.runs.cards import Card, read_card
 from multitl.system.progress import progress_bar
@@ -69,7 +69,7 @@ def evaluate_run(
         bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
         task = bar.add_task("judging  ", total=len(dataset.examples), note="")
         reader = PixelReader(dataset.examples, opened.card.preprocess, memory_limit=0)
-        outputs = predict_pixels(opened.model, reader, lambda done: bar.advance(task, done))
+        outputs = predict_pixels(compile_forward(opened.model), reader, lambda done: bar.advance(task, done))
     labels = np.array([example.label for example in dataset.examples])
     return score(labels, as_probabilities(outputs), opened.card.class_names, opened.card.seed)
 
@@ -79,11 +79,11 @@ def predict_images(
 ) -> list[dict[str, Any]]:
     """Classify image files, or folders of them: see `multitl.predict`. Raises DataError if none can be read."""
     opened = load_run(run)
-    paths, model = list_images(images), opened.model
+    paths, forward = list_images(images), compile_forward(opened.model)
     reasons: dict[int, str] = {}
     rows: list[np.ndarray] = []
     for pixels in _readable_batches(paths, opened.card.preprocess, reasons):
-        rows += list(as_probabilities(predict_padded(model, pixels)))
+        rows += list(as_probabilities(predict_padded(forward, pixels)))
     if not rows:
         raise DataError(
             "None of the images can be read.",

@@ -1,36 +1,56 @@
 """Running a model over many inputs in batches of one fixed shape.
 
-One shape, because XLA compiles once for it, and because an output then does not depend on how inputs were grouped.
+One shape, because XLA compiles once for it, and because an output then does not depend on how inputs were grouped. And
+one batch ahead: the device works on the next while the last one's outputs come to the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
+from multitl.adapters import load_backend
+from multitl.contracts import Forward
 from multitl.data.pixels import PixelReader
 from multitl.system import interrupts
 
 BATCH = 32
 
 
-def predict_padded(model: keras.Model, inputs: np.ndarray, size: int = BATCH) -> np.ndarray:
-    """The model's outputs (n, ...) for at most `size` inputs (n, ...), run as a full batch of `size`."""
-    padding = np.repeat(inputs[:1], size - len(inputs), axis=0)
-    with interrupts.held_back():
-        return np.asarray(model.predict_on_batch(np.concatenate([inputs, padding])))[: len(inputs)]
+def compile_forward(model: keras.Model) -> Forward:
+    """The model for inference, on this process' backend: once for many passes."""
+    return load_backend().make_forward(model)
+
+
+def predict_batches(forward: Forward, batches: Iterable[np.ndarray], size: int = BATCH) -> Iterator[np.ndarray]:
+    """The outputs (n, ...) for each batch of at most `size` inputs (n, ...), run as a full one of `size`."""
+    under_way: deque[tuple[Any, int]] = deque()
+    for inputs in batches:
+        padding = np.repeat(inputs[:1], size - len(inputs), axis=0)
+        with interrupts.held_back():
+            under_way.append((forward(np.concatenate([inputs, padding])), len(inputs)))
+        if len(under_way) > 1:
+            yield _fetch(*under_way.popleft())
+    yield from (_fetch(*pending) for pending in under_way)
+
+
+def predict_padded(forward: Forward, inputs: np.ndarray, size: int = BATCH) -> np.ndarray:
+    """The outputs (n, ...) for at most `size` inputs (n, ...), run as a full batch of `size`."""
+    return next(predict_batches(forward, [inputs], size))
 
 
 def predict_pixels(
-    model: keras.Model, reader: PixelReader, advance: Callable[[int], None] = lambda count: None
+    forward: Forward, reader: PixelReader, advance: Callable[[int], None] = lambda count: None
 ) -> np.ndarray:
-    """The model's outputs (n, k) for every image of the reader, in order. `advance` hears how many were just done."""
+    """The outputs (n, k) for every image of the reader, in order. `advance` hears how many were just done."""
     outputs = []
-    for pixels in reader.batches(index_batches(len(reader))):
-        outputs.append(predict_padded(model, pixels))
-        advance(len(pixels))
+    for values in predict_batches(forward, reader.batches(index_batches(len(reader)))):
+        outputs.append(values)
+        advance(len(values))
     return np.concatenate(outputs)
 
 
@@ -38,6 +58,11 @@ def as_probabilities(outputs: np.ndarray) -> np.ndarray:
     """Outputs of a softmax (n, k) -> float32 rows that sum to 1, also where the model computed in 16 bits."""
     exact = outputs.astype("float64")
     return (exact / exact.sum(axis=1, keepdims=True)).astype("float32")
+
+
+def _fetch(outputs: Any, count: int) -> np.ndarray:
+    with interrupts.held_back():
+        return keras.ops.convert_to_numpy(outputs)[:count]
 
 
 def index_batches(count: int, size: int = BATCH) -> Iterator[list[int]]:

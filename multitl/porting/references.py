@@ -13,7 +13,7 @@ from multitl.data.scanning import list_images, scan_for_evaluation
 from multitl.errors import DataError
 from multitl.judging.evaluation import Run
 from multitl.judging.predictions import read_predictions
-from multitl.models.inference import BATCH, predict_padded
+from multitl.models.inference import BATCH, compile_forward, predict_batches
 from multitl.system.latency import latencies
 from multitl.translation.parity import probe_images
 
@@ -63,11 +63,11 @@ def make_reference(
     chosen = chosen or _made_up(run.card.preprocess)
     others = _given(run, calibration) if calibration is not None else _judged(run, ("validation",))
     others = others or chosen
-    outputs = [predict_padded(run.model, batch) for batch in _in_batches(chosen.pixels)]
+    outputs = predict_batches(compile_forward(run.model), _in_batches(chosen.pixels))
     return Reference(
         pixels=chosen.pixels,
         labels=chosen.labels,
-        outputs=np.concatenate(outputs),
+        outputs=np.concatenate(list(outputs)),
         origin=chosen.origin,
         are_photos=are_photos,
         calibration=others.pixels[:CALIBRATION],

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import msgspec
 import numpy as np
 
-from multitl.contracts import Example
+from multitl.contracts import Example, Forward
 from multitl.data.augmentation import augment
 from multitl.data.pixels import PixelReader
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
-from multitl.models.inference import BATCH, index_batches, predict_padded
+from multitl.models.inference import BATCH, index_batches, predict_batches
 from multitl.system.cache import cache_folder
 
 SHARD = 8 * BATCH
@@ -94,7 +93,7 @@ class FeatureStore:
 
 
 def compute_features(
-    extractor: Callable[[], keras.Model],
+    extractor: Callable[[], Forward],
     examples: Sequence[Example],
     reader: PixelReader,
     store: FeatureStore,
@@ -103,7 +102,7 @@ def compute_features(
 ) -> Features:
     """The feature of each example, from the store where it is there, else computed and stored.
 
-    extractor: asked only if it is needed, for the model uint8 pixels (batch, h, w, 3) -> (batch, channels).
+    extractor: asked only if it is needed, for what makes uint8 pixels (batch, h, w, 3) -> (batch, channels).
     reader: gives the pixels of example i as index i.
     advance: called with the number of images just finished.
     """
@@ -111,7 +110,10 @@ def compute_features(
     first_index = {example.sha256: index for index, example in reversed(list(enumerate(examples)))}
     missing = [index for sha256, index in sorted(first_index.items(), key=lambda item: item[1]) if sha256 not in known]
     advance(len(examples) - len(missing))
-    for indices, shard in _compute_shards(extractor, examples, reader, missing, view, advance):
+    batches = [[missing[i] for i in rows] for rows in index_batches(len(missing))]
+    pixels = _augmented_batches(examples, reader, batches, view)
+    outputs = predict_batches(extractor(), pixels) if missing else iter(())
+    for indices, shard in _shards(batches, outputs, advance):
         hashes = [examples[index].sha256 for index in indices]
         store.add(hashes, shard)
         known.update(zip(hashes, shard, strict=True))
@@ -119,14 +121,14 @@ def compute_features(
     return Features(values, computed=len(missing), reused=len(first_index) - len(missing))
 
 
-def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iterator[tuple[list[int], np.ndarray]]:
-    batches = [[missing[i] for i in rows] for rows in index_batches(len(missing))]
+def _shards(
+    batches: Sequence[list[int]], outputs: Iterator[np.ndarray], advance: Callable[[int], None]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Features in portions that are worth a file, with the indices of their examples."""
     indices: list[int] = []
     values: list[np.ndarray] = []
-    for batch, pixels in zip(batches, reader.batches(batches), strict=True):
-        if view:
-            pixels = _augmented(pixels, view, examples[batch[0]].sha256)
-        values.append(predict_padded(extractor(), pixels))
+    for batch, features in zip(batches, outputs, strict=True):
+        values.append(features)
         indices += batch
         advance(len(batch))
         if len(indices) >= SHARD:
@@ -134,6 +136,13 @@ def _compute_shards(extractor, examples, reader, missing, view, advance) -> Iter
             indices, values = [], []
     if indices:
         yield indices, np.concatenate(values)
+
+
+def _augmented_batches(
+    examples: Sequence[Example], reader: PixelReader, batches: Sequence[list[int]], view: View | None
+) -> Iterator[np.ndarray]:
+    for batch, pixels in zip(batches, reader.batches(batches), strict=True):
+        yield _augmented(pixels, view, examples[batch[0]].sha256) if view else pixels
 
 
 def _augmented(pixels: np.ndarray, view: View, sha256: str) -> np.ndarray:

@@ -31,7 +31,7 @@ from multitl.data.scanning import scan_for_training
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.heads import build_extractor
-from multitl.models.inference import predict_pixels
+from multitl.models.inference import compile_forward, predict_pixels
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe, parse_duration
 from multitl.runs.folders import check_folder, check_same_data, finished_result, start_run
@@ -263,8 +263,10 @@ def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
             augmented = augment(pixels, strength, int(random.integers(2**31 - 8)))
             yield augmented, labels[draw.indices], weights[draw.indices]
 
+    forward = compile_forward(model)
+
     def predict() -> np.ndarray:
-        return softmax(predict_pixels(model, readers["validation"]), axis=-1)
+        return softmax(predict_pixels(forward, readers["validation"]), axis=-1)
 
     examination = Examination(predict, labels_of(dataset, "validation"))
     from_torch = _is_from_torch(pretrained)

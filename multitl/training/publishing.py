@@ -16,11 +16,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Pretrained, Result, Split
+from multitl.contracts import Dataset, Forward, Pretrained, Result, Split
 from multitl.data.pixels import PixelReader
 from multitl.errors import RunError
 from multitl.models.heads import build_classifier
-from multitl.models.inference import BATCH, as_probabilities, predict_pixels
+from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_pixels
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
 from multitl.runs.promises import FILES, REPORT, broken_files
@@ -71,7 +71,7 @@ class Publisher:
     def publish_trial(self, trained: int, state: TrainingState) -> None:
         """The network as it is. trained: parameters of the backbone that were."""
         splits = [split for split in JUDGED if len(self.readers[split])]
-        judged = {split: as_probabilities(predict_pixels(self._classifier, self.readers[split])) for split in splits}
+        judged = {split: as_probabilities(predict_pixels(self._answer, self.readers[split])) for split in splits}
         self._publish(judged["validation"], judged, state, self._describe(trained, is_refitted=False))
 
     def complete(self, state: TrainingState, seconds: Mapping[str, float]) -> Result:
@@ -85,6 +85,10 @@ class Publisher:
     def _classifier(self) -> keras.Model:
         """Built once: each new model is compiled anew."""
         return build_classifier(self.pretrained, self.head, self.recipe.pooling)
+
+    @cached_property
+    def _answer(self) -> Forward:
+        return compile_forward(self._classifier)
 
     def _describe(self, trained: int, is_refitted: bool) -> dict[str, Any]:
         solved = self.solved and self.solved.about() | {"refitted": is_refitted}

@@ -28,7 +28,7 @@ from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.printing import printable
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
-from multitl.training.features import fast_extractor, feature_key
+from multitl.training.features import feature_key, make_extractor
 from multitl.training.head_choice import is_clearly_better
 from multitl.training.solved_head import Attempt, Task, attempt
 
@@ -81,7 +81,7 @@ class Candidate:
         self.parameters = pretrained.backbone.count_params()
         key = feature_key(pretrained, recipe, backend, weights_sha256(pretrained.backbone), None)
         self.store = FeatureStore(key, pretrained.backbone.output_shape[-1])
-        self.extractor = cache(partial(fast_extractor, pretrained, recipe.pooling))
+        self.extractor = cache(partial(make_extractor, pretrained, recipe.pooling))
         self.features = np.empty((0, self.store.channels), "float32")
         self.computed, self.seconds = 0, 0.0
 

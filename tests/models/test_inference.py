@@ -10,17 +10,24 @@ import pytest
 
 from multitl.contracts import Example, Preprocess
 from multitl.data.pixels import PixelReader
-from multitl.models.inference import BATCH, as_probabilities, index_batches, predict_padded, predict_pixels
+from multitl.models.inference import (
+    BATCH,
+    as_probabilities,
+    compile_forward,
+    index_batches,
+    predict_padded,
+    predict_pixels,
+)
 from multitl.system.hashes import file_sha256
 
 
 class FirstPixel:
-    """Stands in for a model: gives back each image's first pixel; notes the shapes it was called with."""
+    """Gives back each image's first pixel; notes the shapes it was called with."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
 
-    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
         self.shapes.append(pixels.shape)
         return pixels[:, 0, 0].astype("float32")
 
@@ -41,9 +48,10 @@ def test_padding_is_dropped() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     values = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
-    assert predict_padded(model, values).shape == (5, 3)
+    forward = compile_forward(model)
+    assert predict_padded(forward, values).shape == (5, 3)
     expected = np.asarray(model.predict_on_batch(values))
-    np.testing.assert_allclose(predict_padded(model, values, 8), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predict_padded(forward, values, 8), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from multitl.contracts import Example
+from multitl.contracts import Example, Forward
 from multitl.files.sealed_arrays import read_sealed, write_sealed
-from multitl.models.inference import BATCH
+from multitl.models.inference import BATCH, compile_forward
 from multitl.training.feature_store import SHARD, FeatureStore, View, compute_features
 
-Extractor = Callable[[], keras.Model]
+Extractor = Callable[[], Forward]
 CHANNELS = 5
 
 
@@ -44,7 +44,8 @@ def extractor() -> Extractor:
     inputs = keras.Input((8, 8, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(inputs)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(CHANNELS, 3)(x)))
-    return lambda: model
+    forward = compile_forward(model)
+    return lambda: forward
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_second_run_computes_nothing(extractor: Extractor, store: FeatureStore) 
     assert (first.computed, first.reused, again.computed, again.reused) == (40, 0, 0, 40)
     np.testing.assert_array_equal(first.values, again.values)
     assert sum(done) == 80
-    expected = np.asarray(extractor().predict_on_batch(Pixels(40).images))
+    expected = keras.ops.convert_to_numpy(extractor()(Pixels(40).images))
     np.testing.assert_allclose(first.values, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -1,0 +1,157 @@
+"""The compiled step: the same training as Keras' own, with nothing on the host in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from multitl.adapters import load_backend
+from multitl.contracts import Step
+from multitl.models.freezing import frozen_variables
+from multitl.recipes import Recipe
+from multitl.training.checkpoints import read_variables
+from multitl.training.phases import compile_model, compile_step
+
+pytestmark = pytest.mark.every_backend
+
+RECIPE = Recipe(label_smoothing=0.1, optimizer="adamw", weight_decay=0.01)
+STEPS = 4
+RANDOM = np.random.default_rng(0)
+BATCHES = [
+    (
+        RANDOM.normal(size=(8, 6, 6, 2)).astype("float32"),
+        np.eye(3, dtype="float32")[RANDOM.integers(0, 3, 8)],
+        RANDOM.uniform(0.5, 2, 8).astype("float32"),
+    )
+    for _ in range(STEPS)
+]
+RATES = [0.01, 0.02, 0.005, 0.0]
+
+
+def network(dropout: float = 0.2) -> keras.Model:
+    """One of each kind of variable: a frozen layer, statistics that move, a seed, a penalty."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, name="frozen")(inputs)
+    x = layers.BatchNormalization(name="moving")(x)
+    x = layers.Dropout(dropout, seed=1)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.01))(x))
+    model.get_layer("frozen").trainable = False
+    return model
+
+
+def train(step: Step) -> np.ndarray:
+    with step:
+        told = [step(*batch, learning_rate=rate) for batch, rate in zip(BATCHES, RATES, strict=True)]
+    return np.array([keras.ops.convert_to_numpy(figures) for figures in told])
+
+
+def test_steps_are_those_of_keras() -> None:
+    model, alone = network(), network()
+    frozen = read_variables(frozen_variables(model))
+    told = train(compile_step(model, RECIPE))
+    compile_model(alone, RECIPE)
+    for batch, rate, (loss, _) in zip(BATCHES, RATES, told, strict=True):
+        alone.optimizer.learning_rate = rate
+        expected = alone.train_on_batch(batch[0], batch[1], sample_weight=batch[2])
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    for ours, theirs in zip(read_variables(model.variables), read_variables(alone.variables), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(model.optimizer.variables, alone.optimizer.variables, strict=True):
+        np.testing.assert_allclose(*read_variables([ours, theirs]), rtol=1e-3, atol=1e-6, err_msg=ours.path)
+    for now, before in zip(read_variables(frozen_variables(model)), frozen, strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
+def test_accuracy_is_of_the_batch_as_it_was_before_the_step() -> None:
+    model = network(dropout=0.0)
+    model.get_layer("moving").trainable = False
+    expected = np.argmax(np.asarray(model.predict_on_batch(BATCHES[0][0])), axis=1) == np.argmax(BATCHES[0][1], axis=1)
+    assert train(compile_step(model, RECIPE))[0, 1] == pytest.approx(expected.mean())
+
+
+def test_legs_and_rates_share_one_program() -> None:
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch runs it eagerly")
+    model, traced = network(), []
+    call = model.get_layer("moving").call
+    model.get_layer("moving").call = lambda *inputs, **options: traced.append(1) or call(*inputs, **options)
+    step = compile_step(model, RECIPE)
+    train(step)
+    train(step)
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("kind", ["step", "forward"])
+def test_nothing_comes_to_the_host_before_it_is_asked_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for dropout on PyTorch: Keras reads the state of its seed there."""
+    model = network(dropout=0.0 if keras.backend.backend() == "torch" else 0.2)
+    step, forward = compile_step(model, RECIPE), load_backend().make_forward(model)
+    train(step)  # compiling may look at constants
+    forward(BATCHES[0][0])
+    with monkeypatch.context() as patched:
+        _forbid_transfers(patched)
+        for read in (np.asarray, float):
+            with pytest.raises(AssertionError, match="came to the host"):
+                read(keras.ops.max(keras.ops.ones(3) + 1))
+        if kind == "forward":
+            told = forward(BATCHES[0][0])
+        else:
+            with step:
+                told = [step(*batch, learning_rate=0.1) for batch in BATCHES][-1]
+    assert np.isfinite(keras.ops.convert_to_numpy(told)).all()
+
+
+def test_what_interrupts_a_leg_leaves_the_state_of_the_last_step() -> None:
+    model, other = network(), network()
+    step = compile_step(model, RECIPE)
+    with pytest.raises(RuntimeError, match="out of images"), step:
+        step(*BATCHES[0], learning_rate=0.01)
+        raise RuntimeError("out of images")
+    again = compile_step(other, RECIPE)
+    with again:
+        again(*BATCHES[0], learning_rate=0.01)
+    for ours, theirs in zip(read_variables(model.variables), read_variables(other.variables), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_loss_is_scaled_where_gradients_are_of_16_bits() -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    step = compile_step(model, RECIPE)
+    before = float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale.value))
+    infinite = np.full_like(BATCHES[0][0], 1e30)
+    weights = read_variables(model.trainable_variables)
+    with step:
+        told = step(infinite, *BATCHES[0][1:], learning_rate=0.01)
+    assert not np.isfinite(keras.ops.convert_to_numpy(told)[0])
+    for now, then in zip(read_variables(model.trainable_variables), weights, strict=True):
+        np.testing.assert_array_equal(now, then)  # a step whose gradients are no numbers is left out
+    assert float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale.value)) < before
+
+
+def _forbid_transfers(patched: pytest.MonkeyPatch) -> None:
+    """Of tensors in Python's hands: all their ways to a number or a NumPy array."""
+    ones = keras.ops.ones(3)
+    kinds = {type(ones), type(keras.ops.max(ones + 1))}
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("a tensor came to the host")
+
+    for kind in kinds:
+        for name in ("__array__", "__float__", "__int__", "__bool__", "item", "tolist", "numpy", "cpu"):
+            if getattr(kind, name, None):
+                patched.setattr(kind, name, refuse)
+    for function in (np.asarray, np.array):  # they read memory without asking the tensor
+
+        def read(values: Any, *arguments: Any, made_by: Any = function, **options: Any) -> Any:
+            return refuse() if isinstance(values, tuple(kinds)) else made_by(values, *arguments, **options)
+
+        patched.setattr(np, function.__name__, read)
