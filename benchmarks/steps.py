@@ -33,7 +33,9 @@ def main() -> None:
     if "KERAS_BACKEND" in os.environ:
         measure(int(rounds))
         return
-    print(f"# Training steps\n\n{machine()}; MobileNet 0.25, {SIZE} px, batch {BATCH}; {rounds} rounds of {LEG} steps, ")
+    print(
+        f"# Training steps\n\n{machine()}; MobileNet 0.25, {SIZE} px, batch {BATCH}; {rounds} rounds of {LEG} steps, "
+    )
     print(f"interleaved; {datetime.date.today()}. `python benchmarks/steps.py`\n")
     print("| backend | keras, ms | multitl, ms | bare, ms | keras / multitl | multitl / bare |")
     print("|---|---:|---:|---:|---:|---:|", flush=True)
@@ -60,7 +62,8 @@ def measure(rounds: int) -> None:
                 seconds[name].append((time.perf_counter() - started) / LEG * 1000)
     keras, ours, bare = (statistics.median(times) for times in seconds.values())
     print(
-        f"| {backend.name} | {keras:.1f} | {ours:.1f} | {bare:.1f} | {keras / ours:.2f} | {ours / bare:.2f} |", flush=True
+        f"| {backend.name} | {keras:.1f} | {ours:.1f} | {bare:.1f} | {keras / ours:.2f} | {ours / bare:.2f} |",
+        flush=True,
     )
 
 
@@ -103,7 +106,7 @@ def multitl_leg() -> Callable[[], None]:
     def leg() -> None:
         with step:
             for _ in range(LEG):
-                step(PIXELS, LABELS, WEIGHTS, learning_rate=RATE)
+                step((PIXELS,), LABELS, WEIGHTS, learning_rate=RATE)
 
     return leg
 
@@ -117,11 +120,11 @@ def bare_jax() -> Callable[[], None]:
     with compile_step(network(), Recipe()) as step:
         run, constants = step._run, step._constants
         kept = [step._state]
-    given = [jax.device_put(array) for array in (PIXELS, LABELS, WEIGHTS, np.float32(RATE))]
+    pixels, *others = (jax.device_put(array) for array in (PIXELS, LABELS, WEIGHTS, np.float32(RATE)))
 
     def leg() -> None:
         for _ in range(LEG):
-            kept[0], _ = run(kept[0], constants, *given)
+            kept[0], _ = run(kept[0], constants, (pixels,), *others)
 
     return leg
 
@@ -133,12 +136,12 @@ def bare_tensorflow() -> Callable[[], None]:
     from multitl.training.phases import compile_step
 
     step = compile_step(network(), Recipe())
-    given = [tf.constant(array) for array in (PIXELS, LABELS, WEIGHTS, np.float32(RATE))]
-    run = step._run.get_concrete_function(*given)
+    pixels, *others = (tf.constant(array) for array in (PIXELS, LABELS, WEIGHTS, np.float32(RATE)))
+    run = step._run.get_concrete_function((pixels,), *others)
 
     def leg() -> None:
         for _ in range(LEG):
-            run(*given)
+            run((pixels,), *others)
 
     return leg
 
@@ -153,7 +156,9 @@ def bare_torch() -> Callable[[], None]:
 
     layers = block(3, 8, 2, 1, 3)
     channels = 8
-    for width, stride in zip((16, 32, 32, 64, 64, *[128] * 6, 256, 256), (1, 2, 1, 2, 1, 2, *[1] * 5, 2, 1), strict=True):
+    for width, stride in zip(
+        (16, 32, 32, 64, 64, *[128] * 6, 256, 256), (1, 2, 1, 2, 1, 2, *[1] * 5, 2, 1), strict=True
+    ):
         layers += [*block(channels, channels, stride, channels, 3), *block(channels, width, 1, 1, 1)]
         channels = width
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES)]

@@ -372,8 +372,10 @@ class Step(Protocol):
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None: ...
 
-    def __call__(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float) -> Any:
-        """Do one, or have it queued. inputs: (n, ...).  labels: one-hot (n, classes).  weights: (n,).
+    def __call__(
+        self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
+    ) -> Any:
+        """Do one, or have it queued. inputs: each (n, ...).  labels: one-hot (n, classes).  weights: (n,).
 
         Returns loss and accuracy of the batch before the step, (2,), on the device: whoever reads them waits.
         """
@@ -393,8 +395,11 @@ class Backend(Protocol):
     def make_deterministic(self, seed: int) -> None:
         """Same seed, same machine: same bits. Seeds the framework's own random numbers."""
 
-    def make_step(self, model: keras.Model) -> Step:
-        """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then."""
+    def make_step(self, model: keras.Model, prepare: Callable[..., Any]) -> Step:
+        """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then.
+
+        prepare: makes the model's input of a step's inputs, in `keras.ops`; compiled with the step.
+        """
 
     def make_forward(self, model: keras.Model) -> Forward:
         """The model for inference, compiled once for each shape; its weights are those of the moment of each call."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import metadata
+from typing import Any
 
 import jax
 import keras
@@ -39,9 +41,9 @@ def make_deterministic(seed: int) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
-def make_step(model: keras.Model) -> Step:
+def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
     """One program for the whole step."""
-    return Step(model)
+    return Step(model, prepare)
 
 
 def make_forward(model: keras.Model) -> Forward:

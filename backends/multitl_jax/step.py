@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -34,10 +35,10 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
         frozen = {id(variable) for variable in frozen_variables(model)}
         others = model.non_trainable_variables
-        self._model = model
+        self._model, self._prepare = model, prepare
         self._places = [id(variable) in frozen for variable in others]
         self._frozen = [variable for variable in others if id(variable) in frozen]
         moving = [variable for variable in others if id(variable) not in frozen]
@@ -56,7 +57,9 @@ class Step:
                 variable.assign(value)
         self._state, self._constants = (), []
 
-    def __call__(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float) -> jax.Array:
+    def __call__(
+        self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
+    ) -> jax.Array:
         rate = np.float32(learning_rate)
         self._state, told = self._run(self._state, self._constants, inputs, labels, weights, rate)
         self._under_way.append(told)
@@ -65,14 +68,20 @@ class Step:
         return told
 
     def _advance(
-        self, state: State, constants: Values, inputs: jax.Array, labels: jax.Array, weights: jax.Array, rate: jax.Array
+        self,
+        state: State,
+        constants: Values,
+        inputs: tuple[jax.Array, ...],
+        labels: jax.Array,
+        weights: jax.Array,
+        rate: jax.Array,
     ) -> tuple[State, jax.Array]:
         weighed, moving, optimizer = state
-        optimizer = self._with_rate(optimizer, rate)
+        optimizer, x = self._with_rate(optimizer, rate), self._prepare(*inputs)
 
         def loss_of(weighed: Values) -> tuple[jax.Array, tuple[jax.Array, Values]]:
             logits, others, penalties = self._model.stateless_call(
-                weighed, self._merge(moving, constants), inputs, training=True, return_losses=True
+                weighed, self._merge(moving, constants), x, training=True, return_losses=True
             )
             loss = objective(self._model, logits, labels, weights, penalties)
             return self._scale(loss, optimizer), (figures(loss, logits, labels), others)

@@ -6,9 +6,9 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
     import keras
@@ -64,11 +64,11 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def make_step(model: keras.Model) -> Step:
+def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
     """One graph for the whole step."""
     from multitl_tensorflow.step import Step
 
-    return Step(model)
+    return Step(model, prepare)
 
 
 def make_forward(model: keras.Model) -> Forward:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,8 +24,8 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model) -> None:
-        self._model = model
+    def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
+        self._model, self._prepare = model, prepare
         self._run = tf.function(self._advance, reduce_retracing=True)
 
     def __enter__(self) -> Step:
@@ -32,14 +34,19 @@ class Step:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Keras' variables are TensorFlow's."""
 
-    def __call__(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float) -> tf.Tensor:
+    def __call__(
+        self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
+    ) -> tf.Tensor:
         rate = tf.constant(learning_rate, "float32")
-        return self._run(*(tf.convert_to_tensor(array) for array in (inputs, labels, weights)), rate)
+        given = tuple(tf.convert_to_tensor(array) for array in inputs)
+        return self._run(given, tf.convert_to_tensor(labels), tf.convert_to_tensor(weights), rate)
 
-    def _advance(self, inputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _advance(
+        self, inputs: tuple[tf.Tensor, ...], labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor
+    ) -> tf.Tensor:
         model, variables = self._model, self._model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
+            logits = model(self._prepare(*inputs), training=True)
             loss = objective(model, logits, labels, weights, model.losses)
             scaled = model.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])

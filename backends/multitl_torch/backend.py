@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import torch
@@ -39,9 +40,9 @@ def make_deterministic(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor; nothing here reads one
 
 
-def make_step(model: keras.Model) -> Step:
+def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
     """Eager."""
-    return Step(model)
+    return Step(model, prepare)
 
 
 def make_forward(model: keras.Model) -> Forward:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,8 +30,8 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model) -> None:
-        self._model = model
+    def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
+        self._model, self._prepare = model, prepare
         self._under_way: deque[torch.cuda.Event] = deque()
 
     def __enter__(self) -> Step:
@@ -40,11 +42,11 @@ class Step:
         self._forget_gradients()
 
     def __call__(
-        self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, learning_rate: float
+        self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
     ) -> torch.Tensor:
         model, variables = self._model, self._model.trainable_variables
-        x, y, w = (keras.ops.convert_to_tensor(array) for array in (inputs, labels, weights))
-        logits = model(x, training=True)
+        y, w, *given = (keras.ops.convert_to_tensor(array) for array in (labels, weights, *inputs))
+        logits = model(self._prepare(*given), training=True)
         self._forget_gradients()
         loss = objective(model, logits, y, w, model.losses)
         model.optimizer.scale_loss(loss).backward()

@@ -124,7 +124,7 @@ class OwnLoop:
 
     def _with_targets(self, batch: tuple[np.ndarray, np.ndarray]) -> Batch:
         inputs, labels = batch
-        return inputs, np.eye(self.job.classes, dtype="float32")[labels], np.ones(len(labels), "float32")
+        return (inputs,), np.eye(self.job.classes, dtype="float32")[labels], np.ones(len(labels), "float32")
 
 
 def _in_order(forward: Forward, batches: Iterable[np.ndarray]) -> np.ndarray:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from multitl.contracts import Example, Forward
-from multitl.data.augmentation import augment
+from multitl.data.augmentation import augment, draw, image_number
 from multitl.data.pixels import PixelReader
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
 from multitl.models.inference import BATCH, index_batches, predict_batches
@@ -142,9 +142,7 @@ def _augmented_batches(
     examples: Sequence[Example], reader: PixelReader, batches: Sequence[list[int]], view: View | None
 ) -> Iterator[np.ndarray]:
     for batch, pixels in zip(batches, reader.batches(batches), strict=True):
-        yield _augmented(pixels, view, examples[batch[0]].sha256) if view else pixels
-
-
-def _augmented(pixels: np.ndarray, view: View, sha256: str) -> np.ndarray:
-    """Seeded by the batch's first image, so that a resumed pass draws what the uninterrupted one would have drawn."""
-    return augment(pixels, view.strength, (int(sha256[:7], 16) + 7919 * view.index + view.seed) % (2**31 - 8))
+        if view:
+            drawn = draw(view.seed, view.index, [image_number(examples[index].sha256) for index in batch])
+            pixels = augment(pixels, view.strength, drawn)
+        yield pixels

@@ -100,5 +100,5 @@ def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: st
         "pooling": recipe.pooling,
         "precision": recipe.precision,
         "backend": backend,
-        "view": asdict(view) if view else None,
+        "view": asdict(view) | {"drawn": "by image"} if view else None,
     }

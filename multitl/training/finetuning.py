@@ -24,7 +24,7 @@ from scipy.special import softmax
 
 from multitl.adapters import TRANSLATORS, folder_name
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
-from multitl.data.augmentation import augment
+from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.images import AT_ONCE
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
@@ -254,14 +254,17 @@ def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
     pretrained, recipe, readers, dataset = publisher.pretrained, publisher.recipe, publisher.readers, publisher.dataset
     labels, weights = targets_of(dataset, recipe)
     strength = "light" if recipe.augment == "auto" else recipe.augment
+    images = [image_number(example.sha256) for example in dataset.split("train")]
     extractor = build_extractor(pretrained, recipe.pooling)
     model = keras.Model(extractor.input, publisher.head(extractor.output), name="finetune")
 
     def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
-        for draw, pixels in zip(draws, readers["train"].batches(draw.indices for draw in draws), strict=True):
-            random = np.random.default_rng([recipe.seed, draw.epoch, draw.number])  # resumption draws the same
-            augmented = augment(pixels, strength, int(random.integers(2**31 - 8)))
-            yield augmented, labels[draw.indices], weights[draw.indices]
+        for one, pixels in zip(draws, readers["train"].batches(one.indices for one in draws), strict=True):
+            inputs: tuple[np.ndarray, ...] = (pixels,)
+            if strength != "none":
+                drawn = draw(recipe.seed, one.epoch, [images[index] for index in one.indices])
+                inputs = (pixels, changes_of(strength, drawn, *pixels.shape[1:3]))
+            yield inputs, labels[one.indices], weights[one.indices]
 
     forward = compile_forward(model)
 
@@ -270,7 +273,8 @@ def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
 
     examination = Examination(predict, labels_of(dataset, "validation"))
     from_torch = _is_from_torch(pretrained)
-    return Phase("finetune", model, len(labels), 0, 1, 0.0, batches, examination, from_torch), examination
+    phase = Phase("finetune", model, len(labels), 0, 1, 0.0, batches, examination, from_torch)
+    return phase if strength == "none" else replace(phase, prepare=application(strength)), examination
 
 
 def _is_from_torch(pretrained: Pretrained) -> bool:

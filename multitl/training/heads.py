@@ -88,7 +88,7 @@ def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, reci
     def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
         for draw in draws:
             view = features.train[(draw.epoch - 1) % len(features.train)]
-            yield view[draw.indices], labels[draw.indices], weights[draw.indices]
+            yield (view[draw.indices],), labels[draw.indices], weights[draw.indices]
 
     def validate() -> tuple[float, float]:
         return log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"]))

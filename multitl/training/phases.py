@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -25,22 +25,28 @@ from multitl.system import interrupts
 from multitl.system.progress import progress_bar
 from multitl.training.checkpoints import PhaseName, Row, TrainingState, read_variables, write_variables
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, one-hot labels (n, classes), weights (n,)
+# inputs (n, ...), one-hot labels (n, classes), weights (n,)
+Batch = tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]
 
 
 class Draw(NamedTuple):
-    """The images of one step, and which step of which epoch it is: from these two all that is random is drawn."""
+    """The images of one step, and which epoch it is of: from these all that is random is drawn."""
 
     epoch: int
-    number: int
     indices: np.ndarray
+
+
+def as_given(inputs: Any) -> Any:
+    """How a model's input is made of a batch's only one."""
+    return inputs
 
 
 @dataclass(frozen=True)
 class Phase:
     """model: inputs -> logits.  count: training images.  steps: in all.  leg: steps between two judgements.
 
-    batches(draws): the training batches of some steps.  validate(): (log loss, accuracy) on the validation split.
+    batches(draws): the training batches of some steps.  prepare: makes the model's input of theirs, in the compiled
+    step.  validate(): (log loss, accuracy) on the validation split.
     unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
     """
 
@@ -53,6 +59,7 @@ class Phase:
     batches: Callable[[Sequence[Draw]], Iterator[Batch]]
     validate: Callable[[], tuple[float, float]]
     unbiased_variance: bool = False
+    prepare: Callable[..., Any] = as_given
 
 
 def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
@@ -61,7 +68,7 @@ def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable
     `save` is called after every leg. Raises RunError where figures or weights are no longer numbers.
     """
     if not state.finished:
-        step = compile_step(phase.model, recipe)
+        step = compile_step(phase.model, recipe, phase.prepare)
         for row in train_in_legs(phase, step, recipe, state):
             if trouble := what_diverged(row, state.variables):
                 raise RunError(
@@ -115,16 +122,16 @@ def draws(count: int, batch_size: int, seed: int, start: int, stop: int) -> Iter
     length = steps_per_epoch(count, batch_size)
     for epoch, steps in itertools.groupby(range(start, stop), key=lambda step: step // length + 1):
         order = epoch_order(count, batch_size, seed, epoch)
-        yield from (Draw(epoch, step % length, order[step % length]) for step in steps)
+        yield from (Draw(epoch, order[step % length]) for step in steps)
 
 
-def compile_step(model: keras.Model, recipe: Recipe) -> Step:
+def compile_step(model: keras.Model, recipe: Recipe, prepare: Callable[..., Any] = as_given) -> Step:
     """Loss on logits and optimizer as the recipe says. The optimizer's variables exist afterwards.
 
     The rate is a number that each step is told: another rate is no other program.
     """
     compile_model(model, recipe)
-    return load_backend().make_step(model)
+    return load_backend().make_step(model, prepare)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:

@@ -108,7 +108,7 @@ class Race:
         """
         model, mutable = self.phase.model, mutable_variables(self.phase.model)
         start = read_variables(mutable)
-        step = compile_step(model, self.recipe)
+        step = compile_step(model, self.recipe, self.phase.prepare)
         optimizer = model.optimizer.variables
         fresh = read_variables(optimizer)
         if state.budget_steps is None and self.stopwatch.budget is not None:

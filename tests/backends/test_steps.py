@@ -22,7 +22,7 @@ STEPS = 4
 RANDOM = np.random.default_rng(0)
 BATCHES = [
     (
-        RANDOM.normal(size=(8, 6, 6, 2)).astype("float32"),
+        (RANDOM.normal(size=(8, 6, 6, 2)).astype("float32"),),
         np.eye(3, dtype="float32")[RANDOM.integers(0, 3, 8)],
         RANDOM.uniform(0.5, 2, 8).astype("float32"),
     )
@@ -57,7 +57,7 @@ def test_steps_are_those_of_keras() -> None:
     compile_model(alone, RECIPE)
     for batch, rate, (loss, _) in zip(BATCHES, RATES, told, strict=True):
         alone.optimizer.learning_rate = rate
-        expected = alone.train_on_batch(batch[0], batch[1], sample_weight=batch[2])
+        expected = alone.train_on_batch(*batch[0], batch[1], sample_weight=batch[2])
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
     for ours, theirs in zip(read_variables(model.variables), read_variables(alone.variables), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -70,7 +70,7 @@ def test_steps_are_those_of_keras() -> None:
 def test_accuracy_is_of_the_batch_as_it_was_before_the_step() -> None:
     model = network(dropout=0.0)
     model.get_layer("moving").trainable = False
-    expected = np.argmax(np.asarray(model.predict_on_batch(BATCHES[0][0])), axis=1) == np.argmax(BATCHES[0][1], axis=1)
+    expected = np.argmax(np.asarray(model.predict_on_batch(*BATCHES[0][0])), axis=1) == np.argmax(BATCHES[0][1], axis=1)
     assert train(compile_step(model, RECIPE))[0, 1] == pytest.approx(expected.mean())
 
 
@@ -92,14 +92,14 @@ def test_nothing_comes_to_the_host_before_it_is_asked_for(kind: str, monkeypatch
     model = network(dropout=0.0 if keras.backend.backend() == "torch" else 0.2)
     step, forward = compile_step(model, RECIPE), load_backend().make_forward(model)
     train(step)  # compiling may look at constants
-    forward(BATCHES[0][0])
+    forward(*BATCHES[0][0])
     with monkeypatch.context() as patched:
         _forbid_transfers(patched)
         for read in (np.asarray, float):
             with pytest.raises(AssertionError, match="came to the host"):
                 read(keras.ops.max(keras.ops.ones(3) + 1))
         if kind == "forward":
-            told = forward(BATCHES[0][0])
+            told = forward(*BATCHES[0][0])
         else:
             with step:
                 told = [step(*batch, learning_rate=0.1) for batch in BATCHES][-1]
@@ -127,10 +127,10 @@ def test_the_loss_is_scaled_where_gradients_are_of_16_bits() -> None:
         keras.config.set_dtype_policy("float32")
     step = compile_step(model, RECIPE)
     before = float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale.value))
-    infinite = np.full_like(BATCHES[0][0], 1e30)
+    infinite = np.full_like(*BATCHES[0][0], 1e30)
     weights = read_variables(model.trainable_variables)
     with step:
-        told = step(infinite, *BATCHES[0][1:], learning_rate=0.01)
+        told = step((infinite,), *BATCHES[0][1:], learning_rate=0.01)
     assert not np.isfinite(keras.ops.convert_to_numpy(told)[0])
     for now, then in zip(read_variables(model.trainable_variables), weights, strict=True):
         np.testing.assert_array_equal(now, then)  # a step whose gradients are no numbers is left out

@@ -133,7 +133,7 @@ def make_phase(model: keras.Model, seen: list, unbiased: bool = True) -> Phase:
     def batches(draws):
         for draw in draws:
             seen.append(draw.indices)
-            yield IMAGES[draw.indices], ONE_HOT[draw.indices], np.ones(len(draw.indices), "float32")
+            yield (IMAGES[draw.indices],), ONE_HOT[draw.indices], np.ones(len(draw.indices), "float32")
 
     steps = COUNT // BATCH
     validate = lambda: (1 / (len(seen) + 1), 0.5)  # noqa: E731

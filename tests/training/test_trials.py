@@ -37,7 +37,7 @@ def make_race(
         for draw in draws:
             steps[0] += 1
             features = FEATURES[draw.indices] * (np.nan if steps[0] == bad_step else 1)
-            yield features, ONE_HOT[draw.indices], np.ones(len(draw.indices), "float32")
+            yield (features,), ONE_HOT[draw.indices], np.ones(len(draw.indices), "float32")
 
     def predict() -> np.ndarray:
         return says(np.asarray(keras.ops.softmax(keras.ops.convert_to_tensor(model.predict_on_batch(FEATURES)))))
