@@ -80,6 +80,10 @@ class RunError(MultitlError):
     """A run folder that exists already, is incomplete, belongs to another recipe, or cannot be written."""
 
 
+class CacheError(MultitlError):
+    """What is asked of the cache cannot be."""
+
+
 class PortError(MultitlError):
     """A model that cannot leave in the form asked for, or that computed something else once it had."""
 

@@ -191,6 +191,20 @@ def bench(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def cache(options: argparse.Namespace) -> None:
+    """Show what is kept to save time, or remove some of it."""
+    from multitl.system.cache import cache_folder, cache_limit, look, remove
+
+    kept, limit = remove(options.clear) if options.clear else look(), cache_limit()
+    if options.json:
+        about = {"folder": str(cache_folder()), "limit": limit, "removed": bool(options.clear)}
+        print(json.dumps(about | {"kinds": [dataclasses.asdict(one) for one in kept]}, indent=2))
+    else:
+        from multitl.cli.terminal import print_cache
+
+        print_cache(kept, cache_folder(), limit, is_removed=bool(options.clear))
+
+
 def doctor(options: argparse.Namespace) -> None:
     """Check this machine: backends, devices, known traps."""
     from multitl.doctor.diagnosis import examine
@@ -216,6 +230,7 @@ COMMANDS = {
     "ports": (list_ports, flags.add_json_flag, ""),
     "demo": (demo, flags.add_demo_flags, ""),
     "bench": (bench, bench_flags.add_bench_flags, "[compare A B]"),
+    "cache": (cache, flags.add_cache_flags, ""),
     "doctor": (doctor, flags.add_json_flag, ""),
 }
 

@@ -166,6 +166,13 @@ def _add_folder(parser: Parser) -> None:
     parser.add_argument("folder", type=_path, metavar="RUN", help="the folder of a finished run")
 
 
+def add_cache_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--clear", nargs="+", metavar="KIND", help="remove these: features, images, pixels, translations"
+    )
+    add_json_flag(parser)
+
+
 def add_json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from multitl.porting.exporting import Ported
     from multitl.porting.formats import Format
     from multitl.porting.translate import Translated
+    from multitl.system.cache import Kept
     from multitl.training.choosing import Choice
 
 FIGURES = {
@@ -184,6 +186,18 @@ def print_formats(formats: Mapping[str, tuple[Format, Sequence[str]]]) -> None:
 
 def _megabytes(count: int) -> str:
     return f"{count / 10**6:.1f} MB"
+
+
+def print_cache(kept: Sequence[Kept], folder: Path, limit: float, *, is_removed: bool) -> None:
+    """What lies in the cache, or did, kind by kind."""
+    screen, grid = results(), table("kind", "files", "MB", "last used", "what", right=["files", "MB"])
+    for one in kept:
+        used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M") if one.files else "-"
+        grid.add_row(one.kind, f"{one.files:,}", f"{one.size / 1e6:,.1f}", used, one.summary)
+    screen.print(grid)
+    total = sum(one.size for one in kept)
+    says = "removed from" if is_removed else f"of at most {limit / 1e9:g} GB (MULTITL_CACHE_LIMIT) in"
+    screen.print(f"{total / 1e9:.2f} GB {says} {printable(folder)}", soft_wrap=True)
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from multitl.contracts import Example, Preprocess, Unreadable
 from multitl.data.images import AT_ONCE, UnreadableImage, decode_pixels, read_file
+from multitl.data.pixel_store import PixelStore
 from multitl.errors import DataError
 from multitl.system.budgets import Budget
 from multitl.system.threads import default_threads, map_batches
@@ -22,7 +23,8 @@ FILES_AT_ONCE = 32
 
 
 class PixelReader:
-    """The pixels of labelled images by index. Images are kept in memory, resized, as far as `memory_limit` goes.
+    """The pixels of labelled images by index. Resized images are kept in a store, if there is one and it has room, else
+    in memory, as far as `memory_limit` goes.
 
     A file that changed since it was scanned, or cannot be read any more, raises DataError.
     """
@@ -35,12 +37,13 @@ class PixelReader:
         memory_limit: int = 2**30,
         threads: int | None = None,
         budget: Budget | None = None,
+        store: PixelStore | None = None,
     ) -> None:
         """memory_limit: bytes.  threads: None for one a core; the result does not depend on it.
 
         budget: of pixels being decoded, for readers that share one; None for one of its own.
         """
-        self._examples, self._preprocess = examples, preprocess
+        self._examples, self._preprocess, self._store = examples, preprocess, store
         self._threads, self._budget = threads or default_threads(), budget or Budget(AT_ONCE)
         shape = (preprocess.height, preprocess.width, 3)
         kept = min(len(examples), memory_limit // (shape[0] * shape[1] * shape[2]))
@@ -56,20 +59,28 @@ class PixelReader:
 
     def batches(self, index_batches: Iterable[Iterable[int]], *, ahead: int = READ_AHEAD) -> Iterator[np.ndarray]:
         """`read` for each batch of indices, working on `ahead` more batches while the caller uses the last one."""
-        for images in map_batches(self._image, index_batches, threads=self._threads, ahead=ahead):
-            yield self._stack(images)
+        try:
+            for images in map_batches(self._image, index_batches, threads=self._threads, ahead=ahead):
+                yield self._stack(images)
+        finally:
+            if self._store:
+                self._store.flush()
 
     def _stack(self, images: list[np.ndarray]) -> np.ndarray:
         return np.stack(images) if images else np.empty((0, *self._pixels.shape[1:]), np.uint8)
 
     def _image(self, index: int) -> np.ndarray:
         index = range(len(self))[index]  # -1 is the last; beyond the end is an IndexError
-        if index >= len(self._pixels):
-            return self._decode(index)
-        if not self._is_kept[index]:
-            self._pixels[index] = self._decode(index)
+        sha256 = self._examples[index].sha256
+        if self._store and (stored := self._store.find(sha256)) is not None:
+            return stored
+        if index < len(self._pixels) and self._is_kept[index]:
+            return self._pixels[index]
+        pixels = self._decode(index)
+        if not (self._store and self._store.add(sha256, pixels)) and index < len(self._pixels):
+            self._pixels[index] = pixels
             self._is_kept[index] = True  # after the pixels: another thread may look
-        return self._pixels[index]
+        return pixels
 
     def _decode(self, index: int) -> np.ndarray:
         example = self._examples[index]

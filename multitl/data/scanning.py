@@ -39,6 +39,7 @@ from multitl.data.listings import (
     parse_split,
 )
 from multitl.data.parts import Parts
+from multitl.data.readable_images import ReadableImages
 from multitl.data.tables import TABLE_SUFFIXES, list_table
 from multitl.errors import DataError, shorten
 from multitl.recipes import Recipe
@@ -59,7 +60,7 @@ def scan(
     shots: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Look at a folder, CSV or Parquet file: every image is decoded once, and missing splits are cut off.
+    """Look at a folder, CSV or Parquet file: images new to this machine are decoded, and missing splits are cut off.
 
     Layouts: see listings.py and tables.py. Without splits, `test_fraction` of every class becomes test, then
     `validation_fraction` of the rest validation. Of train and test, validation is cut from train; train and validation
@@ -216,32 +217,36 @@ def _only(listing: Listing, split: Split) -> Listing:
 def _check_files(
     listing: Listing, max_unreadable: float, progress: Progress | None
 ) -> tuple[dict[str, str], tuple[Unreadable, ...]]:
-    """Decode every file, in threads: path -> sha256 of the readable ones, and the others. Raises DataError."""
+    """Decode what is not known yet: path -> sha256 of the readable files, and the others. Raises DataError."""
     paths = sorted({record.path for record in listing.records})
     batches = (paths[first : first + CHECKED_AT_ONCE] for first in range(0, len(paths), CHECKED_AT_ONCE))
     hashes: dict[str, str] = {}
     unreadable: list[Unreadable] = []
-    check = partial(_check_file, Budget(AT_ONCE))
+    known = ReadableImages()
+    check = partial(_check_file, Budget(AT_ONCE), known)
     for verdicts in map_batches(check, batches, threads=default_threads(), ahead=2):
         hashes.update(verdict for verdict in verdicts if isinstance(verdict, tuple))
         unreadable += [verdict for verdict in verdicts if isinstance(verdict, Unreadable)]
         if progress:
             progress(len(hashes) + len(unreadable), len(paths))
+    known.add(hashes.values())
     check_readable(listing.root, len(paths), unreadable, max_unreadable)
     return hashes, tuple(unreadable)
 
 
-def _check_file(budget: Budget, path: str) -> tuple[str, str] | Unreadable:
+def _check_file(budget: Budget, known: ReadableImages, path: str) -> tuple[str, str] | Unreadable:
     """(path, sha256), or what is wrong with the file."""
     if printable(path) != path:
         return Unreadable(printable(path), "its name is not valid UTF-8")
     try:
         data = read_file(path)
-        with budget.take(count_pixels(data)):
-            check_image(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 not in known:
+            with budget.take(count_pixels(data)):
+                check_image(data)
     except UnreadableImage as error:
         return Unreadable(path, str(error))
-    return path, hashlib.sha256(data).hexdigest()
+    return path, sha256
 
 
 def _dataset(

@@ -1,13 +1,43 @@
-"""Where multitl keeps what it can compute again."""
+"""Where multitl keeps what it can compute again, how much of it there may be, and what there is.
+
+Pixels are the bulk, and quick to make again: where there is no room, those go first that were not used for longest.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from multitl.errors import CacheError, nearest_names
 from multitl.system.scratch import clear
+
+KINDS = {
+    "features": "of images, by backbone",
+    "images": "which files were found readable",
+    "pixels": "of images, decoded and brought to size",
+    "translations": "of networks into Keras",
+}
+GB = 10**9
+LIMIT = "MULTITL_CACHE_LIMIT"  # GB
+DEFAULT_LIMIT = 20.0
+SPARED = 0.1  # of a disk, that is left free
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One kind of what lies in the cache. size: bytes.  used: when it was last, in seconds since 1970; 0: never."""
+
+    kind: str
+    summary: str
+    files: int
+    size: int
+    used: float
 
 
 def cache_folder() -> Path:
@@ -15,8 +45,75 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MULTITL_CACHE") or platformdirs.user_cache_dir("multitl"))
 
 
+def cache_limit() -> float:
+    """How many bytes may lie in the cache. Raises CacheError where the variable is no number."""
+    text = os.environ.get(LIMIT) or str(DEFAULT_LIMIT)
+    try:
+        if not 0 <= (limit := float(text)) < float("inf"):
+            raise ValueError
+    except ValueError as error:
+        raise CacheError(
+            f"{LIMIT} is {text!r}.", expected="GB, a number from 0 on", received=text, fix=f"unset {LIMIT}"
+        ) from error
+    return limit * GB
+
+
+def look() -> list[Kept]:
+    """What there is, kind by kind."""
+    found = []
+    for kind, summary in KINDS.items():
+        states = [state for _, state in _files(cache_folder() / kind)]
+        size, used = sum(state.st_size for state in states), max((state.st_mtime for state in states), default=0.0)
+        found.append(Kept(kind, summary, len(states), size, used))
+    return found
+
+
+def remove(kinds: Sequence[str]) -> list[Kept]:
+    """Remove all of some kinds, which are made again when they are wanted. Returns what they were."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise CacheError(
+                f"The cache has no {kind!r}.", expected=", ".join(KINDS), received=kind,
+                nearest=nearest_names(kind, KINDS), fix="multitl cache",
+            )  # fmt: skip
+    gone = [kept for kept in look() if kept.kind in kinds]
+    for kind in kinds:
+        shutil.rmtree(cache_folder() / kind, ignore_errors=True)
+    return gone
+
+
+def make_room(size: int, keep: Path) -> bool:
+    """Whether there is room for so many bytes more, once pixels were removed that were not used for longest.
+
+    keep: a folder whose pixels stay.
+    """
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    disk = shutil.disk_usage(folder)
+    missing = size + max(sum(kept.size for kept in look()) - cache_limit(), SPARED * disk.total - disk.free)
+    others = [(state.st_mtime, path, state.st_size) for path, state in _files(folder / "pixels")]
+    for _, path, freed in sorted(other for other in others if other[1].parent != keep):
+        if missing <= 0:
+            break
+        with contextlib.suppress(OSError):  # in use, where the system minds
+            path.unlink()
+            missing -= freed
+    return missing <= 0
+
+
 def clear_cache() -> None:
     """Remove what killed processes left in it; what is of use stays."""
-    folders = [cache_folder() / name for name in ("translations", "features")]
-    for folder in folders + [store for store in folders[1].glob("*") if store.is_dir()]:
-        clear(folder)
+    for kind in KINDS:
+        folder = cache_folder() / kind
+        for place in [folder, *(store for store in folder.glob("*") if store.is_dir())]:
+            clear(place)
+
+
+def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """Those that stay for as long as it takes to look."""
+    found = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                found.append((path, path.stat()))
+    return found

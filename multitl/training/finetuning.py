@@ -26,6 +26,7 @@ from multitl.adapters import TRANSLATORS, folder_name
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.images import AT_ONCE
+from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.errors import RunError
@@ -142,7 +143,10 @@ def _run(
     start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume)
     _introduce(dataset, pretrained, recipe, backend)
     budget = Budget(AT_ONCE)
-    readers = {split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget) for split in SPLITS}
+    store = PixelStore(pretrained.preprocess)
+    readers = {
+        split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
+    }
     state, save = _load_state(folder, recipe), partial(_save_progress, folder, EpochLog(folder))
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)

@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from multitl.contracts import Backend, Dataset, Example, Pretrained
+from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.errors import BackboneError, MultitlError
 from multitl.judging.charts import wilson_interval
@@ -80,6 +81,7 @@ class Candidate:
         self.name, self.pretrained, self.recipe = name, pretrained, recipe
         self.parameters = pretrained.backbone.count_params()
         key = feature_key(pretrained, recipe, backend, weights_sha256(pretrained.backbone), None)
+        self.pixels = PixelStore(pretrained.preprocess)
         self.store = FeatureStore(key, pretrained.backbone.output_shape[-1])
         self.extractor = cache(partial(make_extractor, pretrained, recipe.pooling))
         self.features = np.empty((0, self.store.channels), "float32")
@@ -88,7 +90,7 @@ class Candidate:
     def advance(self, examples: Sequence[Example]) -> None:
         """Make the features of those that follow."""
         started = time.perf_counter()
-        reader = PixelReader(examples, self.pretrained.preprocess)
+        reader = PixelReader(examples, self.pretrained.preprocess, store=self.pixels)
         made = compute_features(self.extractor, examples, reader, self.store)
         if made.computed:
             self.computed += made.computed

@@ -1,0 +1,130 @@
+"""Pixels that were decoded once, on disk: by content and geometry, for every epoch, run, backend and process.
+
+    <cache>/pixels/<key>/<hash>.pixels
+
+The key is a hash of how images are decoded and brought to size. A file holds up to FILE_BYTES of images under the
+SHA-256 of their files, is written atomically, and is mapped into memory, not read. Its last bytes tell what is in it,
+and are sealed by their own hash; an image is compared with its checksum when a process first looks at it. Whatever is
+not as it was written counts as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import PIL
+
+from multitl.contracts import Preprocess
+from multitl.errors import RunError
+from multitl.system.cache import cache_folder, make_room
+from multitl.system.writing import atomic_write
+from multitl.version import __version__
+
+FOLDER, SUFFIX = "pixels", ".pixels"
+FILE_BYTES = 64 * 2**20  # of images
+TAIL = 40  # bytes at the end: the length of the table before them, and its SHA-256
+VALUES = ("channel_order", "scale", "offset")  # of a `Preprocess`, that say nothing of geometry
+
+
+class _Row(msgspec.Struct, array_like=True):
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
+    checksum: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class PixelStore:
+    """Images of one geometry, uint8 (height, width, 3). May be used by several threads and processes at once."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        geometry = {name: value for name, value in asdict(preprocess).items() if name not in VALUES}
+        key = json.dumps({"multitl": __version__, "pillow": PIL.__version__, **geometry}, sort_keys=True)
+        self.folder = cache_folder() / FOLDER / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self._shape = (preprocess.height, preprocess.width, 3)
+        self._size = preprocess.height * preprocess.width * 3
+        self._lock = threading.Lock()
+        self._fresh: dict[str, np.ndarray] = {}  # not yet in a file
+        self._is_closed = False  # nothing more can be written
+        self._known: dict[str, tuple[np.ndarray, int]] = {}  # pixels and their checksum
+        self._trusted: set[str] = set()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            self._open(path)
+
+    def find(self, sha256: str) -> np.ndarray | None:
+        """The pixels of a file with this hash, not to be written to."""
+        fresh = self._fresh.get(sha256)
+        if fresh is not None:
+            return fresh
+        pixels, checksum = self._known.get(sha256, (None, 0))
+        if pixels is None or sha256 in self._trusted:
+            return pixels
+        if zlib.crc32(pixels.data) != checksum:
+            self._known.pop(sha256, None)
+            return None
+        self._trusted.add(sha256)
+        return pixels
+
+    def add(self, sha256: str, pixels: np.ndarray) -> bool:
+        """Keep what was decoded. False once there is no room for more."""
+        with self._lock:
+            if not self._is_closed:
+                self._fresh[sha256] = pixels
+                if len(self._fresh) * self._size >= FILE_BYTES:
+                    self._write()
+            return not self._is_closed
+
+    def flush(self) -> None:
+        """Write what is not yet in a file."""
+        with self._lock:
+            if self._fresh:
+                self._write()
+
+    def _write(self) -> None:
+        hashes, images = list(self._fresh), list(self._fresh.values())
+        table = msgspec.json.encode([_Row(sha256, zlib.crc32(image.data)) for sha256, image in self._fresh.items()])
+        path = self.folder / f"{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:32]}{SUFFIX}"
+        try:
+            self._is_closed = not make_room(len(images) * self._size, keep=self.folder)
+            if not self._is_closed:
+                with atomic_write(path) as temporary, temporary.open("wb") as file:
+                    for image in images:
+                        file.write(image.data)
+                    file.write(table + len(table).to_bytes(8, "little") + hashlib.sha256(table).digest())
+                self._open(path)
+        except RunError:  # a full disk, or one that cannot be written to: decoding does as well
+            self._is_closed = True
+        self._fresh = {}
+
+    def _open(self, path: Path) -> None:
+        """Learn what is in a file; one that is not whole is removed."""
+        try:
+            self._known.update(self._read(path))
+            os.utime(path)  # when it was used last
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _read(self, path: Path) -> Iterator[tuple[str, tuple[np.ndarray, int]]]:
+        """Raises ValueError for anything but a file of ours, OSError for one that cannot be read."""
+        with path.open("rb") as file:
+            memory = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        tail = memory[-TAIL:].tobytes()
+        length = int.from_bytes(tail[:8], "little")
+        table = memory[max(0, len(memory) - TAIL - length) : -TAIL].tobytes()
+        if hashlib.sha256(table).digest() != tail[8:]:
+            raise ValueError("its table is damaged")
+        rows = msgspec.json.decode(table, type=list[_Row])
+        if len(rows) * self._size + length + TAIL != len(memory):
+            raise ValueError("its size is another")
+        images = memory[: len(rows) * self._size].reshape(-1, *self._shape)
+        return ((row.sha256, (image, row.checksum)) for row, image in zip(rows, images, strict=True))
