@@ -128,12 +128,19 @@ def _resampling(have: int, wanted: int, settings: dict[str, Any]) -> np.ndarray:
     return keras.ops.convert_to_numpy(found)[:, :, 1, 0].T
 
 
-@writes("layers.Resizing", "ops.Resize")
-def resizing(sheet: Sheet, holder: Any, x: Value) -> Value:
-    """Without keeping the ratio of the sides."""
+@writes("layers.Resizing")
+def resizing(sheet: Sheet, layer: Any, x: Value) -> Value:
+    return _resized_by(sheet, layer, x, (layer.height, layer.width))
+
+
+@writes("ops.Resize")
+def resize(sheet: Sheet, operation: Any, x: Value) -> Value:
+    return _resized_by(sheet, operation, x, operation.size)
+
+
+def _resized_by(sheet: Sheet, holder: Any, x: Value, size: Sequence[int]) -> Value:
     if holder.crop_to_aspect_ratio or holder.pad_to_aspect_ratio:
         raise Unsupported("a resize that keeps the ratio of the sides")
-    size = holder.size if isinstance(holder.size, tuple) else (holder.height, holder.width)
     settings = {"interpolation": holder.interpolation, "antialias": holder.antialias}
     return resized(sheet, x, size, settings, holder.data_format)
 

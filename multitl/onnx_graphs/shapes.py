@@ -127,23 +127,25 @@ def stack(sheet: Sheet, operation: Any, values: Sequence[Operand]) -> Value:
 
 
 def sliced(sheet: Sheet, x: Value, cuts: Sequence[slice]) -> Value:
-    """One slice for each of Keras' axes; an axis of unknown size may be cut by counting from its front."""
-    chosen = [axis for axis, cut in enumerate(cuts) if cut not in (slice(None), slice(0, None), slice(None, None, 1))]
-    shape = list(x.shape)
-    starts, ends, steps = [], [], []
-    for axis in chosen:
-        cut, size = cuts[axis], x.shape[axis]
-        start, end, step = cut.indices(END if size is None else size)
-        if size is not None or (cut.stop is not None and 0 <= cut.start or 0 <= (cut.stop or -1)):
-            shape[axis] = len(range(start, end, step)) if size is not None else None
-        starts.append(start)
-        ends.append(end if end >= 0 else -END)
-        steps.append(step)
+    """One slice for each of Keras' axes. Raises Unsupported for places counted from an end that is not known."""
+    chosen = [axis for axis, cut in enumerate(cuts) if cut not in (slice(None), slice(None, None, 1))]
     if not chosen:
         return x
-    places = [x.axes[axis] for axis in chosen]
-    tensor = sheet.node("Slice", x.forms[x.axes], *(sheet.numbers(one) for one in (starts, ends, places, steps)))
+    shape, ranges = list(x.shape), []
+    for axis in chosen:
+        ranges.append(_range(cuts[axis], x.shape[axis]))
+        is_open = x.shape[axis] is None and cuts[axis].stop is None
+        shape[axis] = None if is_open else len(ranges[-1])
+    starts, ends = [one.start for one in ranges], [-END if one.stop < 0 else one.stop for one in ranges]
+    rows = (starts, ends, [x.axes[axis] for axis in chosen], [one.step for one in ranges])
+    tensor = sheet.node("Slice", x.forms[x.axes], *map(sheet.numbers, rows))
     return replace(x, shape=tuple(shape), forms={x.axes: tensor})
+
+
+def _range(cut: slice, size: int | None) -> range:
+    if size is None and (min(cut.start or 0, cut.stop or 0) < 0 or cut.step not in (None, 1)):
+        raise Unsupported("a slice counted from the end of the batch")
+    return range(*cut.indices(END if size is None else size))
 
 
 @writes("ops.GetItem")

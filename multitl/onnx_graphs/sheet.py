@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,6 @@ from multitl.onnx_graphs.values import Operand, Shape, Value, plain_dtype
 from multitl.translation.layouts import Axes, in_order, inverse, moves, plan_reshape
 from multitl.translation.op_tables import Unsupported
 from multitl.translation.values import BATCH
-
-SMALL = 1 << 16  # bytes of a constant up to which it is looked up, lest it stands there twice
 
 
 class Sheet:
@@ -48,9 +47,9 @@ class Sheet:
         return f"{wanted}_{number}" if number else wanted
 
     def constant(self, array: Any, dtype: str = "float32", name: str = "constant") -> str:
-        """The name of an array that the graph holds."""
-        array = np.ascontiguousarray(array, plain_dtype(dtype)).reshape(np.shape(array))
-        key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= SMALL else (id(array),)
+        """The name of an array that the graph holds, once however often it is asked for."""
+        array = np.array(array, plain_dtype(dtype), order="C")
+        key = (array.dtype.str, array.shape, hashlib.blake2b(array).digest())
         if key not in self._known:
             self._known[key] = self.name(f"{self.scope}/{name}")
             self.constants.append(numpy_helper.from_array(array, self._known[key]))

@@ -76,7 +76,9 @@ class _Walk:
                 lambda one: known[id(one)] if isinstance(one, keras.KerasTensor) else _plain(one),
                 (call.arguments.args, call.arguments.kwargs),
             )
-            results = self._results(call, arguments, {name: one for name, one in options.items() if one is not None})
+            # in inference Keras puts its own word in place of what a call says of training
+            given = {name: one for name, one in options.items() if name != "training" and one is not None}
+            results = self._results(call, arguments, given)
             known |= {id(tensor): value for tensor, value in zip(call.outputs, results, strict=True)}
         return [known[id(tensor)] for tensor in model.outputs]
 
@@ -98,8 +100,6 @@ class _Walk:
             self.missing[key].append(operation.name)
             return None
         try:
-            if options.pop("training", False):
-                raise Unsupported("training=True")
             return TABLE[key](self.sheet, operation, *arguments, **options)
         except Unsupported as reason:
             self.missing[f"{key} with {reason}"].append(operation.name)
