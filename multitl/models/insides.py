@@ -62,7 +62,7 @@ def nodes_of(operation: keras.Operation) -> Sequence[Any]:
 
 
 def calls_in(model: keras.Model) -> list[Any]:
-    """The calls that a functional or sequential model is made of, each after those whose outputs it takes; [] of others.
+    """The calls that a functional or sequential model is made of, each after those it takes from; [] of others.
 
     Each has `operation`, `arguments` (with `args` and `kwargs`) and `outputs`. Why: of an operation that other models
     call as well, only the model knows which calls are its own.

@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from multitl.onnx_graphs.elementwise import add, combined, multiply, subtract, unary
 from multitl.onnx_graphs.sheet import Sheet
-from multitl.onnx_graphs.values import Operand, Value, with_last
+from multitl.onnx_graphs.values import Value, with_last
 from multitl.translation.op_tables import OpTable, Unsupported
 
 writes = OpTable("onnx, activations")
 
 PLAIN = {
-    "ops.Relu": "Relu", "ops.Sigmoid": "Sigmoid", "ops.Tanh": "Tanh", "ops.Softplus": "Softplus", "ops.Softsign": "Softsign",
-    "ops.Selu": "Selu", "ops.HardSilu": "HardSwish",
+    "ops.HardSilu": "HardSwish", "ops.Relu": "Relu", "ops.Selu": "Selu", "ops.Sigmoid": "Sigmoid",
+    "ops.Softplus": "Softplus", "ops.Softsign": "Softsign", "ops.Tanh": "Tanh",
 }  # fmt: skip
 for _name, _kind in PLAIN.items():
     writes(_name)(unary(_kind))

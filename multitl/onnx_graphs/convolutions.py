@@ -11,7 +11,7 @@ import numpy as np
 
 from multitl.onnx_graphs.activations import activated
 from multitl.onnx_graphs.sheet import Sheet
-from multitl.onnx_graphs.values import Operand, Shape, Value, channels_first
+from multitl.onnx_graphs.values import Operand, Value, channels_first
 from multitl.translation.op_tables import OpTable, Unsupported
 
 writes = OpTable("onnx, convolutions")
@@ -39,7 +39,7 @@ class Window:
         return [None if have is None else (have - reach) // stride + 1 for have, reach, stride in triples]
 
     def around(self, space: Sequence[int | None]) -> dict[str, Any]:
-        """ONNX' attributes for the padding. Keras has more at the end where it does not come out even, as SAME_UPPER."""
+        """ONNX' attributes for the padding. Keras has more at the end where it does not come out even."""
         if self.padding == "valid":
             return {}
         if None in space:
@@ -71,7 +71,13 @@ def window_of(holder: Any, sizes: Sequence[int]) -> Window:
 
 
 def convolved(
-    sheet: Sheet, x: Value, kernel: Operand, bias: np.ndarray | None, window: Window, data_format: str | None, groups: int
+    sheet: Sheet,
+    x: Value,
+    kernel: Operand,
+    bias: np.ndarray | None,
+    window: Window,
+    data_format: str | None,
+    groups: int,
 ) -> Value:
     """kernel: (*space, in / groups, out), as Keras has it."""
     x, axes = sheet.floats(x), channels_first(x.rank, data_format)
@@ -150,24 +156,24 @@ def _shape(kernel: Operand) -> tuple[int, ...]:
 
 @writes("layers.Conv1DTranspose", "layers.Conv2DTranspose")
 def conv_transpose(sheet: Sheet, layer: Any, x: Value) -> Value:
-    """Its kernel is (*space, out, in). ONNX computes the whole and cuts it; what Keras has beyond that is said apart."""
+    """Its kernel is (*space, out, in). ONNX computes the whole and cuts it, or adds zeros at the end."""
     kernel, rank = array(layer.kernel), x.rank - 2
     x, axes, window = sheet.floats(x), channels_first(x.rank, layer.data_format), window_of(layer, layer.kernel_size)
     ends = [None] * rank if layer.output_padding is None else each(layer.output_padding, rank)
     rows = zip(window.reach, window.strides, ends, strict=True)
     zeros = [_zeros_around(reach, stride, window.padding, end) for reach, stride, end in rows]
-    whole = [(reach - 1 - before, reach - 1 - after) for reach, (before, after) in zip(window.reach, zeros, strict=True)]
+    cuts = [(reach - 1 - before, reach - 1 - after) for reach, (before, after) in zip(window.reach, zeros, strict=True)]
     batch, _, *space = x.placed(axes)
     lengths = [
         None if have is None else (have - 1) * stride + reach - sum(cut)
-        for have, stride, reach, cut in zip(space, window.strides, window.reach, whole, strict=True)
+        for have, stride, reach, cut in zip(space, window.strides, window.reach, cuts, strict=True)
     ]
     biases = [sheet.constant(array(layer.bias), name="bias")] if layer.use_bias else []
     weights = sheet.constant(kernel.transpose(rank + 1, rank, *range(rank)), name="kernel")
     tensor = sheet.node(
         "ConvTranspose", sheet.form(x, axes), weights, *biases, kernel_shape=window.sizes, strides=window.strides,
-        dilations=window.dilations, pads=[*(cut for cut, _ in whole), *(max(cut, 0) for _, cut in whole)],
-        output_padding=[max(-cut, 0) for _, cut in whole],
+        dilations=window.dilations, pads=[*(cut for cut, _ in cuts), *(max(cut, 0) for _, cut in cuts)],
+        output_padding=[max(-cut, 0) for _, cut in cuts],
     )  # fmt: skip
     return activated(sheet, sheet.value(tensor, axes, (batch, kernel.shape[-2], *lengths), x), layer.activation)
 

@@ -24,8 +24,8 @@ OF_TWO = {
     "Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Maximum": "Max", "Minimum": "Min", "Power": "Pow",
 }  # fmt: skip
 COMPARED = {
-    "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Less": "Less", "LessEqual": "LessOrEqual", "Equal": "Equal",
-    "LogicalAnd": "And", "LogicalOr": "Or",
+    "Equal": "Equal", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Less": "Less",
+    "LessEqual": "LessOrEqual", "LogicalAnd": "And", "LogicalOr": "Or",
 }  # fmt: skip
 
 
@@ -51,7 +51,9 @@ def _together(sheet: Sheet, operands: Sequence[Operand], dtype: str) -> tuple[li
 def _laid(array: np.ndarray | float, axes: Axes) -> np.ndarray:
     """A known operand in the form `axes`; a number stays one."""
     array = np.asarray(array)
-    return array.reshape((1,) * (len(axes) - array.ndim) + array.shape).transpose(inverse(axes)) if array.ndim else array
+    return (
+        array.reshape((1,) * (len(axes) - array.ndim) + array.shape).transpose(inverse(axes)) if array.ndim else array
+    )
 
 
 def _result(operands: Sequence[Operand], dtype: str, forms: dict[Axes, str]) -> Value:
@@ -66,7 +68,7 @@ def _promoted(operands: Sequence[Operand]) -> str:
 
 def _broadcast(shapes: Sequence[Shape]) -> Shape:
     rank = max(map(len, shapes))
-    columns = zip(*([1] * (rank - len(shape)) + list(shape) for shape in shapes), strict=True)
+    columns = zip(*((*[1] * (rank - len(shape)), *shape) for shape in shapes), strict=True)
     return tuple(None if None in sizes else max(size or 0 for size in sizes) for sizes in columns)
 
 
@@ -162,7 +164,7 @@ def filled(sheet: Sheet, operation: Any, x: Value, fill_value: float | np.ndarra
     number = {"OnesLike": 1, "ZerosLike": 0}.get(type(operation).__name__, fill_value)
     dtype = plain_dtype(operation.dtype or x.dtype)
     if None not in x.shape:
-        return np.full(x.shape, number, dtype)
+        return np.full(x.sizes, number, dtype)
     shape = sheet.node("Shape", x.forms[x.axes])
     tensor = sheet.node("Expand", sheet.constant(np.full((1,) * x.rank, number), dtype), shape)
     return replace(x, dtype=dtype, forms={x.axes: tensor})

@@ -11,8 +11,8 @@ import numpy as np
 
 from multitl.onnx_graphs.convolutions import Window, each
 from multitl.onnx_graphs.products import mixed
-from multitl.onnx_graphs.sheet import Sheet
 from multitl.onnx_graphs.shapes import sliced
+from multitl.onnx_graphs.sheet import Sheet
 from multitl.onnx_graphs.values import Value, channels_first
 from multitl.translation.op_tables import OpTable, Unsupported
 
@@ -56,7 +56,9 @@ writes("layers.GlobalAveragePooling1D", "layers.GlobalAveragePooling2D")(_pooled
 writes("layers.GlobalMaxPooling1D", "layers.GlobalMaxPooling2D")(_pooled_globally("GlobalMaxPool"))
 
 
-def padded(sheet: Sheet, x: Value, widths: Sequence[tuple[int, int]], mode: str = "constant", value: float = 0) -> Value:
+def padded(
+    sheet: Sheet, x: Value, widths: Sequence[tuple[int, int]], mode: str = "constant", value: float = 0
+) -> Value:
     """widths: before and after, for each of Keras' axes."""
     if not any(map(any, widths)):
         return x
@@ -111,7 +113,7 @@ def resized(sheet: Sheet, x: Value, size: Sequence[int], settings: dict[str, Any
     if tuple(space) == tuple(size):
         return x
     if settings["interpolation"] != "nearest":
-        matrices = [_resampling(have, wanted, settings) for have, wanted in zip(space, size, strict=True)]
+        matrices = [_resampling(have or 0, wanted, settings) for have, wanted in zip(space, size, strict=True)]
         return mixed(sheet, x, [axis for axis, place in enumerate(axes) if place > 1], matrices)
     scales = sheet.constant([1, 1, *(wanted / have for have, wanted in zip(space, size, strict=True) if have)])
     tensor = sheet.node(

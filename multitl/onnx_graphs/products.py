@@ -127,7 +127,7 @@ def _pair(sheet: Sheet, a: Operand, b: Operand, terms: Terms) -> Operand:
     if isinstance(a, Value) or isinstance(b, Value):
         if not isinstance(a, Value):
             a, b, terms = b, a, Terms(terms.right, terms.left, terms.out)
-        a = sheet.floats(a)  # type: ignore[arg-type]
+        a = sheet.floats(a)
         b = sheet.floats(b) if isinstance(b, Value) else b
         if terms.are_plain:
             return _product(sheet, a, b, terms)
@@ -147,7 +147,7 @@ def _by_onnx(sheet: Sheet, operands: Sequence[Operand], equation: str) -> Value:
 
 
 def _product(sheet: Sheet, a: Value, b: Operand, terms: Terms) -> Value:
-    """One MatMul: [shared, of a alone, summed] @ [shared, summed, of b alone], each group one axis where it has to be."""
+    """One MatMul: [shared, of a alone, summed] @ [shared, summed, of b alone]; a group is one axis where it has to."""
     if (y := _mixed_in_place(sheet, a, b, terms)) is not None:
         return y
     shared, summed = terms.shared, terms.summed

@@ -28,7 +28,6 @@ def reduced(sheet: Sheet, kind: str, x: Value, axes: Sequence[int], keep: bool) 
     return replace(x, shape=shape, forms={tuple(order.index(place) for place in left): tensor})
 
 
-
 def _reduction(kind: str, wants_floats: bool) -> Callable[..., Value]:
     def write(sheet: Sheet, operation: Any, x: Value) -> Value:
         if getattr(operation, "initial", None) is not None:

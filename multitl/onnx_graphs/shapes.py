@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from multitl.onnx_graphs.sheet import Sheet
-from multitl.onnx_graphs.values import Operand, Value, plain_dtype, positive
+from multitl.onnx_graphs.values import Operand, Value, positive
 from multitl.translation.layouts import in_order
 from multitl.translation.op_tables import OpTable, Unsupported
-from multitl.translation.values import BATCH
 
 writes = OpTable("onnx, shapes")
 

@@ -141,7 +141,9 @@ class Sheet:
             raise Unsupported("a reshape of images of any size")
         if tuple(wanted) == x.sizes:
             return x
-        before, after = min((plan_reshape(x.sizes, axes, wanted) for axes in x.forms), key=lambda plan: plan[0] not in x.forms)
+        before, after = min(
+            (plan_reshape(x.sizes, axes, wanted) for axes in x.forms), key=lambda plan: plan[0] not in x.forms
+        )
         placed = [wanted[axis] for axis in inverse(after)]
         tensor = self.resized(self.form(x, before), placed)
         batches = [size // BATCH for size in wanted if size % BATCH == 0]
@@ -149,10 +151,11 @@ class Sheet:
         return Value(shape, x.dtype, {after: tensor}, batches[0] if batches else 1)
 
     def cheapest_form(self, values: Sequence[Value]) -> Axes:
-        """The form that most of some values of one rank have; where they differ, that of the largest."""
+        """The form for which the least has to move of some values of one rank; Keras' own, if that is as good."""
         candidates = {axes: None for value in values for axes in value.forms}
 
-        def moved(axes: Axes) -> int:
-            return sum(value.elements for value in values if axes not in value.forms)
+        def moved(axes: Axes) -> tuple[int, bool]:
+            total = sum(value.elements for value in values if axes not in value.forms)
+            return total, axes != in_order(len(axes))
 
         return min(candidates, key=moved)

@@ -1,4 +1,4 @@
-"""`onnx_model`: the walk over a functional model's graph, in which each operation is written by its function in a table."""
+"""`onnx_model`: the walk over a functional model's graph. Each operation is written by its function in a table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,24 @@ from onnx import helper
 from multitl import version
 from multitl.errors import BELOW, TranslationError, shorten
 from multitl.models.insides import calls_in
-from multitl.onnx_graphs import activations, convolutions, elementwise, normalisations, pooling, products, reductions, shapes
+from multitl.onnx_graphs import (
+    activations,
+    convolutions,
+    elementwise,
+    normalisations,
+    pooling,
+    products,
+    reductions,
+    shapes,
+)
 from multitl.onnx_graphs.sheet import Sheet
 from multitl.onnx_graphs.values import Operand, Value, plain_dtype
 from multitl.translation.layouts import in_order
 from multitl.translation.op_tables import OpTable, Unsupported
 
-OPSET = 18  # the first with all that is used: antialiased sizes, axes of reductions as inputs; runtimes since early 2023
+OPSET = (
+    18  # the first with all that is used: antialiased sizes, axes of reductions as inputs; runtimes since early 2023
+)
 IR_VERSION = 8  # that came with it
 LARGEST = 1_900_000_000  # bytes of weights in the file itself: protobuf ends at 2 GiB
 
@@ -72,10 +83,7 @@ class _Walk:
         """What a functional model makes of some inputs."""
         known = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for call in calls_in(model):
-            arguments, options = keras.tree.map_structure(
-                lambda one: known[id(one)] if isinstance(one, keras.KerasTensor) else _plain(one),
-                (call.arguments.args, call.arguments.kwargs),
-            )
+            arguments, options = _filled((call.arguments.args, call.arguments.kwargs), known)
             # in inference Keras puts its own word in place of what a call says of training
             given = {name: one for name, one in options.items() if name != "training" and one is not None}
             results = self._results(call, arguments, given)
@@ -125,11 +133,18 @@ class _Walk:
 
 
 def key_of(operation: keras.Operation) -> str:
-    """What an operation is called in the table: "layers.Conv2D", "ops.Add"; of one that is not Keras' the whole path."""
+    """An operation's name in the table: "layers.Conv2D", "ops.Add"; of one that is not Keras' the whole path."""
     kind = type(operation)
     if not kind.__module__.startswith("keras."):
         return f"{kind.__module__}.{kind.__name__}"
     return ("layers." if isinstance(operation, keras.Layer) else "ops.") + kind.__name__
+
+
+def _filled(arguments: Any, known: Mapping[int, Operand]) -> Any:
+    """Arguments of a call with what is known in place of Keras' symbolic tensors."""
+    return keras.tree.map_structure(
+        lambda one: known[id(one)] if isinstance(one, keras.KerasTensor) else _plain(one), arguments
+    )
 
 
 def _plain(argument: Any) -> Any:
@@ -143,7 +158,9 @@ def _placeholder(spec: keras.KerasTensor) -> Value:
 
 
 def _described(name: str, value: Value) -> onnx.ValueInfoProto:
-    sizes = ["batch" if axis == 0 else f"{name}_{axis}" if size is None else size for axis, size in enumerate(value.shape)]
+    sizes = [
+        "batch" if axis == 0 else f"{name}_{axis}" if size is None else size for axis, size in enumerate(value.shape)
+    ]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype)), sizes)
 
 
@@ -154,6 +171,6 @@ def _refusal(name: str, missing: Mapping[str, Sequence[str]]) -> TranslationErro
         f"The model {name} cannot be written as ONNX: {len(missing)} of its operations are unknown there.",
         expected="operations that multitl writes, of Keras' layers and keras.ops",
         received=BELOW.join(listed),
-        fix="choose a format that takes any model, such as --to torch-export, or report this list",
+        fix="choose a format that takes any model, such as multitl port --to torch-export, or report this list",
         missing=tuple(missing),
     )

@@ -92,8 +92,9 @@ OTHERS = {
     "identity": (layers.Identity(), NHWC),
 }  # fmt: skip
 ACTIVATIONS = (
-    "celu", "elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "linear", "log_sigmoid",
-    "log_softmax", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh",
+    "celu", "elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "linear",
+    "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus",
+    "softsign", "tanh",
 )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def test_every_layer_of_the_table_is_one_of_keras():
     """A name that Keras does not have would never be looked up."""
     private = {"LayerScale", "CustomScaleLayer", "StochasticDepth"}
     names = {key.removeprefix("layers.") for key in TABLE if key.startswith("layers.")}
-    assert names - {name for name in dir(layers)} == private
+    assert names - set(dir(layers)) == private
 
 
 def test_a_policy_of_sixteen_bits_is_written_in_float32():

@@ -32,7 +32,13 @@ def positive(function: Callable) -> Callable:
 
 CASES: dict[str, Callable[[Any], Any]] = {
     "Absolute": K.absolute,
-    "Add": lambda x: [K.add(x, CHANNELS), K.add(1.0, x), K.add(x, PLACE), K.add(x, K.mean(x, 1, keepdims=True)), K.add(K.mean(x, 0), x)],
+    "Add": lambda x: [
+        K.add(x, CHANNELS),
+        K.add(1.0, x),
+        K.add(x, PLACE),
+        K.add(x, K.mean(x, 1, keepdims=True)),
+        K.add(K.mean(x, 0), x),
+    ],
     "AveragePool": lambda x: K.average_pool(x, 3, 2, "same"),
     "BroadcastTo": lambda x: K.add(x, K.broadcast_to(K.mean(x, 0, keepdims=True)[0, 0], (6, 8, 4))),
     "Cast": lambda x: K.cast(K.cast(K.multiply(x, 10.0), "int32"), "float32"),
