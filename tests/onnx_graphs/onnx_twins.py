@@ -10,25 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers
+from zoo_onnx import randomise
 
-from multitl.models.freezing import leaf_layers
 from multitl.onnx_graphs.writing import onnx_model
-
-POSITIVE = ("gamma", "moving_variance", "variance", "scale")
-CONSTANT = (*POSITIVE, "beta", "bias", "moving_mean", "mean", "alpha")
-
-
-def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Random values for what Keras begins with zeros or ones: a swapped or forgotten one would go unnoticed."""
-    random = np.random.default_rng(seed)
-    for layer in leaf_layers(model):
-        for variable in layer.weights:
-            kind = variable.path.rpartition("/")[2]
-            if kind in POSITIVE:
-                variable.assign(random.uniform(0.5, 1.5, variable.shape))
-            elif kind in CONSTANT:
-                variable.assign(random.normal(0, 0.1, variable.shape))
-    return model
 
 
 def images(model: keras.Model, count: int, seed: int = 1) -> list[np.ndarray]:
