@@ -149,8 +149,8 @@ def _range(cut: slice, size: int | None) -> range:
 
 @writes("ops.GetItem")
 def get_item(sheet: Sheet, operation: Any, x: Value, key: Any) -> Value:
-    """Slices, whole numbers, new axes and "..."; no arrays."""
-    items = list(key) if isinstance(key, tuple) else [key]
+    """Slices, whole numbers, new axes and "..."; no arrays. A model that comes from a file has lists for tuples."""
+    items = list(key) if isinstance(key, tuple | list) else [key]
     if any(not (item is None or item is Ellipsis or isinstance(item, int | slice | np.integer)) for item in items):
         raise Unsupported("an index that is an array or computed")
     taken = sum(item is not None and item is not Ellipsis for item in items)

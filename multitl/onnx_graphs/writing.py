@@ -112,6 +112,10 @@ class _Walk:
         except Unsupported as reason:
             self.missing[f"{key} with {reason}"].append(operation.name)
             return None
+        except Exception:
+            if not self.missing:
+                raise
+            return None  # behind a gap, where shapes are only those that Keras knew beforehand
 
     def finished(
         self, model: keras.Model, inputs: Sequence[Value], outputs: Mapping[str, Operand], metadata: Mapping[str, str]

@@ -88,6 +88,16 @@ def test_several_inputs_and_outputs_keep_their_names():
     assert difference(model, written, images(model, 3)) == 0
 
 
+def test_a_model_that_comes_from_a_file(tmp_path: Path):
+    """Its arguments have been lists and dictionaries meanwhile, and its constants are tensors of the backend."""
+    image = keras.Input((6, 8, 4))
+    one = K.ones_like(image[:1, 0, 0])
+    x = K.pad(image[:, 1:, ..., ::2], [(0, 0), (1, 0), (0, 2), (0, 0)]) * np.arange(6, dtype="float32").reshape(6, 1, 1)
+    model = keras.Model(image, K.concatenate([x, K.repeat(x, 2, axis=-1)], axis=-1) + K.mean(one))
+    model.save(tmp_path / "model.keras")
+    assert_same(keras.models.load_model(tmp_path / "model.keras"))
+
+
 def test_images_of_any_size():
     """Where nothing hangs on the size: padding is then told by its kind."""
     body = (layers.Conv2D(4, 3, 2, padding="same"), layers.AveragePooling2D(3, 2, padding="same"))
