@@ -59,7 +59,6 @@ OTHERS = {
     "layer_norm": (layers.LayerNormalization(epsilon=1e-2), NHWC),
     "layer_norm_axes": (layers.LayerNormalization(axis=[1, 2]), TOKENS),
     "layer_norm_plain": (layers.LayerNormalization(center=False, scale=False), VECTOR),
-    "layer_norm_first": (layers.LayerNormalization(axis=1), TOKENS),
     "rms_norm": (layers.RMSNormalization(), TOKENS),
     "group_norm": (layers.GroupNormalization(2, epsilon=1e-2), NHWC),
     "group_norm_plain": (layers.GroupNormalization(2, center=False, scale=False), NHWC),
@@ -135,6 +134,17 @@ def test_a_layer_of_several(kind: str):
     image = keras.Input(NHWC)
     parts = [layers.Conv2D(4, 3, padding="same")(image), image]
     assert_same(keras.Model(image, getattr(layers, kind)()(parts)))
+
+
+@pytest.mark.skipif(keras.config.backend() == "torch", reason="Keras takes the last axes there")
+def test_a_normalisation_along_an_axis_before_the_last():
+    assert_same(network(layers.LayerNormalization(axis=1), shape=TOKENS))
+
+
+@pytest.mark.skipif(keras.config.backend() == "torch", reason="Keras repeats the edge there, and counts it")
+def test_a_mean_does_not_count_padding_at_one_end():
+    assert_same(network(layers.AveragePooling2D(2, padding="same"), shape=WIDE))
+    assert_same(network(layers.AveragePooling2D(3, 2, padding="same"), shape=NHWC))
 
 
 def test_a_layer_that_is_called_twice_has_its_weights_once():

@@ -39,7 +39,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
         K.add(x, K.mean(x, 1, keepdims=True)),
         K.add(K.mean(x, 0), x),
     ],
-    "AveragePool": lambda x: K.average_pool(x, 3, 2, "same"),
+    "AveragePool": lambda x: [K.average_pool(x, 3, 1, "same"), K.average_pool(x, 2)],
     "BroadcastTo": lambda x: K.add(x, K.broadcast_to(K.mean(x, 0, keepdims=True)[0, 0], (6, 8, 4))),
     "Cast": lambda x: K.cast(K.cast(K.multiply(x, 10.0), "int32"), "float32"),
     "Ceil": K.ceil,
@@ -78,7 +78,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "Floor": K.floor,
     "FullLike": lambda x: [K.full_like(x, 3), K.add(K.full_like(x[:, 0, 0, 0], 2.0), x[:, 1, 1, 1])],
     "Gelu": lambda x: [K.gelu(x, approximate=True), K.gelu(x, approximate=False)],
-    "GetItem": lambda x: [x[:, 1], x[:, -1], x[..., 0], x[:, ::2, 1:-1], x[:, None, 2, ..., 1:3], x[:, :, ::-1]],
+    "GetItem": lambda x: [x[:, 1], x[:, -1], x[..., 0], x[:, ::2, 1:-1], x[:, None, 2, ..., 1:3]],
     "Greater": lambda x: K.where(K.greater(x, 0.1), x, 0.0),
     "GreaterEqual": lambda x: K.where(K.greater_equal(x, 0.1), x, 0.0),
     "HardSigmoid": K.hard_sigmoid,
@@ -164,8 +164,7 @@ def models(function: Callable[[Any], Any]) -> Iterator[keras.Model]:
     """Of what comes in as Keras has it, and of what a convolution gives."""
     for before in ([], [layers.Conv2D(4, 1)]):
         base = network(*before, shape=SHAPE)
-        x = base.outputs[0]
-        yield keras.Model(base.inputs, function(x))
+        yield keras.Model(base.input, function(base.output))
 
 
 @pytest.mark.parametrize("name", CASES)
