@@ -28,8 +28,21 @@ from multitl.sources import keras_catalogue, torchvision
 from multitl.system.threads import default_threads
 
 TOLERANCE = 1e-5  # of the largest output
-SPREAD = 0.03  # of two images' outputs, over the largest: below it a network has nearly forgotten what it was shown
-SCALES = (1.0, 0.93, 0.8, 0.5, 0.3, 0.2)  # of variances: the smaller, the more grow values from layer to layer
+SPREAD = 0.01  # of two images' outputs, over the largest: below it a network has nearly forgotten what it was shown
+SCALES = (
+    1.0,
+    0.96,
+    0.92,
+    0.88,
+    0.84,
+    0.8,
+    0.7,
+    0.6,
+    0.5,
+    0.4,
+    0.3,
+    0.2,
+)  # of variances: the smaller, the more grow values from layer to layer
 OFFSETS = ("beta", "bias", "moving_mean", "mean", "alpha")
 
 Row = dict[str, Any]

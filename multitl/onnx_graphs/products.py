@@ -98,10 +98,7 @@ class Terms:
 def einsum(sheet: Sheet, equation: str, operands: Sequence[Operand]) -> Value:
     """Operands are multiplied from left to right. Raises Unsupported."""
     left, _, out = equation.replace(" ", "").partition("->")
-    terms = _explicit(left.split(","), operands) if "..." in equation else left.split(",")
-    if "..." in equation:
-        dots = "".join(name for name in terms[0] if name.isupper())
-        out = out.replace("...", dots)
+    terms, out = _explicit(left.split(","), out, operands) if "..." in equation else (left.split(","), out)
     result, names = operands[0], terms[0]
     for place in range(1, len(operands)):
         later = {*out, *"".join(terms[place + 1 :])}
@@ -114,13 +111,14 @@ def einsum(sheet: Sheet, equation: str, operands: Sequence[Operand]) -> Value:
     return sheet.held(result)
 
 
-def _explicit(terms: Sequence[str], operands: Sequence[Operand]) -> list[str]:
-    """Capital letters in place of "...", which may stand for some axes of the first operand alone."""
-    extra = [np.ndim(one) if not isinstance(one, Value) else one.rank for one in operands]
-    counts = [rank - len(term) + 3 if "..." in term else 0 for term, rank in zip(terms, extra, strict=True)]
-    if len({count for count, term in zip(counts, terms, strict=True) if "..." in term}) > 1:
-        raise Unsupported("an einsum with dots of several ranks")
-    return [term.replace("...", LETTERS.upper()[:count]) for term, count in zip(terms, counts, strict=True)]
+def _explicit(terms: Sequence[str], out: str, operands: Sequence[Operand]) -> tuple[list[str], str]:
+    """Capital letters in place of "...", which has to stand for as many axes wherever it is."""
+    ranks = [np.ndim(one) if not isinstance(one, Value) else one.rank for one in operands]
+    counts = {rank - len(term) + 3 for term, rank in zip(terms, ranks, strict=True) if "..." in term}
+    if len(counts) > 1:
+        raise Unsupported("dots that stand for different numbers of axes")
+    dots = LETTERS.upper()[: counts.pop()]
+    return [term.replace("...", dots) for term in terms], out.replace("...", dots)
 
 
 def _pair(sheet: Sheet, a: Operand, b: Operand, terms: Terms) -> Operand:
@@ -186,7 +184,7 @@ def _group(
         wanted += [math.prod(sizes[name] for name in group)] if is_one else [sizes[name] for name in group]
     if isinstance(x, Value):
         tensor = sheet.form(x, inverse(order))
-        return tensor if len(wanted) == len(order) else sheet.resized(tensor, wanted)
+        return tensor if wanted == [sizes[names[axis]] for axis in order] else sheet.resized(tensor, wanted)
     return sheet.constant(np.asarray(x).transpose(order).reshape(wanted), name="kernel")
 
 
@@ -211,10 +209,12 @@ def _mixed_in_place(sheet: Sheet, a: Value, b: Operand, terms: Terms) -> Value |
 
 def _sizes(a: Value, b: Operand, terms: Terms) -> dict[str, int]:
     others = b.sizes if isinstance(b, Value) else np.shape(b)
-    found = dict(zip(terms.right, others, strict=True)) | dict(zip(terms.left, a.sizes, strict=True))
+    of_a, of_b = dict(zip(terms.left, a.sizes, strict=True)), dict(zip(terms.right, others, strict=True))
     if a.shape.count(None) > 1:
         raise Unsupported("a product over images of any size")
-    return found
+    if any(of_a[name] != of_b[name] for name in of_a.keys() & of_b.keys()):
+        raise Unsupported("axes of size 1 against longer ones")
+    return of_a | of_b
 
 
 def _named(tensor: str, order: Sequence[str], sizes: dict[str, int], out: str) -> Value:
