@@ -67,8 +67,8 @@ def calls_in(model: keras.Model) -> list[Any]:
     Each has `operation`, `arguments` (with `args` and `kwargs`) and `outputs`. Why: of an operation that other models
     call as well, only the model knows which calls are its own.
     """
-    graph = getattr(model, "_functional", None) or model
-    if not isinstance(graph, keras.models.Model) or not hasattr(graph, "_nodes_by_depth"):
+    graph = _inside(model, "_functional") if isinstance(model, keras.Sequential) else model
+    if not isinstance(graph, keras.Function):
         return []
     by_depth = _inside(graph, "_nodes_by_depth")
     return [call for depth in sorted(by_depth, reverse=True) for call in by_depth[depth] if not call.is_input]
