@@ -17,6 +17,7 @@ from multitl.errors import BELOW, TranslationError, shorten
 from multitl.models.insides import calls_in
 from multitl.onnx_graphs import (
     activations,
+    attention,
     convolutions,
     elementwise,
     normalisations,
@@ -38,7 +39,7 @@ LARGEST = 1_900_000_000  # bytes of weights in the file itself: protobuf ends at
 
 TABLE = OpTable(
     "onnx", elementwise.writes, activations.writes, convolutions.writes, pooling.writes, normalisations.writes,
-    reductions.writes, products.writes, shapes.writes,
+    reductions.writes, products.writes, attention.writes, shapes.writes,
 )  # fmt: skip
 
 

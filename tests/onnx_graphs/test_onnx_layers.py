@@ -13,6 +13,7 @@ pytest.importorskip("onnx")
 
 from onnx_twins import assert_same, computed, images, network
 
+from multitl.errors import TranslationError
 from multitl.onnx_graphs.writing import TABLE, onnx_model
 
 NHWC, WIDE, TOKENS, VECTOR = (8, 8, 4), (9, 7, 4), (6, 8), (10,)
@@ -145,6 +146,17 @@ def test_a_normalisation_along_an_axis_before_the_last():
 def test_a_mean_does_not_count_padding_at_one_end():
     assert_same(network(layers.AveragePooling2D(2, padding="same"), shape=WIDE))
     assert_same(network(layers.AveragePooling2D(3, 2, padding="same"), shape=NHWC))
+
+
+def test_attention():
+    """To the tokens themselves, and to others."""
+    tokens, others = keras.Input((6, 8)), keras.Input((5, 7))
+    alone, joint = layers.MultiHeadAttention(2, 4), layers.MultiHeadAttention(3, 4, use_bias=False)
+    assert_same(keras.Model([tokens, others], joint(alone(tokens, tokens), others)))
+    gated = layers.MultiHeadAttention(2, 4, use_gate=True)
+    for answer, reason in [(alone(tokens, tokens, use_causal_mask=True), "causal"), (gated(tokens, tokens), "gate")]:
+        with pytest.raises(TranslationError, match=reason):
+            onnx_model(keras.Model(tokens, answer))
 
 
 def test_a_layer_that_is_called_twice_has_its_weights_once():
