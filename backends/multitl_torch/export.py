@@ -1,10 +1,9 @@
-"""Models leave by way of PyTorch: as a state_dict, a program, ONNX, OpenVINO. See `contracts.Writer`."""
+"""Models leave by way of PyTorch: as a state_dict, a program, OpenVINO. See `contracts.Writer`."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,19 +34,6 @@ def write_state_dict(export: Export, folder: Path) -> None:
 def write_program(export: Export, folder: Path) -> None:
     """model.pt2, as torch.export.load reads it; any number of images."""
     torch.export.save(_program(export), folder / "model.pt2")
-
-
-def write_onnx(export: Export, folder: Path) -> None:
-    """model.onnx, with the names of images and outputs, any number of images, and the classes in its metadata."""
-    with _quietly():
-        program = torch.onnx.export(
-            _program(export),
-            input_names=[export.model.input.name],
-            output_names=["probabilities"],
-            dynamo=True,
-        )
-    program.model.metadata_props["class_names"] = json.dumps(export.class_names)
-    program.save(folder / "model.onnx")
 
 
 def write_openvino(export: Export, folder: Path) -> None:

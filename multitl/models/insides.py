@@ -61,6 +61,19 @@ def nodes_of(operation: keras.Operation) -> Sequence[Any]:
     return _inside(operation, "_inbound_nodes")
 
 
+def calls_in(model: keras.Model) -> list[Any]:
+    """The calls that a functional or sequential model is made of, each after those it takes from; [] of others.
+
+    Each has `operation`, `arguments` (with `args` and `kwargs`) and `outputs`. Why: of an operation that other models
+    call as well, only the model knows which calls are its own.
+    """
+    graph = _inside(model, "_functional") if isinstance(model, keras.Sequential) else model
+    if not isinstance(graph, keras.Function):
+        return []
+    by_depth = _inside(graph, "_nodes_by_depth")
+    return [call for depth in sorted(by_depth, reverse=True) for call in by_depth[depth] if not call.is_input]
+
+
 def producer_of(tensor: keras.KerasTensor) -> keras.Operation:
     """The operation that a symbolic tensor came out of. Why: a tensor does not say so publicly."""
     return _inside(tensor, "_keras_history").operation

@@ -5,6 +5,7 @@ Every runtime gets as many threads as this process may use, so that latencies ca
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,14 @@ def write_keras(export: Export, folder: Path) -> None:
     from multitl.models.keras_archives import write_keras_archive
 
     write_keras_archive(export.model, folder / "model.keras")
+
+
+def write_onnx(export: Export, folder: Path) -> None:
+    """model.onnx, with the names of images and outputs, any number of images, and the classes in its metadata."""
+    from multitl.onnx_graphs.writing import onnx_model, save_onnx
+
+    classes = {"class_names": json.dumps(export.class_names)}
+    save_onnx(onnx_model(export.model, ["probabilities"], classes), folder / "model.onnx")
 
 
 def open_keras(folder: Path) -> Answer:

@@ -93,13 +93,12 @@ FORMATS = {
     "onnx": Format(
         files=("model.onnx", "model.onnx.data"),
         summary="ONNX, for onnxruntime and others",
-        backend="torch",
-        writer="multitl_torch.export:write_onnx",
+        backend="",
+        writer="multitl.porting.artefacts:write_onnx",
         runtime="multitl.porting.artefacts:open_onnx",
-        packages=("torch", "onnx", "onnxscript", "onnxruntime"),
+        packages=("onnx", "onnxruntime"),
         extra="onnx",
         is_folded=True,
-        why="Keras needs jax2onnx under JAX, and tf2onnx under TensorFlow, which breaks with NumPy 2 (keras#22443)",
     ),
     "openvino": Format(
         files=("model.xml", "model.bin"),

@@ -30,6 +30,17 @@ def test_nodes_producers_and_parts():
     assert {*insides.parts_of(model)} >= {model, shared, inner, *inner.layers}
 
 
+def test_the_calls_of_a_model_are_its_own_in_order():
+    shared, images = keras.layers.Dense(3), keras.Input((3,))
+    model = keras.Model(images, keras.ops.tanh(shared(shared(images))))
+    shared(keras.Input((3,)))
+    first, second, last = insides.calls_in(model)
+    assert first.operation is second.operation is shared and first.arguments.args == (images,)
+    assert second.arguments.args == tuple(first.outputs) and last.outputs == model.outputs
+    assert len(insides.calls_in(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()]))) == 1
+    assert insides.calls_in(keras.layers.Dense(3)) == []
+
+
 @pytest.mark.every_backend
 def test_the_moments_of_adam_are_those_of_each_variable():
     weights = [keras.Variable(np.zeros(size, "float32")) for size in (2, 3)]
@@ -55,10 +66,11 @@ def test_operations_are_found_by_module_or_without_one():
         ("", lambda: insides.nodes_of(SimpleNamespace())),
         ("", lambda: insides.producer_of(SimpleNamespace())),
         ("", lambda: insides.parts_of(SimpleNamespace())),
+        ("", lambda: insides.calls_in(keras.Function.__new__(keras.Function))),
         ("keras.src.applications.nasnet", insides.nasnet),
         ("keras.src.ops.nn", lambda: insides.operation_named("Relu6", "keras.src.ops.nn")),
     ],
-    ids=["nodes", "producer", "parts", "nasnet", "operation"],
+    ids=["nodes", "producer", "parts", "calls", "nasnet", "operation"],
 )
 def test_what_is_gone_is_refused_by_name_and_release(
     monkeypatch: pytest.MonkeyPatch, module: str, use: Callable[[], object]

@@ -89,6 +89,18 @@ def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: R
     assert all(any((tmp_path / name).glob(file)) for file in FORMATS[name].files if not file.endswith(".data"))
 
 
+@pytest.mark.every_backend
+def test_onnx_says_what_it_takes_and_gives(run: Path, tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    opened(tmp_path / "onnx", "onnx", run, "pixels")
+    written = onnx.load(tmp_path / "onnx" / "model.onnx")
+    (taken,), (given,) = written.graph.input, written.graph.output
+    sizes = [size.dim_param or size.dim_value for size in taken.type.tensor_type.shape.dim]
+    assert sizes == ["batch", 32, 32, 3] and taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert given.name == "probabilities"
+    assert {one.key: one.value for one in written.metadata_props} == {"class_names": '["blue", "green", "red"]'}
+
+
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # OpenVINO forks when it is imported, and JAX says so
 @pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.packages])
 def test_what_opens_an_artefact_is_named_with_its_version(name: str):
