@@ -382,9 +382,13 @@ class Step(Protocol):
 
 
 class Backend(Protocol):
-    """A module that knows what differs by framework: backends/multitl_*/backend.py."""
+    """A module that knows what differs by framework: backends/multitl_*/backend.py.
+
+    is_slow_on_cpu: whether onnxruntime is clearly faster at inference there.
+    """
 
     name: str
+    is_slow_on_cpu: bool
 
     def versions(self) -> dict[str, str]:
         """Package name -> version, of the framework and what it executes with."""

@@ -36,9 +36,8 @@ ORDER = {
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts evaluation findings reporting choice_page",
-    "training": "targets checkpoints feature_store logs recording phases features softmax_regression solved_head "
-    "class_means head_choice heads planning calibration trials ranking publishing finetuning "
-    "choosing",
+    "training": "targets checkpoints extractors feature_store logs recording phases features softmax_regression "
+    "solved_head class_means head_choice heads planning calibration trials ranking publishing finetuning choosing",
     "porting": "generated_code formats references artefacts originals translate export_worker proof_worker folders "
     "departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

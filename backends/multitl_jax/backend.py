@@ -17,6 +17,7 @@ from multitl_jax.insides import DEPTHWISE
 from multitl_jax.step import Step, inference
 
 name = "jax"
+is_slow_on_cpu = True  # EfficientNet-Lite0 at 0.6 of onnxruntime's speed
 _OLDEST_BFLOAT16_GPU = 8.0  # Ampere
 
 

@@ -18,6 +18,7 @@ from multitl_torch.insides import ADAM, CHANNELS_LAST
 from multitl_torch.step import Step, inference
 
 name = "torch"
+is_slow_on_cpu = True  # EfficientNet-Lite0 at 0.2 to 0.5 of onnxruntime's speed
 
 
 def versions() -> dict[str, str]:

@@ -26,7 +26,7 @@ from multitl.system.heap import kept_heap
 from multitl.system.scratch import temporary_folder
 from multitl.system.writing import read_json
 from multitl.training.checkpoints import PhaseName, TrainingState
-from multitl.training.features import fast_extractor
+from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.finetuning import finetune
 from multitl.training.phases import Batch, Draw, Phase, run_phase
 
@@ -64,8 +64,9 @@ class OwnLoop:
         extractor = build_extractor(pretrained, "avg")
         self.head = build_head(np.ones((1, extractor.output_shape[-1])), job.classes, self.recipe)
         self.model = keras.Model(extractor.input, self.head(extractor.output), name="finetune")
-        fast = fast_extractor(pretrained, "avg") if job.cell.task == "head" else extractor
-        self._answer, self._extract = compile_forward(self.model), compile_forward(fast)
+        self._answer, self._extract = compile_forward(self.model), compile_forward(extractor)
+        if job.cell.task == "head":
+            self._extract = make_extractor(pretrained, "avg", runtime_of(backend, self.recipe))
 
     def trainable(self) -> int:
         trained = self.head if self.job.cell.task == "head" else self.model

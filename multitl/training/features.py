@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 
 import keras
@@ -10,13 +10,12 @@ import numpy as np
 import PIL
 from scipy.special import softmax
 
-from multitl.contracts import Dataset, Forward, Pretrained, Split
+from multitl.contracts import Backend, Dataset, Pretrained, Split
 from multitl.data.pixels import PixelReader
-from multitl.models.folding import fold_batch_norm
-from multitl.models.heads import build_extractor
-from multitl.models.inference import compile_forward, index_batches, predict_batches
+from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe
 from multitl.system.progress import progress_bar
+from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_store import FeatureStore, View, compute_features
 from multitl.version import __version__
 
@@ -49,25 +48,26 @@ def compute_run_features(
     dataset: Dataset,
     pretrained: Pretrained,
     recipe: Recipe,
-    backend: str,
+    backend: Backend,
     sha256: str,
     readers: dict[Split, PixelReader],
 ) -> RunFeatures:
     """Every pass over the images that the head's training and judging need; what the store knows is not computed.
 
-    backend: its name.  sha256: of the backbone's weights.  readers: give the pixels of each split's examples, in order.
+    sha256: of the backbone's weights.  readers: give the pixels of each split's examples, in order.
     """
     strength = "none" if recipe.augment == "auto" else recipe.augment
     views = [View(strength, recipe.seed, index) for index in range(recipe.views)] if strength != "none" else [None]
     judged = [split for split in JUDGED if dataset.split(split)]
     passes: list[tuple[Split, View | None]] = [("train", view) for view in views] + [(split, None) for split in judged]
-    extractor = cache(partial(make_extractor, pretrained, recipe.pooling))
+    runtime = runtime_of(backend, recipe)
+    extractor = cache(partial(make_extractor, pretrained, recipe.pooling, runtime))
     results = []
     with progress_bar() as bar:
         task = bar.add_task("features ", total=sum(len(dataset.split(split)) for split, _ in passes), note="")
         for split, view in passes:
             channels = pretrained.backbone.output_shape[-1]  # which pooling keeps
-            store = FeatureStore(feature_key(pretrained, recipe, backend, sha256, view), channels)
+            store = FeatureStore(feature_key(pretrained, recipe, backend.name, runtime, sha256, view), channels)
             examples, advance = dataset.split(split), partial(bar.advance, task)
             results.append(compute_features(extractor, examples, readers[split], store, view, advance))
     values = [result.values for result in results]
@@ -79,17 +79,9 @@ def compute_run_features(
     )
 
 
-def make_extractor(pretrained: Pretrained, pooling: str) -> Forward:
-    """uint8 pixels (n, height, width, 3) -> pooled features (n, channels), by the fastest way there is."""
-    return compile_forward(fast_extractor(pretrained, pooling))
-
-
-def fast_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
-    """As `heads.build_extractor`, for inference alone: weights are copied, batch normalisation is folded."""
-    return build_extractor(replace(pretrained, backbone=fold_batch_norm(pretrained.backbone)), pooling)
-
-
-def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: str, view: View | None) -> dict:
+def feature_key(
+    pretrained: Pretrained, recipe: Recipe, backend: str, runtime: str, sha256: str, view: View | None
+) -> dict:
     """Everything but the image that a stored feature depends on."""
     return {
         "multitl": __version__,  # decoding and resizing
@@ -99,6 +91,7 @@ def feature_key(pretrained: Pretrained, recipe: Recipe, backend: str, sha256: st
         "preprocess": asdict(pretrained.preprocess),
         "pooling": recipe.pooling,
         "precision": recipe.precision,
-        "backend": backend,
+        "backend": backend,  # whose own features they are where the runtime's were not the same
+        "runtime": runtime,
         "view": asdict(view) | {"drawn": "by image"} if view else None,
     }

@@ -151,7 +151,7 @@ def _run(
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
-        features = compute_run_features(dataset, pretrained, recipe, backend.name, sha256, readers)
+        features = compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
     with clock("head"):
         head, settled, solved = make_head(features, dataset, recipe, state, save)
     about = make_card(data, dataset, pretrained, recipe, backend, sha256)

@@ -28,8 +28,9 @@ from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.printing import printable
+from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
-from multitl.training.features import feature_key, make_extractor
+from multitl.training.features import feature_key
 from multitl.training.head_choice import is_clearly_better
 from multitl.training.solved_head import Attempt, Task, attempt
 
@@ -77,13 +78,14 @@ class Unusable:
 class Candidate:
     """A loaded backbone and its features (n, channels) of the first n images in the common order."""
 
-    def __init__(self, name: str, pretrained: Pretrained, recipe: Recipe, backend: str) -> None:
+    def __init__(self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
         self.name, self.pretrained, self.recipe = name, pretrained, recipe
         self.parameters = pretrained.backbone.count_params()
-        key = feature_key(pretrained, recipe, backend, weights_sha256(pretrained.backbone), None)
+        runtime = runtime_of(backend, recipe)
+        key = feature_key(pretrained, recipe, backend.name, runtime, weights_sha256(pretrained.backbone), None)
         self.pixels = PixelStore(pretrained.preprocess)
         self.store = FeatureStore(key, pretrained.backbone.output_shape[-1])
-        self.extractor = cache(partial(make_extractor, pretrained, recipe.pooling))
+        self.extractor = cache(partial(make_extractor, pretrained, recipe.pooling, runtime))
         self.features = np.empty((0, self.store.channels), "float32")
         self.computed, self.seconds = 0, 0.0
 
@@ -128,7 +130,7 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
         try:
             plain, weights = split_weights(name, recipe.weights)
             pretrained = load_backbone(replace(recipe, backbone=plain, weights=weights), backend)
-            candidates.append(Candidate(name, pretrained, recipe, backend.name))
+            candidates.append(Candidate(name, pretrained, recipe, backend))
         except MultitlError as error:
             failed.append(Unusable(name, str(error)))
     if not candidates:

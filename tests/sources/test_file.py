@@ -109,10 +109,10 @@ def test_what_is_known_of_a_file(tmp_path):
 
 def test_stored_features_go_by_content_not_by_path(tmp_path):
     copy = Path(shutil.copy(FILES / "functional.h5", tmp_path / "copy.h5"))
-    keys = [feature_key(load(path), Recipe(), "jax", "0", None) for path in (FILES / "functional.h5", copy)]
+    keys = [feature_key(load(path), Recipe(), "jax", "jax", "0", None) for path in (FILES / "functional.h5", copy)]
     assert keys[0] == keys[1]
     with_config("functional.h5", copy, lambda config: layer_of(config, "LeakyReLU")["config"].update(alpha=0.3))
-    assert feature_key(load(copy), Recipe(), "jax", "0", None) != keys[0]  # with the same weights
+    assert feature_key(load(copy), Recipe(), "jax", "jax", "0", None) != keys[0]  # with the same weights
 
 
 def test_home_is_understood(tmp_path, monkeypatch):

@@ -1,0 +1,95 @@
+"""The frozen pass: from pixels to pooled features, by the fastest way there is on this device.
+
+On a CPU, where JAX and PyTorch are slow, that is onnxruntime, if it is installed (`pip install 'multitl[onnx]'`): the
+network is written as ONNX, and the first batch is computed by the backend as well. Unless both give the same, the
+backend does all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from multitl.adapters import is_present
+from multitl.contracts import Backend, Forward, Pretrained
+from multitl.errors import MultitlError
+from multitl.models.folding import fold_batch_norm
+from multitl.models.heads import build_extractor
+from multitl.models.inference import compile_forward
+from multitl.recipes import Recipe
+from multitl.system.progress import console
+from multitl.system.threads import default_threads
+
+PACKAGES = ("onnx", "onnxruntime")
+TOLERANCE = 1e-4  # of the largest feature
+MOST_PARAMETERS = 400_000_000  # of a graph without files beside it: 2 GB
+
+
+def runtime_of(backend: Backend, recipe: Recipe) -> str:
+    """What computes features: "onnxruntime 1.22.0", or the backend's name."""
+    if (
+        not backend.is_slow_on_cpu
+        or backend.devices() != ["CPU"]
+        or recipe.precision != "float32"
+        or not all(map(is_present, PACKAGES))
+    ):
+        return backend.name
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def make_extractor(pretrained: Pretrained, pooling: str, runtime: str) -> Forward:
+    """uint8 pixels (n, height, width, 3) -> pooled features (n, channels). runtime: as `runtime_of` says."""
+    model = fast_extractor(pretrained, pooling)
+    own = compile_forward(model)
+    if not runtime.startswith("onnxruntime") or model.count_params() > MOST_PARAMETERS:
+        return own
+    try:
+        return Proved(own, open_session(model))
+    except MultitlError as error:  # an operation that is not written
+        console().print(f"features are computed by Keras: {error.problem}", markup=False)
+        return own
+
+
+def fast_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
+    """As `heads.build_extractor`, for inference alone: weights are copied, batch normalisation is folded."""
+    return build_extractor(replace(pretrained, backbone=fold_batch_norm(pretrained.backbone)), pooling)
+
+
+def open_session(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """A model as onnxruntime computes it on all cores. Raises TranslationError for what cannot be written as ONNX."""
+    import onnxruntime
+
+    from multitl.onnx_graphs.writing import onnx_model
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = default_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded meanwhile
+    options.log_severity_level = 3
+    written = onnx_model(model, ["features"]).SerializeToString()
+    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})[0]
+
+
+class Proved:
+    """A faster way, if it gives on the first batch what the backend gives."""
+
+    def __init__(self, own: Forward, other: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._own, self._other = own, other
+        self._chosen: Forward | None = None
+
+    def __call__(self, pixels: np.ndarray) -> object:
+        if self._chosen:
+            return self._chosen(pixels)
+        expected, given = keras.ops.convert_to_numpy(self._own(pixels)), self._other(pixels)
+        difference = float(np.abs(given - expected).max())
+        is_same = difference <= TOLERANCE * float(np.abs(expected).max())  # not where one is no number
+        self._chosen = self._other if is_same else self._own
+        if not is_same:
+            console().print(f"features are computed by Keras: onnxruntime's differ by {difference:.2g}", markup=False)
+        return given if is_same else expected
