@@ -78,7 +78,7 @@ class PixelStore:
         """Keep what was decoded. False once there is no room for more."""
         with self._lock:
             if not self._is_closed:
-                self._fresh[sha256] = pixels
+                self._fresh[sha256] = np.ascontiguousarray(pixels)  # not a view of something larger
                 if len(self._fresh) * self._size >= FILE_BYTES:
                     self._write()
             return not self._is_closed

@@ -58,6 +58,15 @@ def test_a_second_run_decodes_nothing(dataset: Dataset, decoded: list[bytes]) ->
     assert len(decoded) == COUNT
 
 
+def test_pixels_that_are_part_of_a_larger_image_are_kept(dataset: Dataset) -> None:
+    store, image = PixelStore(SMALL), np.arange(32 * 24 * 3, dtype="uint8").reshape(32, 24, 3)
+    store.add("0" * 64, image[4:20, 6:18])
+    store.flush()
+    stored = PixelStore(SMALL).find("0" * 64)
+    assert stored is not None
+    np.testing.assert_array_equal(stored, image[4:20, 6:18])
+
+
 def test_of_a_run_that_stopped_what_was_decoded_is_kept(dataset: Dataset, decoded: list[bytes]) -> None:
     batches = PixelReader(dataset.examples, SMALL, store=PixelStore(SMALL), threads=1).batches([range(10)] * 2)
     next(batches)
