@@ -28,7 +28,7 @@ from multitl.sources import keras_catalogue, torchvision
 from multitl.system.threads import default_threads
 
 TOLERANCE = 1e-5  # of the largest output
-RANGES = {"gamma": (0.5, 1.5), "scale": (0.5, 1.5), "moving_variance": (0.65, 1.8), "variance": (0.65, 1.8)}
+DEEP = 1000  # operations
 OFFSETS = ("beta", "bias", "moving_mean", "mean", "alpha")
 
 Row = dict[str, Any]
@@ -68,15 +68,17 @@ def pixels(size: int) -> np.ndarray:
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     """Random values for what Keras begins with zeros or ones: a swapped or forgotten one would go unnoticed.
 
-    Variances are a little above what would keep values as large as they are from layer to layer: where they grow,
-    rounding decides what a deep network answers.
+    Variances are a little above what would keep values as large as they are from layer to layer, of the deepest
+    networks a little more: where values grow, rounding decides what such a network answers.
     """
-    random = np.random.default_rng(seed)
+    random, calm = np.random.default_rng(seed), 1.2 if len(model.operations) > DEEP else 1.0
     for layer in leaf_layers(model):
         for variable in layer.weights:
             kind = variable.path.rpartition("/")[2]
-            if kind in RANGES:
-                variable.assign(random.uniform(*RANGES[kind], variable.shape))
+            if kind in ("gamma", "scale"):
+                variable.assign(random.uniform(0.5, 1.5, variable.shape))
+            elif kind in ("moving_variance", "variance"):
+                variable.assign(random.uniform(0.65, 1.8, variable.shape) * calm)
             elif kind in OFFSETS:
                 variable.assign(random.normal(0, 0.1, variable.shape))
     return model
