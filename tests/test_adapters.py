@@ -26,6 +26,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             monkeypatch.setitem(sys.modules, f"fake_{name}", types.ModuleType(name))
         if keras_json is not None:
             (tmp_path / "keras.json").write_text(keras_json)
+        monkeypatch.setattr(adapters, "NVIDIA_DRIVER", tmp_path / "none")
 
     return prepare
 
@@ -36,7 +37,7 @@ def test_requested_backend_is_loaded_and_told_to_keras(fresh, monkeypatch):
     assert adapters.os.environ["KERAS_BACKEND"] == "torch"
 
 
-def test_order_is_request_then_variable_then_keras_json_then_first_installed(fresh):
+def test_order_is_request_then_variable_then_keras_json_then_the_fastest(fresh):
     keras_json = json.dumps({"backend": "torch"})
     fresh("jax", "tensorflow", "torch", variable="tensorflow", keras_json=keras_json)
     assert adapters.choose_backend("tensorflow") == "tensorflow"
@@ -48,8 +49,29 @@ def test_order_is_request_then_variable_then_keras_json_then_first_installed(fre
     assert adapters.choose_backend() == "tensorflow"
 
 
-def test_tensorflow_in_keras_json_is_not_a_choice_since_keras_writes_it_unasked(fresh):
-    fresh("jax", "tensorflow", keras_json=json.dumps({"backend": "tensorflow"}))
+@pytest.mark.parametrize(
+    ("has_gpu", "has_plugin", "installed", "chosen"),
+    [
+        (False, True, ["jax", "tensorflow", "torch"], "tensorflow"),
+        (False, False, ["jax", "torch"], "torch"),
+        (False, False, ["jax"], "jax"),
+        (True, True, ["jax", "tensorflow", "torch"], "jax"),
+        (True, False, ["jax", "tensorflow", "torch"], "torch"),
+        (True, False, ["jax", "tensorflow"], "tensorflow"),
+    ],
+)
+def test_the_fastest_depends_on_the_device(
+    has_gpu: bool, has_plugin: bool, installed: list[str], chosen: str, fresh, monkeypatch, tmp_path
+) -> None:
+    fresh(*installed)
+    monkeypatch.setattr(adapters, "NVIDIA_DRIVER", tmp_path if has_gpu else tmp_path / "none")
+    monkeypatch.setattr(adapters.metadata, "entry_points", lambda group: ["cuda"] if has_plugin else [])
+    assert adapters.choose_backend() == chosen
+
+
+def test_tensorflow_in_keras_json_is_not_a_choice_since_keras_writes_it_unasked(fresh, monkeypatch):
+    fresh("jax", "torch", "tensorflow", keras_json=json.dumps({"backend": "tensorflow"}))
+    monkeypatch.setattr(adapters, "ON_CPU", ("jax", "torch", "tensorflow"))
     assert adapters.choose_backend() == "jax"
     assert adapters.keras_json_backend() == "tensorflow"
 

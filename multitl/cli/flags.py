@@ -158,7 +158,7 @@ def _add_run_flags(parser: Parser, default_folder: str) -> None:
 
 def _add_backend(parser: Parser) -> None:
     parser.add_argument(
-        "--backend", metavar="{" + ",".join(BACKENDS) + "}", help="default: KERAS_BACKEND, or the first installed"
+        "--backend", metavar="{" + ",".join(BACKENDS) + "}", help="default: KERAS_BACKEND, or the fastest installed"
     )
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from multitl.adapters import BACKENDS, choose_backend, keras_json_backend
+from multitl.adapters import BACKENDS, by_speed, choose_backend, keras_json_backend
 from multitl.doctor.probe import Probe, probe
 from multitl.doctor.traps import TRAPS, Finding, Machine
 from multitl.errors import BackendError
@@ -88,7 +88,10 @@ def _choice(machine: Machine) -> str:
         return error.problem
     if name == machine.variables.get("KERAS_BACKEND"):
         return f"{name}, from KERAS_BACKEND"
-    return f"{name}, from keras.json" if name == machine.keras_json else f"{name}, the first one installed"
+    if name == machine.keras_json:
+        return f"{name}, from keras.json"
+    order, device = by_speed()
+    return f"{name}, the fastest of those installed ({', '.join(order)} on a {device})"
 
 
 def _build(package: str) -> str | None:

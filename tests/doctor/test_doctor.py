@@ -252,7 +252,7 @@ def test_json_is_all_that_stdout_holds(probes, capsys):
     [
         ("torch", "jax", "torch, from KERAS_BACKEND"),
         (None, "torch", "torch, from keras.json"),
-        (None, None, "jax, the first"),
+        (None, None, ", the fastest of those installed ("),
     ],
 )
 def test_choice_says_why(probes, monkeypatch, tmp_path: Path, variable, keras_json, choice):
@@ -262,7 +262,7 @@ def test_choice_says_why(probes, monkeypatch, tmp_path: Path, variable, keras_js
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     if keras_json:
         (tmp_path / "keras.json").write_text(json.dumps({"backend": keras_json}))
-    assert doctor.examine().choice.startswith(choice)
+    assert choice in doctor.examine().choice
 
 
 def test_choice_without_any_backend_says_so(probes, monkeypatch):
