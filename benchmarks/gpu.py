@@ -137,12 +137,12 @@ def beside_the_original(pixels: np.ndarray) -> str:
     if not find_spec("torchvision"):
         return "no torchvision here"
     import torch
-    from multitl_torch.torchvision import torchvision  # mended for builds that do not fit PyTorch's
+    from multitl_torch.torchvision import import_torchvision
 
     import multitl
 
     torch.manual_seed(0)
-    original = torchvision.models.resnet18().eval()
+    original = import_torchvision().models.resnet18().eval()
     x = torch.from_numpy(pixels.astype("float32") / 255).permute(0, 3, 1, 2)
     model = multitl.from_torch(original, x[:2])
     with torch.no_grad():
@@ -221,7 +221,7 @@ def speed(options: argparse.Namespace, log: Any) -> str:
 
 
 def whole_jobs(options: argparse.Namespace, log: Any) -> str:
-    """The seconds of two runs on the same files: the second finds pixels, and no features, since the seed is another."""
+    """Seconds of two runs on the same files: the second finds their pixels and features."""
     data = make_photos(options.out / "photos", 100 if options.quick else 2000)
     shutil.rmtree(options.out / "cache", ignore_errors=True)
     rows = []
@@ -238,12 +238,10 @@ def whole_jobs(options: argparse.Namespace, log: Any) -> str:
             card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").is_file() else {}
             parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in card.get("seconds", {}).items())
             rows.append(f"| {backend} | {'first' if seed == '0' else 'second'} | {parts or '-'} | {idle()} |")
-    head = [
-        "## A whole job from files\n",
-        "| backend | run | seconds | GPU idle, of the whole process |",
-        "|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows, ""])
+    head = (
+        "## A whole job from files\n\n| backend | run | seconds | GPU idle, of the whole process |\n|---|---|---|---|"
+    )
+    return "\n".join([head, *rows, ""])
 
 
 def make_photos(folder: Path, count: int) -> Path:
