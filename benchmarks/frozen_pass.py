@@ -64,10 +64,8 @@ def measure(network: str, rounds: int) -> None:
                 seconds[name].append(time.perf_counter() - started)
     speeds = [BATCH / statistics.median(times) for times in seconds.values()]
     apart = np.abs(own - other).max() / np.abs(own).max()
-    print(
-        f"| {network} | {backend.name} | {speeds[0]:.0f} | {speeds[1]:.0f} | {speeds[1] / speeds[0]:.2f} | {apart:.1e} |",
-        flush=True,
-    )
+    figures = f"{speeds[0]:.0f} | {speeds[1]:.0f} | {speeds[1] / speeds[0]:.2f} | {apart:.1e}"
+    print(f"| {network} | {backend.name} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":
