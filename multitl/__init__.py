@@ -15,6 +15,7 @@ from multitl.contracts import Head, Preprocess, Pretrained, Result, Split, Stage
 from multitl.errors import (
     BackboneError,
     BackendError,
+    CacheError,
     DataError,
     MultitlError,
     PortError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # nothing here loads a framework
 __all__ = [
     "BackboneError",
     "BackendError",
+    "CacheError",
     "DataError",
     "MultitlError",
     "PortError",

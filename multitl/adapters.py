@@ -9,6 +9,8 @@ import importlib
 import importlib.util
 import json
 import os
+import platform
+import shutil
 import sys
 from importlib import metadata
 from importlib.machinery import PathFinder
@@ -28,7 +30,7 @@ BACKENDS = {
 # PyTorch's speed, PyTorch 0.3 (benchmarks/translated_h200.md).
 ON_CPU = ("tensorflow", "torch", "jax")
 ON_GPU = ("jax", "torch", "tensorflow")
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 SOURCES = {
     "keras": "multitl.sources.keras_applications",
@@ -220,11 +222,19 @@ def _configured_backend() -> str | None:
 
 def by_speed() -> tuple[tuple[str, ...], str]:
     """The backends, the fastest here first, and for which device that holds; loads no framework."""
-    if not NVIDIA_DRIVER.exists():
+    if not _has_gpu():
         return ON_CPU, "CPU"
     if metadata.entry_points(group="jax_plugins"):
         return ON_GPU, "GPU"
     return tuple(sorted(ON_GPU, key=lambda name: name == "jax")), "GPU, for which JAX has no plug-in"
+
+
+def _has_gpu() -> bool:
+    """One of NVIDIA's, on Linux, on Windows and in its WSL, unless it is hidden; or Apple's."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not is_hidden and (any(path.exists() for path in NVIDIA) or shutil.which("nvidia-smi") is not None)
 
 
 def _fastest_installed() -> str:

@@ -365,7 +365,7 @@ class Step(Protocol):
 
     with step:  # the state is that of Keras' variables
         told = [step(*batch, learning_rate=1e-3) for batch in batches]
-    # and now again, whatever ended it
+    # and now again, whatever ended it, unless a step itself failed
     """
 
     def __enter__(self) -> Step: ...
@@ -406,7 +406,10 @@ class Backend(Protocol):
         """
 
     def make_forward(self, model: keras.Model) -> Forward:
-        """The model for inference, compiled once for each shape; its weights are those of the moment of each call."""
+        """The model for inference, compiled once for each shape; its weights are those of the moment of each call.
+
+        `trainable` of its layers is not to change then.
+        """
 
     def mixed_precision(self) -> str:
         """The Keras dtype policy that pays on this device: "mixed_bfloat16" or "mixed_float16"."""

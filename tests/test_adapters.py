@@ -26,7 +26,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             monkeypatch.setitem(sys.modules, f"fake_{name}", types.ModuleType(name))
         if keras_json is not None:
             (tmp_path / "keras.json").write_text(keras_json)
-        monkeypatch.setattr(adapters, "NVIDIA_DRIVER", tmp_path / "none")
+        monkeypatch.setattr(adapters, "_has_gpu", lambda: False)
 
     return prepare
 
@@ -61,12 +61,36 @@ def test_order_is_request_then_variable_then_keras_json_then_the_fastest(fresh):
     ],
 )
 def test_the_fastest_depends_on_the_device(
-    has_gpu: bool, has_plugin: bool, installed: list[str], chosen: str, fresh, monkeypatch, tmp_path
+    has_gpu: bool, has_plugin: bool, installed: list[str], chosen: str, fresh, monkeypatch
 ) -> None:
     fresh(*installed)
-    monkeypatch.setattr(adapters, "NVIDIA_DRIVER", tmp_path if has_gpu else tmp_path / "none")
+    monkeypatch.setattr(adapters, "_has_gpu", lambda: has_gpu)
     monkeypatch.setattr(adapters.metadata, "entry_points", lambda group: ["cuda"] if has_plugin else [])
     assert adapters.choose_backend() == chosen
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "has_driver", "variable", "expected"),
+    [
+        ("linux", "x86_64", True, None, True),
+        ("linux", "x86_64", True, "0", True),
+        ("linux", "x86_64", True, "", False),
+        ("linux", "x86_64", False, None, False),
+        ("darwin", "arm64", False, None, True),
+        ("darwin", "x86_64", False, None, False),
+    ],
+)
+def test_a_gpu_is_seen_without_a_framework(
+    system: str, machine: str, has_driver: bool, variable: str | None, expected: bool, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(adapters.sys, "platform", system)
+    monkeypatch.setattr(adapters.platform, "machine", lambda: machine)
+    monkeypatch.setattr(adapters.shutil, "which", lambda name: None)
+    monkeypatch.setattr(adapters, "NVIDIA", (tmp_path if has_driver else tmp_path / "none",))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert adapters._has_gpu() is expected
 
 
 def test_tensorflow_in_keras_json_is_not_a_choice_since_keras_writes_it_unasked(fresh, monkeypatch):

@@ -48,7 +48,7 @@ ORDER = {
 FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
 ADAPTER_MAY_USE = {
     "multitl.contracts", "multitl.errors", "multitl.models.freezing", "multitl.models.insides",
-    "multitl.models.objective", "multitl.porting.generated_code",
+    "multitl.models.objective", "multitl.system.interrupts", "multitl.porting.generated_code",
     "multitl.system.regular_files", "multitl.system.scratch", "multitl.system.swapping",
     "multitl.translation.building", "multitl.translation.layouts", "multitl.translation.op_tables",
     "multitl.translation.parity", "multitl.translation.values", "multitl.version",

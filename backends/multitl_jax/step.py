@@ -14,6 +14,7 @@ import numpy as np
 from multitl.contracts import Forward
 from multitl.models.freezing import frozen_variables
 from multitl.models.objective import figures, objective
+from multitl.system import interrupts
 
 AHEAD = 2  # steps that the device may be behind, lest the batches of a whole leg wait in its memory
 
@@ -52,9 +53,10 @@ class Step:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        for group, values in zip(self._groups, self._state, strict=True):
-            for variable, value in zip(group, values, strict=True):
-                variable.assign(value)
+        with interrupts.held_back():  # variables that were not reached would hold what was given away
+            for group, values in zip(self._groups, self._state, strict=True):
+                for variable, value in zip(group, values, strict=True):
+                    variable.assign(value)
         self._state, self._constants = (), []
 
     def __call__(

@@ -195,7 +195,8 @@ def cache(options: argparse.Namespace) -> None:
     """Show what is kept to save time, or remove some of it."""
     from multitl.system.cache import cache_folder, cache_limit, look, remove
 
-    kept, limit = remove(options.clear) if options.clear else look(), cache_limit()
+    limit = cache_limit()
+    kept = remove(options.clear) if options.clear else look()
     if options.json:
         about = {"folder": str(cache_folder()), "limit": limit, "removed": bool(options.clear)}
         print(json.dumps(about | {"kinds": [dataclasses.asdict(one) for one in kept]}, indent=2))

@@ -3,9 +3,9 @@
     <cache>/pixels/<key>/<hash>.pixels
 
 The key is a hash of how images are decoded and brought to size. A file holds up to FILE_BYTES of images under the
-SHA-256 of their files, is written atomically, and is mapped into memory, not read. Its last bytes tell what is in it,
-and are sealed by their own hash; an image is compared with its checksum when a process first looks at it. Whatever is
-not as it was written counts as absent.
+SHA-256 of their files, is written atomically, and is read image by image. Its last bytes tell what is in it, and are
+sealed by their own hash; an image is compared with its checksum when a process first looks at it. Whatever is not as it
+was written counts as absent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import threading
 import zlib
@@ -28,7 +27,7 @@ import PIL
 
 from multitl.contracts import Preprocess
 from multitl.errors import RunError
-from multitl.system.cache import cache_folder, make_room
+from multitl.system.cache import cache_folder, cache_limit, make_room
 from multitl.system.writing import atomic_write
 from multitl.version import __version__
 
@@ -52,23 +51,26 @@ class PixelStore:
         self.folder = cache_folder() / FOLDER / hashlib.sha256(key.encode()).hexdigest()[:32]
         self._shape = (preprocess.height, preprocess.width, 3)
         self._size = preprocess.height * preprocess.width * 3
-        self._lock = threading.Lock()
+        cache_limit()  # a wrong one is told at once
+        self._lock = threading.RLock()  # a generator that is thrown away may end while its thread is in here
         self._fresh: dict[str, np.ndarray] = {}  # not yet in a file
         self._is_closed = False  # nothing more can be written
-        self._known: dict[str, tuple[np.ndarray, int]] = {}  # pixels and their checksum
+        self._known: dict[str, tuple[Path, int, int]] = {}  # file, place in it, checksum
         self._trusted: set[str] = set()
+        self._used: set[Path] = set()
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             self._open(path)
 
     def find(self, sha256: str) -> np.ndarray | None:
-        """The pixels of a file with this hash, not to be written to."""
+        """The pixels of a file with this hash."""
         fresh = self._fresh.get(sha256)
         if fresh is not None:
             return fresh
-        pixels, checksum = self._known.get(sha256, (None, 0))
-        if pixels is None or sha256 in self._trusted:
-            return pixels
-        if zlib.crc32(pixels.data) != checksum:
+        if not (known := self._known.get(sha256)):
+            return None
+        path, place, checksum = known
+        pixels = self._fetch(path, place)
+        if pixels is None or (sha256 not in self._trusted and zlib.crc32(pixels.data) != checksum):
             self._known.pop(sha256, None)
             return None
         self._trusted.add(sha256)
@@ -94,37 +96,51 @@ class PixelStore:
         table = msgspec.json.encode([_Row(sha256, zlib.crc32(image.data)) for sha256, image in self._fresh.items()])
         path = self.folder / f"{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:32]}{SUFFIX}"
         try:
-            self._is_closed = not make_room(len(images) * self._size, keep=self.folder)
+            self._is_closed = not make_room(len(images) * self._size, keep=self._used)
             if not self._is_closed:
                 with atomic_write(path) as temporary, temporary.open("wb") as file:
                     for image in images:
                         file.write(image.data)
                     file.write(table + len(table).to_bytes(8, "little") + hashlib.sha256(table).digest())
                 self._open(path)
-        except RunError:  # a full disk, or one that cannot be written to: decoding does as well
+        except (RunError, OSError):  # a full disk, or one that cannot be written to: decoding does as well
             self._is_closed = True
         self._fresh = {}
+
+    def _fetch(self, path: Path, place: int) -> np.ndarray | None:
+        """An image of a file, if it is still there."""
+        try:
+            if path not in self._used:
+                self._used.add(path)
+                with contextlib.suppress(OSError):  # another user's
+                    os.utime(path)  # when it was used last
+            values = np.fromfile(path, np.uint8, self._size, offset=place * self._size)
+        except OSError:
+            return None
+        return values.reshape(self._shape) if len(values) == self._size else None
 
     def _open(self, path: Path) -> None:
         """Learn what is in a file; one that is not whole is removed."""
         try:
-            self._known.update(self._read(path))
-            os.utime(path)  # when it was used last
-        except (OSError, ValueError):
+            self._known.update(self._table(path))
+        except ValueError:
             with contextlib.suppress(OSError):
                 path.unlink()
+        except OSError:  # it went meanwhile, or cannot be read
+            return
 
-    def _read(self, path: Path) -> Iterator[tuple[str, tuple[np.ndarray, int]]]:
+    def _table(self, path: Path) -> Iterator[tuple[str, tuple[Path, int, int]]]:
         """Raises ValueError for anything but a file of ours, OSError for one that cannot be read."""
         with path.open("rb") as file:
-            memory = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        tail = memory[-TAIL:].tobytes()
-        length = int.from_bytes(tail[:8], "little")
-        table = memory[max(0, len(memory) - TAIL - length) : -TAIL].tobytes()
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            tail = file.read()
+            length = int.from_bytes(tail[:8], "little")
+            file.seek(max(0, size - TAIL - length))
+            table = file.read(min(length, size))
         if hashlib.sha256(table).digest() != tail[8:]:
             raise ValueError("its table is damaged")
         rows = msgspec.json.decode(table, type=list[_Row])
-        if len(rows) * self._size + length + TAIL != len(memory):
+        if len(rows) * self._size + length + TAIL != size:
             raise ValueError("its size is another")
-        images = memory[: len(rows) * self._size].reshape(-1, *self._shape)
-        return ((row.sha256, (image, row.checksum)) for row, image in zip(rows, images, strict=True))
+        return ((row.sha256, (path, place, row.checksum)) for place, row in enumerate(rows))

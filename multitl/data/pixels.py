@@ -26,7 +26,7 @@ class PixelReader:
     """The pixels of labelled images by index. Resized images are kept in a store, if there is one and it has room, else
     in memory, as far as `memory_limit` goes.
 
-    A file that changed since it was scanned, or cannot be read any more, raises DataError.
+    A file that changed since it was scanned, or cannot be read any more, raises DataError, unless its pixels are kept.
     """
 
     def __init__(

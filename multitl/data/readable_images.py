@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 import numpy as np
 import PIL
+from PIL import features
 
 from multitl.errors import RunError
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
@@ -20,13 +21,15 @@ from multitl.system.cache import cache_folder
 from multitl.version import __version__
 
 SUFFIX, DIGEST = ".safetensors", 32
+CODECS = ("jpg", "jpg_2000", "zlib", "libtiff", "webp", "avif")  # a build of Pillow may lack some
 
 
 class ReadableImages:
     """SHA-256, as hexadecimal, of files that gave pixels."""
 
     def __init__(self) -> None:
-        key = hashlib.sha256(f"{__version__} {PIL.__version__}".encode()).hexdigest()[:32]
+        decoders = [(name, features.version(name)) for name in CODECS if features.check(name)]
+        key = hashlib.sha256(f"{__version__} {PIL.__version__} {decoders}".encode()).hexdigest()[:32]
         self._folder = cache_folder() / "images" / key
         self._hashes: set[str] = set()
         for path in self._folder.glob(f"*{SUFFIX}"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,17 +82,20 @@ def remove(kinds: Sequence[str]) -> list[Kept]:
     return gone
 
 
-def make_room(size: int, keep: Path) -> bool:
+def make_room(size: int, keep: Collection[Path]) -> bool:
     """Whether there is room for so many bytes more, once pixels were removed that were not used for longest.
 
-    keep: a folder whose pixels stay.
+    keep: files that stay. Nothing is removed in vain. Raises OSError where there can be no cache.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     disk = shutil.disk_usage(folder)
     missing = size + max(sum(kept.size for kept in look()) - cache_limit(), SPARED * disk.total - disk.free)
     others = [(state.st_mtime, path, state.st_size) for path, state in _files(folder / "pixels")]
-    for _, path, freed in sorted(other for other in others if other[1].parent != keep):
+    others = sorted(other for other in others if other[1] not in keep)
+    if missing > sum(freed for *_, freed in others):
+        return False
+    for _, path, freed in others:
         if missing <= 0:
             break
         with contextlib.suppress(OSError):  # in use, where the system minds

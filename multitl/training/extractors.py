@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
+from typing import Any
 
 import keras
 import numpy as np
 
 from multitl.adapters import is_present
 from multitl.contracts import Backend, Forward, Pretrained
-from multitl.errors import MultitlError
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward
@@ -37,9 +38,7 @@ def runtime_of(backend: Backend, recipe: Recipe) -> str:
         or not all(map(is_present, PACKAGES))
     ):
         return backend.name
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
+    return f"onnxruntime {metadata.version('onnxruntime')}"
 
 
 def make_extractor(pretrained: Pretrained, pooling: str, runtime: str) -> Forward:
@@ -50,8 +49,8 @@ def make_extractor(pretrained: Pretrained, pooling: str, runtime: str) -> Forwar
         return own
     try:
         return Proved(own, open_session(model))
-    except MultitlError as error:  # an operation that is not written
-        console().print(f"features are computed by Keras: {error.problem}", markup=False)
+    except Exception as error:  # an operation that is not written; a release of onnxruntime that takes no such graph
+        _say_why_not(error)
         return own
 
 
@@ -80,16 +79,26 @@ class Proved:
     """A faster way, if it gives on the first batch what the backend gives."""
 
     def __init__(self, own: Forward, other: Callable[[np.ndarray], np.ndarray]) -> None:
-        self._own, self._other = own, other
-        self._chosen: Forward | None = None
+        self._ways: tuple[Forward, ...] = (own, other)
+        self._chosen = own
 
-    def __call__(self, pixels: np.ndarray) -> object:
-        if self._chosen:
+    def __call__(self, pixels: np.ndarray) -> Any:
+        if not self._ways:
             return self._chosen(pixels)
-        expected, given = keras.ops.convert_to_numpy(self._own(pixels)), self._other(pixels)
-        difference = float(np.abs(given - expected).max())
-        is_same = difference <= TOLERANCE * float(np.abs(expected).max())  # not where one is no number
-        self._chosen = self._other if is_same else self._own
-        if not is_same:
-            console().print(f"features are computed by Keras: onnxruntime's differ by {difference:.2g}", markup=False)
-        return given if is_same else expected
+        (own, other), self._ways = self._ways, ()  # the one that is not chosen goes, with its memory
+        expected = keras.ops.convert_to_numpy(own(pixels))
+        try:
+            difference = float(np.abs(other(pixels) - expected).max())
+        except Exception as error:
+            _say_why_not(error)
+            return expected
+        if difference <= TOLERANCE * float(np.abs(expected).max()):  # not where one is no number
+            self._chosen = other
+        else:
+            _say_why_not(f"onnxruntime's differ by {difference:.2g}")
+        return expected
+
+
+def _say_why_not(reason: object) -> None:
+    line = str(getattr(reason, "problem", reason)).partition("\n")[0]
+    console().print(f"features are computed by Keras: {line}", markup=False)

@@ -173,7 +173,9 @@ def train_steps(
             advance()
     if variance:
         variance.correct(steps=len(told))
-    loss, accuracy = np.mean([keras.ops.convert_to_numpy(figures) for figures in told], axis=0, dtype="float64")
+    with interrupts.held_back():  # the device may still be at work
+        rows = [keras.ops.convert_to_numpy(figures) for figures in told]
+    loss, accuracy = np.mean(rows, axis=0, dtype="float64")
     return float(loss), float(accuracy), rate
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,12 +79,13 @@ class Unusable:
 class Candidate:
     """A loaded backbone and its features (n, channels) of the first n images in the common order."""
 
-    def __init__(self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
+    def __init__(self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend, pixels: PixelStore) -> None:
+        """pixels: of the network's geometry."""
         self.name, self.pretrained, self.recipe = name, pretrained, recipe
         self.parameters = pretrained.backbone.count_params()
         runtime = runtime_of(backend, recipe)
         key = feature_key(pretrained, recipe, backend.name, runtime, weights_sha256(pretrained.backbone), None)
-        self.pixels = PixelStore(pretrained.preprocess)
+        self.pixels = pixels
         self.store = FeatureStore(key, pretrained.backbone.output_shape[-1])
         self.extractor = cache(partial(make_extractor, pretrained, recipe.pooling, runtime))
         self.features = np.empty((0, self.store.channels), "float32")
@@ -126,11 +128,14 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     labels = np.eye(len(dataset.class_names), dtype="float32")[[example.label for example in examples]]
     candidates: list[Candidate] = []
     failed: list[Unusable] = []
+    stores: dict[Path, PixelStore] = {}  # networks of one geometry share what is decoded
     for name in names:
         try:
             plain, weights = split_weights(name, recipe.weights)
             pretrained = load_backbone(replace(recipe, backbone=plain, weights=weights), backend)
-            candidates.append(Candidate(name, pretrained, recipe, backend))
+            new = PixelStore(pretrained.preprocess)
+            pixels = stores.setdefault(new.folder, new)
+            candidates.append(Candidate(name, pretrained, recipe, backend, pixels))
         except MultitlError as error:
             failed.append(Unusable(name, str(error)))
     if not candidates:

@@ -134,12 +134,31 @@ def test_those_not_used_for_longest_make_room(dataset: Dataset, monkeypatch: pyt
     assert len(files()) == 2 and sizes[0] not in files()
 
 
-def test_a_caller_cannot_spoil_what_is_stored(dataset: Dataset) -> None:
+def test_what_another_process_removed_is_decoded_again(dataset: Dataset, decoded: list[bytes]) -> None:
+    first = read_all(dataset)
+    reader = PixelReader(dataset.examples, SMALL, store=PixelStore(SMALL))
+    for path in files():
+        path.unlink()
+    np.testing.assert_array_equal(reader.read(range(COUNT)), first[:COUNT])
+    assert len(decoded) == 2 * COUNT
+
+
+def test_many_files_need_no_open_descriptors(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_store, "FILE_BYTES", 16 * 12 * 3)
     read_all(dataset)
-    stored = PixelStore(SMALL).find(dataset.examples[0].sha256)
-    assert stored is not None
-    with pytest.raises(ValueError, match="read-only"):
-        stored[0] = 0
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.glob("*")))  # none on other systems
+    store = PixelStore(SMALL)
+    assert all(store.find(example.sha256) is not None for example in dataset.examples) and len(files()) == COUNT
+    assert len(list(descriptors.glob("*"))) <= before + 2
+
+
+def test_a_place_that_cannot_be_written_to_is_no_obstacle(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(read_all(dataset)) == COUNT + 14
 
 
 def test_processes_that_write_at_once_all_leave_whole_files(dataset: Dataset) -> None:

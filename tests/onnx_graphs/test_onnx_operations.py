@@ -39,7 +39,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
         K.add(x, K.mean(x, 1, keepdims=True)),
         K.add(K.mean(x, 0), x),
     ],
-    "AveragePool": lambda x: [K.average_pool(x, 3, 1, "same"), K.average_pool(x, 2)],
+    "AveragePool": lambda x: [K.average_pool(x, 3, 1, "same"), K.average_pool(x, 2, 2)],
     "BroadcastTo": lambda x: K.add(x, K.broadcast_to(K.mean(x, 0, keepdims=True)[0, 0], (6, 8, 4))),
     "Cast": lambda x: K.cast(K.cast(K.multiply(x, 10.0), "int32"), "float32"),
     "Ceil": K.ceil,
