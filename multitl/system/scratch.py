@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from multitl.system import interrupts
 from multitl.system.flock import is_at, open_to_lock, take
 
 PREFIX = ".multitl-"
@@ -36,9 +37,10 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if descriptor is not None:
-            os.close(descriptor)
+        with interrupts.held_back():
+            shutil.rmtree(folder, ignore_errors=True)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 @contextlib.contextmanager
