@@ -55,6 +55,23 @@ def test_onnxruntime_gives_the_backends_features(
     assert passes == [4]  # the first batch alone
 
 
+def test_the_first_batch_is_computed_as_the_others_are() -> None:
+    """A run that is resumed has another first batch."""
+    truth = np.random.default_rng(0).uniform(0, 1, (4, 7)).astype("float32")
+    extract = Proved(lambda pixels: truth, lambda pixels: truth * np.float32(1 + 1e-6))
+    np.testing.assert_array_equal(extract(PIXELS), extract(PIXELS))
+
+
+def test_a_runtime_that_fails_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(pixels: np.ndarray) -> np.ndarray:
+        raise RuntimeError("not implemented here")
+
+    extract = Proved(lambda pixels: pixels, fail)
+    for _ in range(2):
+        np.testing.assert_array_equal(extract(PIXELS), PIXELS)
+    assert capsys.readouterr().err.count("not implemented here") == 1
+
+
 @pytest.mark.parametrize("wrong", [lambda x: x + 1e-3, lambda x: x * np.nan, lambda x: x[:, ::-1]])
 def test_a_runtime_that_gives_something_else_is_not_used(wrong, capsys: pytest.CaptureFixture[str]) -> None:
     truth = np.random.default_rng(0).uniform(0, 1, (4, 7)).astype("float32")
