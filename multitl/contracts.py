@@ -70,6 +70,11 @@ class Preprocess:
         fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
         return cls(**fields)
 
+    @property
+    def geometry(self) -> Preprocess:
+        """The same with values as they come."""
+        return replace(self, channel_order="rgb", scale=(1.0, 1.0, 1.0), offset=(0.0, 0.0, 0.0))
+
     def standardise(self, mean: Triple, deviation: Triple) -> Preprocess:
         """The same geometry with the values (x / 255 - mean) / deviation of red, green and blue."""
         (r, g, b), (mean_r, mean_g, mean_b) = deviation, mean

@@ -64,8 +64,8 @@ class OwnLoop:
         extractor = build_extractor(pretrained, "avg")
         self.head = build_head(np.ones((1, extractor.output_shape[-1])), job.classes, self.recipe)
         self.model = keras.Model(extractor.input, self.head(extractor.output), name="finetune")
-        self._answer, self._extract = compile_forward(self.model), compile_forward(extractor)
-        if job.cell.task == "head":
+        self._answer = compile_forward(self.model)
+        if job.cell.task == "head":  # no other asks for features
             self._extract = make_extractor(pretrained, "avg", runtime_of(backend, self.recipe))
 
     def trainable(self) -> int:

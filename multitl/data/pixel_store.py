@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 import zlib
@@ -27,14 +26,13 @@ import PIL
 
 from multitl.contracts import Preprocess
 from multitl.errors import RunError
-from multitl.system.cache import cache_folder, cache_limit, make_room
+from multitl.system.cache import cache_limit, make_room, store_folder
 from multitl.system.writing import atomic_write
 from multitl.version import __version__
 
-FOLDER, SUFFIX = "pixels", ".pixels"
+SUFFIX = ".pixels"
 FILE_BYTES = 64 * 2**20  # of images
 TAIL = 40  # bytes at the end: the length of the table before them, and its SHA-256
-VALUES = ("channel_order", "scale", "offset")  # of a `Preprocess`, that say nothing of geometry
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -46,9 +44,8 @@ class PixelStore:
     """Images of one geometry, uint8 (height, width, 3). May be used by several threads and processes at once."""
 
     def __init__(self, preprocess: Preprocess) -> None:
-        geometry = {name: value for name, value in asdict(preprocess).items() if name not in VALUES}
-        key = json.dumps({"multitl": __version__, "pillow": PIL.__version__, **geometry}, sort_keys=True)
-        self.folder = cache_folder() / FOLDER / hashlib.sha256(key.encode()).hexdigest()[:32]
+        key = {"multitl": __version__, "pillow": PIL.__version__, **asdict(preprocess.geometry)}
+        self.folder = store_folder("pixels", key)
         self._shape = (preprocess.height, preprocess.width, 3)
         self._size = preprocess.height * preprocess.width * 3
         cache_limit()  # a wrong one is told at once

@@ -17,7 +17,7 @@ from PIL import features
 
 from multitl.errors import RunError
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
-from multitl.system.cache import cache_folder
+from multitl.system.cache import store_folder
 from multitl.version import __version__
 
 SUFFIX, DIGEST = ".safetensors", 32
@@ -28,9 +28,8 @@ class ReadableImages:
     """SHA-256, as hexadecimal, of files that gave pixels."""
 
     def __init__(self) -> None:
-        decoders = [(name, features.version(name)) for name in CODECS if features.check(name)]
-        key = hashlib.sha256(f"{__version__} {PIL.__version__} {decoders}".encode()).hexdigest()[:32]
-        self._folder = cache_folder() / "images" / key
+        codecs = {name: features.version(name) for name in CODECS if features.check(name)}
+        self._folder = store_folder("images", {"multitl": __version__, "pillow": PIL.__version__, "codecs": codecs})
         self._hashes: set[str] = set()
         for path in self._folder.glob(f"*{SUFFIX}"):
             try:

@@ -3,4 +3,4 @@ any backend; goes out: an ONNX model. Read `values.py` first, then `sheet.py` an
 is in each of the others.
 """
 
-__all__ = ["writing"]
+__all__ = ["running", "writing"]

@@ -92,64 +92,26 @@ def log_softmax(sheet: Sheet, x: Value, axis: int = -1) -> Value:
     return softmax(sheet, x, axis, "LogSoftmax")
 
 
-@writes("ops.Relu6")
-def _relu6(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return relu6(sheet, x)
-
-
-@writes("ops.HardSigmoid")
-def _hard_sigmoid(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return hard_sigmoid(sheet, x)
-
-
-@writes("ops.HardTanh")
-def _hard_tanh(sheet: Sheet, operation: Any, x: Value) -> Value:
+def hard_tanh(sheet: Sheet, x: Value) -> Value:
     return clipped(sheet, x, -1.0, 1.0)
 
 
-@writes("ops.Silu")
-def _silu(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return silu(sheet, x)
+def _with(function: Callable[..., Value], *names: str) -> Callable[..., Value]:
+    """For the table: a function above, with attributes of the operation or layer as its further arguments."""
+    return lambda sheet, operation, x: function(sheet, x, *(getattr(operation, name) for name in names))
 
 
-@writes("ops.LogSigmoid")
-def _log_sigmoid(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return log_sigmoid(sheet, x)
-
-
-@writes("ops.Gelu")
-def _gelu(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return gelu(sheet, x, operation.approximate)
-
-
-@writes("ops.LeakyRelu")
-def _leaky_relu(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return leaky_relu(sheet, x, operation.negative_slope)
-
-
-@writes("layers.LeakyReLU")
-def _leaky_relu_layer(sheet: Sheet, layer: Any, x: Value) -> Value:
-    return leaky_relu(sheet, x, layer.negative_slope)
-
-
-@writes("ops.Elu", "layers.ELU")
-def _elu(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return elu(sheet, x, operation.alpha)
-
-
-@writes("ops.Celu")
-def _celu(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return celu(sheet, x, operation.alpha)
-
-
-@writes("ops.Softmax", "layers.Softmax")
-def _softmax(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return softmax(sheet, x, operation.axis)
-
-
-@writes("ops.LogSoftmax")
-def _log_softmax(sheet: Sheet, operation: Any, x: Value) -> Value:
-    return log_softmax(sheet, x, operation.axis)
+writes("ops.Relu6")(_with(relu6))
+writes("ops.HardSigmoid")(_with(hard_sigmoid))
+writes("ops.HardTanh")(_with(hard_tanh))
+writes("ops.Silu")(_with(silu))
+writes("ops.LogSigmoid")(_with(log_sigmoid))
+writes("ops.Gelu")(_with(gelu, "approximate"))
+writes("ops.LeakyRelu", "layers.LeakyReLU")(_with(leaky_relu, "negative_slope"))
+writes("ops.Elu", "layers.ELU")(_with(elu, "alpha"))
+writes("ops.Celu")(_with(celu, "alpha"))
+writes("ops.Softmax", "layers.Softmax")(_with(softmax, "axis"))
+writes("ops.LogSoftmax")(_with(log_softmax, "axis"))
 
 
 @writes("layers.ReLU")
@@ -196,7 +158,7 @@ BY_NAME: dict[str, Callable[[Sheet, Value], Value]] = {
     "relu6": relu6,
     "silu": silu,
     "softmax": softmax,
-    "hard_tanh": lambda sheet, x: clipped(sheet, x, -1.0, 1.0),
+    "hard_tanh": hard_tanh,
     "exponential": lambda sheet, x: sheet.alike(sheet.floats(x), "Exp"),
     "hard_silu": lambda sheet, x: sheet.alike(sheet.floats(x), "HardSwish"),
     "relu": lambda sheet, x: sheet.alike(sheet.floats(x), "Relu"),

@@ -39,13 +39,9 @@ def open_keras(folder: Path) -> Answer:
 
 def open_onnx(folder: Path) -> Answer:
     """By onnxruntime on the CPU."""
-    import onnxruntime
+    from multitl.onnx_graphs.running import run_onnx
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = default_threads()
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-    (name,) = (one.name for one in session.get_inputs())
-    return lambda images: session.run(None, {name: images})[0]
+    return run_onnx(str(folder / "model.onnx"))
 
 
 def open_openvino(folder: Path) -> Answer:

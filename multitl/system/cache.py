@@ -6,11 +6,14 @@ Pixels are the bulk, and quick to make again: where there is no room, those go f
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -43,6 +46,11 @@ class Kept:
 def cache_folder() -> Path:
     """$MULTITL_CACHE, or the user's cache folder for multitl."""
     return Path(os.environ.get("MULTITL_CACHE") or platformdirs.user_cache_dir("multitl"))
+
+
+def store_folder(kind: str, key: Mapping[str, Any]) -> Path:
+    """Where a store of one of KINDS lies. key: all that its content depends on, for JSON."""
+    return cache_folder() / kind / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def cache_limit() -> float:
@@ -89,10 +97,10 @@ def make_room(size: int, keep: Collection[Path]) -> bool:
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    disk = shutil.disk_usage(folder)
-    missing = size + max(sum(kept.size for kept in look()) - cache_limit(), SPARED * disk.total - disk.free)
-    others = [(state.st_mtime, path, state.st_size) for path, state in _files(folder / "pixels")]
-    others = sorted(other for other in others if other[1] not in keep)
+    disk, files = shutil.disk_usage(folder), {kind: _files(folder / kind) for kind in KINDS}
+    total = sum(state.st_size for found in files.values() for _, state in found)
+    missing = size + max(total - cache_limit(), SPARED * disk.total - disk.free)
+    others = sorted((state.st_mtime, path, state.st_size) for path, state in files["pixels"] if path not in keep)
     if missing > sum(freed for *_, freed in others):
         return False
     for _, path, freed in others:

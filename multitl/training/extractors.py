@@ -22,7 +22,6 @@ from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward
 from multitl.recipes import Recipe
 from multitl.system.progress import console
-from multitl.system.threads import default_threads
 
 PACKAGES = ("onnx", "onnxruntime")
 TOLERANCE = 1e-4  # of the largest feature
@@ -61,18 +60,11 @@ def fast_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
 
 def open_session(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A model as onnxruntime computes it on all cores. Raises TranslationError for what cannot be written as ONNX."""
-    import onnxruntime
-
+    from multitl.onnx_graphs.running import run_onnx
     from multitl.onnx_graphs.writing import onnx_model
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = default_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded meanwhile
-    options.log_severity_level = 3
-    written = onnx_model(model, ["features"]).SerializeToString()
-    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda pixels: session.run(None, {name: pixels})[0]
+    # without spinning threads: images are decoded meanwhile
+    return run_onnx(onnx_model(model, ["features"]).SerializeToString(), spins=False)
 
 
 class Proved:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from multitl.data.augmentation import augment, draw, image_number
 from multitl.data.pixels import PixelReader
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
 from multitl.models.inference import BATCH, index_batches, predict_batches
-from multitl.system.cache import cache_folder
+from multitl.system.cache import store_folder
 
 SHARD = 8 * BATCH
 SUFFIX = ".safetensors"
@@ -58,8 +57,7 @@ class FeatureStore:
 
     def __init__(self, key: dict, channels: int) -> None:
         self.channels = channels
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        self.folder = cache_folder() / "features" / name
+        self.folder = store_folder("features", key)
 
     def load(self) -> dict[str, np.ndarray]:
         """SHA-256 of an image -> its feature (channels,). A damaged shard counts as absent."""

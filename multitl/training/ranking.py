@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,13 +127,12 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     labels = np.eye(len(dataset.class_names), dtype="float32")[[example.label for example in examples]]
     candidates: list[Candidate] = []
     failed: list[Unusable] = []
-    stores: dict[Path, PixelStore] = {}  # networks of one geometry share what is decoded
+    pixels_of = cache(PixelStore)  # networks of one geometry share what is decoded
     for name in names:
         try:
             plain, weights = split_weights(name, recipe.weights)
             pretrained = load_backbone(replace(recipe, backbone=plain, weights=weights), backend)
-            new = PixelStore(pretrained.preprocess)
-            pixels = stores.setdefault(new.folder, new)
+            pixels = pixels_of(pretrained.preprocess.geometry)
             candidates.append(Candidate(name, pretrained, recipe, backend, pixels))
         except MultitlError as error:
             failed.append(Unusable(name, str(error)))
