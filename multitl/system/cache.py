@@ -29,7 +29,7 @@ KINDS = {
 GB = 10**9
 LIMIT = "MULTITL_CACHE_LIMIT"  # GB
 DEFAULT_LIMIT = 20.0
-SPARED = 0.1  # of a disk, that is left free
+SPARED = 2 * GB  # of a disk, that others may need at once
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def make_room(size: int, keep: Collection[Path]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     disk, files = shutil.disk_usage(folder), {kind: _files(folder / kind) for kind in KINDS}
     total = sum(state.st_size for found in files.values() for _, state in found)
-    missing = size + max(total - cache_limit(), SPARED * disk.total - disk.free)
+    missing = size + max(total - cache_limit(), SPARED - disk.free)
     others = sorted((state.st_mtime, path, state.st_size) for path, state in files["pixels"] if path not in keep)
     if missing > sum(freed for *_, freed in others):
         return False

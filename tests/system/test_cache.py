@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from multitl.cli.main import main
 from multitl.errors import CacheError
+from multitl.system import cache
 from multitl.system.cache import LIMIT, cache_limit, look, make_room, remove
 
 
@@ -16,6 +18,7 @@ from multitl.system.cache import LIMIT, cache_limit, look, make_room, remove
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """500 bytes of pixels of two geometries, and 30 of features."""
     monkeypatch.setenv("MULTITL_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "SPARED", 0)  # however full the disk of this machine is
     for name, size in (("pixels/one/a", 200), ("pixels/two/b", 300), ("features/x/f", 30)):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"0" * size)
@@ -47,6 +50,19 @@ def test_room_is_made_of_others_pixels(
     limit: int, size: int, has_room: bool, left: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(LIMIT, str(limit / 1e9))
+    assert make_room(size, keep=[folder / "pixels/two/b"]) is has_room
+    assert sum(one.size for one in look()) == left
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "has_room", "left"),
+    [(150, 50, True, 530), (120, 50, True, 330), (101, 50, True, 330), (0, 50, True, 330), (0, 101, False, 530)],
+)
+def test_of_a_full_disk_others_keep_their_part(
+    free: int, size: int, has_room: bool, left: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SPARED", 100)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: SimpleNamespace(total=10**12, free=free))
     assert make_room(size, keep=[folder / "pixels/two/b"]) is has_room
     assert sum(one.size for one in look()) == left
 
