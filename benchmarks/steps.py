@@ -10,6 +10,7 @@ process a backend. Prints Markdown: milliseconds a step (medians) and ratios of 
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import statistics
 import subprocess
@@ -68,7 +69,10 @@ def measure(rounds: int) -> None:
 
 
 def network():
-    """pixels -> logits of a new head, everything but batch normalisation trained."""
+    """pixels -> logits of a new head, everything but batch normalisation trained.
+
+    Weights by He (arXiv:1502.01852), lest numbers shrink from layer to layer until arithmetic with them is slow.
+    """
     import keras
 
     from multitl.models.freezing import FreezePolicy, apply_policy
@@ -77,6 +81,10 @@ def network():
     from multitl.sources.pretrained import load_pretrained
 
     pretrained = load_pretrained("keras/MobileNet:alpha=0.25", "none", SIZE)
+    for layer in pretrained.backbone.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+            fan_in = math.prod(layer.kernel.shape[: 2 if isinstance(layer, keras.layers.DepthwiseConv2D) else 3])
+            layer.kernel.assign(RANDOM.normal(0, math.sqrt(2 / fan_in), layer.kernel.shape))
     apply_policy(FreezePolicy("all"), pretrained.backbone, pretrained.stages)
     extractor = build_extractor(pretrained, "avg")
     head = build_head(np.ones((1, extractor.output_shape[-1])), CLASSES, Recipe())
@@ -151,8 +159,10 @@ def bare_torch() -> Callable[[], None]:
     from torch import nn
 
     def block(inputs: int, outputs: int, stride: int, groups: int, size: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
-        return [convolution, nn.BatchNorm2d(outputs, eps=1e-3).eval().requires_grad_(False), nn.ReLU6()]
+        margin = [nn.ZeroPad2d((0, 1, 0, 1))] if stride == 2 else []  # as Keras' network has it
+        padding = 0 if margin else size // 2
+        convolution = nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups, bias=False)
+        return [*margin, convolution, nn.BatchNorm2d(outputs, eps=1e-3).eval().requires_grad_(False), nn.ReLU6()]
 
     layers = block(3, 8, 2, 1, 3)
     channels = 8
@@ -163,6 +173,9 @@ def bare_torch() -> Callable[[], None]:
         channels = width
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES)]
     model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    for layer in model:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
     optimizer = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=RATE, fused=True)
     pixels = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
     labels = torch.from_numpy(LABELS)

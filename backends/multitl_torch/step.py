@@ -1,4 +1,8 @@
-"""A training step that waits for nothing: kernels queue up on the device. Satisfies `multitl.contracts.Step`."""
+"""A training step that waits for nothing: kernels queue up on the device. Satisfies `multitl.contracts.Step`.
+
+Where nothing but weights changes, loss and figures are computed by a program that is traced once for a shape of
+batches; dropout and statistics that move are left to Keras.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ import numpy as np
 import torch
 
 from multitl.contracts import Forward
+from multitl.models.freezing import frozen_variables
 from multitl.models.objective import figures, objective
+from multitl_torch.tracing import trace
 
 AHEAD = 2  # steps that a GPU may be behind, lest the batches of a whole leg wait in its memory
 
@@ -31,7 +37,10 @@ class Step:
     """Of a compiled model, whose optimizer is built."""
 
     def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
+        frozen = {id(variable) for variable in frozen_variables(model)}
+        self._is_pure = all(id(variable) in frozen for variable in model.non_trainable_variables)
         self._model, self._prepare = model, prepare
+        self._programs: dict[tuple[torch.Size, ...], Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {}
         self._under_way: deque[torch.cuda.Event] = deque()
 
     def __enter__(self) -> Step:
@@ -44,18 +53,32 @@ class Step:
     def __call__(
         self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
     ) -> torch.Tensor:
-        model, variables = self._model, self._model.trainable_variables
-        y, w, *given = (keras.ops.convert_to_tensor(array) for array in (labels, weights, *inputs))
-        logits = model(self._prepare(*given), training=True)
+        optimizer, variables = self._model.optimizer, self._model.trainable_variables
+        given = [keras.ops.convert_to_tensor(array) for array in (labels, weights, *inputs)]
         self._forget_gradients()
-        loss = objective(model, logits, y, w, model.losses)
-        model.optimizer.scale_loss(loss).backward()
+        loss, told = self._program(given)(*given)
+        optimizer.scale_loss(loss).backward()
         with torch.no_grad():
-            model.optimizer.learning_rate = learning_rate
-            model.optimizer.apply([variable.value.grad for variable in variables], variables)
-            told = figures(loss, logits, y)
+            optimizer.learning_rate = learning_rate
+            optimizer.apply([variable.value.grad for variable in variables], variables)
         self._keep_up()
         return told
+
+    def _program(self, given: list[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """What computes loss and figures of a batch like this one."""
+        if not self._is_pure:
+            return self._look
+        shapes = tuple(one.shape for one in given)
+        if shapes not in self._programs:
+            self._programs[shapes] = trace(self._look, given)
+        return self._programs[shapes]
+
+    def _look(
+        self, labels: torch.Tensor, weights: torch.Tensor, *inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self._model(self._prepare(*inputs), training=True)
+        loss = objective(self._model, logits, labels, weights, self._model.losses)
+        return loss, figures(loss.detach(), logits.detach(), labels)
 
     def _forget_gradients(self) -> None:
         for variable in self._model.trainable_variables:

@@ -12,7 +12,7 @@ from multitl.adapters import load_backend
 from multitl.contracts import Step
 from multitl.models.freezing import frozen_variables
 from multitl.recipes import Recipe
-from multitl.training.checkpoints import read_variables
+from multitl.training.checkpoints import read_variables, write_variables
 from multitl.training.phases import compile_model, compile_step
 
 pytestmark = pytest.mark.every_backend
@@ -44,6 +44,13 @@ def network(dropout: float = 0.2) -> keras.Model:
     return model
 
 
+def pure_network() -> keras.Model:
+    """Nothing but weights changes."""
+    model = network(dropout=0.0)
+    model.get_layer("moving").trainable = False
+    return model
+
+
 def train(step: Step) -> np.ndarray:
     with step:
         told = [step(*batch, learning_rate=rate) for batch, rate in zip(BATCHES, RATES, strict=True)]
@@ -68,22 +75,53 @@ def test_steps_are_those_of_keras() -> None:
 
 
 def test_accuracy_is_of_the_batch_as_it_was_before_the_step() -> None:
-    model = network(dropout=0.0)
-    model.get_layer("moving").trainable = False
+    model = pure_network()
     expected = np.argmax(np.asarray(model.predict_on_batch(*BATCHES[0][0])), axis=1) == np.argmax(BATCHES[0][1], axis=1)
     assert train(compile_step(model, RECIPE))[0, 1] == pytest.approx(expected.mean())
 
 
 def test_legs_and_rates_share_one_program() -> None:
-    if keras.backend.backend() == "torch":
-        pytest.skip("PyTorch runs it eagerly")
-    model, traced = network(), []
+    """On PyTorch where weights alone change; once more for the order of weights in memory."""
+    is_torch = keras.backend.backend() == "torch"
+    model, traced = pure_network() if is_torch else network(), []
     call = model.get_layer("moving").call
     model.get_layer("moving").call = lambda *inputs, **options: traced.append(1) or call(*inputs, **options)
     step = compile_step(model, RECIPE)
     train(step)
     train(step)
-    assert len(traced) == 1
+    assert len(traced) == (2 if is_torch else 1)
+
+
+def test_a_program_gives_what_its_layers_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that were read and written from outside between two legs included."""
+    if keras.backend.backend() != "torch":
+        pytest.skip("others have nothing but programs")
+    from multitl_torch import step as torch_step
+
+    told = []
+    for is_traced in (True, False):
+        model = pure_network()
+        if not is_traced:
+            monkeypatch.setattr(torch_step, "trace", lambda function, given: function)
+        step = compile_step(model, RECIPE)
+        told.append(train(step))
+        write_variables(model.trainable_variables, [value * 1.5 for value in read_variables(model.trainable_variables)])
+        told.append(train(step))
+        told.append(np.concatenate([value.ravel() for value in read_variables(model.variables)]))
+    for ours, theirs in zip(told[:3], told[3:], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_cannot_be_traced_runs_as_it_is() -> None:
+    if keras.backend.backend() != "torch":
+        pytest.skip("others have nothing but programs")
+    from multitl_torch.tracing import trace
+
+    def by_value(x: Any) -> Any:
+        return x * float(x.max())
+
+    x = keras.ops.convert_to_tensor(np.arange(3, dtype="float32"))
+    assert keras.ops.convert_to_numpy(trace(by_value, [x])(x + 1)).tolist() == [3, 6, 9]
 
 
 @pytest.mark.parametrize("kind", ["step", "forward"])
