@@ -233,13 +233,14 @@ def _making(card: Card) -> dict[str, Any]:
 
 
 def _what_won(card: Card) -> list[str]:
-    """Options with which nothing is looked for: the trial that won, alone, gives the same weights again."""
+    """Options with which nothing is looked for: the trial that won, alone, gives the same weights again, or about the
+    same where steps had to be left out."""
     if not card.trials or not card.trials.tried:
         return []
     if not card.trials.kept:
         return ["--unfreeze", "none"]
     won = card.trials.tried[card.trials.kept - 1]
-    return ["--learning-rate", f"{won.learning_rate:g}", "--steps", str(won.steps), "--budget", "none"]
+    return ["--learning-rate", f"{won.learning_rate:g}", "--steps", str(won.steps - won.left_out), "--budget", "none"]
 
 
 def _shorten(path: str, root: Path) -> str:

@@ -146,6 +146,8 @@ class Ranked(Struct, frozen=True):
 class Trial(Struct, frozen=True):
     """A way to fine-tune, and what it gave on the validation images.
 
+    left_out: of the steps, for want of time.
+
     temperature: that its logits were divided by.  gain: by how much its Brier score is lower than that of the best
     before it, and noise: that difference's standard error; None where nothing was compared.
     """
@@ -160,6 +162,7 @@ class Trial(Struct, frozen=True):
     val_accuracy: Share | None = None
     gain: float | None = None
     noise: Positive | None = None
+    left_out: Count = 0
 
 
 class Trials(Struct, frozen=True):

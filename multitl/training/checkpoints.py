@@ -48,11 +48,12 @@ class Row(TypedDict):
 
 
 class Trial(TypedDict):
-    """One way to fine-tune. unfreeze: as in a recipe."""
+    """One way to fine-tune. unfreeze: as in a recipe.  left_out: of the steps, for want of time."""
 
     unfreeze: str
     learning_rate: Amount
     steps: Count
+    left_out: Count
 
 
 Outcome = Literal["better", "no worse", "within noise", "worse", "diverged", "out of time"]

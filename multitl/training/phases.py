@@ -47,6 +47,7 @@ class Phase:
 
     batches(draws): the training batches of some steps.  prepare: makes the model's input of theirs, in the compiled
     step.  validate(): (log loss, accuracy) on the validation split.
+    choose(start, stop): which steps of a leg are done; the rate falls as if all were.
     unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
     """
 
@@ -60,6 +61,7 @@ class Phase:
     validate: Callable[[], tuple[float, float]]
     unbiased_variance: bool = False
     prepare: Callable[..., Any] = as_given
+    choose: Callable[[int, int], Sequence[int]] = range
 
 
 def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
@@ -96,7 +98,9 @@ def train_in_legs(phase: Phase, step: Step, recipe: Recipe, state: TrainingState
         task = bar.add_task(f"{phase.name:<9}", total=phase.steps, completed=state.step, note="")
         while state.step < phase.steps and not state.finished:
             row = _run_leg(phase, step, recipe, state, lambda: bar.advance(task))
-            bar.update(task, note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}")
+            bar.update(
+                task, completed=row["step"], note=f"loss {row['loss']:.4f}  val accuracy {row['val_accuracy']:.3f}"
+            )
             state.step, state.variables = row["step"], read_variables(mutable)
             state.optimizer = read_variables(optimizer)
             yield row
@@ -117,10 +121,10 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return math.ceil(count / min(batch_size, count))
 
 
-def draws(count: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[Draw]:
-    """Those of the steps `start` to `stop` - 1 of epochs without end, of which the first is number 1."""
+def draws(count: int, batch_size: int, seed: int, numbers: Sequence[int]) -> Iterator[Draw]:
+    """Those of some steps, counted from 0, of epochs without end, of which the first is number 1."""
     length = steps_per_epoch(count, batch_size)
-    for epoch, steps in itertools.groupby(range(start, stop), key=lambda step: step // length + 1):
+    for epoch, steps in itertools.groupby(numbers, key=lambda step: step // length + 1):
         order = epoch_order(count, batch_size, seed, epoch)
         yield from (Draw(epoch, order[step % length]) for step in steps)
 
@@ -159,14 +163,14 @@ def mutable_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def train_steps(
-    phase: Phase, step: Step, recipe: Recipe, start: int, stop: int, advance: Callable[[], None] = lambda: None
+    phase: Phase, step: Step, recipe: Recipe, numbers: Sequence[int], advance: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float]:
-    """Mean loss and accuracy of the steps `start` to `stop` - 1 of the phase, and the last one's learning rate."""
+    """Mean loss and accuracy of some steps of the phase, counted from 0, and the last one's learning rate."""
     variance = UnbiasedVariance(phase.model, min(recipe.batch_size, phase.count)) if phase.unbiased_variance else None
-    drawn = list(draws(phase.count, recipe.batch_size, recipe.seed, start, stop))
+    drawn = list(draws(phase.count, recipe.batch_size, recipe.seed, numbers))
     told = []
     with step:
-        for number, batch in enumerate(phase.batches(drawn), start):
+        for number, batch in zip(numbers, phase.batches(drawn), strict=True):
             rate = learning_rate_at(number, phase.steps, phase.learning_rate, recipe)
             with interrupts.held_back():
                 told.append(step(*batch, learning_rate=rate))
@@ -190,7 +194,7 @@ def what_diverged(row: Row, weights: list[np.ndarray]) -> str:
 
 def _run_leg(phase: Phase, step: Step, recipe: Recipe, state: TrainingState, advance: Callable[[], None]) -> Row:
     started, stop = time.perf_counter(), min(state.step + phase.leg, phase.steps)
-    loss, accuracy, rate = train_steps(phase, step, recipe, state.step, stop, advance)
+    loss, accuracy, rate = train_steps(phase, step, recipe, phase.choose(state.step, stop), advance)
     with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverged
         val_loss, val_accuracy = phase.validate()
     return {

@@ -1,7 +1,8 @@
 """What phase 2 tries next, and how much of it there is time for.
 
 Decisions are functions of the recipe, of what was tried, and of a number of steps: the seconds of a budget become steps
-once, when a step's time has been measured, so a run that is resumed goes on with the plan of one that was not.
+once, when a step's time has been measured, so a run that is resumed goes on with the plan of one that was not. Where
+the machine becomes slower than it was then, steps are left out, lest a trial has no end and is lost.
 """
 
 from __future__ import annotations
@@ -59,10 +60,45 @@ class Pace:
     examination: float
     publishing: float
 
-    def affordable(self, seconds: float) -> int:
-        """How many steps there is time for, of a trial that is then published."""
-        rest = SAFETY * (seconds - self.publishing) - LEGS * self.examination
+    def affordable(self, seconds: float, legs: int = LEGS) -> int:
+        """How many steps there is time for, in so many legs of a trial that is then published."""
+        rest = seconds - self.publishing - legs * self.examination
         return max(0, int(rest / self.step))
+
+    def slower(self, times: float) -> Pace:
+        return Pace(times * self.step, times * self.examination, times * self.publishing)
+
+
+class Tempo:
+    """How many steps there is time for, leg by leg: a machine may become slower."""
+
+    def __init__(self, stopwatch: Stopwatch, pace: Pace | None) -> None:
+        """pace: as it was measured; None where nothing hurries."""
+        self._stopwatch, self._pace = stopwatch, pace
+        self._leg = (0.0, 0)  # when the last one began, and how many steps it had
+
+    def affordable(self) -> float:
+        """Steps of another trial."""
+        return self._pace.affordable(SAFETY * self._stopwatch.left()) if self._pace else math.inf
+
+    def choose(self, start: int, stop: int, steps: int) -> Sequence[int]:
+        """Which of a leg's steps are done: all, or as many that the trial's end, `steps`, is reached in time."""
+        now = time.perf_counter()
+        if self._pace is None:
+            return range(start, stop)
+        if start:
+            began, count = self._leg
+            self._pace = self._pace.slower((now - began) / (count * self._pace.step + self._pace.examination))
+        legs = math.ceil((steps - start) / (stop - start))
+        chosen = thin_out(start, stop, self._pace.affordable(self._stopwatch.left(), legs) / (steps - start))
+        self._leg = (now, len(chosen))
+        return chosen
+
+
+def thin_out(start: int, stop: int, share: float) -> list[int]:
+    """Of the numbers from `start` to `stop` - 1 that share, spread evenly, and the last one in any case."""
+    count = min(stop - start, max(1, round(share * (stop - start))))
+    return [start + (stop - start) * (index + 1) // count - 1 for index in range(count)]
 
 
 def next_trial(recipe: Recipe, count: int, most: int | None, tried: Sequence[TriedOut]) -> Trial | None:
@@ -119,4 +155,4 @@ def _slower(recipe: Recipe, left: float, last: TriedOut) -> Trial | None:
 
 
 def _trial(recipe: Recipe, rate: float, steps: int) -> Trial:
-    return {"unfreeze": recipe.unfreeze, "learning_rate": float(f"{rate:.3g}"), "steps": steps}
+    return {"unfreeze": recipe.unfreeze, "learning_rate": float(f"{rate:.3g}"), "steps": steps, "left_out": 0}

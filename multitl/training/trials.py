@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -31,7 +32,7 @@ from multitl.training.phases import (
     train_steps,
     what_diverged,
 )
-from multitl.training.planning import OutOfTimeError, Pace, Stopwatch, leg_of, next_trial
+from multitl.training.planning import OutOfTimeError, Pace, Stopwatch, Tempo, leg_of, next_trial
 from multitl.training.targets import log_loss_and_accuracy
 
 DIVERGED = (
@@ -111,14 +112,13 @@ class Race:
         step = compile_step(model, self.recipe, self.phase.prepare)
         optimizer = model.optimizer.variables
         fresh = read_variables(optimizer)
-        if state.budget_steps is None and self.stopwatch.budget is not None:
-            state.budget_steps = self._count_steps(step)
-        while trial := state.trial or self._next_trial(state):
+        tempo = self._measure(step, state)
+        while trial := state.trial or self._next_trial(state, tempo):
             if not state.variables:
                 write_variables(mutable, start)
                 write_variables(optimizer, fresh)
             state.trial = trial
-            tried = self._try_out(trial, step, state)
+            tried = self._try_out(trial, step, state, tempo)
             state.tried, state.trial, state.step = [*state.tried, tried], None, 0
             state.variables, state.optimizer = [], []
             self._save(state)
@@ -134,14 +134,18 @@ class Race:
         state.finished = True
         write_variables(mutable, state.best or start)
 
-    def _next_trial(self, state: TrainingState) -> Trial | None:
-        is_over = any(one["outcome"] == "out of time" for one in state.tried)
-        return None if is_over else next_trial(self.recipe, self.phase.count, state.budget_steps, state.tried)
+    def _next_trial(self, state: TrainingState, tempo: Tempo) -> Trial | None:
+        if any(one["outcome"] == "out of time" for one in state.tried):
+            return None
+        if state.budget_steps is not None:
+            done = sum(one["steps"] for one in state.tried)
+            state.budget_steps = int(min(state.budget_steps, done + tempo.affordable()))
+        return next_trial(self.recipe, self.phase.count, state.budget_steps, state.tried)
 
-    def _try_out(self, trial: Trial, step: Step, state: TrainingState) -> TriedOut:
+    def _try_out(self, trial: Trial, step: Step, state: TrainingState, tempo: Tempo) -> TriedOut:
         """Train, find the temperature, and compare. If it is better, `state.best` are its weights."""
         started = time.perf_counter()
-        failure = self._train(trial, step, state)
+        failure = self._train(trial, step, state, tempo)
         if failure:
             if failure == "diverged" and self.recipe.learning_rate:
                 state.warnings.append(DIVERGED.format(self.recipe.learning_rate))
@@ -154,20 +158,26 @@ class Race:
             state.best = read_variables(mutable_variables(self.phase.model))
         return _describe(trial, outcome, time.perf_counter() - started, answers, gain, noise)
 
-    def _train(self, trial: Trial, step: Step, state: TrainingState) -> Outcome | None:
-        """Whether something went wrong."""
+    def _train(self, trial: Trial, step: Step, state: TrainingState, tempo: Tempo) -> Outcome | None:
+        """Whether something went wrong. Out of time, the weights of the last leg that has an end are examined."""
         leg = leg_of(trial["steps"], math.ceil(len(self.examination) / self.recipe.batch_size))
         phase = replace(self.phase, learning_rate=trial["learning_rate"], steps=trial["steps"], leg=leg,
-                        batches=self._batches)  # fmt: skip
+                        batches=self._batches, choose=partial(_choose, tempo, trial))  # fmt: skip
+        left_out = trial["left_out"]
         try:
             for row in train_in_legs(phase, step, self.recipe, state):
                 if what_diverged(row, state.variables):
                     return "diverged"
                 state.rows.append(row)
+                left_out = trial["left_out"]
                 if row["step"] < phase.steps:
                     self._save(state)
         except OutOfTimeError:
-            return "out of time"
+            if not state.step:
+                return "out of time"
+            trial["left_out"] = left_out + trial["steps"] - state.step
+            write_variables(mutable_variables(self.phase.model), state.variables)
+            self.examination()
         return None
 
     def _batches(self, draws: Sequence[Draw]) -> Iterator[Batch]:
@@ -179,17 +189,25 @@ class Race:
         state.seconds = self.stopwatch.spent()
         self.save(state)
 
-    def _count_steps(self, step: Step) -> int:
-        """How many steps there is time for, by some that leave no trace: each trial begins with the start's weights."""
+    def _measure(self, step: Step, state: TrainingState) -> Tempo:
+        """How fast things go, by some steps that leave no trace: each trial begins with the start's weights.
+
+        Unless nothing hurries, `state.budget_steps` is what there is time for.
+        """
+        if state.budget_steps is not None or self.stopwatch.budget is None:
+            return Tempo(self.stopwatch, None)
         phase = replace(self.phase, steps=1 + TIMED_STEPS, learning_rate=0.0, batches=self._batches)
         try:
-            train_steps(phase, step, self.recipe, 0, 1)
+            train_steps(phase, step, self.recipe, range(1))
             self.examination()
             look = _timed(self.examination)
-            pace = _timed(lambda: train_steps(phase, step, self.recipe, 1, phase.steps)) / TIMED_STEPS
+            seconds = _timed(lambda: train_steps(phase, step, self.recipe, range(1, phase.steps))) / TIMED_STEPS
         except OutOfTimeError:
-            return 0
-        return Pace(pace, look, self.publishing + self.judged * look).affordable(self.stopwatch.left())
+            state.budget_steps = 0
+            return Tempo(self.stopwatch, None)
+        tempo = Tempo(self.stopwatch, Pace(seconds, look, self.publishing + self.judged * look))
+        state.budget_steps = int(tempo.affordable())
+        return tempo
 
     def _insist_on_a_model(self, state: TrainingState) -> None:
         if not state.kept and not state.head:
@@ -229,6 +247,13 @@ def compare(
     return ("within noise" if is_head else "no worse"), gain, noise
 
 
+def _choose(tempo: Tempo, trial: Trial, start: int, stop: int) -> Sequence[int]:
+    """The steps of a leg that there is time for."""
+    chosen = tempo.choose(start, stop, trial["steps"])
+    trial["left_out"] += stop - start - len(chosen)
+    return chosen
+
+
 def _describe(
     trial: Trial, outcome: Outcome, seconds: float, answers: Answers | None = None, gain: float | None = None,
     noise: float | None = None,
@@ -248,6 +273,8 @@ def _describe(
 def describe_trial(tried: TriedOut) -> str:
     """A line for the terminal."""
     how = f"tried: {tried['unfreeze']}, learning rate {tried['learning_rate']:g}, {tried['steps']} steps"
+    if tried["left_out"]:
+        how += f" ({tried['left_out']} of them left out, for want of time)"
     loss = tried["val_loss"]
     figures = "" if loss is None else f", validation loss {loss:.4f}, accuracy {tried['val_accuracy']:.3f}"
     return f"{how}{figures}: {tried['outcome']}"

@@ -40,7 +40,7 @@ def row(step: int = 1) -> Row:
     )  # fmt: skip
 
 
-TRIAL = Trial(unfreeze="last:2", learning_rate=1e-3, steps=160)
+TRIAL = Trial(unfreeze="last:2", learning_rate=1e-3, steps=160, left_out=7)
 TRIED = TriedOut(
     **TRIAL, outcome="within noise", seconds=2.5, temperature=1.5, val_loss=0.5, val_accuracy=0.25, gain=-0.1, noise=0.2
 )

@@ -206,7 +206,7 @@ def test_training_on_features_equals_the_naive_loop(photo_folder: Path, small: R
     epoch = steps_per_epoch(len(reader), 8)
     compile_model(naive, recipe)
     losses = []
-    for step, draw in enumerate(draws(len(reader), 8, recipe.seed, 0, 3 * epoch)):
+    for step, draw in enumerate(draws(len(reader), 8, recipe.seed, range(3 * epoch))):
         naive.optimizer.learning_rate = learning_rate_at(step, 3 * epoch, recipe.head_learning_rate, recipe)
         pixels, targets = reader.read(draw.indices), labels[draw.indices]
         losses.append(naive.train_on_batch(pixels, targets, return_dict=True)["loss"])

@@ -134,7 +134,7 @@ def test_of_a_finished_phase_only_the_best_weights_are_saved(tmp_path) -> None:
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 40), st.integers(0, 40))
 def test_a_stretch_of_steps_is_part_of_endless_epochs(count: int, batch_size: int, start: int, more: int) -> None:
     length = steps_per_epoch(count, batch_size)
-    found = list(draws(count, batch_size, 7, start, start + more))
+    found = list(draws(count, batch_size, 7, range(start, start + more)))
     assert len(found) == more
     for step, one in enumerate(found, start):
         assert one.epoch == step // length + 1
@@ -161,7 +161,7 @@ def test_each_step_is_made_at_its_own_rate(optimizer: str) -> None:
     run_phase(phase, recipe, TrainingState(), lambda state: None)
     alone, optimizer_state = make_phase(recipe).model, None
     alone.set_weights(start)
-    for step, draw in enumerate(draws(COUNT, COUNT, recipe.seed, 0, 3)):
+    for step, draw in enumerate(draws(COUNT, COUNT, recipe.seed, range(3))):
         compile_model(alone, recipe, learning_rate_at(step, 3, phase.learning_rate, recipe))
         variables = alone.optimizer.variables
         for variable, value in zip(variables, optimizer_state or [], strict=optimizer_state is not None):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multitl.recipes import Recipe
+from multitl.training import planning
 from multitl.training.checkpoints import WON, Outcome, TriedOut
 from multitl.training.planning import (
     FEWEST_STEPS,
@@ -14,9 +16,11 @@ from multitl.training.planning import (
     OutOfTimeError,
     Pace,
     Stopwatch,
+    Tempo,
     enough_steps,
     leg_of,
     next_trial,
+    thin_out,
 )
 
 OUTCOMES: tuple[Outcome, ...] = ("better", "no worse", "within noise", "worse", "diverged")
@@ -77,6 +81,37 @@ def test_any_race_ends_within_its_steps(outcomes: list[Outcome], count: int, mos
     assert len(set(trials)) == len(trials)  # nothing is tried twice
 
 
+@given(st.integers(0, 1000), st.integers(1, 500), st.floats(0, 2))
+def test_thinned_steps_are_spread_evenly(start: int, length: int, share: float) -> None:
+    chosen = thin_out(start, start + length, share)
+    assert len(chosen) == min(length, max(1, round(share * length)))
+    assert chosen[-1] == start + length - 1 and chosen[0] >= start
+    gaps = np.diff([start - 1, *chosen])
+    assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
+
+
+def test_a_machine_that_becomes_slower_leaves_steps_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned for 1 s a step, of which 200 take 2 s each: in the end the time is used, and no more."""
+    now = [0.0]
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: now[0])
+    tempo = Tempo(Stopwatch(1000.0), Pace(1.0, 2.0, 10.0))
+    steps = int(tempo.affordable())
+    assert steps == 874  # 900 less 10 and 8 looks
+    done = []
+    for start in range(0, steps, 110):
+        stop = min(start + 110, steps)
+        chosen = tempo.choose(start, stop, steps)
+        done += chosen
+        is_slow = 300 < now[0] < 700
+        now[0] += (2 if is_slow else 1) * (len(chosen) + 2)
+    assert done[:220] == list(range(220))  # as long as all is well
+    assert 600 < len(done) < 780 and 850 < now[0] <= 990
+
+
+def test_a_run_without_hurry_leaves_nothing_out() -> None:
+    assert Tempo(Stopwatch(None), None).choose(5, 9, 100) == range(5, 9)
+
+
 @given(st.integers(1, 10**4), st.integers(1, 100))
 def test_examinations_are_the_smaller_part_of_a_trial(steps: int, batches: int) -> None:
     leg = leg_of(steps, batches)
@@ -86,8 +121,9 @@ def test_examinations_are_the_smaller_part_of_a_trial(steps: int, batches: int) 
 
 def test_a_budget_becomes_steps_once_a_step_is_measured() -> None:
     pace = Pace(step=0.5, examination=1.0, publishing=10.0)
-    assert pace.affordable(110) == int((0.9 * 100 - 8) / 0.5)
+    assert pace.affordable(110) == 184 and pace.affordable(110, legs=2) == 196
     assert pace.affordable(5) == 0
+    assert pace.slower(2).affordable(110) == 74
 
 
 def test_the_stopwatch_counts_all_processes_and_rings_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -188,6 +189,35 @@ def test_a_trial_that_takes_longer_than_planned_is_given_up() -> None:
     assert list(race.run(state)) == []
     assert [one["outcome"] for one in state.tried] == ["out of time"] and state.finished
     assert_same(weights(race), start)
+
+
+def test_a_trial_that_runs_out_of_time_is_judged_as_far_as_it_came() -> None:
+    """The third leg of eight is too long: the weights of the second are better than the head."""
+    state = head_state()
+    race = make_race(Recipe(batch_size=16, steps=80, learning_rate=1e-2, budget="1h"), budget=3600.0)
+    batches, seen = race.phase.batches, []
+
+    def stall(draws):
+        for batch in batches(draws):
+            seen.append(len(draws))
+            if len(seen) > 1 + 3 + 25:  # the measurement's, and into the third leg
+                race.stopwatch.budget = -1.0
+            yield batch
+
+    whole: list[list[np.ndarray]] = []
+    other = make_race(
+        Recipe(batch_size=16, steps=80, learning_rate=1e-2, budget="none"),
+        save=lambda state: whole.append(state.variables),
+    )
+    list(other.run(head_state()))
+    race = replace(race, phase=replace(race.phase, batches=stall))
+    ends = []
+    for tried in race.run(state):
+        ends.append(tried)
+        for now, then in zip(weights(race), whole[1], strict=True):
+            np.testing.assert_allclose(now * tried["temperature"], then, rtol=1e-5)
+    assert [(one["outcome"], one["left_out"]) for one in ends] == [("better", 60)]
+    assert [row["step"] for row in state.rows[1:]] == [10, 20] and state.finished
 
 
 def test_the_measurement_of_a_step_leaves_no_trace() -> None:
