@@ -401,8 +401,8 @@ class Backend(Protocol):
     def devices(self) -> list[str]:
         """Human-readable accelerators, or ["CPU"]."""
 
-    def make_deterministic(self, seed: int) -> None:
-        """Same seed, same machine: same bits. Seeds the framework's own random numbers."""
+    def make_deterministic(self, seed: int, *, is_strict: bool = True) -> None:
+        """Seeds the framework's own random numbers. Strictly: same seed, same machine, same bits."""
 
     def make_step(self, model: keras.Model, prepare: Callable[..., Any]) -> Step:
         """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then.
@@ -427,6 +427,9 @@ class Backend(Protocol):
 
     def full_precision(self) -> AbstractContextManager[None]:
         """While open, float32 is computed in float32, and not in TF32 or bfloat16 as GPUs and TPUs may prefer."""
+
+    def quick_float32(self) -> AbstractContextManager[None]:
+        """While open, a GPU multiplies float32 in TF32, which has 10 bits of mantissa. A CPU computes as ever."""
 
     def synchronize(self) -> None:
         """Wait until the device has finished: call before reading a clock."""

@@ -52,7 +52,13 @@ class Recipe:
         choices=("auto", "torch", "caffe", "tf", "unit"),
     )
     seed: int = option(0, "seed of the split, the head's first weights, order and augmentation", least=0, most=10**9)
-    precision: str = option("float32", "mixed: 16-bit arithmetic, 32-bit weights", choices=("float32", "mixed"))
+    precision: str = option(
+        "auto",
+        "arithmetic: float32, tf32 (float32 with products of 19 bits, on GPUs that have it), bfloat16 or float16 with "
+        "32-bit weights, mixed: whichever of the two pays here; auto: tf32 on a GPU, else float32",
+        choices=("auto", "float32", "tf32", "bfloat16", "float16", "mixed"),
+    )
+    deterministic: bool = option(True, "same seed, same bits; on a GPU some operations are slower for it")
     batch_size: int = option(32, "images per step", least=1, most=65536)
 
     validation_fraction: float = option(
@@ -176,6 +182,7 @@ class Options(TypedDict, total=False):
     preprocess: str
     seed: int
     precision: str
+    deterministic: bool
     batch_size: int
     validation_fraction: float
     test_fraction: float

@@ -32,13 +32,13 @@ def devices() -> list[str]:
     return ["CPU"] if jax.default_backend() == "cpu" else [device.device_kind for device in jax.devices()]
 
 
-def make_deterministic(seed: int) -> None:
+def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
     """Call before the first computation: XLA reads the flag once. XLA on CPU is deterministic as it is.
 
     JAX has no random state of its own to seed.
     """
     flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
-    if flag not in flags and metadata.entry_points(group="jax_plugins"):
+    if is_strict and flag not in flags and metadata.entry_points(group="jax_plugins"):
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
@@ -70,6 +70,11 @@ def missing_insides() -> list[str]:
 def full_precision() -> AbstractContextManager[None]:
     """Matrix products and convolutions; the rest is in float32 anyway."""
     return jax.default_matmul_precision("highest")
+
+
+def quick_float32() -> AbstractContextManager[None]:
+    """On a TPU, which has no TF32, as JAX has it."""
+    return jax.default_matmul_precision("tensorfloat32" if jax.default_backend() == "gpu" else "default")
 
 
 def synchronize() -> None:

@@ -59,10 +59,12 @@ def devices() -> list[str]:
     return [str(details.get("device_name", "GPU")) for details in _gpus()] or ["CPU"]
 
 
-def make_deterministic(seed: int) -> None:
-    """From here on TensorFlow refuses operations that have no deterministic version, and unseeded random numbers."""
+def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
+    """Strictly: from here on TensorFlow refuses operations that have no deterministic version, and unseeded random
+    numbers; it knows no way back."""
     tf.random.set_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if is_strict:
+        tf.config.experimental.enable_op_determinism()
 
 
 def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
@@ -99,11 +101,20 @@ def missing_insides() -> list[str]:
     return [*BATCH_NORM.faults, *ADAM.faults]
 
 
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision() -> AbstractContextManager[None]:
     """TF32 is on by default."""
+    return _tensor_float_32(False)
+
+
+def quick_float32() -> AbstractContextManager[None]:
+    """TF32, also where somebody switched it off."""
+    return _tensor_float_32(True)
+
+
+@contextlib.contextmanager
+def _tensor_float_32(is_on: bool) -> Iterator[None]:
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_tensor_float_32_execution(is_on)
     try:
         yield
     finally:

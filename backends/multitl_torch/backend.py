@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -33,11 +34,14 @@ def devices() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or ["CPU"]
 
 
-def make_deterministic(seed: int) -> None:
-    """Operations that have no deterministic version warn and run all the same."""
+def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
+    """Strictly: operations that have no deterministic version warn and run all the same. Otherwise cuDNN measures which
+    of its kernels is the fastest."""
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(is_strict, warn_only=True)
+    torch.backends.cudnn.benchmark = not is_strict
+    if is_strict:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor; nothing here reads one
 
 
@@ -71,16 +75,25 @@ def missing_insides() -> list[str]:
     return [*CHANNELS_LAST.faults, *ADAM.faults]
 
 
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision() -> AbstractContextManager[None]:
     """TF32 is on by default for convolutions."""
+    return _tf32(False)
+
+
+def quick_float32() -> AbstractContextManager[None]:
+    """TF32 is off by default for matrix products."""
+    return _tf32(True)
+
+
+@contextlib.contextmanager
+def _tf32(is_allowed: bool) -> Iterator[None]:
     settings = torch.backends.cuda.matmul, torch.backends.cudnn
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch 2.9 and later prefer another way, which 2.6 does not know
         allowed = [setting.allow_tf32 for setting in settings]
         try:
             for setting in settings:
-                setting.allow_tf32 = False
+                setting.allow_tf32 = is_allowed
             yield
         finally:
             for setting, value in zip(settings, allowed, strict=True):

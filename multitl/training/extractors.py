@@ -24,6 +24,7 @@ from multitl.recipes import Recipe
 from multitl.system.progress import console
 
 PACKAGES = ("onnx", "onnxruntime")
+FLOAT32 = ("auto", "float32", "tf32")  # values of the option precision, on a CPU
 TOLERANCE = 1e-4  # of the largest feature
 MOST_PARAMETERS = 400_000_000  # of a graph without files beside it: 2 GB
 
@@ -33,7 +34,7 @@ def runtime_of(backend: Backend, recipe: Recipe) -> str:
     if (
         not backend.is_slow_on_cpu
         or backend.devices() != ["CPU"]
-        or recipe.precision != "float32"
+        or recipe.precision not in FLOAT32
         or not all(map(is_present, PACKAGES))
     ):
         return backend.name

@@ -244,13 +244,20 @@ def session(recipe: Recipe, backend: Backend) -> Iterator[None]:
     """Seeds, determinism, arithmetic and memory of this run; the caller's dtype policy comes back afterwards."""
     policy = keras.config.dtype_policy()
     random.seed(recipe.seed)  # Keras draws the seeds of layers without one here; its set_random_seed loads TensorFlow
-    backend.make_deterministic(recipe.seed)
-    keras.config.set_dtype_policy(backend.mixed_precision() if recipe.precision == "mixed" else "float32")
+    backend.make_deterministic(recipe.seed, is_strict=recipe.deterministic)
+    keras.config.set_dtype_policy(_dtype_policy(recipe, backend))
+    is_exact = recipe.precision == "float32"
     try:
-        with kept_heap():
+        with kept_heap(), backend.full_precision() if is_exact else backend.quick_float32():
             yield
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _dtype_policy(recipe: Recipe, backend: Backend) -> str:
+    if recipe.precision == "mixed":
+        return backend.mixed_precision()
+    return f"mixed_{recipe.precision}" if recipe.precision in ("bfloat16", "float16") else "float32"
 
 
 def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:

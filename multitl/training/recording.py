@@ -33,7 +33,8 @@ from multitl.runs.promises import REPORT, hash_files
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
 from multitl.version import __version__
 
-TOLERANCE = {"float32": 1e-3, "mixed": 3e-2}  # on probabilities; float32 in practice is below 1e-5
+# on probabilities; float32 in practice is below 1e-5
+TOLERANCE = {"auto": 1e-3, "float32": 1e-3, "tf32": 1e-3, "bfloat16": 3e-2, "float16": 3e-2, "mixed": 3e-2}
 
 
 def save_model(

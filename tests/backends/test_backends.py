@@ -68,6 +68,22 @@ def test_full_precision_while_open(backend: Backend):
     assert asked(backend)
 
 
+def test_quick_float32_while_open(backend: Backend):
+    asked = TF32[BACKEND]
+    with backend.full_precision(), backend.quick_float32():
+        assert asked(backend)
+    assert asked(backend)
+
+
+@only["torch"]
+def test_without_determinism_kernels_are_chosen_by_their_speed(backend: Backend):
+    settings = lambda: (backend.torch.are_deterministic_algorithms_enabled(), backend.torch.backends.cudnn.benchmark)  # noqa: E731
+    backend.make_deterministic(0, is_strict=False)
+    assert settings() == (False, True)
+    backend.make_deterministic(0)
+    assert settings() == (True, False)
+
+
 def test_versions_are_those_installed(backend: Backend):
     distribution = metadata.packages_distributions()[BACKEND][0]
     assert backend.versions()[BACKEND].partition("+")[0] == metadata.version(distribution).partition("+")[0]

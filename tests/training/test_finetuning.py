@@ -266,15 +266,22 @@ def test_augmented_views_are_passes_of_their_own(photo_folder: Path, small: Reci
 
 
 @pytest.mark.every_backend
-def test_mixed_precision_runs_and_leaves_the_policy_alone(photo_folder: Path, small: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "types"),
+    [("mixed", ({"bfloat16"}, {"float16"})), ("bfloat16", ({"bfloat16"},)), ("float16", ({"float16"},)),
+     ("float32", ({"float32"},))],
+)  # fmt: skip
+def test_any_precision_runs_and_leaves_the_policy_alone(
+    precision: str, types: tuple[set[str], ...], photo_folder: Path, small: Recipe, tmp_path: Path
+) -> None:
     before = keras.config.dtype_policy().name
-    recipe = replace(small, head_epochs=2, steps=5, precision="mixed")
+    recipe = replace(small, head_epochs=2, steps=5, precision=precision)
     result = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
     assert keras.config.dtype_policy().name == before
     model = keras.models.load_model(result.model_path)
     assert model.output.dtype == "float32"
     computed = {layer.compute_dtype for layer in backbone_of(model).layers if layer.weights}
-    assert computed in ({"bfloat16"}, {"float16"})
+    assert computed in types
 
 
 @pytest.mark.every_backend
