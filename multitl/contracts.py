@@ -404,10 +404,11 @@ class Backend(Protocol):
     def make_deterministic(self, seed: int, *, is_strict: bool = True) -> None:
         """Seeds the framework's own random numbers. Strictly: same seed, same machine, same bits."""
 
-    def make_step(self, model: keras.Model, prepare: Callable[..., Any]) -> Step:
+    def make_step(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
         """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then.
 
-        prepare: makes the model's input of a step's inputs, in `keras.ops`; compiled with the step.
+        prepare: makes the model's input of a step's inputs, in `keras.ops`; compiled with the step.  accumulate: parts
+        of a batch, at least, that are computed one after the other; their gradients are averaged.
         """
 
     def make_forward(self, model: keras.Model) -> Forward:

@@ -60,6 +60,12 @@ class Recipe:
     )
     deterministic: bool = option(True, "same seed, same bits; on a GPU some operations are slower for it")
     batch_size: int = option(32, "images per step", least=1, most=65536)
+    accumulate: int = option(
+        1,
+        "parts that a step's images are computed in, one after the other: less memory, same result",
+        least=1,
+        most=65536,
+    )
 
     validation_fraction: float = option(
         0.15, "share cut from train where no validation split exists", least=0.01, most=0.9
@@ -184,6 +190,7 @@ class Options(TypedDict, total=False):
     precision: str
     deterministic: bool
     batch_size: int
+    accumulate: int
     validation_fraction: float
     test_fraction: float
     max_unreadable: float

@@ -42,9 +42,9 @@ def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
-def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
+def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
     """One program for the whole step."""
-    return Step(model, prepare)
+    return Step(model, prepare, accumulate)
 
 
 def make_forward(model: keras.Model) -> Forward:

@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 
 from multitl.contracts import Forward
 from multitl.models.freezing import frozen_variables
-from multitl.models.objective import figures, objective
+from multitl.models.objective import count_parts, figures, objective
 from multitl.system import interrupts
 
 AHEAD = 2  # steps that the device may be behind, lest the batches of a whole leg wait in its memory
@@ -36,10 +37,10 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
+    def __init__(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> None:
         frozen = {id(variable) for variable in frozen_variables(model)}
         others = model.non_trainable_variables
-        self._model, self._prepare = model, prepare
+        self._model, self._prepare, self._accumulate = model, prepare, accumulate
         self._places = [id(variable) in frozen for variable in others]
         self._frozen = [variable for variable in others if id(variable) in frozen]
         moving = [variable for variable in others if id(variable) not in frozen]
@@ -79,19 +80,43 @@ class Step:
         rate: jax.Array,
     ) -> tuple[State, jax.Array]:
         weighed, moving, optimizer = state
-        optimizer, x = self._with_rate(optimizer, rate), self._prepare(*inputs)
+        optimizer = self._with_rate(optimizer, rate)
+        parts = count_parts(len(labels), self._accumulate)
+        batch = [one.reshape(parts, -1, *one.shape[1:]) for one in (labels, weights, *inputs)]
 
-        def loss_of(weighed: Values) -> tuple[jax.Array, tuple[jax.Array, Values]]:
-            logits, others, penalties = self._model.stateless_call(
-                weighed, self._merge(moving, constants), x, training=True, return_losses=True
-            )
-            loss = objective(self._model, logits, labels, weights, penalties)
-            return self._scale(loss, optimizer), (figures(loss, logits, labels), others)
+        def look(so_far: tuple[Values, Values, jax.Array], part: Values) -> tuple[tuple, None]:
+            """Statistics afterwards; sums of gradients and figures."""
+            moving, gradients, told = so_far
+            look_at = jax.grad(self._loss, has_aux=True)
+            further, (seen, others) = look_at(weighed, self._merge(moving, constants), optimizer, *part)
+            moved = [value for value, is_frozen in zip(others, self._places, strict=True) if not is_frozen]
+            return (moved, jax.tree.map(jnp.add, gradients, further), told + seen), None
 
-        gradients, (told, others) = jax.grad(loss_of, has_aux=True)(weighed)
+        none_yet = (moving, jax.tree.map(jnp.zeros_like, weighed), jnp.zeros(2))
+        if parts == 1:
+            so_far, _ = look(none_yet, [one[0] for one in batch])
+        else:
+            so_far, _ = jax.lax.scan(look, none_yet, batch)
+        moving, gradients, told = so_far
+        gradients = [gradient / parts for gradient in gradients]
         weighed, optimizer = self._model.optimizer.stateless_apply(optimizer, gradients, weighed)
-        moved = [value for value, is_frozen in zip(others, self._places, strict=True) if not is_frozen]
-        return (weighed, moved, optimizer), told
+        return (weighed, moving, optimizer), told / parts
+
+    def _loss(
+        self,
+        weighed: Values,
+        others: Values,
+        optimizer: Values,
+        labels: jax.Array,
+        weights: jax.Array,
+        *inputs: jax.Array,
+    ) -> tuple[jax.Array, tuple[jax.Array, Values]]:
+        """Of some images, and what else is seen of them: figures; statistics and seeds afterwards."""
+        logits, others, penalties = self._model.stateless_call(
+            weighed, others, self._prepare(*inputs), training=True, return_losses=True
+        )
+        loss = objective(self._model, logits, labels, weights, penalties)
+        return self._scale(loss, optimizer), (figures(loss, logits, labels), others)
 
     def _merge(self, moving: Values, constants: Values) -> Values:
         """In the order that the model has them."""

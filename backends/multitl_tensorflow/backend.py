@@ -67,11 +67,11 @@ def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
+def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
     """One graph for the whole step."""
     from multitl_tensorflow.step import Step
 
-    return Step(model, prepare)
+    return Step(model, prepare, accumulate)
 
 
 def make_forward(model: keras.Model) -> Forward:

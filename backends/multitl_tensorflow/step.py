@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from multitl.contracts import Forward
-from multitl.models.objective import figures, objective
+from multitl.models.objective import count_parts, figures, objective
 
 
 def inference(model: keras.Model) -> Forward:
@@ -24,8 +24,8 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
-        self._model, self._prepare = model, prepare
+    def __init__(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> None:
+        self._model, self._prepare, self._accumulate = model, prepare, accumulate
         self._run = tf.function(self._advance, reduce_retracing=True)
 
     def __enter__(self) -> Step:
@@ -44,12 +44,25 @@ class Step:
     def _advance(
         self, inputs: tuple[tf.Tensor, ...], labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor
     ) -> tf.Tensor:
-        model, variables = self._model, self._model.trainable_variables
+        optimizer, variables = self._model.optimizer, self._model.trainable_variables
+        parts = count_parts(labels.shape[0], self._accumulate)
+        cut = [tf.split(one, parts) for one in (labels, weights, *inputs)]
+        gradients, told = self._look(*(pieces[0] for pieces in cut))
+        for part in zip(*(pieces[1:] for pieces in cut), strict=True):
+            with tf.control_dependencies(gradients):  # one after the other, lest they share the memory
+                further, seen = self._look(*part)
+            gradients = [one + other for one, other in zip(gradients, further, strict=True)]
+            told += seen
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply([one / parts for one in gradients] if parts > 1 else gradients, variables)
+        return told / parts
+
+    def _look(self, labels: tf.Tensor, weights: tf.Tensor, *inputs: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Gradients and figures of some images."""
+        model = self._model
         with tf.GradientTape() as tape:
             logits = model(self._prepare(*inputs), training=True)
             loss = objective(model, logits, labels, weights, model.losses)
             scaled = model.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        model.optimizer.learning_rate.assign(rate)
-        model.optimizer.apply(gradients, variables)
-        return figures(loss, logits, labels)
+        gradients = tape.gradient(scaled, [variable.value for variable in model.trainable_variables])
+        return gradients, figures(loss, logits, labels)

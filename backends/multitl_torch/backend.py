@@ -45,9 +45,9 @@ def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor; nothing here reads one
 
 
-def make_step(model: keras.Model, prepare: Callable[..., Any]) -> Step:
+def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
     """Eager."""
-    return Step(model, prepare)
+    return Step(model, prepare, accumulate)
 
 
 def make_forward(model: keras.Model) -> Forward:

@@ -7,7 +7,7 @@ batches; dropout and statistics that move are left to Keras.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from multitl.contracts import Forward
 from multitl.models.freezing import frozen_variables
-from multitl.models.objective import figures, objective
+from multitl.models.objective import count_parts, figures, objective
 from multitl_torch.tracing import trace
 
 AHEAD = 2  # steps that a GPU may be behind, lest the batches of a whole leg wait in its memory
@@ -36,10 +36,10 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model, prepare: Callable[..., Any]) -> None:
+    def __init__(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> None:
         frozen = {id(variable) for variable in frozen_variables(model)}
         self._is_pure = all(id(variable) in frozen for variable in model.non_trainable_variables)
-        self._model, self._prepare = model, prepare
+        self._model, self._prepare, self._accumulate = model, prepare, accumulate
         self._programs: dict[tuple[torch.Size, ...], Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {}
         self._under_way: deque[torch.cuda.Event] = deque()
 
@@ -56,15 +56,19 @@ class Step:
         optimizer, variables = self._model.optimizer, self._model.trainable_variables
         given = [keras.ops.convert_to_tensor(array) for array in (labels, weights, *inputs)]
         self._forget_gradients()
-        loss, told = self._program(given)(*given)
-        optimizer.scale_loss(loss).backward()
+        parts = list(zip(*(one.chunk(count_parts(len(labels), self._accumulate)) for one in given), strict=True))
+        program, told = self._program(parts[0]), []
+        for part in parts:
+            loss, seen = program(*part)
+            optimizer.scale_loss(loss / len(parts)).backward()
+            told.append(seen)
         with torch.no_grad():
             optimizer.learning_rate = learning_rate
             optimizer.apply([variable.value.grad for variable in variables], variables)
         self._keep_up()
-        return told
+        return torch.stack(told).mean(dim=0) if len(told) > 1 else told[0]
 
-    def _program(self, given: list[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    def _program(self, given: Sequence[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
         """What computes loss and figures of a batch like this one."""
         if not self._is_pure:
             return self._look

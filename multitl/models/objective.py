@@ -20,6 +20,11 @@ def objective(
     return sum(penalties, start=model.loss(labels, logits, sample_weight=weights))
 
 
+def count_parts(images: int, least: int) -> int:
+    """How many equal parts a batch is computed in, where there are to be so many at least: the next divisor."""
+    return next(parts for parts in range(min(least, images), images + 1) if images % parts == 0)
+
+
 def figures(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """Loss and accuracy of a batch, float32 (2,)."""
     ops = keras.ops

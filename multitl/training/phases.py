@@ -135,7 +135,7 @@ def compile_step(model: keras.Model, recipe: Recipe, prepare: Callable[..., Any]
     The rate is a number that each step is told: another rate is no other program.
     """
     compile_model(model, recipe)
-    return load_backend().make_step(model, prepare)
+    return load_backend().make_step(model, prepare, recipe.accumulate)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:

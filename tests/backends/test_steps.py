@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -142,6 +143,40 @@ def test_nothing_comes_to_the_host_before_it_is_asked_for(kind: str, monkeypatch
             with step:
                 told = [step(*batch, learning_rate=0.1) for batch in BATCHES][-1]
     assert np.isfinite(keras.ops.convert_to_numpy(told)).all()
+
+
+@pytest.mark.parametrize(("accumulate", "parts"), [(2, 2), (3, 4), (99, 8)])
+def test_a_batch_in_parts_is_the_same_step(accumulate: int, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Penalties count once, weights of images differ; each part is looked at alone."""
+    ends, sizes = [], []
+    for recipe in (RECIPE, replace(RECIPE, accumulate=accumulate)):
+        model = pure_network()
+        layer = model.get_layer("moving")
+        call = layer.call
+        layer.call = lambda x, call=call, **options: sizes.append(x.shape[0]) or call(x, **options)
+        told = train(compile_step(model, recipe))
+        ends.append([told, *read_variables(model.trainable_variables)])
+    for whole, cut in zip(*ends, strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-6)
+    assert sizes[0] == 8 and sizes[-1] == 8 // parts
+
+
+def test_statistics_move_with_every_part() -> None:
+    by_hand = network(dropout=0.0)
+    moving = by_hand.get_layer("moving")
+    frozen = keras.Model(by_hand.input, by_hand.get_layer("frozen").output)
+    pixels = BATCHES[0][0][0]
+    for start in range(0, 8, 2):
+        moving(frozen(pixels[start : start + 2]), training=True)
+    first = network(dropout=0.0)
+    with compile_step(first, replace(RECIPE, accumulate=4)) as step:
+        step(*BATCHES[0], learning_rate=0.0)
+    for ours, theirs in zip(
+        read_variables(first.get_layer("moving").non_trainable_variables),
+        read_variables(moving.non_trainable_variables),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_what_interrupts_a_leg_leaves_the_state_of_the_last_step() -> None:
