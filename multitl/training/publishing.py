@@ -20,7 +20,7 @@ from multitl.contracts import Dataset, Forward, Pretrained, Result, Split
 from multitl.data.pixels import PixelReader
 from multitl.errors import RunError
 from multitl.models.heads import build_classifier
-from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_pixels
+from multitl.models.inference import as_probabilities, compile_forward, predict_pixels
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
 from multitl.runs.promises import FILES, REPORT, broken_files
@@ -32,6 +32,7 @@ from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.recording import finish, judge, save_model, write_history
 
+PROVED = 8  # images that the saved model answers for
 STARTED = ("recipe.toml", "run.json")  # which are there before training begins
 
 
@@ -99,7 +100,7 @@ class Publisher:
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any]
     ) -> None:
         """answers: probabilities of the validation images that the saved model has to give."""
-        sample = self.readers["validation"].read(range(min(BATCH, len(self.readers["validation"]))))
+        sample = self.readers["validation"].read(range(min(PROVED, len(self.readers["validation"]))))
         with temporary_folder(self.folder) as staged:
             for name in STARTED:
                 shutil.copy(self.folder / name, staged)
