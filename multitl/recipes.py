@@ -43,7 +43,7 @@ class Recipe:
         "backbone as SOURCE/NAME[:variant], or file:PATH; of several, A,B, the best out of fold; see `multitl "
         "backbones`",
     )
-    weights: str = option("default", "default (official), none (random), or a weights file or folder")
+    weights: str = option("default", "default or imagenet (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
     preprocess: str = option(
         "auto",
