@@ -48,8 +48,8 @@ def add_finetune_flags(parser: Parser) -> None:
 
 def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
     flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
-    values = ", ".join(filter(None, [range_of(field), f"default: {field.default}"]))
-    text = f"{limits['help']} ({values})".replace("%", "%%")
+    values = ", ".join(filter(None, [range_of(field), f"default: {field.default}" if field.default != "" else ""]))
+    text = (limits["help"] + (f" ({values})" if values else "")).replace("%", "%%")
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         return
@@ -63,6 +63,10 @@ def add_evaluate_flags(parser: Parser) -> None:
     parser.add_argument(
         "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
     )
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("images", "path_column", "label_column"):
+            _add_recipe_flag(parser, field)
+            parser.set_defaults(**{field.name: field.default})
     _add_backend(parser)
     add_json_flag(parser)
 
