@@ -42,9 +42,8 @@ def kind_of(image: ImageFile.ImageFile) -> str:
         return GREY32 if bits_of(image) == 32 else GREY16
     if image.mode.startswith("I;16"):
         return GREY12 if bits_of(image) == 12 else GREY16
-    if image.mode == "RGBX":
-        return CHANNELS
-    return COLOUR16 if any(";16" in str(tile[3]) for tile in image.tile) else PLAIN
+    stored = " ".join(str(tile[3]) for tile in image.tile)  # Pillow's names of what is in the file: "RGB;16B", "RGBXX"
+    return CHANNELS if "RGBX" in stored else COLOUR16 if ";16" in stored else PLAIN
 
 
 def look_at(image: Image.Image, kind: str, pages: int) -> Look:
@@ -128,17 +127,17 @@ class Looks:
 
 def _oddities(kind: str, seen: _Seen, decoding: Decoding) -> Iterator[tuple[str, str]]:
     """What is odd about the values of one kind of file, and the option that mends it, or "" if none does."""
-    held, option = f"{seen.files} files of {kind} hold values from {seen.low:g} to {seen.high:g}", _option(0, seen.high)
+    held = f"{seen.files} files of {kind} hold values from {seen.low:g} to {seen.high:g}"
     if kind in GREYS and decoding.values:
         black, white = decoding.values
         if seen.high - black > 2 * (white - black):
             yield f"{held}, of which {white:g} is white already", "another --bits or --range"
     elif kind in (GREY16, GREY32) and 0 < seen.high < 65536 / DIM:
-        yield f"{held}, nearly black where 65535 is white", option
+        yield f"{held}, nearly black where 65535 is white", _option(0, seen.high)
     elif kind == FLOATS and 1 < seen.high < 256 / DIM:
-        yield f"{held}, nearly black where 255 is white", option
+        yield f"{held}, nearly black where 255 is white", f"--range 0,{seen.high:g}"
     elif kind == FLOATS and seen.dimmest <= 1 < seen.high:
-        yield f"{held}; in a file up to 1 that is white, in others 255", option
+        yield f"{held}; in a file up to 1 that is white, in others 255", "--range 0,255"
     elif kind == COLOUR16 and 0 < seen.high < 256 / DIM:
         yield (
             f"{seen.files} files of {kind} are nearly black: up to {seen.high:g} in their upper 8 bits, the ones read",
@@ -159,6 +158,6 @@ def _with_advice(problem: str, option: str, of_a_run: bool) -> str:
 def _option(low: float, high: float) -> str:
     """A usual number of bits, where one fits, else the range itself."""
     bits = next((bits for bits in USUAL_BITS if high < 2**bits), 0)
-    if bits and low >= 0 and high >= 2 ** min(bits - 2, 7) and high > 127:
+    if bits and low >= 0 and high > 127:
         return f"--bits {bits}"
     return f"--range{' ' if low >= 0 else '='}{low:g},{high:g}"
