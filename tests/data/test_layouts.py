@@ -49,7 +49,7 @@ FOLDERS = {
         both("train") | {"test": 5},
         f"cat, dog: {CUT}; Beside the splits, DATA holds folders that are ignored: test.",
     ),
-    "two names of one part": (both("train", "training"), "DATA has several train folders: train, training. Mend: merge*"),
+    "two names of one part": (both("train", "training"), "DATA has several train folders: train, training. Mend: *"),
     "parts without classes": ({"train": 6, "test": 6}, "DATA/test has no class folders. Mend: sort the images*"),
     "a class called train": ({"train": 6, "car": 6}, f"car, train: {CUT}"),
     "classes called model_train and scale_train": (
@@ -82,7 +82,10 @@ FOLDERS = {
         both("PlantVillage"),
         "DATA has one class only: PlantVillage. Mend: give the folder inside: DATA/PlantVillage",
     ),
-    "two wrappers": (both("archive/pets"), "DATA has one class only: archive. Mend: give the folder inside: DATA/archive/pets"),
+    "two wrappers": (
+        both("archive/pets"),
+        "DATA has one class only: archive. Mend: give the folder inside: DATA/archive/pets",
+    ),
     "a wrapper of parts": (
         both("archive/train", "archive/test"),
         "DATA has one class only: archive. Mend: give the folder inside: DATA/archive",
@@ -91,7 +94,7 @@ FOLDERS = {
         both("train/pets"),
         "DATA has one class only: pets. Mend: move the folders of DATA/train/pets to DATA/train",
     ),
-    "one class": ({"cat": 6}, "DATA has one class only: cat. Mend: add images that show something else, as another class"),
+    "one class": ({"cat": 6}, "DATA has one class only: cat. Mend: add images that show something else, as another*"),
     "a copy of all inside": (
         both(".", "pets"),
         "DATA/pets holds the classes of DATA once more, and is no class itself. Mend: move DATA/pets elsewhere*",
@@ -130,7 +133,8 @@ TABLES = {
         rows(PETS, path="{}.png"), {"twice": True, "reading": Reading(images="DATA/photos")}, f"cat, dog: {CUT}",
     ),
     "a folder that is not there": (
-        rows(PETS), {"reading": Reading(images="DATA/fotos")}, "Cannot find DATA/fotos: No such file*Mend: check the path",
+        rows(PETS), {"reading": Reading(images="DATA/fotos")},
+        "Cannot find DATA/fotos: No such file*Mend: check the path",
     ),
     "files that are not there": (
         rows(PETS, path="photos/a{}.png"), {},
@@ -157,7 +161,7 @@ TABLES = {
     ),
     "several labels, quoted": (rows(["cat", "dog", '"cat, dog"']), {}, "*looks like several labels an image*"),
     "several labels, spaces": (
-        rows(["a b", "a", "b", "c a", "a b c", "b c"], path="photos/{}.png"), {}, "*looks like several labels an image*",
+        rows(["a b", "a", "b", "c a", "a b c", "b c"]), {}, "*looks like several labels an image*",
     ),
     "several labels, lists": (rows(["\"['cat', 'dog']\"", "\"['dog']\""]), {}, "*looks like several labels an image*"),
     "a class with a comma": (rows(["sofa", '"chair, office"']), {}, f"chair, office, sofa: {CUT}"),
@@ -170,13 +174,15 @@ TABLES = {
         "DATA/table.csv looks like one column a class (one-hot), not one of labels. Mend: write their names into one: "
         "t['label'] = t[['cat', 'dog']].idxmax(axis=1) in pandas",
     ),
-    "one-hot with points": (rows(["1.0,0.0", "0.0,1.0"], "image,MEL,NV"), {}, "*looks like one column a class (one-hot)*"),
+    "one-hot with points": (rows(["1.0,0.0", "0.0,1.0"], "image,MEL,NV"), {}, "*looks like one column a class *"),
     "several bits": (
         rows(["1,1", "0,1"], "image,cat,dog"), {},
         "DATA/table.csv looks like several labels an image, one column each. Mend: choose one of them, as in "
         "--label-column cat; *",
     ),
-    "one bit, chosen": (rows(["1,1", "0,1"], "image,cat,dog"), {"reading": Reading(label_column="cat")}, f"0, 1: {CUT}"),
+    "one bit, chosen": (
+        rows(["1,1", "0,1"], "image,cat,dog"), {"reading": Reading(label_column="cat")}, f"0, 1: {CUT}",
+    ),
     "two targets": (
         rows(["cat,old", "dog,old", "cat,new", "dog,new"], "path,label,label2"), {},
         "DATA/table.csv looks like several targets: it has more than one column of labels. "
