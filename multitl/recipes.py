@@ -70,10 +70,8 @@ class Recipe:
     )
 
     bits: int = option(0, "bits that are used in grey files of 16 or 32, such as 12; 0: all", least=0, most=32)
-    range: str = option(
-        "", "LOW,HIGH: values that become black and white in grey files of more than 8 bits, such as 0,4095"
-    )
-    page: int = option(0, "page of files with several, from 1; 0: the first", least=0, most=10**6)
+    range: str = option("", "values that become black and white in grey files of more than 8 bits, such as 0,4095")
+    page: int = option(0, "page of files with several, from 1; 0: the first", least=0, most=9999)
     images: str = option("", "folder that the paths in a table are relative to; by itself the table's own")
     path_column: str = option("", "a table's column of the files; by itself path, file, image or their like")
     label_column: str = option("", "a table's column of the classes; by itself label, class, target or their like")

@@ -14,6 +14,7 @@ from multitl.recipes import OF_FEATURES, Recipe, combine, range_of
 
 DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
+NAMED_METAVARS = {"images": "DIR", "range": "LOW,HIGH", "path_column": "COLUMN", "label_column": "COLUMN"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +54,9 @@ def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         return
-    metavar = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else METAVARS[kind]
+    metavar = (
+        "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else NAMED_METAVARS.get(field.name, METAVARS[kind])
+    )
     group.add_argument(flag, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.contracts import SPLITS
+from multitl.data.folders import is_image
 from multitl.data.labels import describe_columns, describe_labels, follows
 from multitl.data.listings import Listing, Record, check_exists, list_records
 from multitl.data.places import find_places
@@ -83,10 +84,7 @@ def _column(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str
     if values is None:
         if meaning == "label":
             _refuse(path, describe_columns({name: [_text(cell) for cell in cells] for name, cells in table.items()}))
-        known = {name for names in COLUMNS.values() for name in names}
-        others = [name.strip() for name in table if name.strip().lower() not in known]
-        numbered = [name for name in others if NUMBERED.fullmatch(name.lower())]
-        guess = others[0] if len(others) == 1 else (numbered or ["NAME"])[0]
+        guess = _guess(table, meaning)
         raise _bad_table(
             path,
             f"has no column of the {meaning}s",
@@ -95,6 +93,16 @@ def _column(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str
             f"--{meaning}-column {guess}, or make path,label the first line",
         )
     return values
+
+
+def _guess(table: Mapping[str, list[Any]], meaning: str) -> str:
+    """Which column may be meant, NAME if none is likelier than others."""
+    known = {name for names in COLUMNS.values() for name in names}
+    others = {name.strip(): cells for name, cells in table.items() if name.strip().lower() not in known}
+    likely = [name for name in others if NUMBERED.fullmatch(name.lower())]
+    if meaning == "path":
+        likely = [name for name, cells in others.items() if cells and is_image(Path(_text(cells[0])))]
+    return next(iter(others)) if len(others) == 1 else (likely or ["NAME"])[0]
 
 
 def _named(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str) -> list[Any]:

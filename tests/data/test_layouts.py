@@ -142,7 +142,7 @@ TABLES = {
     ),
     "other columns": (
         rows(PETS, "photo,kind"), {},
-        "DATA/table.csv has no column of the paths. Mend: --path-column NAME, or make path,label the first line*",
+        "DATA/table.csv has no column of the paths. Mend: --path-column photo, or make path,label the first line*",
     ),
     "another column of labels": (
         rows(PETS, "path,kind"), {},
