@@ -54,9 +54,8 @@ def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         return
-    metavar = (
-        "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else NAMED_METAVARS.get(field.name, METAVARS[kind])
-    )
+    plain = NAMED_METAVARS.get(field.name, METAVARS[kind])
+    metavar = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else plain
     group.add_argument(flag, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 
