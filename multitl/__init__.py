@@ -74,7 +74,7 @@ def load_pretrained(
 
     name: "SOURCE/NAME[:variant]", e.g. "keras/MobileNet:alpha=0.25", "torchvision/resnet50", "timm/resnet50.a1_in1k";
     or "file:PATH" for a .keras or .h5 model of your own.
-    weights: "default" (the official ones), "none" (random), or the path of a weights file or folder.
+    weights: "default" or "imagenet" (the official ones), "none" (random), or the path of a weights file or folder.
     image_size: side of the square input in pixels; 0 for the backbone's own.
     head: "keep" for the whole network with its original classifier, whose logits `.class_names` name.
 
@@ -242,19 +242,29 @@ def choose(
 
 
 def evaluate(
-    run: str | PathLike[str], data: str | PathLike[str], *, split: Split = "test", backend: str | None = None
+    run: str | PathLike[str],
+    data: str | PathLike[str],
+    *,
+    split: Split = "test",
+    backend: str | None = None,
+    images: str | PathLike[str] = "",
+    path_column: str = "",
+    label_column: str = "",
 ) -> dict[str, Any]:
     """Judge a finished run on labelled images: the figures that metrics.json holds for one split.
 
     data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
+    images: the folder that the paths in a table are relative to.  path_column, label_column: names of its columns; by
+    default those that the run was trained with.
     Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, per_class, confusion_matrix, intervals (*_ci) and,
     with more than five classes, top5_accuracy.
     """
     adapter = load_backend(backend)
+    from multitl.data.tables import Reading
     from multitl.judging import evaluation
 
     with adapter.fast_paths():
-        return evaluation.evaluate_run(run, data, split)
+        return evaluation.evaluate_run(run, data, split, Reading(str(images), path_column, label_column))
 
 
 def predict(

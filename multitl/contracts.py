@@ -28,6 +28,23 @@ Head = Literal["cut", "keep"]  # whether a network comes without its classifier,
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How the values in a file become the 8 bits of a picture, where that is open.
+
+    page: of a file with several, from 1; 0 for the first.  values: those of grey with more than 8 bits that become
+    black and white; None for all that its kind can hold.
+    """
+
+    page: int = 0
+    values: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no file has."""
+        if self.page < 0 or (self.values and not -math.inf < self.values[0] < self.values[1] < math.inf):
+            raise ValueError(f"page {self.page}, values from {self.values}")
+
+
+@dataclass(frozen=True)
 class Preprocess:
     """How a backbone wants its pixels, as data.
 
@@ -37,6 +54,8 @@ class Preprocess:
     (height, width), or the crop's size if None. "squash": to the box, whatever the ratio. "cover" and "fit" keep the
     ratio: the smallest image that covers the box, the largest that fits into it.
     `antialias=False` is TensorFlow's resize, True is Pillow's.
+
+    Decoding, before all that: `decoding` is how the images that it was trained on were read.
 
     Values, done inside the saved model (preprocessing.py): channels are put in `channel_order`, then
     `y = x * scale + offset` per channel (in that order), x in [0, 255].
@@ -53,6 +72,7 @@ class Preprocess:
     channel_order: Literal["rgb", "bgr"] = "rgb"
     scale: Triple = (1.0, 1.0, 1.0)
     offset: Triple = (0.0, 0.0, 0.0)
+    decoding: Decoding = Decoding()
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes and values that no image can be brought to."""
@@ -66,7 +86,7 @@ class Preprocess:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Back from JSON, which has no tuples, by which a `Preprocess` compares and hashes."""
+        """Back from a network's JSON, which has no tuples, by which a `Preprocess` compares and hashes."""
         fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
         return cls(**fields)
 
@@ -267,10 +287,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image file that was skipped, and why."""
+    """An image file that was skipped, and why. fix: what would make it readable, if that is known."""
 
     path: str
     reason: str
+    fix: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import textwrap
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
+from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
 from multitl.system.regular_files import read_regular_text
 
@@ -27,7 +29,7 @@ def option(default: Any, help: str, *, least: float | None = None, most: float |
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
     "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
-    "max_unreadable", "shots",
+    "max_unreadable", "shots", "bits", "range", "page", "images", "path_column", "label_column",
 )  # fmt: skip
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
@@ -43,7 +45,7 @@ class Recipe:
         "backbone as SOURCE/NAME[:variant], or file:PATH; of several, A,B, the best out of fold; see `multitl "
         "backbones`",
     )
-    weights: str = option("default", "default (official), none (random), or a weights file or folder")
+    weights: str = option("default", "default or imagenet (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
     preprocess: str = option(
         "auto",
@@ -78,6 +80,13 @@ class Recipe:
         least=0,
         most=10**6,
     )
+
+    bits: int = option(0, "bits that are used in grey files of 16 or 32, such as 12; 0: all", least=0, most=32)
+    range: str = option("", "values that become black and white in grey files of more than 8 bits, such as 0,4095")
+    page: int = option(0, "page of files with several, from 1; 0: the first", least=0, most=9999)
+    images: str = option("", "folder that the paths in a table are relative to; by itself the table's own")
+    path_column: str = option("", "a table's column of the files; by itself path, file, image or their like")
+    label_column: str = option("", "a table's column of the classes; by itself label, class, target or their like")
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
     head: str = option(
@@ -133,6 +142,14 @@ class Recipe:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         parse_duration(self.budget)
+        parse_range(self.range)
+        if self.bits and self.range:
+            raise RecipeError(
+                "bits and range say the same thing.",
+                expected="one of them",
+                received=f"bits = {self.bits}, range = {self.range!r}",
+                fix=f"--bits {self.bits} alone, which is --range 0,{2**self.bits - 1}",
+            )
         if not self.head_epochs and self.unfreeze == "none":
             raise RecipeError(
                 "This recipe trains nothing.",
@@ -154,6 +171,11 @@ class Recipe:
                 received="shots = 1",
                 fix="--shots 2",
             )
+
+    @property
+    def decoding(self) -> Decoding:
+        """How files become pictures."""
+        return Decoding(self.page, (0.0, 2.0**self.bits - 1) if self.bits else parse_range(self.range))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -195,6 +217,12 @@ class Options(TypedDict, total=False):
     test_fraction: float
     max_unreadable: float
     shots: int
+    bits: int
+    range: str
+    page: int
+    images: str
+    path_column: str
+    label_column: str
     pooling: str
     head: str
     hidden: int
@@ -271,6 +299,22 @@ def parse_duration(text: str) -> float | None:
             fix="--budget 10m",
         )
     return seconds
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """ "0,4095" -> (0.0, 4095.0); "": None. Raises RecipeError."""
+    if not text:
+        return None
+    number = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?)\s*"
+    match = re.fullmatch(f"{number},{number}", text, re.ASCII)
+    if not match or not float(match[1]) < float(match[2]) < math.inf:
+        raise RecipeError(
+            f"The option range cannot be {text!r}.",
+            expected="LOW,HIGH: two numbers, the lower one first",
+            received=f"range = {text!r}",
+            fix="--range 0,4095, or --range=-1,1 where the first is negative",
+        )
+    return float(match[1]), float(match[2])
 
 
 def _toml_value(value: Any) -> str:

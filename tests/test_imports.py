@@ -26,8 +26,8 @@ ORDER = {
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks folders promises",
-    "data": "augmentation listings resampling splits parts checks tables images readable_images pixel_store pixels "
-    "scanning",
+    "data": "augmentation split_names folders layouts listings resampling splits parts checks labels places tables "
+    "tiffs depths images readable_images pixel_store pixels scanning",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective statistics weight_files feature_maps heads model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",

@@ -29,6 +29,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.booleans()
     if field.name == "budget":
         return st.sampled_from(["none", "90", "2.5s", "10m", "1.5h"])
+    if field.name == "range":
+        return st.sampled_from(["", "0,4095", "-1, 1", "-1e3,2.5"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]
@@ -40,7 +42,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
 def fits_together(options: dict) -> bool:
     trains = bool(options["head_epochs"] or options["unfreeze"] != "none")
     is_solved = not options["hidden"] and not options["dropout"] and options["head_epochs"]
-    return trains and options["shots"] != 1 and bool(is_solved or options["head"] in ("auto", "linear"))
+    is_one = not (options["bits"] and options["range"])
+    return trains and is_one and options["shots"] != 1 and bool(is_solved or options["head"] in ("auto", "linear"))
 
 
 recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(fits_together)

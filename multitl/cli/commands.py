@@ -67,7 +67,10 @@ def choose(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Judge a finished run on labelled images."""
     _silence_frameworks()
-    metrics = multitl.evaluate(options.folder, options.data, backend=options.backend, split=options.split)
+    metrics = multitl.evaluate(
+        options.folder, options.data, backend=options.backend, split=options.split, images=options.images,
+        path_column=options.path_column, label_column=options.label_column,
+    )  # fmt: skip
     if options.json:
         print(json.dumps(metrics, indent=2))
     else:

@@ -14,6 +14,7 @@ from multitl.recipes import OF_FEATURES, Recipe, combine, range_of
 
 DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
+NAMED_METAVARS = {"images": "DIR", "range": "LOW,HIGH", "path_column": "COLUMN", "label_column": "COLUMN"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,12 +49,13 @@ def add_finetune_flags(parser: Parser) -> None:
 
 def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
     flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
-    values = ", ".join(filter(None, [range_of(field), f"default: {field.default}"]))
-    text = f"{limits['help']} ({values})".replace("%", "%%")
+    values = ", ".join(filter(None, [range_of(field), f"default: {field.default}" if field.default != "" else ""]))
+    text = (limits["help"] + (f" ({values})" if values else "")).replace("%", "%%")
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         return
-    metavar = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else METAVARS[kind]
+    plain = NAMED_METAVARS.get(field.name, METAVARS[kind])
+    metavar = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else plain
     group.add_argument(flag, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 
@@ -63,6 +65,10 @@ def add_evaluate_flags(parser: Parser) -> None:
     parser.add_argument(
         "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
     )
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("images", "path_column", "label_column"):
+            _add_recipe_flag(parser, field)
+            parser.set_defaults(**{field.name: field.default})
     _add_backend(parser)
     add_json_flag(parser)
 

@@ -2,4 +2,4 @@
 images. Read `scanning.py` first, then `pixels.py` and `images.py`.
 """
 
-__all__ = ["augmentation", "images", "pixel_store", "pixels", "scanning"]
+__all__ = ["augmentation", "depths", "images", "pixel_store", "pixels", "scanning", "tables"]

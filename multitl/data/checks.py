@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from multitl.contracts import SPLITS, Dataset, Example, Unreadable
-from multitl.data.listings import LAYOUTS, Listing, Record
+from multitl.data.layouts import LAYOUTS, folder_of_folders
+from multitl.data.listings import Listing, Record
 from multitl.errors import DataError, nearest_names, shorten
 
 
@@ -32,12 +34,7 @@ def check_trainable(listing: Listing) -> None:
             fix="add a train folder, or give a folder CLASS/images and let it be split",
         )
     if len(listing.class_names) < 2:
-        raise DataError(
-            f"{listing.root} has one class only: {listing.class_names[0]}.",
-            expected="two classes or more",
-            received="1 class",
-            fix="add images that show something else, as another class",
-        )
+        raise _one_class(listing)
     for name in listing.class_names:
         if printable(name) != name:
             raise DataError(
@@ -47,6 +44,17 @@ def check_trainable(listing: Listing) -> None:
                 fix="rename its folder",
             )
     check_known(listing.records, listing.class_names, f"the training part of {listing.root}")
+
+
+def _one_class(listing: Listing) -> DataError:
+    name, fix = listing.class_names[0], "add images that show something else, as another class"
+    above = next((folder for folder in Path(listing.records[0].path).parents if folder.name == name), None)
+    if above and Path(listing.root).is_dir() and (inside := folder_of_folders(above)):  # as archives unpack
+        is_part = listing.records[0].split
+        fix = f"move the folders of {inside} to {above.parent}" if is_part else f"give the folder inside: {inside}"
+    return DataError(
+        f"{listing.root} has one class only: {name}.", expected="two classes or more", received="1 class", fix=fix
+    )
 
 
 def check_known(records: Iterable[Record], class_names: Sequence[str], knower: str) -> None:
@@ -62,14 +70,18 @@ def check_known(records: Iterable[Record], class_names: Sequence[str], knower: s
         )
 
 
-def check_readable(root: str, count: int, unreadable: Sequence[Unreadable], most: float) -> None:
-    """Raise DataError if more than the share `most` of `count` files is unreadable, or all of them."""
+def check_readable(root: str, count: int, unreadable: Sequence[Unreadable], most: float, mending: str = "") -> None:
+    """Raise DataError if more than the share `most` of `count` files is unreadable, or all of them.
+
+    mending: an option that would make them readable.
+    """
+    known = mending or next((file.fix for file in unreadable if file.fix), "")
     if len(unreadable) == count:
-        problem, fix = f"None of the {count} image files in {root} can be read.", "check the files"
+        problem, fix = f"None of the {count} image files in {root} can be read.", known or "check the files"
     elif len(unreadable) > most * count:
         share = len(unreadable) / count
         problem = f"{len(unreadable)} of {count} image files in {root} cannot be read."
-        fix = f"mend or remove them, or allow them with --max-unreadable {min(1, share + 0.005):.2f}"
+        fix = f"{known or 'mend or remove them'}, or allow them with --max-unreadable {min(1, share + 0.005):.2f}"
     else:
         return
     listed = shorten(f"{file.path} ({file.reason})" for file in unreadable)

@@ -15,13 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from multitl.contracts import Preprocess
+from multitl.contracts import Decoding, Preprocess
+from multitl.data.depths import GREYS, Look, kind_of, look_at, to_eight_bits, unfit
 from multitl.data.resampling import resample
+from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
+UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel")  # as Pillow tells that a TIFF is beyond it
+CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32"
+PLAINLY = Decoding()
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses ("decompression bomb"); 537 MB as RGB
 MAX_BYTES = 2**31
 AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
@@ -34,12 +39,19 @@ FILTERS = {
 
 
 class UnreadableImage(Exception):  # noqa: N818  (a verdict on a file, not a bug)
-    """Why a file gives no pixels, in one line for people. Callers list the file or turn this into a DataError."""
+    """Why a file gives no pixels, in one line for people. Callers list the file or turn this into a DataError.
+
+    fix: what would make it readable, if that is known.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
-def open_rgb(path: str | Path) -> Image.Image:
+def open_rgb(path: str | Path, decoding: Decoding = PLAINLY) -> Image.Image:
     """Decode a file to an upright RGB image. Raises UnreadableImage."""
-    return decode_rgb(read_file(path))
+    return decode_rgb(read_file(path), decoding)
 
 
 def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.ndarray:
@@ -47,8 +59,14 @@ def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.nda
 
     budget: of pixels, shared by the threads that decode at the same time.
     """
+    return decode_and_look(data, preprocess, budget)[0]
+
+
+def decode_and_look(data: bytes, preprocess: Preprocess, budget: Budget) -> tuple[np.ndarray, Look]:
+    """`decode_pixels`, and what values there were."""
     with budget.take(count_pixels(data)):
-        return fit_pixels(decode_rgb(data), preprocess)
+        image, look = _decode(data, preprocess.decoding)
+        return fit_pixels(image, preprocess), look
 
 
 def read_file(path: str | Path) -> bytes:
@@ -75,23 +93,18 @@ def count_pixels(data: bytes) -> int:
         return image.width * image.height
 
 
-def decode_rgb(data: bytes) -> Image.Image:
-    """Decode a file's bytes to an upright RGB image; of several frames the first.
+def decode_rgb(data: bytes, decoding: Decoding = PLAINLY) -> Image.Image:
+    """Decode a file's bytes to an upright RGB image; of several frames or pages the first, or the one asked for.
 
-    EXIF orientation is applied. Transparency is laid over white. 16-bit grey is divided by 257 (the full range, not the
-    picture's own), floats in [0, 1] are multiplied by 255. CMYK is converted without a colour profile.
+    EXIF orientation is applied. Transparency is laid over white. Grey of more than 8 bits: see depths.py. CMYK is
+    converted without a colour profile.
     Raises UnreadableImage.
     """
-    with _one_line_reasons():
-        image = _identify(data)
-        image.load()
-        with contextlib.suppress(Exception):  # damaged EXIF says nothing about the pixels
-            ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+    return _decode(data, decoding)[0]
 
 
-def check_image(data: bytes) -> None:
-    """Raise UnreadableImage where `decode_rgb` would.
+def check_image(data: bytes, decoding: Decoding = PLAINLY) -> Look:
+    """What values a file holds. Raises UnreadableImage where `decode_rgb` would, unless values are the reason.
 
     A JPEG is decoded in grey at an eighth of its size: every byte still passes through the decoder, but sooner.
     """
@@ -100,9 +113,11 @@ def check_image(data: bytes) -> None:
         if image.format == "JPEG":
             image.draft("L", (1, 1))
             image.load()
-        else:
-            image.load()
+            return Look()
+        look = _load(image, decoding)
+        if look.kind not in GREYS:
             _to_rgb(image)
+        return look
 
 
 def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
@@ -122,9 +137,9 @@ def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     return canvas
 
 
-def thumbnail_jpeg(path: str | Path, side: int) -> bytes:
+def thumbnail_jpeg(path: str | Path, side: int, decoding: Decoding = PLAINLY) -> bytes:
     """A small upright JPEG of a file, at most `side` pixels wide and high. Raises UnreadableImage."""
-    image, buffer = open_rgb(path), io.BytesIO()
+    image, buffer = open_rgb(path, decoding), io.BytesIO()
     image.thumbnail((side, side))
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
@@ -145,21 +160,80 @@ class _Bytes(io.BytesIO):
         return data
 
 
-def _identify(data: bytes) -> Image.Image:
+def _decode(data: bytes, decoding: Decoding) -> tuple[Image.Image, Look]:
+    with _one_line_reasons():
+        image = _identify(data)
+        look = _load(image, decoding)
+        if reason := unfit(look, decoding):
+            raise UnreadableImage(reason, fix="--range LOW,HIGH says which values are black and white")
+        with contextlib.suppress(Exception):  # damaged EXIF says nothing about the pixels
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(to_eight_bits(image, look, decoding) if look.kind in GREYS else image), look
+
+
+def _load(image: ImageFile.ImageFile, decoding: Decoding) -> Look:
+    """Decode the page that is asked for; a file with one picture gives that."""
+    pages = count_pages(image)
+    if decoding.page > 1:
+        _turn_to(image, decoding.page)
+    kind = kind_of(image)
+    image.load()
+    return look_at(image, kind, pages)
+
+
+def _turn_to(image: Image.Image, page: int) -> None:
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    try:
+        image.seek(page - 1)
+    except EOFError as error:
+        raise UnreadableImage(f"it has no page {page}", fix="choose another with --page N") from error
+
+
+def _identify(data: bytes) -> ImageFile.ImageFile:
     """`Image.open` for FORMATS, minus its warning for large images, which no thread could catch safely."""
     Image.init()
+    if _is_heif(data):
+        file = _Bytes(data)
+        return _checked(_open_heif(file), file)
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and accept and accept(data[:16]) is True:
             file = _Bytes(data)
-            image = factory(file, "")
-            pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                size = f"{image.width:,} x {image.height:,} pixels"
-                raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
-            file.strict = True
-            return image
+            try:
+                return _checked(factory(file, ""), file)
+            except SyntaxError as error:
+                if any(words in str(error) for words in UNSUPPORTED) and (pixels := describe_tiff(data)):
+                    raise UnreadableImage(f"unsupported: {pixels}", fix=CONVERT) from error
+                raise
     raise UnreadableImage(f"not an image in a supported format ({', '.join(FORMATS)})")
+
+
+def _is_heif(data: bytes) -> bool:
+    """HEIC of telephones, by the brands in its first box; an AVIF is another."""
+    brands = data[8 : int.from_bytes(data[:4])] if data[4:8] == b"ftyp" else b""
+    return any(brands[place : place + 3] in (b"hei", b"hev") for place in range(0, min(len(brands), 256), 4))
+
+
+def _open_heif(file: _Bytes) -> ImageFile.ImageFile:
+    """By the package's own class: Pillow's list of formats is not changed."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        fix = "pip install 'multitl[heif]'"
+        raise UnreadableImage(f"HEIC, which needs the package pillow-heif: {fix}", fix) from error
+    return HeifImageFile(file, "")
+
+
+def _checked(image: ImageFile.ImageFile, file: _Bytes) -> ImageFile.ImageFile:
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
+    file.strict = True
+    return image
 
 
 @contextlib.contextmanager
@@ -182,8 +256,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Any pixel format to RGB; the rules are in `decode_rgb`."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
         return _convert(image, "RGB")
     layer = image if image.mode == "RGBA" else _convert(image, "RGBA")
@@ -197,18 +269,6 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         return image.convert(mode)
     except ValueError as error:
         raise UnreadableImage(f"unsupported pixel format {image.mode}") from error
-
-
-def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey (h, w) of 16-bit integers, 32-bit integers in [0, 65535], or floats in [0, 1] or [0, 255] -> uint8."""
-    low, high = values.min(), values.max()
-    if values.dtype.kind == "f":
-        if not 0 <= low <= high <= 255:  # False for nan
-            raise UnreadableImage(f"float pixels outside [0, 255]: {low:g} to {high:g}")
-        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
-    if low < 0 or high > 65535:
-        raise UnreadableImage(f"integer pixels outside [0, 65535]: {low} to {high}")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _resized(height: int, width: int, how: Preprocess) -> tuple[int, int]:

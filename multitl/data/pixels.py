@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from multitl.contracts import Example, Preprocess, Unreadable
-from multitl.data.images import AT_ONCE, UnreadableImage, decode_pixels, read_file
+from multitl.data.depths import Look, Looks
+from multitl.data.images import AT_ONCE, UnreadableImage, decode_and_look, decode_pixels, read_file
 from multitl.data.pixel_store import PixelStore
 from multitl.errors import DataError
 from multitl.system.budgets import Budget
@@ -98,16 +99,24 @@ class PixelReader:
             ) from error
 
 
-def read_files(paths: Sequence[str], preprocess: Preprocess) -> Iterator[np.ndarray | Unreadable]:
-    """For each path in order its pixels, uint8 (height, width, 3), or why there are none; decoded ahead in threads."""
+def read_files(
+    paths: Sequence[str], preprocess: Preprocess, looks: Looks | None = None
+) -> Iterator[np.ndarray | Unreadable]:
+    """For each path in order its pixels, uint8 (height, width, 3), or why there are none; decoded ahead in threads.
+
+    looks: hears of the values of every file.
+    """
     batches = (paths[first : first + FILES_AT_ONCE] for first in range(0, len(paths), FILES_AT_ONCE))
     read = partial(_pixels_or_reason, preprocess, Budget(AT_ONCE))
     for results in map_batches(read, batches, threads=default_threads(), ahead=READ_AHEAD):
-        yield from results
+        for content, look in results:
+            if looks and look:
+                looks.add(look)
+            yield content
 
 
-def _pixels_or_reason(preprocess: Preprocess, budget: Budget, path: str) -> np.ndarray | Unreadable:
+def _pixels_or_reason(preprocess: Preprocess, budget: Budget, path: str) -> tuple[np.ndarray | Unreadable, Look | None]:
     try:
-        return decode_pixels(read_file(path), preprocess, budget)
+        return decode_and_look(read_file(path), preprocess, budget)
     except UnreadableImage as error:
-        return Unreadable(path, str(error))
+        return Unreadable(path, str(error), error.fix), None

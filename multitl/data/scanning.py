@@ -10,11 +10,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from multitl.contracts import SPLITS, Dataset, Example, Split, Unreadable
+from multitl.contracts import SPLITS, Dataset, Decoding, Example, Split, Unreadable
 from multitl.data.checks import (
     check_every_class_trained,
     check_has_images,
@@ -26,21 +26,15 @@ from multitl.data.checks import (
     warn_of_copies,
     warn_of_gaps,
 )
-from multitl.data.images import AT_ONCE, UnreadableImage, check_image, count_pixels, read_file
-from multitl.data.listings import (
-    LAYOUTS,
-    Listing,
-    Record,
-    check_exists,
-    find_files,
-    is_image,
-    list_folder,
-    list_records,
-    parse_split,
-)
+from multitl.data.depths import Look, Looks, unfit
+from multitl.data.folders import find_files, is_image
+from multitl.data.images import AT_ONCE, PLAINLY, UnreadableImage, check_image, count_pixels, read_file
+from multitl.data.layouts import LAYOUTS
+from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Parts
 from multitl.data.readable_images import ReadableImages
-from multitl.data.tables import TABLE_SUFFIXES, list_table
+from multitl.data.split_names import parse_split
+from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, list_table
 from multitl.errors import DataError, shorten
 from multitl.recipes import Recipe
 from multitl.system.budgets import Budget
@@ -58,6 +52,8 @@ def scan(
     test_fraction: float,
     max_unreadable: float,
     shots: int = 0,
+    decoding: Decoding = PLAINLY,
+    reading: Reading = AS_USUAL,
     progress: Progress | None = None,
 ) -> Dataset:
     """Look at a folder, CSV or Parquet file: images new to this machine are decoded, and missing splits are cut off.
@@ -70,14 +66,19 @@ def scan(
     test, a validation part of the data included, and validation is cut from them anew. Test is as without shots; where
     there is none, validation is left as it is instead, and train alone is drawn from.
 
+    decoding: how the files become pictures.  reading: what a table does not say of itself.
+
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
-    return _look_at(_list_data(Path(path)), seed, validation_fraction, test_fraction, max_unreadable, progress, shots)
+    listing = _list_data(Path(path), reading)
+    return _look_at(
+        listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding
+    )
 
 
 def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None) -> Dataset:
-    """`scan` with the seed, the shares, the tolerance and the shots of a recipe."""
+    """`scan` with the seed, the shares, the tolerance, the shots and the reading of files of a recipe."""
     return scan(
         path,
         seed=recipe.seed,
@@ -85,6 +86,8 @@ def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Pr
         test_fraction=recipe.test_fraction,
         max_unreadable=recipe.max_unreadable,
         shots=recipe.shots,
+        decoding=recipe.decoding,
+        reading=Reading(recipe.images, recipe.path_column, recipe.label_column),
         progress=progress,
     )
 
@@ -111,6 +114,8 @@ def scan_for_evaluation(
     *,
     split: Split = "test",
     max_unreadable: float,
+    decoding: Decoding = PLAINLY,
+    reading: Reading = AS_USUAL,
     progress: Progress | None = None,
 ) -> Dataset:
     """The images to judge a finished run on, labelled by its `class_names`, all of them in split "test".
@@ -118,14 +123,15 @@ def scan_for_evaluation(
     Of data with splits the part `split` is taken, of other data everything. Classes of the run may be absent.
     Raises DataError for a class that the run does not know, and as `scan` does.
     """
-    listing = _list_data(Path(path))
+    listing = _list_data(Path(path), reading)
     if any(record.split for record in listing.records):
         listing = _only(listing, split)
     check_has_images(listing)
     check_known(listing.records, class_names, "the run")
-    hashes, unreadable = _check_files(listing, max_unreadable, progress)
+    hashes, unreadable, looks = _check_files(listing, max_unreadable, decoding, progress)
     placed = [replace(record, split="test") for record in listing.records if record.path in hashes]
-    return _dataset(replace(listing, class_names=tuple(class_names)), placed, hashes, unreadable)
+    warnings = (*listing.warnings, *looks.warnings(decoding, of_a_run=True))
+    return _dataset(replace(listing, class_names=tuple(class_names), warnings=warnings), placed, hashes, unreadable)
 
 
 def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -156,11 +162,11 @@ def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 def _look_at(
     listing: Listing, seed: int, validation_fraction: float, test_fraction: float, max_unreadable: float,
-    progress: Progress | None, shots: int = 0,
+    progress: Progress | None, shots: int = 0, decoding: Decoding = PLAINLY,
 ) -> Dataset:  # fmt: skip
     """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
-    hashes, unreadable = _check_files(listing, max_unreadable, progress)
+    hashes, unreadable, looks = _check_files(listing, max_unreadable, decoding, progress)
     readable = [record for record in listing.records if record.path in hashes]
     check_every_class_trained(listing, readable)
     parts = Parts(hashes, validation_fraction, test_fraction, seed)
@@ -169,15 +175,16 @@ def _look_at(
         placed, notes = parts.draw(placed, shots)
     dataset = _dataset(listing, placed, hashes, unreadable)
     check_judgeable(dataset)
-    return replace(dataset, warnings=(*dataset.warnings, *warn_of_gaps(dataset), *notes))
+    warnings = (*dataset.warnings, *looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
+    return replace(dataset, warnings=warnings)
 
 
-def _list_data(path: Path) -> Listing:
+def _list_data(path: Path, reading: Reading) -> Listing:
     check_exists(path)
     if path.is_dir():
         return list_folder(path)
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
-        return list_table(path)
+        return list_table(path, reading)
     raise DataError(
         f"{path} is neither a folder nor a table of images.",
         expected=LAYOUTS,
@@ -214,39 +221,57 @@ def _only(listing: Listing, split: Split) -> Listing:
     )
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """On a file. look: what values it holds, if it could be decoded; fault: why it cannot be used, if so."""
+
+    path: str
+    sha256: str = ""
+    look: Look | None = None
+    fault: Unreadable | None = None
+
+
 def _check_files(
-    listing: Listing, max_unreadable: float, progress: Progress | None
-) -> tuple[dict[str, str], tuple[Unreadable, ...]]:
-    """Decode what is not known yet: path -> sha256 of the readable files, and the others. Raises DataError."""
+    listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None
+) -> tuple[dict[str, str], tuple[Unreadable, ...], Looks]:
+    """Decode what is not known yet: path -> sha256 of the readable files, the others, and what values there are.
+
+    Raises DataError for too many that are not readable.
+    """
     paths = sorted({record.path for record in listing.records})
     batches = (paths[first : first + CHECKED_AT_ONCE] for first in range(0, len(paths), CHECKED_AT_ONCE))
-    hashes: dict[str, str] = {}
-    unreadable: list[Unreadable] = []
-    known = ReadableImages()
-    check = partial(_check_file, Budget(AT_ONCE), known)
-    for verdicts in map_batches(check, batches, threads=default_threads(), ahead=2):
-        hashes.update(verdict for verdict in verdicts if isinstance(verdict, tuple))
-        unreadable += [verdict for verdict in verdicts if isinstance(verdict, Unreadable)]
+    known, looks = ReadableImages(decoding), Looks()
+    found: list[_Verdict] = []
+    for verdicts in map_batches(
+        partial(_check_file, Budget(AT_ONCE), known, decoding), batches, threads=default_threads(), ahead=2
+    ):
+        found += verdicts
         if progress:
-            progress(len(hashes) + len(unreadable), len(paths))
-    known.add(hashes.values())
-    check_readable(listing.root, len(paths), unreadable, max_unreadable)
-    return hashes, tuple(unreadable)
+            progress(len(found), len(paths))
+    for verdict in found:
+        if verdict.look:
+            looks.add(verdict.look)
+    good = [verdict for verdict in found if not verdict.fault]
+    known.add({verdict.sha256: verdict.look for verdict in good if verdict.look})
+    unreadable = [verdict.fault for verdict in found if verdict.fault]
+    check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
+    return {verdict.path: verdict.sha256 for verdict in good}, tuple(unreadable), looks
 
 
-def _check_file(budget: Budget, known: ReadableImages, path: str) -> tuple[str, str] | Unreadable:
-    """(path, sha256), or what is wrong with the file."""
+def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path: str) -> _Verdict:
     if printable(path) != path:
-        return Unreadable(printable(path), "its name is not valid UTF-8")
+        return _Verdict(path, fault=Unreadable(printable(path), "its name is not valid UTF-8"))
     try:
         data = read_file(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 not in known:
+        look = known.find(sha256)
+        if not look:
             with budget.take(count_pixels(data)):
-                check_image(data)
+                look = check_image(data, decoding)
     except UnreadableImage as error:
-        return Unreadable(path, str(error))
-    return path, sha256
+        return _Verdict(path, fault=Unreadable(path, str(error), error.fix))
+    reason = unfit(look, decoding)
+    return _Verdict(path, sha256, look, Unreadable(path, reason) if reason else None)
 
 
 def _dataset(

@@ -3,40 +3,74 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from multitl.contracts import SPLITS
-from multitl.data.listings import Listing, Record, list_records, parse_split
-from multitl.errors import DataError, shorten
+from multitl.data.folders import is_image
+from multitl.data.labels import describe_columns, describe_labels, follows
+from multitl.data.listings import Listing, Record, check_exists, list_records
+from multitl.data.places import find_places
+from multitl.data.split_names import parse_split
+from multitl.errors import DataError, nearest_names, shorten
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "path": ("path", "filepath", "file_path", "filename", "file_name", "file", "image_path", "image", "img"),
-    "label": ("label", "class", "class_name", "target", "category", "label_name"),
+    "path": (
+        "path", "filepath", "file_path", "filename", "file_name", "file", "image_path", "img_path", "image", "img",
+        "image_name", "image_id", "id",
+    ),
+    "label": ("label", "class", "class_name", "target", "category", "label_name", "labels"),
     "split": ("split", "subset", "partition", "set"),
-}
+}  # fmt: skip
+NUMBERED = re.compile(rf"({'|'.join(COLUMNS['label'])})[ _-]?(\d+|[a-z])")  # label2, target_b
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".pq")
 
 
-def list_table(path: Path) -> Listing:
+@dataclass(frozen=True)
+class Reading:
+    """What a table does not say of itself. images: the folder that its paths are relative to, "" for its own.
+
+    path_column, label_column: names, "" for one of COLUMNS.
+    """
+
+    images: str = ""
+    path_column: str = ""
+    label_column: str = ""
+
+    def or_else(self, path_column: str, label_column: str) -> Reading:
+        """The same, with these names of columns where it has none."""
+        return replace(
+            self, path_column=self.path_column or path_column, label_column=self.label_column or label_column
+        )
+
+
+AS_USUAL = Reading()
+
+
+def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     """List a CSV, TSV or Parquet file. Relative paths are relative to its folder. Raises DataError."""
-    table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path)
-    raw_files = _required(path, table, "path")
+    named = [reading.path_column, reading.label_column]
+    table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, named)
+    raw_files = _column(path, table, "path", reading.path_column)
     if any(isinstance(value, bytes | dict | list) for value in raw_files):
         raise _bad_table(path, "holds the images themselves", "paths of files", "bytes", "write them to files, named")
     files = [_text(value) for value in raw_files]
-    labels = [_text(value) for value in _required(path, table, "label")]
+    labels = [_text(value) for value in _column(path, table, "label", reading.label_column)]
     raw_splits = _find(table, "split")
     splits = None if raw_splits is None else [_text(value) for value in raw_splits]
     _check_cells(path, files, labels, splits)
+    if not reading.label_column:
+        _refuse_second_target(path, table, labels)
+    _refuse(path, describe_labels(labels))
     parsed = [parse_split(split) for split in splits] if splits else [None] * len(files)
-    rows = zip(files, labels, parsed, strict=True)
-    records = [Record(str(path.parent / file), label, split) for file, label, split in rows]
-    _check_files(path, records)
-    return list_records(path, records)
+    places, warnings = _find_files(path, files, reading.images)
+    rows = zip(places, labels, parsed, strict=True)
+    listing = list_records(path, [Record(file, label, split) for file, label, split in rows])
+    return replace(listing, warnings=warnings)
 
 
 def _find(table: Mapping[str, list[Any]], meaning: str) -> list[Any] | None:
@@ -44,13 +78,68 @@ def _find(table: Mapping[str, list[Any]], meaning: str) -> list[Any] | None:
     return next((by_name[name] for name in COLUMNS[meaning] if name in by_name), None)
 
 
-def _required(path: Path, table: Mapping[str, list[Any]], meaning: str) -> list[Any]:
-    values = _find(table, meaning)
+def _column(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str) -> list[Any]:
+    """The column that was asked for, or else the first whose name is known."""
+    values = _named(path, table, meaning, asked) if asked else _find(table, meaning)
     if values is None:
-        expected = f"a header with {meaning} (or {', '.join(COLUMNS[meaning][1:])})"
-        received = ", ".join(table) or "no header"
-        raise _bad_table(path, f"has no column of the {meaning}s", expected, received, "make path,label the first line")
+        if meaning == "label":
+            _refuse(path, describe_columns({name: [_text(cell) for cell in cells] for name, cells in table.items()}))
+        guess = _guess(table, meaning)
+        raise _bad_table(
+            path,
+            f"has no column of the {meaning}s",
+            f"a header with {meaning} (or {', '.join(COLUMNS[meaning][1:])})",
+            ", ".join(table) or "no header",
+            f"--{meaning}-column {guess}, or make path,label the first line",
+        )
     return values
+
+
+def _guess(table: Mapping[str, list[Any]], meaning: str) -> str:
+    """Which column may be meant, NAME if none is likelier than others."""
+    known = {name for names in COLUMNS.values() for name in names}
+    others = {name.strip(): cells for name, cells in table.items() if name.strip().lower() not in known}
+    likely = [name for name in others if NUMBERED.fullmatch(name.lower())]
+    if meaning == "path":
+        likely = [name for name, cells in others.items() if cells and is_image(Path(_text(cells[0])))]
+    return next(iter(others)) if len(others) == 1 else (likely or ["NAME"])[0]
+
+
+def _named(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str) -> list[Any]:
+    by_name = {name.strip(): values for name, values in table.items()}
+    if asked not in by_name:
+        raise DataError(
+            f"{path} has no column {asked!r}.",
+            expected=f"the name of the column that holds the {meaning}s",
+            received=", ".join(by_name) or "no header",
+            nearest=nearest_names(asked, by_name),
+            fix=f"--{meaning}-column NAME",
+        )
+    return by_name[asked]
+
+
+def _refuse_second_target(path: Path, table: Mapping[str, list[Any]], labels: Sequence[str]) -> None:
+    """Raise DataError for another column of labels, unless it follows from ours, as a family does from the species."""
+    alike = {
+        name.strip(): [_text(cell) for cell in cells]
+        for name, cells in table.items()
+        if cells and (name.strip().lower() in COLUMNS["label"] or NUMBERED.fullmatch(name.strip().lower()))
+    }
+    others = [name for name, cells in alike.items() if not follows(cells, labels)]
+    if others:
+        raise DataError(
+            f"{path} looks like several targets: it has more than one column of labels.",
+            expected="one class an image",
+            received=", ".join(alike),
+            fix="say which one is to be learned: " + " or ".join(f"--label-column {name}" for name in alike),
+        )
+
+
+def _refuse(path: Path, looks: tuple[str, str, str] | None) -> None:
+    """Raise DataError for what labels.py describes."""
+    if looks:
+        what, shown, advice = looks
+        raise DataError(f"{path} looks like {what}.", expected="one class an image", received=shown, fix=advice)
 
 
 def _text(value: Any) -> str:
@@ -76,16 +165,24 @@ def _check_cells(path: Path, files: list[str], labels: list[str], splits: list[s
         raise _bad_table(path, "names splits that are not known", expected, received, "rename them")
 
 
-def _check_files(path: Path, records: Sequence[Record]) -> None:
-    missing = [record.path for record in records if not os.path.isfile(record.path)]  # noqa: PTH113  (never raises)
-    if missing:
+def _find_files(path: Path, files: Sequence[str], images: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Where the files of a table are, and a warning if that is not where it says. Raises DataError if some are not."""
+    folder = Path(images).expanduser() if images else path.parent
+    if images:
+        check_exists(folder, "the folder that the paths of a table are relative to")
+    places = find_places(files, folder)
+    if places.missing:
+        others = shorten(f"--images {other}" for other in places.elsewhere)
         raise _bad_table(
             path,
-            f"names {len(missing)} files that do not exist, of {len(records)}",
-            f"paths that are absolute or relative to {path.parent}",
-            shorten(missing),
-            "correct the paths, or delete these rows",
+            f"names {len(places.missing)} files that do not exist, of {len(files)}",
+            f"paths that are absolute or relative to {folder}; also tried: / for \\, endings of images, folders below",
+            shorten(places.missing),
+            f"{others or '--images DIR'} if they lie there; or correct the paths, or delete these rows",
         )
+    if places.elsewhere:
+        return places.paths, (f"{path.name} names files that lie elsewhere: taken from {shorten(places.elsewhere)}.",)
+    return places.paths, ()
 
 
 def _bad_table(path: Path, problem: str, expected: str, received: str, fix: str) -> DataError:
@@ -108,8 +205,8 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
     return {name: [row[index] if index < len(row) else "" for row in rows[1:]] for index, name in enumerate(names)}
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    """The columns of a Parquet file that `COLUMNS` knows, by name; others are named but not read."""
+def _read_parquet(path: Path, asked: Collection[str]) -> dict[str, list[Any]]:
+    """The columns of a Parquet file that may be of use, by name; others are named but not read."""
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -120,10 +217,16 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
             received="pyarrow is not installed",
             fix="pip install 'multitl[parquet]'",
         ) from error
-    known = {name for names in COLUMNS.values() for name in names}
+
+    def is_of_use(name: str, kind: Any) -> bool:
+        plain, types = name.strip(), arrow.types
+        known = plain in asked or any(plain.lower() in names for names in COLUMNS.values())
+        return known or bool(NUMBERED.fullmatch(plain.lower())) or types.is_boolean(kind) or types.is_integer(kind)
+
     try:
-        names = parquet.read_schema(path).names
-        wanted = [name for name in names if name.strip().lower() in known]
+        schema = parquet.read_schema(path)
+        names = schema.names
+        wanted = [name for name, kind in zip(names, schema.types, strict=True) if is_of_use(name, kind)]
         values = parquet.read_table(path, columns=wanted).to_pydict()
     except (OSError, arrow.ArrowException) as error:
         problem = str(error).partition("\n")[0]

@@ -13,14 +13,16 @@ import keras
 import numpy as np
 
 from multitl.contracts import Dataset, Preprocess, Split, Unreadable
+from multitl.data.depths import Looks
 from multitl.data.pixels import PixelReader, read_files
 from multitl.data.scanning import list_images, scan_for_evaluation
+from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError, RunError, WeightsError
 from multitl.judging.metrics import score
 from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_padded, predict_pixels
 from multitl.models.model_files import load_saved_model
 from multitl.runs.cards import Card, read_card
-from multitl.system.progress import progress_bar
+from multitl.system.progress import console, progress_bar
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,25 @@ def load_run(run: str | os.PathLike[str]) -> Run:
 
 
 def evaluate_run(
-    run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split | None = None
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    split: Split | None = None,
+    reading: Reading = AS_USUAL,
 ) -> dict[str, Any]:
     """Judge a run on labelled images: see `metrics.score` for the figures.
 
     data: as for `finetune`; of data with splits `split` (None: test) is used, else every image. The run must know its
     classes. Files that cannot be read are left out and named on stderr; too many of them raise DataError.
+    reading: of a table; columns that it does not name are called as those that the run was trained with.
     """
     opened = load_run(run)
+    recipe = opened.card.recipe
     opened.model  # noqa: B018  (a damaged model is found before the long part)
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
         dataset = scan_for_evaluation(
-            data, opened.card.class_names, split=split or "test", max_unreadable=opened.card.recipe.max_unreadable,
+            data, opened.card.class_names, split=split or "test", max_unreadable=recipe.max_unreadable,
+            decoding=opened.card.preprocess.decoding, reading=reading.or_else(recipe.path_column, recipe.label_column),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
         bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
@@ -82,8 +90,11 @@ def predict_images(
     paths, forward = list_images(images), compile_forward(opened.model)
     reasons: dict[int, str] = {}
     rows: list[np.ndarray] = []
-    for pixels in _readable_batches(paths, opened.card.preprocess, reasons):
+    looks = Looks()
+    for pixels in _readable_batches(paths, opened.card.preprocess, reasons, looks):
         rows += list(as_probabilities(predict_padded(forward, pixels)))
+    for warning in looks.warnings(opened.card.preprocess.decoding, of_a_run=True):
+        console().print(f"warning: {warning}", markup=False, soft_wrap=True)
     if not rows:
         raise DataError(
             "None of the images can be read.",
@@ -98,10 +109,12 @@ def predict_images(
     ]
 
 
-def _readable_batches(paths: Sequence[str], preprocess: Preprocess, reasons: dict[int, str]) -> Iterator[np.ndarray]:
+def _readable_batches(
+    paths: Sequence[str], preprocess: Preprocess, reasons: dict[int, str], looks: Looks
+) -> Iterator[np.ndarray]:
     """Batches of the files that can be read; of the others the reason is put down under the file's index."""
     pixels: list[np.ndarray] = []
-    for index, content in enumerate(read_files(paths, preprocess)):
+    for index, content in enumerate(read_files(paths, preprocess, looks)):
         if isinstance(content, Unreadable):
             reasons[index] = content.reason
             continue

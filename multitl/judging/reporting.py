@@ -22,6 +22,7 @@ from typing import Any
 import jinja2
 
 from multitl.adapters import FILE
+from multitl.contracts import Decoding
 from multitl.data.images import UnreadableImage, thumbnail_jpeg
 from multitl.errors import RunError
 from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
@@ -98,7 +99,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
     try:
         _insist_on_all(card, metrics, predictions)
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
-            _header(card) | _judgement(metrics[split], predictions.of(split), Path(card.data.path))
+            _header(card)
+            | _judgement(metrics[split], predictions.of(split), Path(card.data.path), card.preprocess.decoding)
             | _training(history, card) | _data(card) | _making(card)
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -151,7 +153,7 @@ def _header(card: Card) -> dict[str, Any]:
     }
 
 
-def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path) -> dict[str, Any]:
+def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path, decoding: Decoding) -> dict[str, Any]:
     judged = judge(predictions.labels, predictions.probabilities.astype(float))
     trusted = _trusted(judged)
     pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES)
@@ -167,7 +169,8 @@ def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path) ->
         "trusted": trusted,
         "coverage": _draw_coverage(judged, trusted),
         "pictures": [
-            dataclasses.asdict(p) | {"path": _shorten(p.path, root), "uri": _thumbnail(p.path)} for p in pictures
+            dataclasses.asdict(p) | {"path": _shorten(p.path, root), "uri": _thumbnail(p.path, decoding)}
+            for p in pictures
         ],
         "are_mistakes": are_mistakes,
     }
@@ -251,10 +254,12 @@ def _shorten(path: str, root: Path) -> str:
     return path
 
 
-def _thumbnail(path: str) -> str | None:
+def _thumbnail(path: str, decoding: Decoding) -> str | None:
     """A data URI, or None if the picture is gone."""
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, THUMBNAIL_SIDE)).decode("ascii")
+        return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, THUMBNAIL_SIDE, decoding)).decode(
+            "ascii"
+        )
     except UnreadableImage:
         return None
 

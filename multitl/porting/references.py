@@ -10,6 +10,7 @@ import numpy as np
 from multitl.contracts import Preprocess, Unreadable
 from multitl.data.pixels import read_files
 from multitl.data.scanning import list_images, scan_for_evaluation
+from multitl.data.tables import AS_USUAL
 from multitl.errors import DataError
 from multitl.judging.evaluation import Run
 from multitl.judging.predictions import read_predictions
@@ -92,7 +93,11 @@ def _judged(run: Run, splits: tuple[str, ...]) -> _Images | None:
 
 def _given(run: Run, data: str | os.PathLike[str]) -> _Images:
     try:
-        examples = scan_for_evaluation(data, run.card.class_names, max_unreadable=1.0).examples
+        recipe, decoding = run.card.recipe, run.card.preprocess.decoding
+        reading = AS_USUAL.or_else(recipe.path_column, recipe.label_column)
+        examples = scan_for_evaluation(
+            data, run.card.class_names, max_unreadable=1.0, decoding=decoding, reading=reading
+        ).examples
         paths, labels = [one.path for one in examples], np.array([one.label for one in examples])
     except DataError:  # of other classes or none: images all the same
         paths, labels = list_images(data), None

@@ -21,6 +21,8 @@ def load_pretrained(name: str, weights: str = "default", image_size: int = 0, he
             fix="edit ~/.keras/keras.json, or call keras.config.set_image_data_format('channels_last')",
         )
     source, rest = load_source(name)
+    if weights == "imagenet":  # what Keras calls them, and so the habit of whoever comes from there
+        weights = "default"
     if weights not in ("default", "none"):
         _check_exists(weights)
     return source.load(rest, weights, image_size, head)
@@ -32,7 +34,7 @@ def _check_exists(weights: str) -> None:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL
         raise WeightsError(
             f"There is no weights file {weights}: {getattr(error, 'strerror', None) or error}.",
-            expected="default (the official ones), none (random), or the path of a file or folder",
+            expected="default or imagenet (the official ones), none (random), or the path of a file or folder",
             received=weights,
             fix="check the path after --weights",
         ) from error

@@ -201,11 +201,15 @@ def split_weights(name: str, weights: str) -> tuple[str, str]:
 
 
 def load_backbone(recipe: Recipe, backend: Backend) -> Pretrained:
-    """With the pixel values that the recipe asks for. Seeded anew: random weights do not depend on what came before."""
+    """With the decoding and pixel values that the recipe asks for.
+
+    Seeded anew: random weights do not depend on what came before.
+    """
     random.seed(recipe.seed)
     backend.make_deterministic(recipe.seed, is_strict=recipe.deterministic)
     pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
-    return replace(pretrained, preprocess=with_values(pretrained.preprocess, recipe.preprocess))
+    preprocess = replace(with_values(pretrained.preprocess, recipe.preprocess), decoding=recipe.decoding)
+    return replace(pretrained, preprocess=preprocess)
 
 
 def _none_usable(failed: Sequence[Unusable]) -> BackboneError:

@@ -8,7 +8,9 @@ from collections import Counter
 import pytest
 from image_folders import make_images
 
-from multitl.data.listings import Record, check_exists, find_files, list_folder, list_records, parse_split
+from multitl.data.folders import find_files
+from multitl.data.listings import Record, check_exists, list_folder, list_records
+from multitl.data.split_names import parse_split
 from multitl.errors import DataError
 
 
@@ -57,10 +59,10 @@ def test_what_is_passed_over(tmp_path):
 
 def test_pictures_that_cannot_be_read_are_counted(tmp_path):
     make_images(tmp_path, {"train/a": 1, "train/b": 1})
-    for name in ("a/1.heic", "a/2.HEIC", "b/3.svg"):
+    for name in ("a/1.jxl", "a/2.JXL", "b/3.svg"):
         (tmp_path / "train" / name).touch()
     (warning,) = list_folder(tmp_path).warnings
-    assert "2 .heic, 1 .svg" in warning
+    assert "2 .jxl, 1 .svg" in warning
 
 
 def test_stray_images_and_folders_are_mentioned(tmp_path):
