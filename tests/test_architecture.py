@@ -69,8 +69,8 @@ def test_these_tests_see_the_names():
     """Guards the patterns above: a page whose names they miss would pass everything."""
     functions = [function for _, function in named("docs/architecture.md") if function]
     assert len(functions) > 50 and "PixelReader.batches" in functions and "confusion_table" in functions
-    assert "fit_pixels" in definitions(ROOT / "multitl/data/images.py")
-    assert "not_there" not in definitions(ROOT / "multitl/data/images.py")
+    assert "fit_pixels" in definitions(ROOT / "multitl/data/geometry.py")
+    assert "not_there" not in definitions(ROOT / "multitl/data/geometry.py")
     for name in PAGES:
         assert page(name).count("`multitl/") == len(re.findall(r"`multitl/[\w./:]*`", page(name)))
 

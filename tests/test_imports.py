@@ -27,7 +27,8 @@ ORDER = {
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks folders promises",
     "data": "augmentation split_names folders layouts listings resampling splits parts checks labels places tables "
-    "tiffs depths images readable_images pixel_store pixels scanning",
+    "tiffs depths geometry images readable_images pixel_store pixels scanning",
+    "standalone": "runtimes classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective statistics weight_files feature_maps heads model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",

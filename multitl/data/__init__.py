@@ -2,4 +2,4 @@
 images. Read `scanning.py` first, then `pixels.py` and `images.py`.
 """
 
-__all__ = ["augmentation", "depths", "images", "pixel_store", "pixels", "scanning", "tables"]
+__all__ = ["augmentation", "depths", "geometry", "images", "pixel_store", "pixels", "resampling", "scanning", "tables"]

@@ -1,4 +1,4 @@
-"""From an image file to pixels: decoding to 8-bit RGB, and the geometry of `Preprocess`.
+"""From an image file to 8-bit RGB, and, with geometry.py, to pixels as a network wants them.
 
 Nothing is taken on trust: a file is read once, its size is checked before it is decoded, and only formats whose
 decoders are plain libraries are allowed (Pillow's EPS reader, for one, would start Ghostscript). Every function may run
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from multitl.contracts import Decoding, Preprocess
 from multitl.data.depths import GREYS, Look, kind_of, look_at, to_eight_bits, unfit
-from multitl.data.resampling import resample
+from multitl.data.geometry import MAX_PIXELS, fit_pixels
 from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
 
@@ -27,15 +27,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
 UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel")  # as Pillow tells that a TIFF is beyond it
 CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32"
 PLAINLY = Decoding()
-MAX_PIXELS = 178_956_970  # where Pillow itself refuses ("decompression bomb"); 537 MB as RGB
 MAX_BYTES = 2**31
 AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 class UnreadableImage(Exception):  # noqa: N818  (a verdict on a file, not a bug)
@@ -118,23 +111,6 @@ def check_image(data: bytes, decoding: Decoding = PLAINLY) -> Look:
         if look.kind not in GREYS:
             _to_rgb(image)
         return look
-
-
-def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    """Resize and crop an RGB image as `preprocess` says: uint8 (height, width, 3).
-
-    To the pixel: "crop" is torchvision's Resize(shorter_side) and CenterCrop, "squash", "cover" and "fit" are timm's
-    modes squash, center (of a crop that is not square) and border. Offsets are rounded half to even.
-    """
-    height, width = preprocess.height, preprocess.width
-    size = _resized(image.height, image.width, preprocess)
-    (top, tall, above), (left, wide, before) = _centre(size[0], height), _centre(size[1], width)
-    part = _resize(image, size, (top, tall), (left, wide), preprocess)
-    if part.shape == (height, width, 3):
-        return part
-    canvas = np.full((height, width, 3), preprocess.fill, np.uint8)
-    canvas[above : above + tall, before : before + wide] = part
-    return canvas
 
 
 def thumbnail_jpeg(path: str | Path, side: int, decoding: Decoding = PLAINLY) -> bytes:
@@ -269,55 +245,3 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         return image.convert(mode)
     except ValueError as error:
         raise UnreadableImage(f"unsupported pixel format {image.mode}") from error
-
-
-def _resized(height: int, width: int, how: Preprocess) -> tuple[int, int]:
-    """The size of the whole image before its centre is cut out; "cover" and "fit" as timm's ResizeKeepRatio."""
-    if how.resize == "crop":
-        return _shorter_side_to(how.shorter_side, height, width)
-    tall, wide = how.box or (how.height, how.width)
-    if how.resize == "squash":
-        return tall, wide
-    ratio = {"cover": min, "fit": max}[how.resize](height / tall, width / wide)
-    return max(1, round(height / ratio)), max(1, round(width / ratio))
-
-
-def _shorter_side_to(side: int, height: int, width: int) -> tuple[int, int]:
-    """torchvision's `_compute_resized_output_size`: the longer side is truncated, not rounded."""
-    if height < width:
-        return side, int(side * width / height)
-    return int(side * height / width), side
-
-
-def _centre(resized: int, wanted: int) -> tuple[int, int, int]:
-    """Of one side: first pixel taken, how many, and the empty pixels before them where there are too few."""
-    if resized < wanted:
-        return 0, resized, (wanted - resized) // 2
-    return round((resized - wanted) / 2), wanted, 0
-
-
-def _resize(
-    image: Image.Image, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], how: Preprocess
-) -> np.ndarray:
-    """Resize to `size` = (height, width) and cut out `rows` and `columns`, each (first, count)."""
-    (top, tall), (left, wide) = rows, columns
-    box = (left, top, left + wide, top + tall)
-    if (image.height, image.width) == size:
-        return np.asarray(image.crop(box))
-    if not how.antialias:
-        area = slice(top, top + tall), slice(left, left + wide)
-        return resample(np.asarray(image), size, *area, how.interpolation)
-    method = FILTERS[how.interpolation]
-    if size[0] * size[1] > MAX_PIXELS:  # a hair-thin image: never hold it whole
-        return np.asarray(image.resize((wide, tall), method, _source_box(image, size, box)))
-    # a source box would save a third of the work, but Pillow then may swap its two passes: bicubic differs by 25 levels
-    return np.asarray(image.resize(size[::-1], method).crop(box))
-
-
-def _source_box(
-    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
-) -> tuple[float, float, float, float]:
-    """`box` of the resized image in coordinates of the original."""
-    x, y = image.width / size[1], image.height / size[0]
-    left, top, right, bottom = box
-    return left * x, top * y, min(right * x, image.width), min(bottom * y, image.height)

@@ -28,6 +28,7 @@ from multitl.porting.formats import FORMATS, Format, find_format, missing_packag
 from multitl.porting.proofs import prove
 from multitl.porting.references import Reference
 from multitl.runs.locks import locked, place_lock
+from multitl.standalone.programs import write_program
 from multitl.system.progress import console
 from multitl.system.scratch import temporary_folder
 from multitl.system.threads import default_threads
@@ -103,6 +104,8 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
         written = _write(departure, to, takes, work, scratch)
         outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, scratch)
         proof = prove(departure, outputs, to, scratch)
+        write_program(work, chosen.runtime.partition(":")[2], departure.run.card.preprocess, takes,
+                      departure.run.card.class_names)  # fmt: skip
         card = _card(departure, to, takes) | {
             "written_by": written,
             "opened_by": opened_by,

@@ -13,7 +13,10 @@ from multitl.system.hashes import file_sha256
 from multitl.system.progress import console
 
 REPORT = "report.html"  # made from the others and from the card
-FILES = ("recipe.toml", "run.json", "model.keras", "metrics.json", "predictions.csv", "history.csv")
+FILES = (
+    "recipe.toml", "run.json", "model.keras", "classify.py", "preprocess.json", "labels.txt", "metrics.json",
+    "predictions.csv", "history.csv",
+)  # fmt: skip
 
 
 def hash_files(folder: Path, names: tuple[str, ...] = FILES) -> dict[str, str]:

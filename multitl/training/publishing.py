@@ -24,6 +24,7 @@ from multitl.models.inference import as_probabilities, compile_forward, predict_
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
 from multitl.runs.promises import FILES, REPORT, broken_files
+from multitl.standalone.programs import write_program
 from multitl.system.scratch import temporary_folder
 from multitl.system.writing import cannot_write, read_json
 from multitl.training.checkpoints import TrainingState
@@ -105,6 +106,7 @@ class Publisher:
             for name in STARTED:
                 shutil.copy(self.folder / name, staged)
             difference = save_model(staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision)
+            write_program(staged, "open_keras", self.pretrained.preprocess, "pixels", self.dataset.class_names)
             judge(staged, self.dataset, judged, self.recipe.seed)
             write_history(staged, state.rows)
             trials = describe_trials(state, is_finished=False)

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from multitl.contracts import Preprocess
-from multitl.data import images
+from multitl.data import geometry, images
+from multitl.data.geometry import fit_pixels
 from multitl.data.images import (
     AT_ONCE,
     UnreadableImage,
     check_image,
     decode_pixels,
     decode_rgb,
-    fit_pixels,
     open_rgb,
     thumbnail_jpeg,
 )
@@ -306,7 +306,7 @@ def torchvision_crop(image: Image.Image, how: Preprocess, method: Image.Resampli
 
 
 sides = st.integers(1, 90)
-METHODS = images.FILTERS
+METHODS = geometry.FILTERS
 
 
 @given(sides, sides, sides, sides, sides, st.sampled_from(sorted(METHODS)))

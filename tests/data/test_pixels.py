@@ -12,7 +12,8 @@ from image_folders import make_images, scan_simply
 from PIL import Image
 
 from multitl.contracts import Example, Preprocess, Unreadable
-from multitl.data.images import fit_pixels, open_rgb
+from multitl.data.geometry import fit_pixels
+from multitl.data.images import open_rgb
 from multitl.data.pixels import PixelReader, read_files
 from multitl.errors import DataError
 from multitl.system.budgets import Budget

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from multitl.contracts import Preprocess
-from multitl.data.images import fit_pixels
+from multitl.data.geometry import fit_pixels
 from multitl.data.resampling import resample
 
 SIZES = [

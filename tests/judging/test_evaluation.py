@@ -17,7 +17,8 @@ from PIL import Image
 
 import multitl
 from multitl.contracts import Preprocess
-from multitl.data.images import fit_pixels, open_rgb
+from multitl.data.geometry import fit_pixels
+from multitl.data.images import open_rgb
 from multitl.errors import DataError, MultitlError, RunError
 from multitl.judging.evaluation import evaluate_run, load_run, predict_images
 

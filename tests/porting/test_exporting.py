@@ -10,6 +10,8 @@ import dataclasses
 import importlib
 import json
 import re
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from multitl.porting import departures, divergence, export_worker, exporting, pr
 from multitl.porting.formats import FORMATS
 from multitl.porting.proof_worker import opened_by
 from multitl.porting.references import Reference, make_reference
+from multitl.standalone.programs import write_program
 from multitl.system.writing import write_json
 from multitl.translation import parity
 
@@ -75,7 +78,10 @@ def opened(folder: Path, name: str, run: Path, takes: str) -> Callable[[np.ndarr
 # LiteRT's own delegate cannot prepare an int8 ResNet-18 of 32 px, and fails as a user's program would
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", [name for name in WRITTEN_HERE if name != "litert-int8"])
-def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: Reference, tmp_path: Path):
+def test_an_artefact_gives_the_models_answers(
+    name: str, run: Path, reference: Reference, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In its runtime, and by the program that goes with it."""
     takes = FORMATS[name].takes
     answer = opened(tmp_path / name, name, run, takes)
     inputs = exporting.as_taken(reference.pixels, takes, load_run(run).card.preprocess)
@@ -87,6 +93,15 @@ def test_an_artefact_gives_the_models_answers(name: str, run: Path, reference: R
     else:
         assert found.max_rel < 1e-5
     assert all(any((tmp_path / name).glob(file)) for file in FORMATS[name].files if not file.endswith(".data"))
+    card = load_run(run).card
+    write_program(tmp_path / name, FORMATS[name].runtime.partition(":")[2], card.preprocess, takes, card.class_names)
+    monkeypatch.syspath_prepend(tmp_path / name)
+    program = runpy.run_path(str(tmp_path / name / "classify.py"))
+    images = [str(photo_folder / colour / "03.png") for colour in ("red", "green", "blue")]
+    wanted = [(row["predicted"], row["confidence"]) for row in multitl.predict(run, images)]
+    for (label, confidence), (expected, sure) in zip(program["classify"](images, tmp_path / name), wanted, strict=True):
+        assert label == expected and confidence == pytest.approx(sure, abs=0.2 if FORMATS[name].bits < 32 else 1e-4)
+    sys.modules.pop("load", None)
 
 
 @pytest.mark.every_backend

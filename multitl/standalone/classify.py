@@ -1,0 +1,67 @@
+"""Classify images by the model beside this file: `python classify.py IMAGE ...`
+
+Prints a line for each image: its path, the class, its probability. Needs NumPy, Pillow and what opens the model, and
+nothing of multitl, which wrote it. Pictures become pixels as for `multitl predict`, to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from multitl.data.geometry import fit_pixels
+from multitl.standalone.runtimes import open_keras as open_model
+
+
+def classify(paths: list[str], folder: Path) -> list[tuple[str, float]]:
+    """The class and its probability for each image. folder: where the model lies, preprocess.json and labels.txt."""
+    how: Any = SimpleNamespace(**json.loads((folder / "preprocess.json").read_text(encoding="utf-8")))
+    labels = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")
+    answer, found = open_model(folder), []
+    for path in paths:
+        pixels = fit_pixels(read_rgb(path, how), how)[np.newaxis]
+        (probabilities,) = answer(as_taken(pixels, how))
+        found.append((labels[probabilities.argmax()], float(probabilities.max())))
+    return found
+
+
+def read_rgb(path: str, how: Any) -> Image.Image:
+    """An upright picture of 8-bit RGB; what is transparent becomes white."""
+    with Image.open(path) as image:
+        if how.decoding["page"] > 1 and getattr(image, "n_frames", 1) > 1:
+            image.seek(how.decoding["page"] - 1)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            sys.exit(f"{path} has more than 8 bits a value, which `multitl predict` reads, but not this program")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    layer = upright.convert("RGBA")
+    white = Image.new("RGB", upright.size, "white")
+    white.paste(layer, mask=layer)
+    return white
+
+
+def as_taken(pixels: np.ndarray, how: Any) -> np.ndarray:
+    """uint8 (n, height, width, 3) as the model takes images: so, in [0, 1], or normalised."""
+    if how.takes == "pixels":
+        return pixels
+    if how.takes == "unit":
+        return pixels.astype("float32") / np.float32(255)
+    ordered = pixels[..., ::-1] if how.channel_order == "bgr" else pixels
+    return ordered.astype("float32") * np.array(how.scale, "float32") + np.array(how.offset, "float32")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    for name, (label, probability) in zip(
+        sys.argv[1:], classify(sys.argv[1:], Path(__file__).resolve().parent), strict=True
+    ):
+        print(f"{name}\t{label}\t{probability:.4f}")
