@@ -188,6 +188,7 @@ def _turn_to(image: Image.Image, page: int) -> None:
         return
     try:
         image.seek(page - 1)
+        _check_size(image)
     except EOFError as error:
         raise UnreadableImage(f"it has no page {page}", fix="choose another with --page N") from error
 
@@ -228,12 +229,15 @@ def _open_heif(file: _Bytes) -> ImageFile.ImageFile:
 
 
 def _checked(image: ImageFile.ImageFile, file: _Bytes) -> ImageFile.ImageFile:
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        size = f"{image.width:,} x {image.height:,} pixels"
-        raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
+    _check_size(image)
     file.strict = True
     return image
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from image_folders import make_images, scan_simply
 from PIL import Image
 
 from multitl.contracts import Decoding, Preprocess
-from multitl.data import scanning
+from multitl.data import images, scanning
 from multitl.data.depths import Looks
 from multitl.data.images import CONVERT, UnreadableImage, check_image, decode_rgb, open_rgb
 from multitl.data.pixel_store import PixelStore
@@ -187,6 +187,23 @@ def test_pages(tmp_path):
     with pytest.raises(UnreadableImage, match="it has no page 13") as error:
         open_rgb(tmp_path / "a/stack.tif", Decoding(page=13))
     assert error.value.fix == "choose another with --page N"
+
+
+def test_a_page_may_be_a_bomb_as_well(monkeypatch):
+    small, large, buffer = Image.new("L", (8, 6)), Image.new("L", (80, 60)), io.BytesIO()
+    small.save(buffer, "TIFF", save_all=True, append_images=[large])
+    assert decode_rgb(buffer.getvalue(), Decoding(page=2)).size == (80, 60)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    assert decode_rgb(buffer.getvalue()).size == (8, 6)
+    with pytest.raises(UnreadableImage, match="too large: 80 x 60 pixels"):
+        decode_rgb(buffer.getvalue(), Decoding(page=2))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_frames_are_pages_too(kind):
+    frames, buffer = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")], io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], lossless=True)
+    assert decode_rgb(buffer.getvalue(), Decoding(page=2)).getpixel((8, 8)) == (0, 255, 0)
 
 
 @pytest.mark.parametrize(
