@@ -24,7 +24,7 @@ from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
-UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel")  # as Pillow tells that a TIFF is beyond it
+UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel", "string index")  # of a TIFF, as Pillow tells it
 CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32"
 PLAINLY = Decoding()
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses ("decompression bomb"); 537 MB as RGB
