@@ -41,7 +41,7 @@ def grey_of(path, decoding: Decoding) -> np.ndarray:
 
 
 def tiff(channels: int, bits: int, numbers: int, photometric: int = 1, extra: int = 0, planes: bool = False) -> bytes:
-    """One of 2 x 2 pixels, of zeros. numbers: its SampleFormat.  extra: how many ExtraSamples.  planes: not by pixel."""
+    """One of 2 x 2 pixels, of zeros. numbers: its SampleFormat.  extra: how many ExtraSamples.  planes: by channel."""
     bytes_of_pixels = 4 * channels * bits // 8
     strips = channels if planes else 1
     all_tags = [
