@@ -113,10 +113,8 @@ class Looks:
         """
         odd = tuple(text for kind, seen in sorted(self._kinds.items()) for text in _oddities(kind, seen, decoding))
         if self._with_pages and not decoding.page:
-            mends = "--page N, or --page 1 if that is right,"
-            odd += (
-                (f"{self._with_pages} files have several pages, up to {self._pages}, and the first is taken", mends),
-            )
+            pages = f"{self._with_pages} files have several pages, up to {self._pages}, and the first is taken unasked"
+            odd += ((pages, "--page 1, or another,"),)
         return tuple(_with_advice(*one, of_a_run) for one in odd)
 
     def mending_range(self, decoding: Decoding) -> str:

@@ -24,7 +24,7 @@ from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
-UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel")  # as Pillow tells that a TIFF is beyond it
+UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel", "string index")  # of a TIFF, as Pillow tells it
 CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32"
 PLAINLY = Decoding()
 MAX_BYTES = 2**31
@@ -164,6 +164,7 @@ def _turn_to(image: Image.Image, page: int) -> None:
         return
     try:
         image.seek(page - 1)
+        _check_size(image)
     except EOFError as error:
         raise UnreadableImage(f"it has no page {page}", fix="choose another with --page N") from error
 
@@ -204,12 +205,15 @@ def _open_heif(file: _Bytes) -> ImageFile.ImageFile:
 
 
 def _checked(image: ImageFile.ImageFile, file: _Bytes) -> ImageFile.ImageFile:
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        size = f"{image.width:,} x {image.height:,} pixels"
-        raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
+    _check_size(image)
     file.strict = True
     return image
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
 
 
 @contextlib.contextmanager

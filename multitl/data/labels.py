@@ -49,7 +49,8 @@ def describe_columns(table: Mapping[str, Sequence[str]]) -> tuple[str, str, str]
     shown = f"0 and 1 in {shorten(bits)}"
     ones = {sum(cell.lower() in ("1", "1.0", "true") for cell in row) for row in zip(*bits.values(), strict=True)}
     if ones == {1}:
-        code = f"t['label'] = t[[{', '.join(map(repr, bits))}]].idxmax(axis=1)"
+        first, *_, last = bits
+        code = f"t['label'] = t.loc[:, {first!r}:{last!r}].idxmax(axis=1)"
         return "one column a class (one-hot), not one of labels", shown, f"write their names into one: {code} in pandas"
     advice = f"choose one of them, as in --label-column {next(iter(bits))}; multitl learns one class an image"
     return "several labels an image, one column each", shown, advice
@@ -62,7 +63,7 @@ def follows(cells: Sequence[str], labels: Sequence[str]) -> bool:
 
 def _joined(names: Mapping[str, int]) -> list[str]:
     """Those that are made of several labels, "cat|dog"; none where that is how classes are called: "tench, fish"."""
-    lists = sorted(name for name in names if re.fullmatch(r"[\[({].*[\])}]", name))
+    lists = sorted(name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name))
     if 2 * len(lists) > len(names):
         return lists
     return next((found for separator in "|;, " if (found := _joined_by(separator, names))), [])
@@ -73,11 +74,11 @@ def _joined_by(separator: str, names: Mapping[str, int]) -> list[str]:
     joined = sorted(name for name, parts in split.items() if len(parts) > 1 and all(parts))
     often = Counter(part for parts in split.values() for part in set(parts))
     parts = {part for name in joined for part in split[name]}
-    shared = sum(often[part] > 1 for part in parts)
-    if separator in "|;":
-        is_joined = shared > 0
+    if separator in "|;":  # animal|cat, animal|dog: paths, each with an end of its own
+        is_joined = any(often[one[-1]] > 1 for one in split.values())
     else:
-        is_joined = bool(parts) and shared >= SHARED * len(parts) and len(often) < len(names)
+        is_shared = sum(often[part] > 1 for part in parts) >= SHARED * len(parts)
+        is_joined = bool(parts) and is_shared and len(often) < len(names)
     if separator == " ":  # red apple, green apple, red car: names of two words; labels come in ones, twos and threes
         is_joined &= 2 * len(often) <= len(names) and len({len(parts) for parts in split.values()}) > 2
     return joined if is_joined else []

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ AS_USUAL = Reading()
 
 def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     """List a CSV, TSV or Parquet file. Relative paths are relative to its folder. Raises DataError."""
-    named = [reading.path_column, reading.label_column]
-    table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, named)
+    asked = [reading.path_column, reading.label_column]
+    table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, asked)
     raw_files = _column(path, table, "path", reading.path_column)
     if any(isinstance(value, bytes | dict | list) for value in raw_files):
         raise _bad_table(path, "holds the images themselves", "paths of files", "bytes", "write them to files, named")
@@ -97,8 +98,7 @@ def _column(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str
 
 def _guess(table: Mapping[str, list[Any]], meaning: str) -> str:
     """Which column may be meant, NAME if none is likelier than others."""
-    known = {name for names in COLUMNS.values() for name in names}
-    others = {name.strip(): cells for name, cells in table.items() if name.strip().lower() not in known}
+    others = {name.strip(): cells for name, cells in table.items() if name.strip().lower() not in COLUMNS["path"]}
     likely = [name for name in others if NUMBERED.fullmatch(name.lower())]
     if meaning == "path":
         likely = [name for name, cells in others.items() if cells and is_image(Path(_text(cells[0])))]
@@ -189,6 +189,11 @@ def _bad_table(path: Path, problem: str, expected: str, received: str, fix: str)
     return DataError(f"{path} {problem}.", expected=expected, received=received, fix=f"{fix} in {path.name}")
 
 
+def _is_known(name: str) -> bool:
+    plain = name.strip().lower()
+    return any(plain in names for names in COLUMNS.values()) or NUMBERED.fullmatch(plain) is not None
+
+
 def _read_text(path: Path) -> dict[str, list[Any]]:
     """The columns of a text table by name; the separator is a comma, a semicolon or a tab, whatever the header has."""
     try:
@@ -210,6 +215,7 @@ def _read_parquet(path: Path, asked: Collection[str]) -> dict[str, list[Any]]:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
+        from pyarrow import types
     except ImportError as error:
         raise DataError(
             f"{path} needs the package pyarrow to be read.",
@@ -217,16 +223,13 @@ def _read_parquet(path: Path, asked: Collection[str]) -> dict[str, list[Any]]:
             received="pyarrow is not installed",
             fix="pip install 'multitl[parquet]'",
         ) from error
-
-    def is_of_use(name: str, kind: Any) -> bool:
-        plain, types = name.strip(), arrow.types
-        known = plain in asked or any(plain.lower() in names for names in COLUMNS.values())
-        return known or bool(NUMBERED.fullmatch(plain.lower())) or types.is_boolean(kind) or types.is_integer(kind)
-
     try:
         schema = parquet.read_schema(path)
         names = schema.names
-        wanted = [name for name, kind in zip(names, schema.types, strict=True) if is_of_use(name, kind)]
+        wanted = [name for name in names if name.strip() in asked or _is_known(name)]
+        if not any(name.strip() in asked or name.strip().lower() in COLUMNS["label"] for name in names):  # one-hot?
+            are_numbers = [types.is_boolean(it) or types.is_integer(it) or types.is_floating(it) for it in schema.types]
+            wanted += [name for name in compress(names, are_numbers) if name not in wanted]
         values = parquet.read_table(path, columns=wanted).to_pydict()
     except (OSError, arrow.ArrowException) as error:
         problem = str(error).partition("\n")[0]

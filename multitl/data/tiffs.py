@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 from PIL import Image, TiffImagePlugin
@@ -40,11 +41,9 @@ def count_pages(image: Image.Image) -> int:
     """Of a TIFF, as far as they can be found, and not above MOST_PAGES; 1 of other files. The page stays the first."""
     pages = 1
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        try:
+        with contextlib.suppress(Exception):  # EOFError at the end; anything where what follows is damaged
             while pages < MOST_PAGES:
                 image.seek(pages)
                 pages += 1
-        except (EOFError, SyntaxError, ValueError, TypeError, KeyError, OSError):  # the end, or what follows is damaged
-            pass
         image.seek(0)
     return pages

@@ -11,7 +11,7 @@ from image_folders import make_images, scan_simply
 from PIL import Image
 
 from multitl.contracts import Decoding, Preprocess
-from multitl.data import scanning
+from multitl.data import images, scanning
 from multitl.data.depths import Looks
 from multitl.data.images import CONVERT, UnreadableImage, check_image, decode_rgb, open_rgb
 from multitl.data.pixel_store import PixelStore
@@ -40,17 +40,19 @@ def grey_of(path, decoding: Decoding) -> np.ndarray:
     return np.asarray(open_rgb(path, decoding))[..., 0]
 
 
-def tiff(channels: int, bits: int, numbers: int, photometric: int = 1, extra: int = 0) -> bytes:
-    """One of 2 x 2 pixels, of zeros. numbers: its SampleFormat.  extra: its ExtraSamples, as many as there are."""
+def tiff(channels: int, bits: int, numbers: int, photometric: int = 1, extra: int = 0, planes: bool = False) -> bytes:
+    """One of 2 x 2 pixels, of zeros. numbers: its SampleFormat.  extra: how many ExtraSamples.  planes: by channel."""
     bytes_of_pixels = 4 * channels * bits // 8
-    per_channel = [(BITS, 3, [bits] * channels), (339, 3, [numbers] * channels), (EXTRA, 3, [0] * extra)]
-    tags = [
-        (256, 3, [2]), (257, 3, [2]), (259, 3, [1]), (PHOTOMETRIC, 3, [photometric]), (273, 4, [8]),
-        (277, 3, [channels]), (278, 3, [2]), (279, 4, [bytes_of_pixels]), *(tag for tag in per_channel if tag[2]),
+    strips = channels if planes else 1
+    all_tags = [
+        (256, 3, [2]), (257, 3, [2]), (BITS, 3, [bits] * channels), (259, 3, [1]), (PHOTOMETRIC, 3, [photometric]),
+        (273, 4, [8] * strips), (277, 3, [channels]), (278, 3, [2]), (279, 4, [bytes_of_pixels // strips] * strips),
+        (284, 3, [1 + planes]), (EXTRA, 3, [0] * extra), (339, 3, [numbers] * channels),
     ]  # fmt: skip
+    tags = [tag for tag in all_tags if tag[2]]
     start = 8 + bytes_of_pixels
     place, entries, beyond = start + 2 + 12 * len(tags) + 4, b"", b""
-    for tag, kind, values in sorted(tags):
+    for tag, kind, values in tags:
         packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
         if len(packed) > 4:
             packed, beyond = struct.pack("<I", place + len(beyond)), beyond + packed
@@ -177,9 +179,7 @@ def test_pages(tmp_path):
     for label in ("a", "b"):
         (tmp_path / label / "stack.tif").write_bytes(pages(12))
     told = " ".join(scan_simply(tmp_path).warnings)
-    assert (
-        "2 files have several pages, up to 12, and the first is taken: --page N, or --page 1 if that is right," in told
-    )
+    assert "2 files have several pages, up to 12, and the first is taken unasked: --page 1, or another, mends" in told
     for page, grey in {0: 20, 1: 20, 7: 140, 12: 240}.items():
         assert grey_of(tmp_path / "a/stack.tif", Recipe(page=page).decoding)[0, 0] == grey
         assert "several pages" not in " ".join(scan_simply(tmp_path, decoding=Decoding(page or 1)).warnings)
@@ -187,6 +187,23 @@ def test_pages(tmp_path):
     with pytest.raises(UnreadableImage, match="it has no page 13") as error:
         open_rgb(tmp_path / "a/stack.tif", Decoding(page=13))
     assert error.value.fix == "choose another with --page N"
+
+
+def test_a_page_may_be_a_bomb_as_well(monkeypatch):
+    small, large, buffer = Image.new("L", (8, 6)), Image.new("L", (80, 60)), io.BytesIO()
+    small.save(buffer, "TIFF", save_all=True, append_images=[large])
+    assert decode_rgb(buffer.getvalue(), Decoding(page=2)).size == (80, 60)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    assert decode_rgb(buffer.getvalue()).size == (8, 6)
+    with pytest.raises(UnreadableImage, match="too large: 80 x 60 pixels"):
+        decode_rgb(buffer.getvalue(), Decoding(page=2))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_frames_are_pages_too(kind):
+    frames, buffer = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")], io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], lossless=True)
+    assert decode_rgb(buffer.getvalue(), Decoding(page=2)).getpixel((8, 8)) == (0, 255, 0)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +214,7 @@ def test_pages(tmp_path):
         (tiff(3, 32, 3, photometric=2), "3 channels of 32-bit floats"),
         (tiff(1, 64, 3), "1 channel of 64-bit floats"),
         (tiff(13, 16, 1), "13 channels of 16-bit unsigned integers"),
+        (tiff(5, 16, 1, extra=4, planes=True), "5 channels of 16-bit unsigned integers"),
     ],
 )
 def test_what_is_not_supported_is_called_so(data, reason):

@@ -159,6 +159,8 @@ TABLES = {
         rows(["cat", "dog", "cat|dog"]), {},
         "DATA/table.csv looks like several labels an image, not one class. Mend: keep one label in these rows*",
     ),
+    "several labels, ;": (rows(["cat", "cat;dog"]), {}, "*looks like several labels an image*"),
+    "paths of families": (rows(["pet|cat", "pet|dog"]), {}, f"pet|cat, pet|dog: {CUT}"),
     "several labels, quoted": (rows(["cat", "dog", '"cat, dog"']), {}, "*looks like several labels an image*"),
     "several labels, spaces": (
         rows(["a b", "a", "b", "c a", "a b c", "b c"]), {}, "*looks like several labels an image*",
@@ -172,7 +174,7 @@ TABLES = {
     "one-hot": (
         rows(["1,0", "0,1"], "image,cat,dog"), {},
         "DATA/table.csv looks like one column a class (one-hot), not one of labels. Mend: write their names into one: "
-        "t['label'] = t[['cat', 'dog']].idxmax(axis=1) in pandas",
+        "t['label'] = t.loc[:, 'cat':'dog'].idxmax(axis=1) in pandas",
     ),
     "one-hot with points": (rows(["1.0,0.0", "0.0,1.0"], "image,MEL,NV"), {}, "*looks like one column a class *"),
     "several bits": (

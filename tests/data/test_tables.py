@@ -7,7 +7,7 @@ import sys
 import pytest
 from image_folders import make_images
 
-from multitl.data.tables import list_table
+from multitl.data.tables import Reading, list_table
 from multitl.errors import DataError
 
 HEADERS = ["path,label", "filename,class", "File , TARGET", "image,category,extra"]
@@ -107,6 +107,8 @@ def test_parquet(folder):
     ("columns", "problem"),
     [
         ({"path": ["pictures/0.png"], "kind": ["a"]}, "no column of the labels"),
+        ({"path": ["pictures/0.png", "pictures/1.png"], "a": [1.0, 0.0], "b": [0.0, 1.0]}, r"one-hot"),
+        ({"path": ["pictures/0.png"], "label_a": ["x"], "label_b": ["y"]}, "no column of the labels"),
         ({"path": ["pictures/0.png", "pictures/1.png"], "label": [1.0, None]}, "1 empty labels"),
         ({"path": ["pictures/0.png", "pictures/1.png"], "label": [1.0, float("nan")]}, "1 empty labels"),
         ({"path": ["gone.png"], "label": ["a"]}, "1 files that do not exist"),
@@ -116,6 +118,12 @@ def test_parquet(folder):
 def test_parquet_that_is_refused(folder, columns, problem):
     with pytest.raises(DataError, match=problem):
         list_table(write_parquet(folder, columns))
+
+
+def test_a_column_of_parquet_that_is_asked_for(folder):
+    path = write_parquet(folder, {"photo": ["pictures/0.png", "pictures/1.png"], "kind": ["a", "b"], "bit": [0, 1]})
+    listing = list_table(path, Reading(path_column="photo", label_column="kind"))
+    assert [record.label for record in listing.records] == ["a", "b"]
 
 
 def test_a_file_that_is_no_parquet(folder):
