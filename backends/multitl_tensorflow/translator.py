@@ -25,6 +25,7 @@ class HubOriginal:
     url: str
     class_names: tuple[str, ...] = field(default=())
     licence: str = "not stated by the module"
+    missing_classifier: tuple[str, ...] = ()  # not known before the graph is looked at: see `sources.tfhub`
 
     @property
     def image_size(self) -> int:

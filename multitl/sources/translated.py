@@ -23,6 +23,14 @@ class Network:
     class_names: tuple[str, ...]
 
 
+def say(note: str) -> None:
+    """Tell people what was chosen from a file of weights, and what was left out."""
+    from multitl.system.progress import console
+
+    if note:
+        console().print(f"weights: {note}", markup=False)
+
+
 def as_pretrained(network: Network, head: Head) -> Pretrained:
     """The network with its classifier cut off or kept. Raises TranslationError if no classifier can be seen to cut
     off.
