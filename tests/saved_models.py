@@ -148,3 +148,25 @@ def write_hub1(folder: Path, classes: int = CLASSES, size: int | None = SIZE, si
     builder.save()
     (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
     return folder
+
+
+def write_restored(folder: Path, key: Callable[[str], str], use_resource: bool = True) -> dict[str, np.ndarray]:
+    """TensorFlow 1's format, as Keras exports it: the checkpoint has keys of its own, and only the operations that
+    restore the variables say whose they are.
+
+    key: of a variable's name.  Returns the variables' values.
+    """
+    with tf.Graph().as_default(), tf1.Session() as session:
+        images = tf1.placeholder(tf.float32, (None, SIZE, SIZE, 3), name="images")
+        weights = {
+            name: tf1.get_variable(name, initializer=array, use_resource=use_resource)
+            for name, array in values().items()
+        }
+        outputs = forward(weights, images, False, lambda old, new: None)
+        signature = tf1.saved_model.predict_signature_def({"images": images}, {"scores": outputs})
+        session.run(tf1.global_variables_initializer())
+        saver = tf1.train.Saver({key(name): variable for name, variable in weights.items()})
+        builder = tf1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, saver=saver)
+        builder.save()
+        return {name: session.run(variable) for name, variable in weights.items()}

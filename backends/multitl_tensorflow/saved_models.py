@@ -20,6 +20,7 @@ from multitl.translation.values import Stored
 from multitl_tensorflow.damage import damage_refused, refuse
 from multitl_tensorflow.object_graphs import Objects
 from multitl_tensorflow.operations import attribute
+from multitl_tensorflow.restoring import VARIABLES, restored_keys
 from multitl_tensorflow.signatures import Entry, Module, Spec, choose_output, preference, refuse_inputs, tensor_spec
 from multitl_tensorflow.stored_values import Checkpoint
 
@@ -114,14 +115,16 @@ def _graph_variables(meta: Any, checkpoint: Checkpoint) -> tuple[dict[str, Store
     """The variables by name, and which node is which. Without a list of what trains, all of floats do."""
     listed = [VariableDef.FromString(one) for one in meta.collection_def["trainable_variables"].bytes_list.value]
     trains = {definition.variable_name.partition(":")[0] for definition in listed}
+    restored = restored_keys(meta.graph_def)
+    variables: dict[str, Stored] = {}
     places = {}
     for node in meta.graph_def.node:
-        if node.op in ("VarHandleOp", "VariableV2", "Variable"):
-            named = attribute(node, "shared_name").s.decode(errors="replace")
-            places[node.name] = next((key for key in (node.name, named) if key in checkpoint), "")
-    values = {key: checkpoint.read(key) for key in places.values() if key}
-    variables = {
-        key: Stored(value, key, value.dtype.kind == "f" and (key in trains or not trains))
-        for key, value in values.items()
-    }
-    return variables, {node: key for node, key in places.items() if key}
+        if node.op not in VARIABLES:
+            continue
+        names = (node.name, attribute(node, "shared_name").s.decode(errors="replace"))
+        key = next((one for one in (restored.get(node.name, ""), *names) if one in checkpoint), "")
+        if key:
+            name = places[node.name] = key if key in names else node.name
+            value = checkpoint.read(key)
+            variables[name] = Stored(value, name, value.dtype.kind == "f" and (name in trains or not trains))
+    return variables, places

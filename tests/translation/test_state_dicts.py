@@ -276,12 +276,8 @@ def test_real_files_fit_torchvisions_networks(shared_weights: Path, file: str, n
 
 def with_head(names: dict[str, tuple[int, ...]], prefix: str = "") -> StateDict:
     """The twin's file with other tensors in the place of its classifier."""
-    body = {name: array for name, array in made().tensors.items() if name not in CLASSIFIER}
-    return StateDict(
-        {prefix + name: array for name, array in body.items()}
-        | {name: np.ones(shape) for name, shape in names.items()},
-        Path("own.pth"),
-    )
+    body = {prefix + name: array for name, array in made().tensors.items() if name not in CLASSIFIER}
+    return StateDict(body | {name: np.ones(shape) for name, shape in names.items()}, Path("own.pth"))
 
 
 @pytest.mark.parametrize(
