@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,16 @@ def write_restored(folder: Path, key: Callable[[str], str], use_resource: bool =
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, saver=saver)
         builder.save()
         return {name: session.run(variable) for name, variable in weights.items()}
+
+
+def write_keras_metadata(folder: Path, layers: list[dict[str, Any]]) -> Path:
+    """keras_metadata.pb beside a module, as Keras 2 writes it: of its layers and of the model itself."""
+    from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
+
+    written = SavedMetadata()
+    described = [{"class_name": "Sequential", "config": {"name": "own", "layers": layers}}, *layers]
+    kinds = ["_tf_keras_sequential", *["_tf_keras_layer"] * len(layers)]
+    for number, (kind, one) in enumerate(zip(kinds, described, strict=True)):
+        written.nodes.add(node_id=number, identifier=kind, metadata=json.dumps(one))
+    (folder / "keras_metadata.pb").write_bytes(written.SerializeToString())
+    return folder

@@ -7,6 +7,7 @@ Format: https://www.tensorflow.org/guide/saved_model and tensorflow/core/protobu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from multitl.errors import WeightsError
 from multitl.system.regular_files import read_regular
 from multitl.translation.values import Stored
 from multitl_tensorflow.damage import damage_refused, refuse
+from multitl_tensorflow.keras_exports import read_export
 from multitl_tensorflow.object_graphs import Objects
 from multitl_tensorflow.operations import attribute
 from multitl_tensorflow.restoring import VARIABLES, restored_keys
@@ -46,7 +48,8 @@ def _read(proto: Any, folder: Path, what: str) -> Module:
     checkpoint = Checkpoint(folder / "variables", what)
     inference = [meta for meta in proto.meta_graphs if "train" not in meta.meta_info_def.tags] or [*proto.meta_graphs]
     if inference[0].object_graph_def.nodes:
-        return Objects(inference[0], checkpoint, what).module()
+        module = Objects(inference[0], checkpoint, what).module()
+        return replace(module, export=read_export(inference[0], folder))
     training = [meta for meta in proto.meta_graphs if "train" in meta.meta_info_def.tags]
     return _from_graph(inference[0], training[:1], checkpoint, what)
 
