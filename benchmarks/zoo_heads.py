@@ -101,9 +101,9 @@ def chosen() -> dict[str, list[str]]:
     every = sorted(import_timm().list_pretrained())
     random.Random(0).shuffle(every)
     return {
+        "The smallest of each family and tag without a classifier": json.loads(HEADLESS.read_text(encoding="utf-8")),
         f"A random {DRAWN} of all {len(every)} tags": every[:DRAWN],
         "The smallest of each family": list(timm_networks()),
-        "The smallest of each family and tag without a classifier": json.loads(HEADLESS.read_text(encoding="utf-8")),
     }
 
 

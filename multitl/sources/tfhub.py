@@ -52,7 +52,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     a working tensorflow_hub; TranslationError with the list of what is missing for a module that cannot be translated;
     WeightsError for one that is missing, damaged or unsafe.
     """
-    from multitl.sources.translated import Network, as_pretrained, of_features
+    from multitl.sources.translated import Network, as_pretrained, of_features, say
     from multitl.translation.cutting import classifier_logits
     from multitl.translation.store import translated
 
@@ -60,6 +60,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     size = image_size or dict(json.loads(MODULES.read_text(encoding="utf-8"))).get(name, 0)
     asked: Head = "keep" if weights in ("default", "none") else head  # the same translation serves both
     entry = translated(Job("tfhub", place, weights, size, asked, content))
+    say(entry.card.weights_note)
     sha256 = None if weights == "none" else entry.card.weights_sha256
     network = Network(
         name=f"tfhub/{name}",
