@@ -1,8 +1,10 @@
 """Every network of keras.applications and of torchvision as ONNX of our own writing, in onnxruntime, beside the Keras
 model: `KERAS_BACKEND=torch python benchmarks/zoo_onnx.py keras torchvision > benchmarks/zoo_onnx.md`.
 
+A source more is keras-classifiers: the networks of keras.applications with their classifiers of 1000 classes kept.
 Weights are random, and so is what Keras begins with zeros or ones. Images have the smallest size that a network is
-known to work at; one image, and two. Names after the sources choose networks: `zoo_onnx.py keras ResNet50`.
+known to work at; one image, and two. Names after the sources choose networks: `zoo_onnx.py keras ResNet50`. Rows are
+kept in runs/zoo/onnx-SOURCE.jsonl as they come, so an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnxruntime
+from zoo import RESULTS, kept_in
 
 from multitl.models.freezing import leaf_layers
 from multitl.models.preprocessing import normalise
@@ -36,16 +39,20 @@ Row = dict[str, Any]
 
 def networks(source: str) -> dict[str, Callable[[], tuple[keras.Model, np.ndarray]]]:
     """Name -> a function that builds the network, and makes two images as it takes them."""
-    if source == "keras":
-        return {one.full_name: lambda one=one: _of_keras(one) for one in keras_catalogue.ARCHITECTURES}
+    if source in ("keras", "keras-classifiers"):
+        classes = 0 if source == "keras" else 1000
+        return {
+            one.full_name.replace("keras", source): lambda one=one: _of_keras(one, classes)
+            for one in keras_catalogue.ARCHITECTURES
+        }
     return {f"torchvision/{name}": lambda name=name: _of_torchvision(name) for name in torchvision.networks()}
 
 
-def _of_keras(one: keras_catalogue.Architecture) -> tuple[keras.Model, np.ndarray]:
+def _of_keras(one: keras_catalogue.Architecture, classes: int) -> tuple[keras.Model, np.ndarray]:
     from multitl.sources.keras_networks import build
 
     size = max(one.family.minimum, 32)
-    return build(one, size, seed=0), normalise(pixels(size), one.preprocess(size))
+    return build(one, size, seed=0, classes=classes), normalise(pixels(size), one.preprocess(size))
 
 
 def _of_torchvision(name: str) -> tuple[keras.Model, np.ndarray]:
@@ -113,12 +120,17 @@ def _answers(path: Path, images: np.ndarray) -> list[np.ndarray]:
     return [session.run(None, {name: images[:count]})[0] for count in (1, 2)]
 
 
-def rows(sources: list[str], names: list[str]) -> Iterator[Row]:
-    """Of all networks of some sources, or of those that are named."""
-    for source in sources:
-        for name, make in networks(source).items():
-            if not names or name.partition("/")[2] in names:
-                yield compared(name, make)
+def kept(source: str, names: list[str]) -> list[Row]:
+    """Of all networks of a source, or of those that are named; rows of an earlier run included."""
+    makes = networks(source)
+    wanted = [name for name in makes if not names or name.partition("/")[2] in names]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+
+    def rows(missing: list[str]) -> Iterator[Row]:
+        return (compared(name, makes[name]) for name in missing)
+
+    found = kept_in(RESULTS / f"onnx-{source}.jsonl", wanted, rows, line)
+    return [found[name] for name in wanted]
 
 
 def line(row: Row) -> str:
@@ -153,12 +165,9 @@ def table(found: list[Row]) -> str:
 def main(arguments: list[str]) -> None:
     """Sources and names of networks."""
     sys.setrecursionlimit(10_000)  # efficientnet_v2_l has more operations than Python has frames
-    chosen = [one for one in arguments if one in ("keras", "torchvision")]
-    found = []
-    for row in rows(chosen, [one for one in arguments if one not in chosen]):
-        found.append(row)
-        print(line(row), file=sys.stderr, flush=True)
-    print(table(found))
+    chosen = [one for one in arguments if one in ("keras", "keras-classifiers", "torchvision")]
+    names = [one for one in arguments if one not in chosen]
+    print(table([row for source in chosen for row in kept(source, names)]))
 
 
 if __name__ == "__main__":

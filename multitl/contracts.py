@@ -336,13 +336,17 @@ class Source(Protocol):
 
 
 class Original(Protocol):
-    """A network in its own framework, in the process that translates it."""
+    """A network in its own framework, in the process that translates it.
+
+    missing_classifier: of a network that comes without a classifier, how the weights of one would be called; else ().
+    """
 
     image_size: int
     preprocess: Preprocess
     class_names: tuple[str, ...]
     licence: str
     url: str
+    missing_classifier: tuple[str, ...]
 
     def translate(self) -> Translation:
         """As a Keras model, with the weights it has now."""

@@ -50,8 +50,8 @@ class Recipe:
     preprocess: str = option(
         "auto",
         "pixel values: auto (the backbone's own), or, for weights trained on others, torch, caffe or tf (the modes of "
-        "keras.applications.imagenet_utils) or unit ([0, 1])",
-        choices=("auto", "torch", "caffe", "tf", "unit"),
+        "keras.applications.imagenet_utils), unit ([0, 1]) or bytes ([0, 255])",
+        choices=("auto", "torch", "caffe", "tf", "unit", "bytes"),
     )
     seed: int = option(0, "seed of the split, the head's first weights, order and augmentation", least=0, most=10**9)
     precision: str = option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,4 +148,39 @@ def write_hub1(folder: Path, classes: int = CLASSES, size: int | None = SIZE, si
                 builder.add_meta_graph_and_variables(session, tags, found)
     builder.save()
     (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
+    return folder
+
+
+def write_restored(folder: Path, key: Callable[[str], str], use_resource: bool = True) -> dict[str, np.ndarray]:
+    """TensorFlow 1's format, as Keras exports it: the checkpoint has keys of its own, and only the operations that
+    restore the variables say whose they are.
+
+    key: of a variable's name.  Returns the variables' values.
+    """
+    with tf.Graph().as_default(), tf1.Session() as session:
+        images = tf1.placeholder(tf.float32, (None, SIZE, SIZE, 3), name="images")
+        weights = {
+            name: tf1.get_variable(name, initializer=array, use_resource=use_resource)
+            for name, array in values().items()
+        }
+        outputs = forward(weights, images, False, lambda old, new: None)
+        signature = tf1.saved_model.predict_signature_def({"images": images}, {"scores": outputs})
+        session.run(tf1.global_variables_initializer())
+        saver = tf1.train.Saver({key(name): variable for name, variable in weights.items()})
+        builder = tf1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, saver=saver)
+        builder.save()
+        return {name: session.run(variable) for name, variable in weights.items()}
+
+
+def write_keras_metadata(folder: Path, layers: list[dict[str, Any]]) -> Path:
+    """keras_metadata.pb beside a module, as Keras 2 writes it: of its layers and of the model itself."""
+    from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
+
+    written = SavedMetadata()
+    described = [{"class_name": "Sequential", "config": {"name": "own", "layers": layers}}, *layers]
+    kinds = ["_tf_keras_sequential", *["_tf_keras_layer"] * len(layers)]
+    for number, (kind, one) in enumerate(zip(kinds, described, strict=True)):
+        written.nodes.add(node_id=number, identifier=kind, metadata=json.dumps(one))
+    (folder / "keras_metadata.pb").write_bytes(written.SerializeToString())
     return folder

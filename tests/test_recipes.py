@@ -147,7 +147,7 @@ def test_wrong_choice_names_the_choices_and_the_nearest():
 def test_pixel_values_of_no_known_name_are_refused():
     with pytest.raises(RecipeError) as caught:
         Recipe(preprocess="cafe")
-    assert caught.value.expected == "one of auto, torch, caffe, tf, unit"
+    assert caught.value.expected == "one of auto, torch, caffe, tf, unit, bytes"
     assert caught.value.nearest == ("caffe",)
     assert Recipe(preprocess="unit").differences(Recipe()) == {"preprocess": ("unit", "auto")}
 

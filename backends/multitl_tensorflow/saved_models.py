@@ -7,6 +7,7 @@ Format: https://www.tensorflow.org/guide/saved_model and tensorflow/core/protobu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,8 +19,10 @@ from multitl.errors import WeightsError
 from multitl.system.regular_files import read_regular
 from multitl.translation.values import Stored
 from multitl_tensorflow.damage import damage_refused, refuse
+from multitl_tensorflow.keras_exports import read_export
 from multitl_tensorflow.object_graphs import Objects
 from multitl_tensorflow.operations import attribute
+from multitl_tensorflow.restoring import VARIABLES, restored_keys
 from multitl_tensorflow.signatures import Entry, Module, Spec, choose_output, preference, refuse_inputs, tensor_spec
 from multitl_tensorflow.stored_values import Checkpoint
 
@@ -45,7 +48,8 @@ def _read(proto: Any, folder: Path, what: str) -> Module:
     checkpoint = Checkpoint(folder / "variables", what)
     inference = [meta for meta in proto.meta_graphs if "train" not in meta.meta_info_def.tags] or [*proto.meta_graphs]
     if inference[0].object_graph_def.nodes:
-        return Objects(inference[0], checkpoint, what).module()
+        module = Objects(inference[0], checkpoint, what).module()
+        return replace(module, export=read_export(inference[0], folder))
     training = [meta for meta in proto.meta_graphs if "train" in meta.meta_info_def.tags]
     return _from_graph(inference[0], training[:1], checkpoint, what)
 
@@ -114,14 +118,16 @@ def _graph_variables(meta: Any, checkpoint: Checkpoint) -> tuple[dict[str, Store
     """The variables by name, and which node is which. Without a list of what trains, all of floats do."""
     listed = [VariableDef.FromString(one) for one in meta.collection_def["trainable_variables"].bytes_list.value]
     trains = {definition.variable_name.partition(":")[0] for definition in listed}
+    restored = restored_keys(meta.graph_def)
+    variables: dict[str, Stored] = {}
     places = {}
     for node in meta.graph_def.node:
-        if node.op in ("VarHandleOp", "VariableV2", "Variable"):
-            named = attribute(node, "shared_name").s.decode(errors="replace")
-            places[node.name] = next((key for key in (node.name, named) if key in checkpoint), "")
-    values = {key: checkpoint.read(key) for key in places.values() if key}
-    variables = {
-        key: Stored(value, key, value.dtype.kind == "f" and (key in trains or not trains))
-        for key, value in values.items()
-    }
-    return variables, {node: key for node, key in places.items() if key}
+        if node.op not in VARIABLES:
+            continue
+        names = (node.name, attribute(node, "shared_name").s.decode(errors="replace"))
+        key = next((one for one in (restored.get(node.name, ""), *names) if one in checkpoint), "")
+        if key:
+            name = places[node.name] = key if key in names else node.name
+            value = checkpoint.read(key)
+            variables[name] = Stored(value, name, value.dtype.kind == "f" and (name in trains or not trains))
+    return variables, places

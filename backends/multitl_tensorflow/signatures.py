@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from multitl.errors import TranslationError
 from multitl.translation.values import Stored
+from multitl_tensorflow.keras_exports import NOT_KERAS, KerasExport
 
 OUTPUTS = ("default", "logits", "feature_vector", "features", "output_0", "outputs", "output")
 SIGNATURES = ("image_feature_vector", "image_classification", "default", "serving_default", "serve")
@@ -56,7 +57,8 @@ class Entry:
 class Module:
     """A SavedModel's graph. `training`: the same function as it trains, if the file has it, and its graph.
 
-    variables: by name, with their values.  In a main graph they are found by the names of their nodes.
+    variables: by name, with their values.  In a main graph they are found by the names of their nodes.  export: what
+    Keras, if it made it, says of the model.
     """
 
     what: str
@@ -66,6 +68,7 @@ class Module:
     signature: str = ""
     training: tuple[Any, Entry] | None = None
     places: Mapping[str, str] = field(default_factory=dict)  # node of a main graph -> name of its variable
+    export: KerasExport = NOT_KERAS
 
 
 def choose_output(what: str, specs: Sequence[Spec]) -> int:

@@ -17,6 +17,7 @@ from multitl.errors import BackendError, WeightsError, full_disk, tells_full_dis
 from multitl_tensorflow.archives import module_folder, unpacked
 from multitl_tensorflow.flattening import Graph, Node
 from multitl_tensorflow.graphdef import SIZE_IF_FREE
+from multitl_tensorflow.keras_exports import NOT_KERAS, KerasExport
 
 HUB = "https://tfhub.dev/"
 KAGGLE = "https://www.kaggle.com/models/"
@@ -101,10 +102,15 @@ def default_size(name: str) -> int:
     return sizes[-1] if sizes else SIZE_IF_FREE
 
 
-def preprocess(graph: Graph, height: int, width: int) -> Preprocess:
-    """The hub's [0, 1], or [0, 255] where the module's first operation brings pixels of that range down itself."""
+def preprocess(graph: Graph, height: int, width: int, export: KerasExport = NOT_KERAS) -> Preprocess:
+    """The hub's [0, 1], or [0, 255] where the module's first operation brings pixels of that range down itself.
+
+    Keras' own loaders squash the whole image, and so it is done for what Keras exported; else the centre is seen.
+    """
     geometry = Preprocess(height, width, resize="crop", shorter_side=round(min(height, width) / CENTRE))
-    if takes_bytes(graph):
+    if export.is_keras:
+        geometry = Preprocess(height, width, resize="squash", antialias=False)
+    if takes_bytes(graph) or 0 < export.scale < 1 / LARGE:
         return geometry
     return geometry.standardise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -11,6 +11,7 @@ from multitl.contracts import Job, Parity, Preprocess, Translation
 from multitl.errors import TranslationError
 from multitl.version import installed_versions
 from multitl_tensorflow import graphdef, tfhub, verifying
+from multitl_tensorflow.keras_exports import NOT_KERAS
 from multitl_tensorflow.saved_models import read_module
 
 
@@ -25,6 +26,7 @@ class HubOriginal:
     url: str
     class_names: tuple[str, ...] = field(default=())
     licence: str = "not stated by the module"
+    missing_classifier: tuple[str, ...] = ()  # not known before the graph is looked at: see `sources.tfhub`
 
     @property
     def image_size(self) -> int:
@@ -54,12 +56,13 @@ def open_original(job: Job, classes: int) -> HubOriginal:
         )
     with tfhub.located(job.name) as folder:
         module = read_module(folder, job.name)
+    export = module.export if job.content else NOT_KERAS  # of a handle, the hub's own conventions are known
     size = job.image_size or tfhub.default_size(job.name)
     prepared = graphdef.prepare(module, size if graphdef.takes_any_size(module) else job.image_size)
     if job.weights == "none":
         prepared = graphdef.with_weights(prepared, graphdef.random_weights(prepared))
     height, width, _ = prepared.image_shape
-    return HubOriginal(prepared, tfhub.preprocess(prepared.graph, height, width), url=job.name)
+    return HubOriginal(prepared, tfhub.preprocess(prepared.graph, height, width, export), url=job.name)
 
 
 def versions() -> dict[str, str]:

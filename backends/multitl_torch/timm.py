@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -12,9 +12,12 @@ from multitl.errors import BackboneError, WeightsError, nearest_names
 from multitl_torch.torchvision import import_timm
 from multitl_torch.transforms import from_timm
 
+Opened: TypeAlias = "tuple[torch.nn.Module, Preprocess, tuple[str, ...], str, str, tuple[str, ...]]"
 
-def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, tuple[str, ...], str, str]:
-    """The module, its preprocessing, class names (none here), licence and address. See `contracts.Translator`.
+
+def open_network(job: Job, classes: int) -> Opened:
+    """The module, its preprocessing, class names (none here), licence, address, and the weights of the classifier that
+    it lacks. See `contracts.Translator` and `contracts.Original`.
 
     Raises BackboneError for an unknown name or tag, or a size it cannot take; WeightsError if weights cannot be
     fetched.
@@ -25,7 +28,8 @@ def open_network(job: Job, classes: int) -> tuple[torch.nn.Module, Preprocess, t
     preprocess = from_timm(known, job.image_size)
     module = _create(timm, job, _options(known, job.image_size, classes))
     address = f"https://huggingface.co/{known['hf_hub_id']}" if known.get("hf_hub_id") else str(known.get("url", ""))
-    return module, preprocess, (), str(known.get("license") or "not stated by timm"), address
+    missing = () if module.num_classes else _classifier(known)
+    return module, preprocess, (), str(known.get("license") or "not stated by timm"), address, missing
 
 
 def open_class(job: Job, classes: int) -> tuple[torch.nn.Module, str, dict[str, Any]]:
@@ -61,6 +65,13 @@ def _insist_on_known(timm: Any, name: str) -> None:
 def _options(known: Mapping[str, Any], size: int, classes: int) -> dict[str, Any]:
     options: dict[str, Any] = {"num_classes": classes} if classes else {}
     return options | ({"img_size": size} if size and known.get("fixed_input_size") else {})
+
+
+def _classifier(known: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that the weights of a network's classifier have once it gets one."""
+    layers = known.get("classifier") or "head"
+    listed = [layers] if isinstance(layers, str) else list(layers)
+    return tuple(f"{layer}.{part}" for layer in listed for part in ("weight", "bias"))
 
 
 def _create(timm: Any, job: Job, options: dict[str, Any]) -> torch.nn.Module:

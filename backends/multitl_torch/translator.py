@@ -28,6 +28,7 @@ class TorchOriginal:
     class_names: tuple[str, ...]
     licence: str
     url: str
+    missing_classifier: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:

@@ -20,10 +20,12 @@ def with_values(preprocess: Preprocess, values: str) -> Preprocess:
     """The same geometry with other pixel values; "auto" leaves them.
 
     values: "caffe", "tf" and "torch" are the modes of keras.applications.imagenet_utils.preprocess_input: BGR less its
-    mean, [-1, 1], and [0, 1] less ImageNet's mean over its deviation. "unit": [0, 1].
+    mean, [-1, 1], and [0, 1] less ImageNet's mean over its deviation. "unit": [0, 1]. "bytes": [0, 255], as they come.
     """
     if values == "auto":
         return preprocess
+    if values == "bytes":
+        return preprocess.geometry
     if values == "caffe":
         return replace(preprocess, channel_order="bgr", scale=(1.0, 1.0, 1.0), offset=CAFFE_OFFSET)
     mean, deviation = {

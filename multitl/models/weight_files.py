@@ -1,4 +1,4 @@
-"""Fill a backbone from a weight file, all of it or not at all.
+"""Fill a backbone or a whole network from a weight file, all of it or not at all.
 
 A layer finds its weights by place (as Keras itself loads each format), else by name, else inside a nested model; the
 first way in which every shape fits is taken. Layers that only the file has, such as a classification head, are left.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class _Pair:
 
 
 def load_weights(model: keras.Model, path: str | Path) -> Path:
-    """Fill every weight of a headless model from a legacy .h5, .weights.h5 or .keras file, with or without its head.
+    """Fill every weight of a model from a legacy .h5, .weights.h5 or .keras file; what only the file has is left.
 
     path: a file, or a folder with exactly one file that fits.  Returns the file that was read.
     Raises WeightsError if it is missing, damaged, or made for another network; the model is then not to be used.
@@ -62,6 +63,27 @@ def load_weights(model: keras.Model, path: str | Path) -> Path:
 def fits(model: keras.Model, path: str | Path) -> bool:
     """Whether a file (or a file in this folder) has a matching array for every weight. Reads shapes only."""
     return any(_misfit(model, candidate) is None for candidate in _candidates(Path(path)))
+
+
+def other_classes(model: keras.Model, path: str | Path) -> int:
+    """How many classes a file has (or the first in a folder), where nothing but their number differs from the model's;
+    else 0. Reads shapes only.
+    """
+    for candidate in _candidates(Path(path)):
+        with suppress(WeightsError), open_weight_file(candidate) as file:
+            pairs = _align(model, file)
+            misfits = [pair for pair in pairs if not pair.fits]
+            if misfits == pairs[-1:] and (classes := _classes(misfits[0])):
+                return classes
+    return 0
+
+
+def _classes(pair: _Pair) -> int:
+    """The columns of a stored layer that has as many rows as the model's; 0 if it is another layer."""
+    wanted, found = _shapes(pair.variables), _shapes(pair.stored.weights if pair.stored else ())
+    ends = {shape[-1] for shape in found if shape}
+    alike = [shape[:-1] for shape in found] == [shape[:-1] for shape in wanted]
+    return ends.pop() if alike and len(ends) == 1 else 0
 
 
 def _choose(model: keras.Model, path: Path) -> Path:
@@ -108,11 +130,14 @@ def _misfit(model: keras.Model, path: Path) -> str | None:
 
 
 def _does_not_fit(model: keras.Model, path: Path, misfits: Sequence[_Pair], count: int) -> WeightsError:
+    fix = "choose the backbone (and its variant, after a colon) that the file was made for: multitl backbones"
+    if len(model.output_shape) == 2 and all(pair.stored is None for pair in misfits):
+        fix = "--head cut: the file has no classifier"
     return WeightsError(
         f"{path} does not fit {model.name}: {len(misfits)} of {count} layers differ.",
-        expected="an array of the right shape for every weight of the backbone",
+        expected="an array of the right shape for every weight of the network",
         received=shorten(map(str, misfits), _SHOWN, between=BELOW),
-        fix="choose the backbone (and its variant, after a colon) that the file was made for: multitl backbones",
+        fix=fix,
     )
 
 

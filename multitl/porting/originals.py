@@ -65,6 +65,8 @@ def _classifier(places: Sequence[TranslatedWeight], kernel: np.ndarray, bias: np
     """Kernel and bias under the original's names, in its shapes: (classes, channels), or with two more axes of 1."""
     kernels = [place for place in places if len(place.shape) > 1]
     biases = [place for place in places if len(place.shape) == 1]
+    if not places:
+        raise _no_place("the original has no classifier", "a network that was trained to classify")
     if len(kernels) != 1 or len(biases) != 1:
         raise _no_place(
             f"the original ends with {len(kernels)} layers side by side and {len(biases)} biases", "one layer with bias"

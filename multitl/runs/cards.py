@@ -243,6 +243,7 @@ class EntryCard(Struct, frozen=True, kw_only=True):
     licence: Text = ""
     url: Text = ""
     weights_note: Text = ""
+    has_classifier: bool = True
 
     def __post_init__(self) -> None:
         _check_places(*self.weights)

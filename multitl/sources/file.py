@@ -101,10 +101,10 @@ def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights
 
 def _pretrained(model: keras.Model, saved: SavedModel, preprocess: Preprocess, weights: str, head: Head) -> Pretrained:
     from multitl.models.stages import stages_by_stride
-    from multitl.sources.translated import Network, as_pretrained, of_features
+    from multitl.sources.translated import Network, as_pretrained, note_values, of_features
 
     sha256 = file_sha256(saved.path)
-    _note_values(model, saved.path)
+    note_values(model, saved.path.name, "pixels as they are, 0 to 255")
     logits = _logits(model, saved.path, head)
     network = Network(
         name=f"file:{saved.path.name}",
@@ -158,32 +158,6 @@ def _before_sigmoid(model: keras.Model) -> keras.Model | None:
     if not is_sigmoid and type(last).__name__ != "Sigmoid":
         return None
     return classifier_logits(keras.Model(model.input, last.input, name=model.name))
-
-
-def _note_values(model: keras.Model, path: Path) -> None:
-    """Say so where nothing in a model brings pixels into the range that it was trained on."""
-    from multitl.system.progress import console
-
-    if not _scales_pixels(model):
-        console().print(
-            f"{path.name} gets pixels as they are, 0 to 255: nothing in it rescales them. If it was trained on other "
-            "values, name them: --preprocess torch, caffe, tf or unit",
-            markup=False,
-        )
-
-
-def _scales_pixels(model: keras.Model) -> bool:
-    """Whether arithmetic comes before the first layer with a kernel."""
-    import keras
-
-    for operation in model.operations:
-        if isinstance(operation, keras.layers.Rescaling | keras.layers.Normalization):
-            return True
-        if type(operation).__name__ in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide"):
-            return True
-        if isinstance(operation, keras.layers.Layer) and operation.weights:
-            return False
-    return False
 
 
 def _image_size(graph: SavedGraph, path: Path, image_size: int) -> tuple[int, int]:

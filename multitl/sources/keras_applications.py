@@ -33,36 +33,34 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     """Build one of `backbones()`. See `contracts.Source`.
 
     weights: a local file or folder also settles the variant, where `name` leaves it open.
+    head: "keep" for logits of ImageNet's classes, or of as many as a local file has.
     Raises BackboneError for an unknown name or variant and for a size the network cannot take; WeightsError as
     `weight_files.load_weights` does, and for a failed download.
     """
     from multitl.models.stages import stages_by_stride
     from multitl.sources import keras_networks as networks
+    from multitl.sources.imagenet import class_names
 
     architecture = find_architecture(name)
-    if head == "keep":
-        raise BackboneError(
-            f"{architecture.full_name} comes without its classifier.",
-            expected="a network of the sources pypi, torchvision or timm",
-            received='head = "keep"',
-            fix="--head cut, or for the classifier: keras.applications itself",
-        )
     size = _check_size(architecture, image_size)
     path: Path | None = None
     if weights == "none":
-        backbone = networks.build(architecture, size, seed=0)
-    elif weights == "default":
-        backbone, path = networks.build_filled(architecture, size, networks.download(architecture, size))
+        backbone = networks.build(architecture, size, seed=0, classes=networks.CLASSES if head == "keep" else 0)
     else:
+        _check_positions(architecture, size, head)
         path = Path(weights).expanduser()
-        architecture = architecture if ":" in name else networks.infer_variant(architecture, path)
-        backbone, path = networks.build_filled(architecture, size, path)
+        if weights == "default":
+            path = networks.download(architecture, size, head)
+        elif ":" not in name:
+            architecture = networks.infer_variant(architecture, path)
+        backbone, path = networks.build_filled(architecture, size, path, head)
     return Pretrained(
         name=architecture.full_name,
         backbone=backbone,
         preprocess=architecture.preprocess(size),
         stages=stages_by_stride(backbone),
-        origin=_origin(architecture, size, weights, file_sha256(path) if path else None),
+        origin=_origin(architecture, size, weights, file_sha256(path) if path else None, head),
+        class_names=class_names(backbone.output_shape[-1]) if head == "keep" else (),
     )
 
 
@@ -121,12 +119,23 @@ def _check_size(architecture: Architecture, image_size: int) -> int:
     return size
 
 
-def _origin(architecture: Architecture, size: int, weights: str, sha256: str | None) -> Origin:
+def _check_positions(architecture: Architecture, size: int, head: Head) -> None:
+    """Raises BackboneError for a kept classifier whose weights count the positions of another image size."""
+    if head == "keep" and architecture.family.is_flattened and size != architecture.image_size:
+        raise BackboneError(
+            f"The classifier of {architecture.full_name} cannot take images of {size} x {size} pixels.",
+            expected=f"an image size of {architecture.image_size}: it has weights for every position of that",
+            received=f"image_size = {size}",
+            fix="leave --image-size out, or cut the classifier off: --head cut",
+        )
+
+
+def _origin(architecture: Architecture, size: int, weights: str, sha256: str | None, head: Head) -> Origin:
     licence, url = architecture.family.licence, "https://keras.io/api/applications/"
     if weights == "none":
         licence = "none: random weights"
     elif weights == "default":
-        url = architecture.weights_url(size)
+        url = architecture.weights_url(size, head)
     else:
         licence = f"that of the file; {licence} for the official weights"
     return Origin(source="keras", weights=weights, file_sha256=sha256, licence=licence, url=url)

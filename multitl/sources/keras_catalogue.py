@@ -10,11 +10,12 @@ facebookresearch/ConvNeXt; Xception was trained by Keras' author; the others com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from multitl.contracts import Preprocess
+from multitl.contracts import Head, Preprocess
 
 Pixels = Literal["caffe", "tf", "torch", "inside"]
 _STORE = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -26,7 +27,8 @@ class Family:
 
     Geometry at side s: the shorter side becomes s / fraction + border and the centre is cut out; from `squash_from` on
     the whole image is squashed to s x s instead.  pixels: the style of `preprocess_input`; "inside": the network
-    takes [0, 255] and scales by itself.  minimum: the smallest side that Keras accepts.
+    takes [0, 255] and scales by itself.  minimum: the smallest side that Keras accepts.  is_flattened: the classifier
+    has weights for every position of the feature map, and so for one size of image.
     """
 
     licence: str
@@ -36,6 +38,7 @@ class Family:
     border: int = 0
     squash_from: int = 10_000
     minimum: int = 32
+    is_flattened: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Architecture:
     variant: what follows the colon, "" for the plain name.  megabytes: of the headless weights.
     url: of those weights; "{size}" stands for one of `url_sizes`, the last of them also serving every other size.
     digest: MD5 or SHA-256 as Keras checks it, None where Keras has none.  options: arguments of the Keras function.
+    The file with the classifier has the same name less "no top", and a digest in `_WHOLE`.
     """
 
     name: str
@@ -61,10 +65,15 @@ class Architecture:
     def full_name(self) -> str:
         return f"keras/{self.name}" + (f":{self.variant}" if self.variant else "")
 
-    def weights_url(self, image_size: int) -> str:
-        """Where Keras downloads the headless weights for this size of image from."""
+    def weights_url(self, image_size: int, head: Head = "cut") -> str:
+        """Where Keras downloads the weights for this size of image from."""
+        url = self.url if head == "cut" else re.sub(r"[_-]no[_-]?top(_v2)?", "", self.url)
         sizes = self.url_sizes
-        return self.url.replace("{size}", str(image_size if image_size in sizes else sizes[-1])) if sizes else self.url
+        return url.replace("{size}", str(image_size if image_size in sizes else sizes[-1])) if sizes else url
+
+    def weights_digest(self, head: Head = "cut") -> str | None:
+        """Of the file at `weights_url`."""
+        return self.digest if head == "cut" else _WHOLE.get(self.full_name.partition("/")[2])
 
     def preprocess(self, image_size: int) -> Preprocess:
         """Geometry as the authors judged the network, values as `preprocess_input` gives them.
@@ -86,7 +95,7 @@ class Architecture:
 
 
 # VGG's paper tests at a shorter side of 256; He et al. judge one 224 crop of an image of 256.
-_VGG = Family("CC BY 4.0", "caffe", fraction=0.875)
+_VGG = Family("CC BY 4.0", "caffe", fraction=0.875, is_flattened=True)
 _RESNET = Family("MIT", "caffe", fraction=0.875)
 # fb.resnet.torch, which DenseNet was trained with: Scale(256), bicubic by default, then CenterCrop(224).
 _DENSENET = Family("BSD-3-Clause", "torch", "bicubic", fraction=0.875)
@@ -215,3 +224,48 @@ ARCHITECTURES = (
     _convnext("Large", 785, "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd"),
     _convnext("XLarge", 1392, "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
 )
+
+_WHOLE: Mapping[str, str] = {  # digests of the files with classifiers, where Keras has any
+    "Xception": "0a58e3b7378bc2990ea3b43d5981f1f6",
+    "VGG16": "64373286793e3c8b2b4e3219cbf3544b",
+    "VGG19": "cbe5617147190e668d6c5d5026f83318",
+    "ResNet50": "2cb95161c43110f7111970584f804107",
+    "ResNet101": "f1aeb4b969a6efcfb50fad2f0c20cfc5",
+    "ResNet152": "100835be76be38e30d865e96f2aaae62",
+    "ResNet50V2": "3ef43a0b657b3be2300d5770ece849e0",
+    "ResNet101V2": "6343647c601c52e1368623803854d971",
+    "ResNet152V2": "a49b44d1979771252814e80f8ec446f9",
+    "InceptionV3": "9a0d58056eeedaa3f26cb7ebd46da564",
+    "InceptionResNetV2": "e693bd0210a403b3192acc6073ad2e96",
+    "MobileNetV3Small": "8768d4c2e7dee89b9d02b2d03d65d862",
+    "MobileNetV3Small:alpha=0.75": "cb65d4e5be93758266aa0a7f2c6708b7",
+    "MobileNetV3Small:minimalistic=true": "99cd97fb2fcdad2bf028eb838de69e37",
+    "MobileNetV3Large": "59e551e166be033d707958cf9e29a6a7",
+    "MobileNetV3Large:alpha=0.75": "765b44a33ad4005b3ac83185abf1d0eb",
+    "MobileNetV3Large:minimalistic=true": "675e7b876c45c57e9e63e6d90a36599c",
+    "DenseNet121": "9d60b8095a5708f2dcce2bca79d332c7",
+    "DenseNet169": "d699b8f76981ab1b30698df4c175e90b",
+    "DenseNet201": "1ceb130c1ea1b78c3bf6114dbdfd8807",
+    "NASNetLarge": "11577c9a518f0070763c2b964a382f17",
+    "EfficientNetB0": "902e53a9f72be733fc0bcb005b3ebbac",
+    "EfficientNetB1": "1d254153d4ab51201f1646940f018540",
+    "EfficientNetB2": "b15cce36ff4dcbd00b6dd88e7857a6ad",
+    "EfficientNetB3": "ffd1fdc53d0ce67064dc6a9c7960ede0",
+    "EfficientNetB4": "18c95ad55216b8f92d7e70b3a046e2fc",
+    "EfficientNetB5": "ace28f2a6363774853a83a0b21b9421a",
+    "EfficientNetB6": "165f6e37dce68623721b423839de8be5",
+    "EfficientNetB7": "8c03f828fec3ef71311cd463b6759d99",
+    "EfficientNetV2B0": "21ecbf6da12460d5c40bb2f29ceb2188",
+    "EfficientNetV2B1": "069f0534ff22adf035c89e2d9547a9dc",
+    "EfficientNetV2B2": "424e49f28180edbde1e94797771950a7",
+    "EfficientNetV2B3": "1f1fc43bd98a6e4fd8fdfd551e02c7a0",
+    "EfficientNetV2S": "e1d88a8495beba45748fedd0cecbe016",
+    "EfficientNetV2M": "a3bf6aa3276309f4fc6a34aa114c95cd",
+    "EfficientNetV2L": "27e6d408b53c7ebc868fefa357689935",
+    "ConvNeXtTiny": "8ae6e78ce2933352b1ef4008e6dd2f17bc40771563877d156bc6426c7cf503ff",
+    "ConvNeXtSmall": "ce1277d8f1ee5a0ef0e171469089c18f5233860ceaf9b168049cb9263fd7483c",
+    "ConvNeXtBase": "52cbb006d3dadd03f6e095a8ca1aca47aecdd75acb4bc74bce1f5c695d0086e6",
+    "ConvNeXtLarge": "070c5ed9ed289581e477741d3b34beffa920db8cf590899d6d2c67fba2a198a6",
+    "ConvNeXtXLarge": "c1f5ccab661354fc3a79a10fa99af82f0fbf10ec65cb894a3ae0815f17a889ee",
+    "NASNetMobile": "020fb642bf7360b370c678b08e0adf61",
+}

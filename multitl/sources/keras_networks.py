@@ -1,4 +1,4 @@
-"""Build the networks of keras.applications without their heads, and fill them with weights."""
+"""Build the networks of keras.applications without their heads or with them, and fill them with weights."""
 
 from __future__ import annotations
 
@@ -7,31 +7,44 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from multitl.contracts import Head
 from multitl.errors import WeightsError, full_disk, tells_full_disk
 from multitl.models.initialisers import numpy_initialisers
 from multitl.models.insides import nasnet
 from multitl.models.preprocessing import IMAGENET_DEVIATION
-from multitl.models.weight_files import fits, load_weights
+from multitl.models.weight_files import fits, load_weights, other_classes
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 
+CLASSES = 1000  # of ImageNet, which all official weights are for
 
-def build(architecture: Architecture, size: int, seed: int | None) -> keras.Model:
-    """(batch, size, size, 3) preprocessed pixels -> feature map, with random weights.
 
-    seed: of the weights, which are then equal on every backend; None leaves zeros, to be overwritten.
+def build(architecture: Architecture, size: int, seed: int | None, classes: int = 0) -> keras.Model:
+    """(batch, size, size, 3) preprocessed pixels -> feature map, or logits (batch, classes), with random weights.
+
+    seed: of the weights, which are then equal on every backend; None leaves zeros, to be overwritten.  classes: of the
+    classifier, 0 for none.
     """
     construct = _constructor(architecture.name)
+    top: dict[str, Any] = {"include_top": classes > 0}
+    if classes:
+        top |= {"classes": classes, "classifier_activation": None}
     with numpy_initialisers(seed):
-        return construct(input_shape=(size, size, 3), include_top=False, weights=None, **architecture.options)
+        return construct(input_shape=(size, size, 3), weights=None, **top, **architecture.options)
 
 
-def build_filled(architecture: Architecture, size: int, path: Path) -> tuple[keras.Model, Path]:
-    """The network with a file's weights, and the file (of a folder, the one that fits). Raises WeightsError."""
-    backbone = build(architecture, size, seed=None)
+def build_filled(architecture: Architecture, size: int, path: Path, head: Head = "cut") -> tuple[keras.Model, Path]:
+    """The network with a file's weights, and the file (of a folder, the one that fits). Raises WeightsError.
+
+    A classifier that is kept has the classes that the file has.
+    """
+    backbone = build(architecture, size, seed=None, classes=CLASSES if head == "keep" else 0)
+    if head == "keep" and (classes := other_classes(backbone, path)):
+        backbone = build(architecture, size, seed=None, classes=classes)
     used = load_weights(backbone, path)
     if architecture.name.startswith("EfficientNetB"):
         _mend_input_scaling(backbone)
@@ -47,15 +60,13 @@ def infer_variant(architecture: Architecture, path: Path) -> Architecture:
     return next((one for one in variants if fits(build(one, smallest, seed=None), path)), architecture)
 
 
-def download(architecture: Architecture, size: int) -> Path:
+def download(architecture: Architecture, size: int, head: Head = "cut") -> Path:
     """The official file, from Keras' own cache or its server. Raises WeightsError if it cannot be had."""
-    url = architecture.weights_url(size)
+    url, digest = architecture.weights_url(size, head), architecture.weights_digest(head)
     home, file_name = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras"), url.rpartition("/")[2]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # its progress bar is no result
-            fetched = keras.utils.get_file(
-                file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=architecture.digest
-            )
+            fetched = keras.utils.get_file(file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=digest)
     except Exception as error:  # get_file raises plain Exception when the network fails
         if tells_full_disk(error):
             raise full_disk(error) from error
@@ -75,7 +86,7 @@ def _constructor(name: str) -> Callable[..., keras.Model]:
     return getattr(keras.applications, name)
 
 
-def _nasnet_mobile(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+def _nasnet_mobile(input_shape: tuple[int, int, int], weights: None, **top: Any) -> keras.Model:
     """NASNetMobile as keras.applications makes it, past its refusal to run on PyTorch.
 
     The refusal stems from keras#18451 of 2023; the defect is gone, as tests/sources/test_keras_applications.py shows by
@@ -88,10 +99,10 @@ def _nasnet_mobile(input_shape: tuple[int, int, int], include_top: bool, weights
         stem_block_filters=32,
         skip_reduction=False,
         filter_multiplier=2,
-        include_top=include_top,
         weights=weights,
         default_size=224,
         name="nasnet_mobile",
+        **top,
     )
 
 

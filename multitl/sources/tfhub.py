@@ -16,12 +16,15 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
 from multitl.errors import BackboneError, WeightsError
 from multitl.system.hashes import file_sha256
 from multitl.system.regular_files import MOST_MODEL, open_regular
+
+if TYPE_CHECKING:
+    from multitl.sources.translated import Network
 
 MODULES = Path(__file__).parent / "tfhub_modules.json"
 UNPACK: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -42,11 +45,14 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     Kaggle Models.  weights: "default" (the module's), "none" (random) or a file that holds tensors by the names of the
     module's variables.
 
+    A SavedModel of the user's own gets pixels in [0, 1], and the whole image squashed where Keras exported it; where
+    nothing in it says what it wants, that is said.
+
     Raises BackboneError where there is no classifier to keep; BackendError without TensorFlow or, for a handle, without
     a working tensorflow_hub; TranslationError with the list of what is missing for a module that cannot be translated;
     WeightsError for one that is missing, damaged or unsafe.
     """
-    from multitl.sources.translated import Network, as_pretrained, of_features
+    from multitl.sources.translated import Network, as_pretrained, of_features, say
     from multitl.translation.cutting import classifier_logits
     from multitl.translation.store import translated
 
@@ -54,6 +60,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     size = image_size or dict(json.loads(MODULES.read_text(encoding="utf-8"))).get(name, 0)
     asked: Head = "keep" if weights in ("default", "none") else head  # the same translation serves both
     entry = translated(Job("tfhub", place, weights, size, asked, content))
+    say(entry.card.weights_note)
     sha256 = None if weights == "none" else entry.card.weights_sha256
     network = Network(
         name=f"tfhub/{name}",
@@ -63,6 +70,8 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         parity=entry.card.parity,
         class_names=_class_names(entry.translation.model.output_shape[-1]),
     )
+    if content:  # of a handle, the hub's conventions are known
+        _note_pixels(network)
     logits = classifier_logits(network.translation.model)
     if logits is not None:
         return as_pretrained(replace(network, translation=replace(network.translation, model=logits)), head)
@@ -74,6 +83,16 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
             fix="--head cut, or the classification module of the same network",
         )
     return of_features(network)
+
+
+def _note_pixels(network: Network) -> None:
+    """Say what a SavedModel of the user's own gets where it does not tell what it wants."""
+    from multitl.sources.translated import note_values
+
+    preprocess = network.preprocess
+    if preprocess.scale != (1.0, 1.0, 1.0):  # else its first operation told
+        seen = "the whole image squashed" if preprocess.resize == "squash" else "its centre cut out"
+        note_values(network.translation.model, network.name, f"pixels in [0, 1] ({seen})")
 
 
 def find(name: str) -> tuple[str, str]:

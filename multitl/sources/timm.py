@@ -33,17 +33,20 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     """Translate a network of timm, or take it from the cache. See `contracts.Source`.
 
     name: as timm has it, with the tag of its weights or without: "resnet50.a1_in1k", "vit_tiny_patch16_224".
-    weights: a local file or folder may hold what `state_dict_files.read_state_dict` reads.
+    weights: a local file or folder may hold what `state_dict_files.read_state_dict` reads. Of a network whose weights
+    come without a classifier (DINO, CLIP's towers, masked autoencoders, ...) nothing is cut off.
 
-    Raises BackboneError for an unknown name or size; BackendError if it is not in the cache and timm is not installed;
+    Raises BackboneError for an unknown name or size, and for a classifier to keep where there is none;
+    BackendError if it is not in the cache and timm is not installed;
     TranslationError with the list of what is missing for a network that cannot be translated; WeightsError.
     """
     from multitl.sources.imagenet import class_names
-    from multitl.sources.translated import Network, as_pretrained
+    from multitl.sources.translated import Network, as_pretrained, of_features, say
     from multitl.translation.store import translated
 
     check_name(name)
     entry = translated(Job("timm", name, weights, image_size, head))
+    say(entry.card.weights_note)
     sha256 = None if weights == "none" else entry.card.weights_sha256
     network = Network(
         name=f"timm/{name}",
@@ -53,7 +56,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         parity=entry.card.parity,
         class_names=class_names(entry.translation.model.output_shape[-1]),
     )
-    return as_pretrained(network, head)
+    return as_pretrained(network, head) if entry.card.has_classifier else of_features(network)
 
 
 def check_name(name: str) -> None:

@@ -70,6 +70,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         return translated.as_pretrained(_described(description, checkpoint, weights, size, head), head)
     path = download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes) if weights == "default" else weights
     entry = from_cache(Job("torchvision", name, str(path), size, head))
+    translated.say(entry.card.weights_note)
     origin = _origin(checkpoint, weights, entry.card.weights_sha256 if weights != "none" else None)
     return translated.as_pretrained(
         translated.Network(
@@ -133,7 +134,7 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
     from multitl.files.downloads import download
     from multitl.files.state_dict_files import read_state_dict
     from multitl.sources.imagenet import class_names
-    from multitl.sources.translated import Network
+    from multitl.sources.translated import Network, say
     from multitl.system.hashes import file_sha256
     from multitl.translation import descriptions
     from multitl.translation.cutting import classifier_weights
@@ -155,7 +156,7 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
         filled = [weight for weight in translation.weights if weight.name in fitting.tensors]
         fill(translation.model, filled, fitting.tensors)
         sha256 = file_sha256(fitting.file)
-        _say(fitting.note)
+        say(fitting.note)
     return Network(
         name=description.name + (f":{checkpoint.name}" if not checkpoint.is_default else ""),
         translation=translation,
@@ -164,13 +165,6 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
         parity=description.parity,
         class_names=class_names(translation.model.output_shape[-1]),
     )
-
-
-def _say(note: str) -> None:
-    from multitl.system.progress import console
-
-    if note:
-        console().print(f"weights: {note}", markup=False)
 
 
 def resized(preprocess: Preprocess, size: int) -> Preprocess:

@@ -23,6 +23,41 @@ class Network:
     class_names: tuple[str, ...]
 
 
+def say(note: str) -> None:
+    """Tell people what was chosen from a file of weights, and what was left out."""
+    from multitl.system.progress import console
+
+    if note:
+        console().print(f"weights: {note}", markup=False)
+
+
+def note_values(model: keras.Model, name: str, values: str) -> None:
+    """Say so where nothing in a user's model brings pixels into the range that it was trained on.
+
+    values: what it gets, in words.
+    """
+    from multitl.system.progress import console
+
+    if not _scales_pixels(model):
+        console().print(
+            f"{name} gets {values}: nothing in it rescales them. If it was trained on other values, name them: "
+            "--preprocess torch, caffe, tf, unit or bytes",
+            markup=False,
+        )
+
+
+def _scales_pixels(model: keras.Model) -> bool:
+    """Whether arithmetic comes before the first layer with a kernel."""
+    for operation in model.operations:
+        if isinstance(operation, keras.layers.Rescaling | keras.layers.Normalization):
+            return True
+        if type(operation).__name__ in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide"):
+            return True
+        if isinstance(operation, keras.layers.Layer) and operation.weights:
+            return False
+    return False
+
+
 def as_pretrained(network: Network, head: Head) -> Pretrained:
     """The network with its classifier cut off or kept. Raises TranslationError if no classifier can be seen to cut
     off.

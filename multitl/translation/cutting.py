@@ -102,12 +102,23 @@ def classifier_weights(translation: Translation) -> Collection[str]:
 
 
 def _as_map(features: list[keras.KerasTensor]) -> keras.KerasTensor:
-    """Vectors (batch, c) or tokens (batch, n, c) as one map (batch, 1, n, c); two classifiers' inputs side by side."""
+    """Vectors (batch, c) or tokens (batch, n, c) as one map (batch, 1, n, c); two classifiers' inputs side by side.
+
+    A class token and the tokens that it was made from (VOLO has a classifier for each) become two vectors.
+    """
+    if len({tuple(feature.shape[1:-1]) for feature in features}) > 1:
+        features = [_mean(feature) for feature in features]
     tensor = features[0] if len(features) == 1 else layers.Concatenate(name="features_of_heads")(features)
     if len(tensor.shape) == 4:
         return tensor
     positions = tensor.shape[1] if len(tensor.shape) == 3 else 1
     return layers.Reshape((1, positions, tensor.shape[-1]), name="features_as_map")(tensor)
+
+
+def _mean(feature: keras.KerasTensor) -> keras.KerasTensor:
+    """Over all positions: (batch, ..., c) -> (batch, c)."""
+    positions = tuple(range(1, len(feature.shape) - 1))
+    return keras.ops.mean(feature, axis=positions) if positions else feature
 
 
 class _Graph:
@@ -166,7 +177,7 @@ class _Graph:
             source, operation = inputs[0], self.producer[id(tensor)]
             if pools_globally(operation):
                 return source
-            if len(tensor.shape) < len(source.shape) == 4:
+            if len(tensor.shape) < len(source.shape) == 4 and tuple(source.shape[1:3]) != (1, 1):
                 before = self.producer[id(source)]
                 return _inputs(before)[0] if type(before).__name__ == "Transpose" else source
             tensor = source

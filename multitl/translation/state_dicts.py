@@ -19,6 +19,7 @@ from multitl.files.state_dict_files import AVERAGE, StateDict, some
 
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # the last two are a profiler's (thop)
 _TRAINING = ("optimizer", "scheduler", "lr_scheduler", "scaler", "criterion", "loss", "loss_fn")
+_DEEPEST = 20  # modules in modules that are looked at
 _LONGEST_NAME = 1000  # a name of a million dots must not take for ever
 
 
@@ -33,8 +34,8 @@ def fit(
     """The tensors of `weights` under the network's own names, in float32. Names and shapes decide, nothing is guessed.
 
     unused: names of the original's state_dict that its graph never reads.  classifier: names of weights whose place a
-    new head takes, so that they may be missing or of other classes and are left out; empty if the head is kept.
-    network: its name, for messages.
+    new head takes: they are left out, and so is another head that is there instead, or beside the network; the note
+    says what differs. Empty if the head is kept.  network: its name, for messages.
 
     Raises WeightsError with the names that are missing, unexpected or of another shape.
     """
@@ -56,10 +57,12 @@ def fit_shapes(
     prefix = _prefix(state.tensors, known)
     named = _without(prefix, state.tensors)
     wanted = {name: shape for name, shape in shapes.items() if name not in classifier}
+    others = [name for name in state.tensors if not _is_expected(name, prefix, known)]
+    heads = {name for name in others if classifier and _is_of_a_head(name, prefix, wanted, known)}
     misshaped = [name for name, shape in wanted.items() if name in named and named[name].shape != shape]
     differences = {
         "missing": [name for name in wanted if name not in named],
-        "unexpected": [name for name in state.tensors if not _is_expected(name, prefix, known)],
+        "unexpected": [name for name in others if name not in heads],
         "of another shape": [f"{name} {named[name].shape} for {wanted[name]}" for name in misshaped],
     }
     if any(differences.values()):
@@ -67,7 +70,12 @@ def fit_shapes(
         raise _misfit(state.file, network, differences, len(wanted), None if classifier else pairs)
     tensors = {name: _float32(named[name]) for name in wanted}
     _check_finite(tensors, state.file)
-    notes = [state.note, f"the prefix {prefix!r} cut off its names" if prefix else ""]
+    heads |= {prefix + name for name in classifier if name in named and named[name].shape != shapes.get(name)}
+    notes = [
+        state.note,
+        f"the prefix {prefix!r} cut off its names" if prefix else "",
+        f"its head, which does not fit, left out: {some(sorted(heads))}" if heads else "",
+    ]
     return StateDict(tensors, state.file, "; ".join(filter(None, notes)))
 
 
@@ -113,6 +121,20 @@ def _is_expected(name: str, prefix: str, known: Collection[str]) -> bool:
     if prefix in prefixes or name.rpartition(".")[2] in _COUNTERS or name.partition(".")[0] in _TRAINING:
         return True
     return any(AVERAGE.search(other) or AVERAGE.search(prefix) for other in prefixes)
+
+
+def _is_of_a_head(name: str, prefix: str, wanted: Collection[str], known: Collection[str]) -> bool:
+    """Whether an unknown tensor belongs to a head in the place of the network's own, or beside the network.
+
+    In its place: in a module of the network in which nothing else is wanted. Beside it: in a module that the network
+    does not have, and that is no other copy of it. More layers in a module that is wanted make another network.
+    """
+    if not name.startswith(prefix):
+        return not _prefixes(name, wanted)
+    parts = name[len(prefix) :].split(".")[:_DEEPEST]
+    modules = [".".join(parts[:depth]) + "." for depth in range(1, len(parts))]
+    place = next((one for one in modules if not any(other.startswith(one) for other in wanted)), "")
+    return place != "" and (place == modules[0] or any(other.startswith(place) for other in known))
 
 
 def _other_classes(pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ import keras
 
 from multitl.adapters import load_translator
 from multitl.contracts import Job, Original, Parity, Translation, Translator
+from multitl.errors import BackboneError
 from multitl.files.state_dict_files import read_state_dict
 from multitl.models.keras_archives import write_keras_archive
 from multitl.models.weight_hashes import weights_sha256
@@ -34,6 +35,8 @@ def translate(job: Job, folder: Path) -> None:
     sys.setrecursionlimit(10_000)  # Keras saves nested structures recursively
     translator = load_translator(job.source)
     original = translator.open_original(job, classes=0)
+    if original.missing_classifier and job.head == "keep":
+        raise _nothing_to_keep(job)
     translation = original.translate()
     note = ""
     if job.weights not in ("default", "none"):
@@ -51,7 +54,7 @@ def _with_file(
     kept.
     """
     state = read_state_dict(job.weights)
-    classifier = classifier_weights(translation)
+    classifier = original.missing_classifier or classifier_weights(translation)
     classes = classes_in(state, translation.weights, classifier)
     if job.head == "keep" and classes and classes != translation.model.output_shape[-1]:
         original = translator.open_original(job, classes)
@@ -87,7 +90,17 @@ def _card(
         "stages": [asdict(stage) for stage in translation.stages],
         "weights": [asdict(weight) for weight in translation.weights],
         "unused": list(translation.unused),
+        "has_classifier": not original.missing_classifier,
     }
+
+
+def _nothing_to_keep(job: Job) -> BackboneError:
+    return BackboneError(
+        f"{job.source}/{job.name} has no classifier to keep: its weights come without one, it gives features.",
+        expected="a network that was trained to classify",
+        received='head = "keep"',
+        fix="--head cut: the whole network serves as the backbone",
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -275,3 +276,41 @@ def test_random_damage_never_ends_in_anything_but_an_error_of_ours(seed: int, mo
         translate(module)
     except MultitlError as error:
         assert error.problem and error.fix
+
+
+# --- variables that only the restoring operations find ---
+
+
+def swapped(name: str) -> str:
+    """Keys that are the names of other variables of the same shape: names must not be trusted where graphs say more."""
+    pair = {"stem/norm/gamma": "stem/norm/beta", "stem/norm/moving_mean": "stem/norm/moving_variance"}
+    return (pair | {other: one for one, other in pair.items()}).get(name, name)
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+@pytest.mark.parametrize(
+    "key", [lambda name: f"layer-{len(name)}/{name.replace('/', '.')}/.ATTRIBUTES/VARIABLE_VALUE", swapped]
+)
+def test_variables_are_found_as_the_graph_restores_them(key, use_resource: bool, tmp_path: Path):
+    held = saved_models.write_restored(tmp_path / "model", key, use_resource)
+    translation = translate(tmp_path / "model")
+    images = np.random.default_rng(0).uniform(0, 1, (4, *IMAGES.shape[1:])).astype("float32")
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    wanted = serve(tf.constant(images))["scores"].numpy()
+    found = keras.ops.convert_to_numpy(translation.model(images))
+    assert np.abs(found - wanted).max() < 1e-6 * np.ptp(wanted)
+    assert {weight.name for weight in translation.weights} == held.keys()
+
+
+@pytest.mark.parametrize("change", ["circle", "nowhere", "nameless"])
+def test_a_damaged_restoration_is_no_value(change: str, tmp_path: Path):
+    saved_models.write_restored(tmp_path / "model", lambda name: f"key/{name}")
+
+    def damage(meta) -> None:
+        for node in meta.graph_def.node:
+            if node.op == "Identity" and node.name.startswith("save/"):
+                node.input[0] = {"circle": node.name, "nowhere": "no/such:node"}.get(change, node.input[0])
+            if node.op == "RestoreV2" and change == "nameless":
+                del node.input[1:]
+
+    refused(TranslationError, edit(tmp_path / "model", damage), "a variable without a value (11)")

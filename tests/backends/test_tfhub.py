@@ -16,7 +16,11 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import saved_models  # noqa: E402
+from multitl_tensorflow import graphdef, tfhub  # noqa: E402
+from multitl_tensorflow.keras_exports import NOT_KERAS  # noqa: E402
+from multitl_tensorflow.saved_models import read_module  # noqa: E402
 
+from multitl.contracts import Preprocess  # noqa: E402
 from multitl.errors import BackboneError, BackendError, TranslationError, WeightsError  # noqa: E402
 from multitl.sources.pretrained import load_pretrained  # noqa: E402
 from multitl.translation import parity, store  # noqa: E402
@@ -124,9 +128,6 @@ def test_a_softmax_at_the_end_is_left_off(in_process, tmp_path: Path, network):
     ],
 )
 def test_range_of_pixels_is_read_from_the_first_operation(function, scale: float, tmp_path: Path, network):
-    from multitl_tensorflow import graphdef, tfhub
-    from multitl_tensorflow.saved_models import read_module
-
     folder = saved_models.write_function(
         lambda x: network.run(function(x)), tmp_path / "module", network.spec, held=network.held
     )
@@ -134,6 +135,65 @@ def test_range_of_pixels_is_read_from_the_first_operation(function, scale: float
     assert found.scale == pytest.approx((scale,) * 3)
     assert found.offset == (0, 0, 0)
     assert (found.height, found.shorter_side) == (SIZE, round(SIZE / 0.875))
+
+
+def kept_pixels(layers: list[tuple[str, dict]], folder: Path, network) -> Preprocess:
+    """What a module gets that Keras 2 made of such layers, whose graph begins with a resize."""
+    module = saved_models.write_function(
+        lambda x: network.run(tf.image.resize(x, (SIZE, SIZE))), folder, network.spec, held=network.held
+    )
+    saved_models.write_keras_metadata(module, [{"class_name": kind, "config": config} for kind, config in layers])
+    read = read_module(module)
+    return tfhub.preprocess(graphdef.prepare(read).graph, SIZE, SIZE, read.export)
+
+
+@pytest.mark.parametrize(
+    ("layers", "scale"),
+    [
+        ([("Resizing", {}), ("Rescaling", {"scale": 1 / 255}), ("Conv2D", {})], 1.0),
+        ([("Resizing", {}), ("Sequential", {"layers": [{"class_name": "Rescaling", "config": {"scale": 0.01}}]})], 1.0),
+        ([("Rescaling", {"scale": 2.0, "offset": -1.0}), ("Conv2D", {})], 1 / 255),
+        ([("Conv2D", {}), ("Rescaling", {"scale": 1 / 255})], 1 / 255),
+        ([("Conv2D", {}), ("Dense", {})], 1 / 255),
+    ],
+)
+def test_keras_own_description_says_what_pixels_it_wants_and_images_are_squashed(layers, scale, tmp_path, network):
+    found = kept_pixels(layers, tmp_path / "module", network)
+    assert found.scale == pytest.approx((scale,) * 3)
+    assert (found.resize, found.antialias) == ("squash", False)
+
+
+def test_a_damaged_description_counts_as_none(tmp_path: Path, network):
+    folder = saved_models.write_function(network.run, tmp_path / "module", network.spec, held=network.held)
+    for content in (b"\xff" * 9, b"\x0a\x04\x22\x02\xff\xfe", b"\x08\x01", b""):
+        (folder / "keras_metadata.pb").write_bytes(content)
+        assert read_module(folder).export == NOT_KERAS
+
+
+def test_what_keras_3_exports_is_squashed(tmp_path: Path):
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("Keras exports a SavedModel with TensorFlow")
+    model.export(str(tmp_path / "module"), verbose=False)
+    assert read_module(tmp_path / "module").export.is_keras
+
+
+@pytest.mark.parametrize("is_keras", [True, False])
+def test_what_nothing_says_is_said(is_keras: bool, in_process, tmp_path: Path, network, capsys):
+    """Which values a module of the user's own gets, and which part of the image; unless it scales them itself."""
+    folder = saved_models.write_signature(network, tmp_path / "module")
+    if is_keras:
+        saved_models.write_keras_metadata(folder, [{"class_name": "Conv2D", "config": {}}])
+    loaded = load_pretrained(f"tfhub/{folder}")
+    assert loaded.preprocess.resize == ("squash" if is_keras else "crop")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"gets pixels in [0, 1] ({'the whole image squashed' if is_keras else 'its centre cut out'})" in said
+    assert "--preprocess torch, caffe, tf, unit or bytes" in said
+    saved_models.write_function(
+        lambda x: network.run(x / 127.5 - 1), tmp_path / "scaling", network.spec, held=network.held
+    )
+    load_pretrained(f"tfhub/{tmp_path / 'scaling'}")
+    assert "gets pixels" not in capsys.readouterr().err
 
 
 def test_random_weights_are_others(in_process, module: Path, network):

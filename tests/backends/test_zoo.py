@@ -50,6 +50,31 @@ def test_what_cannot_be_translated_is_a_row(zoo: ModuleType, capsys: pytest.Capt
     assert len(Path("runs/zoo/timm.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_backbones_features_are_what_timm_gives_the_classifier(zoo: ModuleType):
+    """Kept, cut off, and a table of both; and of a network without one nothing is cut off."""
+    import zoo_heads
+
+    row = zoo_heads.both("test_resnet.r160_in1k")
+    assert (row["has_classifier"], row["features"]) == (True, 96)
+    assert row["keep"] <= zoo.TOLERANCE and row["cut"] <= zoo.TOLERANCE
+    skipped = {"name": "vit_7b", "parameters": 7e9, "skipped": "more than 300 million parameters"}
+    table = zoo_heads.table({"Two of all": [row, skipped]})
+    assert "1 of 1 translated (100%), 1 too large" in table and "1 give them within" in table
+
+
+@pytest.mark.slow
+def test_nearly_all_tags_of_timm_translate_and_their_features_are_timms(zoo: ModuleType):
+    import zoo_heads
+
+    zoo_heads.FILE.parent.mkdir(parents=True)
+    for title, names in zoo_heads.chosen().items():
+        found = zoo_heads.kept_in(zoo_heads.FILE, names, zoo_heads.rows, zoo_heads.line)
+        tried = [found[name] for name in names if "skipped" not in found[name]]
+        translated = [row for row in tried if "refused" not in row]
+        assert len(translated) >= 0.95 * len(tried), title
+        assert [row["name"] for row in translated if row.get("cut", 0) > 10 * zoo.TOLERANCE] == []
+
+
 @pytest.mark.slow
 def test_all_of_torchvision(zoo: ModuleType):
     rows = zoo.kept("torchvision", zoo.torchvision_networks())

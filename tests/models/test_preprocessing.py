@@ -34,6 +34,10 @@ def test_unit_is_from_0_to_1(pixels: np.ndarray):
     np.testing.assert_allclose(normalise(pixels, with_values(PLAIN, "unit")), pixels / 255, rtol=1e-6)
 
 
+def test_bytes_come_as_they_are(pixels: np.ndarray):
+    np.testing.assert_array_equal(normalise(pixels, with_values(UNCOMMON, "bytes")), pixels.astype("float32"))
+
+
 def test_auto_leaves_everything_and_the_others_leave_the_geometry(pixels: np.ndarray):
     assert with_values(UNCOMMON, "auto") == UNCOMMON
     for values in CHOICES[1:]:

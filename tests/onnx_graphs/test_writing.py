@@ -147,13 +147,15 @@ def test_what_feature_extraction_takes():
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("name", ["keras/MobileNet:alpha=0.25", "torchvision/squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name", ["keras/MobileNet:alpha=0.25", "keras-classifiers/MobileNet:alpha=0.25", "torchvision/squeezenet1_1"]
+)
 def test_a_small_network(name: str):
     assert compared(name, networks(name.partition("/")[0])[name])["error"] < 1e-5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*networks("keras"), *networks("torchvision")])
+@pytest.mark.parametrize("name", [*networks("keras"), *networks("keras-classifiers"), *networks("torchvision")])
 def test_every_network_of_the_zoo(name: str, monkeypatch: pytest.MonkeyPatch):
     """One image and two, within 1e-5 of the largest output."""
     limit = sys.getrecursionlimit()

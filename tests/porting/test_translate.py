@@ -88,3 +88,11 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert f"predict {folder} IMAGES" in out
     assert cli.main([*arguments, str(folder)]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_network_of_keras_keeps_its_classifier(tmp_path: Path):
+    """As every other source does: names and probabilities, and `port` takes it."""
+    made = multitl.translate("keras/MobileNet:alpha=0.25", tmp_path / "mobilenet", weights="none", image_size=32)
+    card = json.loads((made.output / "card.json").read_text())
+    assert (card["head"], card["data"]["class_names"][:2]) == ("keep", ["tench", "goldfish"])
+    assert keras.models.load_model(made.output / "model.keras").output_shape == (None, 1000)

@@ -129,7 +129,7 @@ def test_values_are_asked_for_where_the_model_has_none(tmp_path, capsys):
         tmp_path / "plain.keras"
     )
     load(tmp_path / "plain.keras")
-    assert "--preprocess torch, caffe, tf or unit" in " ".join(capsys.readouterr().err.split())
+    assert "--preprocess torch, caffe, tf, unit or bytes" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("name", ["nested.h5", "nested.keras"])

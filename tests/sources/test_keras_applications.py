@@ -6,12 +6,15 @@ import importlib
 import inspect
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from multitl.contracts import Head
+from multitl.data.pixels import read_files
 from multitl.errors import BackboneError, WeightsError
 from multitl.models.freezing import leaf_layers
 from multitl.models.initialisers import numpy_initialisers
@@ -29,6 +32,8 @@ ONE_PER_FAMILY = {
     "MobileNetV3Small", "DenseNet121", "NASNetMobile", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2S",
     "ConvNeXtTiny",
 }  # fmt: skip
+
+KEPT = {"MobileNetV2", "MobileNetV3Small", "EfficientNetB0"}
 
 
 def label(architecture: Architecture) -> str:
@@ -116,7 +121,7 @@ class _AskedForError(Exception):
     """Carries what Keras was about to download."""
 
 
-def _what_keras_downloads(monkeypatch, architecture: Architecture, size: int) -> tuple[str, str | None]:
+def _what_keras_downloads(monkeypatch, architecture: Architecture, size: int, head: Head) -> tuple[str, str | None]:
     def get_file(fname, origin, cache_subdir, file_hash=None):
         raise _AskedForError(origin, file_hash)
 
@@ -124,7 +129,8 @@ def _what_keras_downloads(monkeypatch, architecture: Architecture, size: int) ->
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     construct = getattr(keras.applications, architecture.name)
     with numpy_initialisers(None), pytest.raises(_AskedForError) as caught:
-        construct(input_shape=(size, size, 3), include_top=False, weights="imagenet", **architecture.options)
+        shape = (size, size, 3) if head == "cut" else None
+        construct(input_shape=shape, include_top=head == "keep", weights="imagenet", **architecture.options)
     return caught.value.args
 
 
@@ -133,8 +139,10 @@ def _what_keras_downloads(monkeypatch, architecture: Architecture, size: int) ->
 def test_urls_and_hashes_are_those_of_keras(monkeypatch, architecture):
     sizes = [96, 128, 224] if architecture.url_sizes else [96]
     for size in sizes:
-        asked = _what_keras_downloads(monkeypatch, architecture, size)
+        asked = _what_keras_downloads(monkeypatch, architecture, size, "cut")
         assert asked == (architecture.weights_url(size), architecture.digest)
+    asked = _what_keras_downloads(monkeypatch, architecture, architecture.image_size, "keep")
+    assert asked == (architecture.weights_url(architecture.image_size, "keep"), architecture.weights_digest("keep"))
 
 
 @pytest.mark.parametrize("name", ["VGG16", "Xception", "InceptionV3", "InceptionResNetV2"])
@@ -162,6 +170,17 @@ def test_every_network_builds_and_its_stages_cover_it(architecture):
     assert 4 <= len(stages) <= 6
     assert not [name for name in [backbone.name, *weighted] if set("./") & set(name)], "names PyTorch or Keras refuse"
     assert architecture.megabytes == pytest.approx(backbone.count_params() * 4 / 1e6, rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", [as_slow_unless(one.name in KEPT, one) for one in PLAIN])
+def test_every_network_keeps_its_classifier(architecture):
+    """Its last layer gives logits: one number a class, and no softmax."""
+    network = build(architecture, max(64, architecture.family.minimum), seed=None, classes=1000)
+    assert network.output_shape == (None, 1000)
+    last = network.layers[-1]
+    assert getattr(last, "activation", keras.activations.linear) is keras.activations.linear
+    weighted = [layer.name for layer in leaf_layers(network) if layer.weights]
+    assert sorted(name for stage in stages_by_stride(network) for name in stage.layers) == sorted(weighted)
 
 
 @pytest.mark.every_backend
@@ -256,6 +275,57 @@ def test_a_local_file_settles_the_variant(shared_weights, file_name):
     with numpy_initialisers(None):
         reference = keras.applications.MobileNet((96, 96, 3), 0.25, include_top=False, weights=keras_own_loading)
     np.testing.assert_array_equal(received, reference.predict(normalise(images(96), network.preprocess), verbose=0))
+
+
+@pytest.mark.every_backend
+def test_a_classifier_is_kept_and_answers_as_keras_own(shared_weights, shared_data):
+    """On photos, which are given to each through its own preprocessing; and the dresses look like clothes."""
+    path = shared_weights / "mobilenet_1.0_0.25_224_top.h5"
+    kept = load("MobileNet", str(path), 0, "keep")
+    assert (kept.name, kept.backbone.output_shape) == ("keras/MobileNet:alpha=0.25", (None, 1000))
+    photos = sorted((shared_data / "clothing_tiny" / "test" / "dress").iterdir())
+    pixels = np.stack(list(read_files(list(map(str, photos)), kept.preprocess)))
+    logits = kept.backbone.predict(normalise(pixels, kept.preprocess), verbose=0)
+    with numpy_initialisers(None):
+        own = keras.applications.MobileNet(alpha=0.25, weights=str(path))
+    wanted = own.predict(keras.applications.mobilenet.preprocess_input(pixels.astype("float32")), verbose=0)
+    assert (logits.argmax(-1) == wanted.argmax(-1)).all()
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), wanted, atol=1e-5)
+    named = Counter(kept.class_names[one] for one in logits.argmax(-1))
+    assert named.most_common(1)[0][0] == "overskirt"
+    assert kept.origin.file_sha256 == file_sha256(path)
+
+
+def test_a_file_without_classifier_or_with_other_classes(shared_weights, tmp_path):
+    with pytest.raises(WeightsError, match="conv_preds: nothing in the file") as caught:
+        load("MobileNet", str(shared_weights / "mobilenet_2_5_224_tf_no_top.h5"), 96, "keep")
+    assert "--head cut" in caught.value.fix
+    for name in ("own.keras", "own.weights.h5", "own.h5"):
+        own = keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None, classes=7)
+        own.save(tmp_path / name) if "weights" not in name else own.save_weights(tmp_path / name)
+        kept = load("MobileNetV2", str(tmp_path / name), 64, "keep")
+        assert (kept.name, kept.backbone.output_shape) == ("keras/MobileNetV2:alpha=0.35", (None, 7))
+        assert kept.class_names == ()
+        for left, right in zip(own.weights, kept.backbone.weights, strict=True):
+            np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (left, right)))
+
+
+def test_default_weights_with_classifier_are_the_file_without_no_top(monkeypatch, tmp_path, shared_weights):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    cached = tmp_path / "models" / "mobilenet_2_5_224_tf.h5"
+    cached.parent.mkdir()
+    cached.write_bytes((shared_weights / "mobilenet_1.0_0.25_224_top.h5").read_bytes())
+    kept = load("MobileNet:alpha=0.25", "default", 0, "keep")
+    assert kept.origin.file_sha256 == file_sha256(cached)
+    assert kept.origin.url.endswith("/mobilenet/mobilenet_2_5_224_tf.h5")
+    assert kept.class_names[:2] == ("tench", "goldfish")
+
+
+def test_vggs_classifier_counts_positions(tmp_path):
+    with pytest.raises(BackboneError, match="cannot take images of 160 x 160") as caught:
+        load("VGG16", str(tmp_path), 160, "keep")
+    assert "224" in caught.value.expected and "--head cut" in caught.value.fix
+    assert load("VGG16", "none", 32, "keep").backbone.output_shape == (None, 1000)
 
 
 def test_an_explicit_variant_is_not_overruled(shared_weights):

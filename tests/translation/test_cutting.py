@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from multitl.errors import TranslationError
-from multitl.translation.cutting import cut_classifier
+from multitl.translation.cutting import cut_classifier, features_as_backbone
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
 
@@ -83,3 +83,29 @@ def test_a_network_without_kernels_is_refused():
     with pytest.raises(TranslationError, match="No classifier") as caught:
         cut_classifier(keras.Model(pixels, layers.BatchNormalization()(pixels)))
     assert "--head keep" in caught.value.fix
+
+
+def test_a_classifier_of_a_class_token_and_one_of_all_tokens_leave_two_vectors():
+    """As VOLO has them: logits of the class token, and the largest of each token's own."""
+
+    def head(x):
+        tokens = layers.Dense(4, name="tokens")(layers.Reshape((64, 6))(x))
+        most = keras.ops.max(layers.Dense(5, name="aux_head")(tokens[:, 1:]), axis=1)
+        return layers.Dense(5, name="head")(tokens[:, 0]) + 0.5 * most
+
+    model = network(head)
+    cut = cut_classifier(model)
+    assert cut.backbone.output_shape == (None, 1, 1, 8)
+    assert set(cut.classifier) == {"head", "aux_head"}
+    tokens = np.array(keras.Model(model.input, model.get_layer("tokens").output)(IMAGES))
+    wanted = {tuple(np.round(both, 5)) for both in (tokens[0, 0], tokens[0, 1:].mean(0))}
+    found = np.array(cut.backbone(IMAGES))[0, 0, 0]
+    assert {tuple(np.round(half, 5)) for half in (found[:4], found[4:])} == wanted
+
+
+def test_features_that_are_a_mean_name_the_map_before_it():
+    """A normalisation and a flattening between pooling and the end, as ConvNeXt has them, are no map."""
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(body(pixels := keras.Input((8, 8, 3))))
+    features = layers.Flatten()(layers.LayerNormalization(name="norm")(pooled))
+    cut = features_as_backbone(keras.Model(pixels, features))
+    assert (cut.backbone.output_shape, cut.classifier, cut.feature_map) == ((None, 1, 1, 6), (), "conv")

@@ -269,3 +269,42 @@ def test_real_files_fit_torchvisions_networks(shared_weights: Path, file: str, n
     if classifier:
         with pytest.raises(WeightsError, match="missing: classifier"):
             fit(state, wanted, unused=counters, network=name)
+
+
+# --- a head that is cut off anyway ---
+
+
+def with_head(names: dict[str, tuple[int, ...]], prefix: str = "") -> StateDict:
+    """The twin's file with other tensors in the place of its classifier."""
+    body = {prefix + name: array for name, array in made().tensors.items() if name not in CLASSIFIER}
+    return StateDict(body | {name: np.ones(shape) for name, shape in names.items()}, Path("own.pth"))
+
+
+@pytest.mark.parametrize(
+    ("state", "left_out"),
+    [
+        (with_head({"head.1.weight": (9, 12), "head.1.bias": (9,)}), "head.1.bias, head.1.weight"),
+        (with_head({"head.0.weight": (5, 12), "head.3.1.weight": (9, 5)}), "head.0.weight, head.3.1.weight"),
+        (with_head({"new_head.weight": (9, 12)}), "new_head.weight"),
+        (with_head({"classifier.weight": (9, 12)}, prefix="backbone."), "classifier.weight"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_left_out_where_it_is_cut_off_and_said(state: StateDict, left_out: str):
+    found = fit(state, WEIGHTS, unused=UNUSED, classifier=CLASSIFIER)
+    assert_equal(found.tensors, Network(), {weight.name for weight in BODY})
+    assert found.note.endswith(f"its head, which does not fit, left out: {left_out}")
+    with pytest.raises(WeightsError):
+        fit(state, WEIGHTS, unused=UNUSED)
+
+
+def test_more_layers_or_a_second_copy_are_no_head():
+    for name, shape in (("model.depth.1.weight", (3,)), ("norm.1.weight", (6,)), ("extra", (6,))):
+        with pytest.raises(WeightsError, match=f"unexpected: {name}"):
+            fit(with_head({name: shape}), WEIGHTS, unused=UNUSED, classifier=CLASSIFIER)
+    second = {f"teacher.{weight.name}": weight.shape for weight in BODY}
+    with pytest.raises(WeightsError, match=r"unexpected: (student|teacher)\.conv"):
+        fit(with_head(second, prefix="student."), WEIGHTS, unused=UNUSED, classifier=CLASSIFIER)
+
+
+def test_a_head_that_fits_is_not_worth_a_word():
+    assert fit(made(), WEIGHTS, unused=UNUSED, classifier=CLASSIFIER).note == ""
