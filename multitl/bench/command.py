@@ -11,6 +11,8 @@ from multitl.bench.page import to_page
 from multitl.bench.race import Race
 from multitl.bench.results import Results, write_csv
 from multitl.bench.standings import rank
+from multitl.data.scanning import check_for_training
+from multitl.recipes import Recipe
 from multitl.runs.locks import locked, run_lock
 from multitl.system.writing import write_text
 
@@ -19,6 +21,8 @@ FILES = ("results.jsonl", "results.csv", "bench.html")
 
 def bench(options: Options, folder: Path, *, markdown: str, command: str, overwrite: bool, resume: bool) -> Results:
     """Race, write, print. An interrupted race still leaves its page. Raises MultitlErrors before anything long."""
+    if options.data:
+        check_for_training(options.data, Recipe())
     with locked(run_lock(folder), folder), Board(options.budget) as board:
         race = Race(options, folder, board)
         race.claim(overwrite=overwrite, resume=resume)

@@ -129,12 +129,19 @@ def translate(options: argparse.Namespace) -> None:
 def port(options: argparse.Namespace) -> None:
     """Write a model for another ecosystem, proved there."""
     _silence_frameworks()
+    from multitl.porting.asked import check_port
+
+    formats = options.to.split(",")
+    check_port(
+        options.model, formats, options.out, images=options.images, calibration=options.calibration,
+        weights=options.weights, overwrite=options.overwrite,
+    )  # fmt: skip
     adapter = load_backend(options.backend)
     from multitl.porting.exporting import port_all
 
     with adapter.fast_paths():
         ported, faults = port_all(
-            options.model, options.to.split(","), options.out, backend=adapter, images=options.images,
+            options.model, formats, options.out, backend=adapter, images=options.images,
             calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
             image_size=options.image_size, overwrite=options.overwrite,
         )  # fmt: skip

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from multitl.adapters import BACKENDS
+from multitl.cli.habits import flag_hint
 from multitl.contracts import SPLITS
-from multitl.errors import nearest_names
 from multitl.recipes import OF_FEATURES, Recipe, combine, range_of
 
 DEMO_FOLDER = "runs/demo"
@@ -26,8 +26,8 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Exit with code 2, naming the first unknown argument and the flags closest to it."""
         first = next((argument for argument in unknown if argument.startswith("-")), unknown[0]).split("=")[0]
-        nearest = nearest_names(first, self._option_string_actions, count=1) if first.startswith("-") else []
-        self.error(f"unknown argument {first}" + "".join(f"; did you mean {flag}?" for flag in nearest))
+        hint = flag_hint(first, self._option_string_actions) if first.startswith("-") else ""
+        self.error(f"unknown argument {first}{hint}")
 
 
 def add_finetune_flags(parser: Parser) -> None:

@@ -12,7 +12,7 @@ from multitl.data.pixels import read_files
 from multitl.data.scanning import list_images, scan_for_evaluation
 from multitl.data.tables import AS_USUAL
 from multitl.errors import DataError
-from multitl.judging.evaluation import Run
+from multitl.judging.opening import Run
 from multitl.judging.predictions import read_predictions
 from multitl.models.inference import BATCH, compile_forward, predict_batches
 from multitl.system.latency import latencies
