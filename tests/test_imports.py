@@ -44,7 +44,7 @@ ORDER = {
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo habits flags repeats terminal commands main",
+    "cli": "demo habits answers flags repeats terminal commands main",
 }
 FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
 ADAPTER_MAY_USE = {

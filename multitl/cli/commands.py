@@ -82,6 +82,9 @@ def evaluate(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Classify image files with a finished run."""
     _silence_frameworks()
+    if options.csv or options.jsonl:
+        _predict_as_it_comes(options)
+        return
     predictions = multitl.predict(options.folder, options.images, backend=options.backend)
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
@@ -89,6 +92,27 @@ def predict(options: argparse.Namespace) -> None:
         from multitl.cli.terminal import print_predictions
 
         print_predictions([_likeliest(row, options.top or 1) for row in predictions])
+
+
+def _predict_as_it_comes(options: argparse.Namespace) -> None:
+    """As many images as there are, each row written as soon as it is known."""
+    from multitl.cli.answers import check_new, print_lines, write_csv
+    from multitl.judging.opening import check_predict
+
+    if options.csv:
+        check_new(options.csv, overwrite=options.overwrite)
+    run, paths = check_predict(options.folder, options.images)
+    adapter = load_backend(options.backend)
+    from multitl.judging.evaluation import classify
+
+    with adapter.fast_paths():
+        found = classify(run, paths, is_watched=bool(options.csv) or not sys.stdout.isatty())
+        rows = (_likeliest(row, options.top) for row in found)
+        if options.jsonl:
+            print_lines(rows)
+            return
+        count, faults = write_csv(options.csv, rows, run.card.class_names)
+    print(f"{count:,} images, {faults:,} of them unreadable: {options.csv}")
 
 
 def list_backbones(options: argparse.Namespace) -> None:

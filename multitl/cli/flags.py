@@ -77,10 +77,17 @@ def add_predict_flags(parser: Parser) -> None:
     _add_folder(parser)
     parser.add_argument("images", type=_path, metavar="IMAGES", nargs="+", help="image files, or folders of them")
     parser.add_argument(
-        "--top", type=_positive, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
+        "--top",
+        type=_positive,
+        metavar="N",
+        help="list the N likeliest classes (default: 1; with --json, --jsonl and --csv, all)",
     )
     _add_backend(parser)
-    add_json_flag(parser)
+    forms = parser.add_mutually_exclusive_group()
+    add_json_flag(forms)
+    forms.add_argument("--jsonl", action="store_true", help="print an object of JSON a line, as they come")
+    forms.add_argument("--csv", type=_path, metavar="FILE", help="write a table, line by line as they come")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
 def add_backbones_flags(parser: Parser) -> None:
@@ -179,7 +186,7 @@ def add_cache_flags(parser: Parser) -> None:
     add_json_flag(parser)
 
 
-def add_json_flag(parser: Parser) -> None:
+def add_json_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -58,14 +58,16 @@ def predict_images(
     return list(classify(*check_predict(run, images)))
 
 
-def classify(run: Run, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+def classify(run: Run, paths: Sequence[str], *, is_watched: bool = True) -> Iterator[dict[str, Any]]:
     """For each path in order what `multitl.predict` gives, as soon as it is known: however many there are, memory holds
     a few batches. Raises DataError at the end if none could be read.
+
+    is_watched: with a progress bar.
     """
     forward = compile_forward(run.model)
     looks, reasons = Looks(), list[str]()
     contents = zip(paths, read_files(paths, run.card.preprocess, looks), strict=True)
-    with progress_bar() as bar:
+    with progress_bar(is_shown=is_watched) as bar:
         task = bar.add_task("classify ", total=len(paths), note="")
         while batch := list(itertools.islice(contents, BATCH)):
             pixels = [content for _, content in batch if not isinstance(content, Unreadable)]

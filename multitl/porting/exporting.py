@@ -28,7 +28,7 @@ from multitl.porting.folders import check_output, folder_in_the_making, put_back
 from multitl.porting.formats import FORMATS, check_format
 from multitl.porting.proofs import prove
 from multitl.runs.locks import locked, place_lock
-from multitl.system.progress import console
+from multitl.system.progress import progress_bar
 from multitl.system.scratch import temporary_folder
 from multitl.system.threads import default_threads
 from multitl.system.workers import run_worker, save_array
@@ -92,11 +92,18 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
     chosen = FORMATS[to]
     takes: Takes = chosen.takes if preprocess else "normalised"
     check_photos(to, are_photos=departure.reference.are_photos)
-    with folder_in_the_making(output, overwrite=overwrite) as work, temporary_folder() as scratch:
-        console().print(f"writing {to} under {chosen.backend or departure.backend.name}", markup=False)
+    with (
+        folder_in_the_making(output, overwrite=overwrite) as work,
+        temporary_folder() as scratch,
+        progress_bar() as bar,
+    ):
+        task = bar.add_task(f"{to:<9}", total=3, note=f"writing under {chosen.backend or departure.backend.name}")
         written = _write(departure, to, takes, work, scratch)
+        bar.update(task, completed=1, note="opening it again")
         outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, scratch)
+        bar.update(task, completed=2, note=f"comparing what {opened_by} gives")
         proof = prove(departure, outputs, to, scratch)
+        bar.update(task, completed=3, note="")
         card = _card(departure, to, takes) | {
             "written_by": written,
             "opened_by": opened_by,
