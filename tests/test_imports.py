@@ -20,8 +20,8 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
     "": "version errors contracts adapters",
-    "system": "budgets flock regular_files heap hiding interrupts latency printing progress threads scratch hashes "
-    "cache children session swapping writing workers",
+    "system": "budgets flock regular_files heap hiding interrupts latency printing progress sizes threads scratch "
+    "hashes cache children session swapping writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
