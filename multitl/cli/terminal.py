@@ -32,13 +32,20 @@ STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
 
 def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     """The closing summary of a run: both splits' figures, the files, what to try next (purpose -> command)."""
+    from multitl.judging.proportions import baselines
+
     screen, grid = results(), table("split", "images", "accuracy", "macro F1", right=["images"])
     for split in ("test", "validation"):
         if metrics := result.metrics.get(split):
             grid.add_row(
                 split, str(metrics["count"]), _with_interval(metrics, "accuracy"), _with_interval(metrics, "f1_macro")
             )
+    part, judged = next((part, result.metrics[part]) for part in ("test", "validation") if result.metrics.get(part))
+    known = baselines(judged)
+    grid.add_row(f"always {printable(known.majority)}", "", *_figures(known.majority_accuracy, known.majority_f1_macro))
+    grid.add_row("guessing", "", *_figures(known.chance))
     show(grid)
+    _print_cautions(judged, part)
     screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
     screen.print(f"model   {printable(result.model_path)}", soft_wrap=True)
     screen.print("\nWhat to try next")
@@ -81,13 +88,19 @@ def print_repeats(summary: Mapping[str, Any], path: Path) -> None:
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """One judgement: overall figures with 95 % intervals, then every class."""
+    from multitl.judging.proportions import baselines
+
     screen = results()
     screen.print(f"{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
     overall = table("overall", "", "")
     for name, title in FIGURES.items():
         if name in metrics:
             overall.add_row(title, *_with_interval(metrics, name).split(" ", 1))
+    known = baselines(metrics)
+    overall.add_row(f"accuracy of always {printable(known.majority)}", *_figures(known.majority_accuracy), "")
+    overall.add_row("accuracy of guessing", *_figures(known.chance), "")
     show(overall)
+    _print_cautions(metrics, "")
     classes = table("class", "precision", "recall", "F1", "images", right=["precision", "recall", "F1", "images"])
     for row in metrics["per_class"]:
         figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
@@ -228,6 +241,17 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
 
 def _images(count: int) -> str:
     return f"{count} image{'s' if count != 1 else ''}"
+
+
+def _print_cautions(metrics: Mapping[str, Any], part: str) -> None:
+    from multitl.judging.proportions import cautions
+
+    for caution in cautions(metrics, part):
+        results().print(f"note: {caution}")
+
+
+def _figures(*values: float) -> list[str]:
+    return [f"{value:.3f}" for value in values]
 
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
