@@ -15,7 +15,7 @@ from multitl.bench.comparison import Change
 from multitl.bench.estimates import Ratio, Spread
 from multitl.bench.jobs import Job, Record
 from multitl.bench.standings import Contest, Standing, rank
-from multitl.system.printing import show, table
+from multitl.system.printing import results, show, table
 from multitl.system.progress import console
 
 STAGES = {"check": "checking", "measure": "measuring", "job": "whole job of"}
@@ -88,8 +88,10 @@ def _row(standing: Standing, *, has_device: bool, has_jobs: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def print_standings(contests: Sequence[Contest]) -> None:
-    """The final tables."""
+def print_standings(contests: Sequence[Contest], warnings: Sequence[str]) -> None:
+    """The final tables, after what makes them doubtful."""
+    for warning in warnings:
+        results().print(f"warning: {warning}")
     for contest in contests:
         show(contest_table(contest))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from multitl.bench.board import Board, print_standings
+from multitl.bench.jobs import Record
 from multitl.bench.markdown import to_markdown
+from multitl.bench.notes import warnings_of
 from multitl.bench.options import Options
 from multitl.bench.page import to_page
 from multitl.bench.race import Race
 from multitl.bench.results import Results, write_csv
 from multitl.bench.standings import rank
 from multitl.data.scanning import check_for_training
+from multitl.errors import RunError, shorten
 from multitl.recipes import Recipe
 from multitl.runs.locks import locked, run_lock
 from multitl.system.writing import write_text
@@ -20,7 +24,9 @@ FILES = ("results.jsonl", "results.csv", "bench.html")
 
 
 def bench(options: Options, folder: Path, *, markdown: str, command: str, overwrite: bool, resume: bool) -> Results:
-    """Race, write, print. An interrupted race still leaves its page. Raises MultitlErrors before anything long."""
+    """Race, write, print. An interrupted race still leaves its page. Raises MultitlErrors before anything long,
+    and RunError at the end if nothing was measured.
+    """
     if options.data:
         check_for_training(options.data, Recipe())
     with locked(run_lock(folder), folder), Board(options.budget) as board:
@@ -31,8 +37,22 @@ def bench(options: Options, folder: Path, *, markdown: str, command: str, overwr
         finally:
             if race.results.records:
                 write_outputs(race.results, folder, markdown, command)
-    print_standings(rank(race.results.records))
+    records = race.results.records
+    print_standings(rank(records), warnings_of(race.results.head))
+    if not any(record.state == "done" and record.job.stage != "check" for record in records):
+        raise _nothing_measured(records)
     return race.results
+
+
+def _nothing_measured(records: Sequence[Record]) -> RunError:
+    reasons = dict.fromkeys(f"{r.job.cell.contender}: {r.state}{f' ({r.note})' if r.note else ''}" for r in records
+                            if r.state != "done")  # fmt: skip
+    return RunError(
+        "Nothing was measured.",
+        expected="at least one contender that is timed within the budget",
+        received=shorten(reasons, between="; ") or "the budget ended when all had been checked",
+        fix="a larger --budget (with --resume it goes on), fewer --backends, or a smaller --image-size",
+    )
 
 
 def write_outputs(results: Results, folder: Path, markdown: str, command: str) -> None:
