@@ -57,6 +57,8 @@ CASES = {
     "port run --to keras --out notes": "something else, which is left alone",
     "bench --backbone keras/ResNet51": "nearest: keras/ResNet50",
     "bench --task head --data phots": "nearest: photos",
+    "bench --out notes": "holds no results of multitl bench",
+    "bench compare run photos": "holds no results of multitl bench",
     "backbones resnet5O": "No backbone matches",
     "cache --clear picture": "to mend",
 }

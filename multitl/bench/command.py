@@ -10,13 +10,10 @@ from multitl.bench.jobs import Record
 from multitl.bench.markdown import to_markdown
 from multitl.bench.notes import warnings_of
 from multitl.bench.options import Options
-from multitl.bench.page import to_page
 from multitl.bench.race import Race
 from multitl.bench.results import Results, write_csv
 from multitl.bench.standings import rank
-from multitl.data.scanning import check_for_training
 from multitl.errors import RunError, shorten
-from multitl.recipes import Recipe
 from multitl.runs.locks import locked, run_lock
 from multitl.system.writing import write_text
 
@@ -27,8 +24,6 @@ def bench(options: Options, folder: Path, *, markdown: str, command: str, overwr
     """Race, write, print. An interrupted race still leaves its page. Raises MultitlErrors before anything long,
     and RunError at the end if nothing was measured.
     """
-    if options.data:
-        check_for_training(options.data, Recipe())
     with locked(run_lock(folder), folder), Board(options.budget) as board:
         race = Race(options, folder, board)
         race.claim(overwrite=overwrite, resume=resume)
@@ -57,6 +52,8 @@ def _nothing_measured(records: Sequence[Record]) -> RunError:
 
 def write_outputs(results: Results, folder: Path, markdown: str, command: str) -> None:
     """Everything besides results.jsonl, which is there already."""
+    from multitl.bench.page import to_page  # with all that draws charts: a folder that is taken is told before
+
     write_csv(folder / "results.csv", results.records)
     write_text(folder / "bench.html", to_page(results, command))
     if markdown:
