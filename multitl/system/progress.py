@@ -24,6 +24,7 @@ from rich.text import Text
 from multitl.system.printing import PIPE_WIDTH
 
 MINUTE = 60.0  # seconds: so often there is a line at least
+FEW = 5  # steps of which each is a thing of its own: their rate says nothing
 MOMENT = 1.0  # seconds: and at most so often, where epochs are short
 
 
@@ -133,10 +134,10 @@ def describe(work: Work, now: float) -> str:
     parts = [f"{work.description} {work.done:,.0f}{of}"]
     if work.total is not None and work.done >= work.total:
         parts.append(f"in {show_wait(seconds)}")
-    elif done and seconds:
+    elif done and seconds and not 0 < (work.total or 0) <= FEW:
         rate = done / seconds
         parts += [show_rate(rate), *([f"{show_wait((work.total - work.done) / rate)} left"] if work.total else [])]
-    else:
+    elif seconds >= MOMENT:
         parts.append(f"for {show_wait(seconds)}")
     return ", ".join([*parts, *([work.note] if work.note else [])])
 
