@@ -17,6 +17,7 @@ from multitl.porting.folders import check_output
 from multitl.porting.formats import FORMATS, check_format
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder
+from multitl.runs.locks import locked, run_lock
 
 
 def check_port(
@@ -48,7 +49,8 @@ def check_translate(
     check_head(head)
     check_backbone(recipe.backbone)
     check_weights(recipe.weights)
-    check_folder(Path(output), recipe, backend, overwrite=overwrite, resume=False)
+    with locked(run_lock(Path(output)), Path(output)):
+        check_folder(Path(output), recipe, backend, overwrite=overwrite, resume=False)
 
 
 def check_photos(to: str, *, are_photos: bool) -> None:

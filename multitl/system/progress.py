@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -58,6 +59,14 @@ def progress_bar(*, is_shown: bool = True) -> Progress | PlainProgress:
         redirect_stdout=False,  # it may go to a file while the bar is on the terminal
         disable=not is_shown,
     )
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """A bar without an end, for what nobody can count."""
+    with progress_bar() as bar:
+        bar.add_task(description, total=None, note="")
+        yield
 
 
 @dataclass
@@ -130,8 +139,9 @@ class PlainProgress(AbstractContextManager):
 def describe(work: Work, now: float) -> str:
     """ "finetune 80/640, 2.1/s, 4 min left, loss 0.1230"."""
     of = f"/{work.total:,.0f}" if work.total is not None else ""
+    count = f" {work.done:,.0f}{of}" if of or work.done else ""
     seconds, done = now - work.started, work.done - work.begun
-    parts = [f"{work.description} {work.done:,.0f}{of}"]
+    parts = [f"{work.description}{count}"]
     if work.total is not None and work.done >= work.total:
         parts.append(f"in {show_wait(seconds)}")
     elif done and seconds and not 0 < (work.total or 0) <= FEW:

@@ -40,7 +40,7 @@ from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
-from multitl.system.progress import console, progress_bar
+from multitl.system.progress import console, progress_bar, waiting
 from multitl.training.asked import run_folder, split_weights
 from multitl.training.checkpoints import (
     CHECKPOINT,
@@ -201,7 +201,7 @@ def _race(
     while True:
         with clock("finetune"):
             tried = next(trials, None)
-        with clock("evaluation"):
+        with clock("evaluation"), waiting("judging  "):
             if tried or published_trial(publisher.folder) != state.kept:
                 publisher.publish_trial(trained, state) if state.kept else publisher.publish_head(state)
         if not tried:

@@ -54,6 +54,13 @@ def test_a_line_a_minute_whatever_happens(screen: Console, monkeypatch: pytest.M
     assert set(lines(screen)) == {"finetune 0/30"}
 
 
+def test_waiting_for_what_nobody_can_count(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(progress, "MINUTE", 0.05)
+    with progress.waiting("timing   "):
+        time.sleep(0.3)
+    assert set(capsys.readouterr().err.splitlines()) == {"timing"}
+
+
 def test_what_was_never_begun_is_not_told(screen: Console):
     with PlainProgress(screen) as bar:
         bar.add_task("reading", total=None)
