@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import multitl
-from multitl.adapters import SOURCES, backbones, folder_name, load_backend
+from multitl.adapters import SOURCES, backbones, check_backend, folder_name, load_backend
 from multitl.bench import flags as bench_flags
 from multitl.cli import flags
-from multitl.cli.repeats import SUMMARY, repeat
+from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.errors import BackboneError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
@@ -40,6 +40,7 @@ def finetune(options: argparse.Namespace) -> None:
 
 def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
     from multitl.cli.terminal import print_repeats
+    from multitl.runs.folders import check_folder
 
     def run(one: Recipe, output: Path) -> multitl.Result:
         return multitl.finetune(
@@ -49,6 +50,8 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
 
     default = f"runs/{Path(options.data).resolve().stem}-{folder_name(recipe.backbone)}-repeats"
     folder = Path(options.out or default)
+    for one, place in plan(recipe, folder, options.repeats):  # all of them before the first run
+        check_folder(place, one, check_backend(options.backend), overwrite=options.overwrite, resume=options.resume)
     print_repeats(repeat(run, recipe, folder, options.repeats), folder / SUMMARY)
 
 
