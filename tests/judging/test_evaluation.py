@@ -168,7 +168,7 @@ def test_rows_come_while_later_files_are_still_to_be_read(
 ) -> None:
     read = []
 
-    def reading(paths, preprocess):
+    def reading(paths, preprocess, looks):
         for path in paths:
             read.append(path)
             yield np.asarray(Image.open(path).convert("RGB").resize((16, 16)))
@@ -210,7 +210,7 @@ def test_json_lines(finished_run: Path, photo_folder: Path, capsys) -> None:
 def test_who_interrupts_keeps_whole_lines(
     finished_run: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, form: str
 ) -> None:
-    def reading(paths, preprocess):
+    def reading(paths, preprocess, looks):
         for path in paths[:40]:
             yield np.asarray(Image.open(path).convert("RGB").resize((16, 16)))
         raise KeyboardInterrupt
