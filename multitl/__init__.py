@@ -1,7 +1,8 @@
 """multitl: transfer learning that does not care which framework you use.
 
 Nothing here imports Keras or a framework until a function is called: Keras fixes its backend when it is first imported,
-so `backend=` (or KERAS_BACKEND) must be settled before that.
+so `backend=` (or KERAS_BACKEND) must be settled before that. A function first looks at what it is asked for, by names
+alone, so that nobody waits for a framework to hear of a misspelt folder.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack
 
-from multitl.adapters import load_backend, translate_module
+from multitl.adapters import check_backbone, check_backend, check_head, check_weights, load_backend, translate_module
 from multitl.contracts import Head, Preprocess, Pretrained, Result, Split, Stage
 from multitl.errors import (
     BackboneError,
@@ -82,6 +83,9 @@ def load_pretrained(
     `.origin`. Runs on the backend of KERAS_BACKEND, else the fastest installed; the process keeps it.
     Raises BackboneError for an unknown name and WeightsError for weights that are missing or do not fit.
     """
+    check_head(head)
+    check_backbone(name)
+    check_weights(str(weights))
     load_backend()
     from multitl.sources import pretrained
 
@@ -121,6 +125,10 @@ def translate(
     The model takes 8-bit pixels; it gives probabilities, or the feature map. Errors as `load_pretrained`'s and
     `finetune`'s.
     """
+    from multitl.porting import asked
+
+    recipe = Recipe(backbone=name, weights=str(weights), image_size=image_size, preprocess=preprocess)
+    asked.check_translate(recipe, head, output, check_backend(backend), overwrite=overwrite)
     adapter = load_backend(backend)
     from multitl.porting import translate
 
@@ -158,6 +166,11 @@ def port(
     Nothing is kept that does not give the same answers: PortError. Other errors: PortError for an unknown format or
     model, BackendError for packages that are missing, with the pip line, and those of `load_pretrained`.
     """
+    from multitl.porting import asked
+
+    asked.check_port(
+        str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite
+    )
     adapter = load_backend(backend)
     from multitl.porting import exporting
 
@@ -199,7 +212,10 @@ def finetune(
     """
     named = {name: value for name, value in {"backbone": backbone, "weights": weights}.items() if value is not None}
     own = finetune.__kwdefaults__ or {}  # who misspells an option may mean one of these
-    complete = combine(recipe, named | options, also=own)  # before the backend, which takes seconds to load
+    complete = combine(recipe, named | options, also=own)
+    from multitl.training import asked
+
+    asked.check_finetune(data, check_backend(backend), output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 
@@ -227,18 +243,21 @@ def choose(
     `finetune` with the same ones starts from the features that are stored here.
 
     Backbones with few parameters come first; one that is clearly behind the best so far is given up on the way, and one
-    that cannot be loaded is listed with the reason. Returns `.standings`, the best first (name, accuracy, interval,
-    losses, speed in images a second, parameters, licence), `.unusable`, `.page` and `.command`.
+    that cannot be loaded is listed with the reason; a name that its source does not list is refused at once.
+
+    Returns `.standings`, the best first (name, accuracy, interval, losses, speed in images a second, parameters,
+    licence), `.unusable`, `.page` and `.command`.
     Raises a MultitlError that says what to mend, BackboneError if none can be used.
     """
-    complete = combine(recipe, {})
+    complete, names = combine(recipe, {}), list(backbones)
+    from multitl.training import asked
+
+    asked.check_choose(data, names, output, complete, overwrite=overwrite)
     adapter = load_backend(backend)
     from multitl.training import choosing
 
     with adapter.fast_paths():
-        return choosing.choose(
-            data, list(backbones), backend=adapter, output=output, recipe=complete, overwrite=overwrite
-        )
+        return choosing.choose(data, names, backend=adapter, output=output, recipe=complete, overwrite=overwrite)
 
 
 def evaluate(
@@ -259,12 +278,16 @@ def evaluate(
     Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, per_class, confusion_matrix, intervals (*_ci) and,
     with more than five classes, top5_accuracy.
     """
-    adapter = load_backend(backend)
     from multitl.data.tables import Reading
+    from multitl.judging import opening
+
+    reading = Reading(str(images), path_column, label_column)
+    opening.check_evaluate(run, data, split, reading)
+    adapter = load_backend(backend)
     from multitl.judging import evaluation
 
     with adapter.fast_paths():
-        return evaluation.evaluate_run(run, data, split, Reading(str(images), path_column, label_column))
+        return evaluation.evaluate_run(run, data, split, reading)
 
 
 def predict(
@@ -279,8 +302,11 @@ def predict(
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
     or path and error for a file that cannot be read. Raises DataError for a path that does not exist, or no image.
     """
+    from multitl.judging import opening
+
+    opened, paths = opening.check_predict(run, images)
     adapter = load_backend(backend)
     from multitl.judging import evaluation
 
     with adapter.fast_paths():
-        return evaluation.predict_images(run, images)
+        return list(evaluation.classify(opened, paths))

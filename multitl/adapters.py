@@ -5,6 +5,7 @@ The core names an adapter only here, as a string. Nothing registers itself by be
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -15,10 +16,10 @@ import sys
 from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from multitl.contracts import Backend, Source, Translation, Translator
-from multitl.errors import BackboneError, BackendError, nearest_names
+from multitl.contracts import Backend, Head, Source, Translation, Translator
+from multitl.errors import BackboneError, BackendError, WeightsError, nearest_names
 
 BACKENDS = {
     "jax": "multitl_jax.backend",
@@ -69,6 +70,13 @@ def load_backend(requested: str | None = None) -> Backend:
     device of those installed.
     Keras fixes its backend when it is imported, so a second choice in the same process is an error.
     """
+    name = check_backend(requested)
+    os.environ["KERAS_BACKEND"] = name
+    return _import_backend(name)
+
+
+def check_backend(requested: str | None = None) -> str:
+    """The name of the backend that `load_backend` would load, known and installed; loads nothing."""
     name = choose_backend(requested)
     if name not in BACKENDS:
         raise BackendError(
@@ -85,8 +93,7 @@ def load_backend(requested: str | None = None) -> Backend:
             received="installed backends: " + (", ".join(filter(is_installed, BACKENDS)) or "none"),
             fix=f"pip install 'multitl[{name}]'",
         )
-    os.environ["KERAS_BACKEND"] = name
-    return _import_backend(name)
+    return name
 
 
 def _import_backend(name: str) -> Backend:
@@ -155,6 +162,68 @@ def load_source(name: str) -> tuple[Source, str]:
             fix=f"{FILE}{name.removeprefix('file/')}" if is_path else "multitl backbones",
         )
     return _import_source(prefix), rest
+
+
+def check_backbone(name: str) -> None:
+    """What shows before anything is loaded: BackboneError for a name that its source does not list, WeightsError for a
+    file that is not there. Variants are the source's to check; any handle is a name of tfhub's.
+    """
+    if name.startswith(FILE):
+        _check_path(name.removeprefix(FILE), "model file", "a .keras or .h5 file", FILE)
+        return
+    load_source(name)
+    source = name.partition("/")[0]
+    known = {info.name for info in backbones(source)}
+    plain = name.partition(":")[0]  # tags of weights follow a colon, in timm's names a dot
+    if source != "tfhub" and plain not in known and plain.partition(".")[0] not in known:
+        raise BackboneError(
+            f"Unknown backbone {name!r}.",
+            expected="a name that multitl backbones lists",
+            received=name,
+            nearest=nearest_names(plain, known),
+            fix=f"multitl backbones {source}/",
+        )
+
+
+def check_weights(weights: str) -> None:
+    """Raises WeightsError for a file or folder that is not there."""
+    if weights not in ("default", "none", "imagenet"):
+        expected = "default or imagenet (the official ones), none (random), or the path of a file or folder"
+        _check_path(weights, "weights file", expected, "--weights")
+
+
+def check_head(head: str) -> None:
+    """Raises BackboneError for what is no `contracts.Head`."""
+    if head not in get_args(Head):
+        raise BackboneError(
+            f"The head cannot be {head!r}.",
+            expected=" or ".join(get_args(Head)),
+            received=str(head),
+            nearest=nearest_names(str(head), get_args(Head)),
+            fix='head="keep" for the whole network with its classifier, "cut" without',
+        )
+
+
+def _check_path(path: str, what: str, expected: str, after: str) -> None:
+    try:
+        Path(path).expanduser().stat()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL
+        raise WeightsError(
+            f"There is no {what} {path}: {getattr(error, 'strerror', None) or error}.",
+            expected=expected,
+            received=path,
+            nearest=_similar_files(path),
+            fix=f"check the path after {after}",
+        ) from error
+
+
+def _similar_files(path: str) -> list[str]:
+    """Those beside a path that is not there."""
+    folder = os.path.dirname(path)  # noqa: PTH120  (as it was typed)
+    with contextlib.suppress(OSError, ValueError):
+        near = nearest_names(os.path.basename(path), os.listdir(folder or "."))  # noqa: PTH119, PTH208
+        return [os.path.join(folder, name) for name in near]  # noqa: PTH118
+    return []
 
 
 def folder_name(backbone: str) -> str:

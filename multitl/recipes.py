@@ -34,6 +34,38 @@ OF_FEATURES = (  # options that decide which images there are, and what their fe
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
 }
+MEANT = {  # what other programs call these options
+    "lr": ("learning_rate", "head_learning_rate"),
+    "rate": ("learning_rate", "head_learning_rate"),
+    "batch": ("batch_size",),
+    "bs": ("batch_size",),
+    "num_epochs": ("head_epochs", "steps"),
+    "model": ("backbone",),
+    "arch": ("backbone",),
+    "network": ("backbone",),
+    "pretrained": ("weights",),
+    "checkpoint": ("weights",),
+    "size": ("image_size",),
+    "img_size": ("image_size",),
+    "imgsz": ("image_size",),
+    "input_size": ("image_size",),
+    "resolution": ("image_size",),
+    "opt": ("optimizer",),
+    "optim": ("optimizer",),
+    "wd": ("weight_decay",),
+    "scheduler": ("schedule",),
+    "val_split": ("validation_fraction",),
+    "validation_split": ("validation_fraction",),
+    "test_split": ("test_fraction",),
+    "freeze": ("unfreeze",),
+    "amp": ("precision",),
+    "fp16": ("precision",),
+    "half": ("precision",),
+    "augmentation": ("augment",),
+    "early_stopping": ("patience",),
+    "time": ("budget",),
+    "random_state": ("seed",),
+}
 
 
 @dataclass(frozen=True)
@@ -331,7 +363,7 @@ def _check_names(values: Iterable[str], where: str = "", also: Iterable[str] = (
                 f"Unknown option {key!r}{where and f' in {where}'}.",
                 expected="one of " + ", ".join(names),
                 received=str(key),
-                nearest=nearest_names(str(key), [*names, *also]),
+                nearest=MEANT.get(str(key)) or nearest_names(str(key), [*names, *also]),
                 fix=GONE.get(key, f"rename or remove {key!r}"),
             )
 

@@ -236,7 +236,7 @@ def test_no_test_part(refuse: Refuse, capsys, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ("--backbone keras/MobileNett", r"Unknown backbone keras/MobileNett\.(.|\n)*nearest: keras/MobileNet,"),
+        ("--backbone keras/MobileNett", r"Unknown backbone .keras/MobileNett.\.(.|\n)*nearest: keras/MobileNet,"),
         ("--backbone pypi/efficientnet_lite9", "nearest: .*pypi/efficientnet_lite0"),
         ("--backbone hub/ResNet50", r"SOURCE/NAME with a source of keras, pypi(.|\n)*nearest: keras/ResNet50"),
         ("--backbone ResNet50", r"nearest: keras/ResNet50"),

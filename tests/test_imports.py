@@ -20,8 +20,8 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
     "": "version errors contracts adapters",
-    "system": "budgets flock regular_files heap hiding interrupts latency printing progress threads scratch hashes "
-    "cache children session swapping writing workers",
+    "system": "budgets flock regular_files heap hiding interrupts latency printing progress sizes threads scratch "
+    "hashes cache children session swapping writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
@@ -36,15 +36,16 @@ ORDER = {
     "normalisations writing running",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
-    "judging": "axes metrics predictions charts evaluation findings reporting choice_page",
-    "training": "targets checkpoints extractors feature_store logs recording phases features softmax_regression "
-    "solved_head class_means head_choice heads planning calibration trials ranking publishing finetuning choosing",
-    "porting": "generated_code formats references artefacts originals translate export_worker proof_worker folders "
-    "departures divergence proofs exporting",
+    "judging": "axes metrics predictions charts opening proportions evaluation findings reporting choice_page",
+    "training": "asked targets checkpoints extractors feature_store logs recording phases features "
+    "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
+    "finetuning choosing",
+    "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
+    "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo flags repeats terminal commands main",
+    "cli": "demo habits answers flags repeats terminal commands main",
 }
 FACADE = ("multitl", "multitl.__main__")  # the one imports what it needs when it is called, the other starts the top
 ADAPTER_MAY_USE = {
@@ -58,7 +59,8 @@ COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapte
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
 LOADS_NO_KERAS = """adapters system.cache runs.cards cli.main contracts data.scanning cli.demo doctor.diagnosis errors
 files.downloads system.hashes data.images judging.metrics doctor.probe recipes judging.predictions judging.reporting
-runs.folders files.safetensors_files cli.terminal files.torch_files doctor.traps"""
+runs.folders judging.opening training.asked porting.asked files.safetensors_files cli.terminal
+files.torch_files doctor.traps"""
 
 
 def modules_in(folder: Path) -> dict[str, Path]:

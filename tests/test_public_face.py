@@ -49,6 +49,7 @@ def test_type_checkers_may_trust_the_hints(package: str):
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
     """What `finetune` would train by, for its arguments."""
+    monkeypatch.setattr("multitl.training.asked.check_finetune", lambda *args, **kwargs: None)
     monkeypatch.setattr("multitl.training.finetuning.finetune", lambda data, *, recipe, **others: recipe)
     return cast(Callable[..., Recipe], partial(multitl.finetune, "photos"))
 

@@ -15,7 +15,7 @@ from multitl.bench.comparison import Change
 from multitl.bench.estimates import Ratio, Spread
 from multitl.bench.jobs import Job, Record
 from multitl.bench.standings import Contest, Standing, rank
-from multitl.system.printing import results, table
+from multitl.system.printing import results, show, table
 from multitl.system.progress import console
 
 STAGES = {"check": "checking", "measure": "measuring", "job": "whole job of"}
@@ -69,7 +69,7 @@ def contest_table(contest: Contest) -> Table:
     has_device = any(standing.device_bytes for standing in contest.standings)
     has_jobs = any(standing.job for standing in contest.standings)
     columns += (["device"] if has_device else []) + (["whole job", "accuracy"] if has_jobs else []) + [""]
-    grid = table(*columns, right=RIGHT)
+    grid = table(*columns, right=RIGHT, prose=[""])
     grid.title, grid.title_justify = contest.title, "left"
     for standing in contest.standings:
         grid.add_row(*_row(standing, has_device=has_device, has_jobs=has_jobs))
@@ -88,22 +88,25 @@ def _row(standing: Standing, *, has_device: bool, has_jobs: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def print_standings(contests: Sequence[Contest]) -> None:
-    """The final tables."""
-    screen = results()
+def print_standings(contests: Sequence[Contest], warnings: Sequence[str]) -> None:
+    """The final tables, after what makes them doubtful."""
+    for warning in warnings:
+        results().print(f"warning: {warning}")
     for contest in contests:
-        screen.print(contest_table(contest))
+        show(contest_table(contest))
 
 
 def print_changes(changes: Sequence[Change]) -> None:
     """What `compare` found."""
-    grid = table("contest", "contender", "before", "after", "after / before", "", right=["before", "after"])
+    grid = table(
+        "contest", "contender", "before", "after", "after / before", "", right=["before", "after"], prose=["contest"]
+    )
     for change in changes:
         grid.add_row(
             change.contest, change.contender, show_spread(change.before), show_spread(change.after),
             show_ratio(change.ratio), change.verdict,
         )  # fmt: skip
-    results().print(grid)
+    show(grid)
 
 
 def show_share(deviation: float | None) -> str:

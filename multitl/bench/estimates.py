@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
 
 RESAMPLES, LEVEL = 4000, 0.95
 Runs = Sequence[Sequence[float]]  # images/s of each window, by repetition
@@ -80,4 +79,6 @@ def _tail(count: int) -> float:
     alpha = (1 - LEVEL) / 2
     if count < 2:
         return 0.0
+    from scipy.stats import norm, t  # a second of work, and an error in a name is to be told before
+
     return float(norm.cdf(np.sqrt(count / (count - 1)) * t.ppf(alpha, count - 1)))

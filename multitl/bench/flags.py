@@ -97,13 +97,19 @@ def options_from(options: argparse.Namespace) -> Options:
     for name in ("budget", "timeout", "accuracy"):
         if not 0 <= getattr(options, name) < float("inf"):
             _refuse(name, getattr(options, name))
-    return Options(
+    settings = Options(
         backbones=tuple(dict.fromkeys(options.backbone or [DEFAULT_BACKBONE])),
         contenders=options.backends, tasks=options.task, batch_sizes=options.batch_size, dtypes=options.dtype,
         image_size=options.image_size, weights=options.weights, data=options.data, epochs=options.epochs,
         accuracy=options.accuracy, budget=options.budget, repetitions=options.repetitions, timeout=options.timeout,
         threads=options.threads or default_threads(),
     )  # fmt: skip
+    if settings.data:
+        from multitl.data.scanning import check_for_training
+        from multitl.recipes import Recipe
+
+        check_for_training(settings.data, Recipe())
+    return settings
 
 
 def _refuse(name: str, value: float) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from multitl.bench.board import show_bytes, show_ratio, show_share, show_spread
-from multitl.bench.notes import describe_method, machine_facts
+from multitl.bench.notes import describe_method, machine_facts, warnings_of
 from multitl.bench.results import Results
 from multitl.bench.standings import Standing, rank
 
@@ -19,6 +19,7 @@ JOB_COLUMNS = ("contender", "whole job, s", "to the accuracy asked for, s", "acc
 def to_markdown(results: Results, command: str) -> str:
     """A document that names the machine and how it was measured."""
     lines = ["# Benchmark", "", f"Made by `{command}`.", ""]
+    lines += [f"**{warning}**\n" for warning in warnings_of(results.head)]
     lines += [f"- {label}: {text}" for label, text in machine_facts(results.head, results.records).items()]
     for contest in rank(results.records):
         lines += ["", f"## {contest.title}", "", *_table(COLUMNS, [_row(s) for s in contest.standings])]

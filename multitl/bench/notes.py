@@ -8,14 +8,26 @@ from typing import Any
 from multitl.bench.jobs import Record
 
 
+def warnings_of(head: Mapping[str, Any]) -> list[str]:
+    """What makes figures doubtful, to be read before them."""
+    load, cores = head["machine"]["load"], head["machine"]["cores"]
+    if load is None or load <= cores:
+        return []
+    return [
+        f"The machine was busy when this began: a load of {load:g} on {cores} core{'s' if cores != 1 else ''}. "
+        "Others took their share of it, so the figures are too low, and not equally for all."
+    ]
+
+
 def describe_method(head: Mapping[str, Any], records: Sequence[Record]) -> list[str]:
     """What a reader has to know before believing a figure."""
     options, measured = head["options"], [r for r in records if r.job.stage == "measure" and r.state == "done"]
     repetitions = 1 + max((record.job.repetition for record in measured), default=-1)
     threads = options["threads"]
+    turns = f"in turn (A B C A B C), {_times(repetitions)}" if repetitions else "of which none was measured"
     notes = [
-        f"A process for each contender and repetition, in turn (A B C A B C), {_times(repetitions)}; each kept on the "
-        f"same {threads} core{'s' if threads != 1 else ''}.",
+        f"A process for each contender and repetition, {turns}; each kept on the same {threads} "
+        f"core{'s' if threads != 1 else ''}.",
         "Images a second are those of the steady state: the first step, which compiles, and a warm-up step are left "
         "out; the clock is read when the device is done. Figures are medians of repetitions, with the lowest and "
         "highest; ratios carry a 95 % bootstrap interval over repetitions and windows of steps.",
@@ -60,4 +72,4 @@ def machine_facts(head: Mapping[str, Any], records: Sequence[Record]) -> dict[st
 
 
 def _times(count: int) -> str:
-    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

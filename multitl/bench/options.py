@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from multitl.adapters import SOURCES, backbones, load_source
+from multitl.adapters import check_backbone
 from multitl.bench.jobs import DTYPES, MULTITL, NATIVE, PIPELINES, TASKS, Cell
-from multitl.errors import BackboneError, RecipeError, nearest_names
+from multitl.errors import RecipeError, nearest_names
 
 SHORTEST = 60  # seconds: less is over before three frameworks are imported
 DEFAULT_BACKBONE = "torchvision/resnet50"
@@ -43,7 +43,7 @@ class Options:
         _check_all("task", self.tasks, TASKS, "--task")
         _check_all("dtype", self.dtypes, DTYPES, "--dtype")
         for backbone in self.backbones:
-            _check_backbone(backbone)
+            check_backbone(backbone)
         if self.budget < SHORTEST:
             raise RecipeError(
                 f"A budget of {self.budget:g} seconds is too small.",
@@ -81,18 +81,3 @@ def _check_all(kind: str, names: Sequence[str], known: Sequence[str] | dict[str,
                 nearest=nearest_names(name, known),
                 fix=f"{flag} " + ",".join(list(known)[:2]),
             )
-
-
-def _check_backbone(name: str) -> None:
-    """The source must exist, and where it lists its networks, the network too."""
-    load_source(name)
-    source, _, rest = name.partition("/")
-    known = [info.name for info in backbones(source)] if source in SOURCES else []  # "file:" lists nothing
-    if known and source != "tfhub" and f"{source}/{rest.partition(':')[0]}" not in known:
-        raise BackboneError(
-            f"Unknown backbone {name!r}.",
-            expected="a name that multitl backbones lists",
-            received=name,
-            nearest=nearest_names(name, known),
-            fix=f"multitl backbones {source}/",
-        )

@@ -9,7 +9,7 @@ from typing import Any
 
 from multitl.bench.board import show_bytes, show_ratio, show_share, show_spread
 from multitl.bench.jobs import MULTITL
-from multitl.bench.notes import describe_method, machine_facts
+from multitl.bench.notes import describe_method, machine_facts, warnings_of
 from multitl.bench.results import Results
 from multitl.bench.standings import PHASES, Contest, Standing, rank
 from multitl.judging.axes import Scale, Tick, linear_axis
@@ -79,7 +79,8 @@ def to_page(results: Results, command: str) -> str:
     contests = rank(results.records)
     return make_environment().get_template("bench.html.j2").render(
         head=results.head, machine=machine_facts(results.head, results.records), command=command,
-        notes=describe_method(results.head, results.records), contests=[_show(contest) for contest in contests],
+        warnings=warnings_of(results.head), notes=describe_method(results.head, results.records),
+        contests=[_show(contest) for contest in contests],
     )  # fmt: skip
 
 

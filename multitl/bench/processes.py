@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +32,14 @@ def missing_packages(contender: str) -> list[str]:
     """What would have to be installed."""
     own = [] if contender in MULTITL or contender == "multitl" else ["multitl_native"]
     return [package for package in [*FRAMEWORKS[contender], *own] if importlib.util.find_spec(package) is None]
+
+
+def pip_line(missing: Sequence[str]) -> str:
+    """What installs them; multitl's extras know which versions work."""
+    extras = list(dict.fromkeys(package for package in missing if package != "multitl_native"))
+    if "torchvision" in extras:
+        extras = [extra for extra in extras if extra != "torch"]  # comes with it
+    return f"pip install 'multitl[{','.join(extras)}]'" if extras else "pip install --force-reinstall multitl"
 
 
 def environment_for(job: Job) -> Mapping[str, str]:
@@ -62,7 +70,7 @@ def run_job(job: Job, limit: float, *, is_last: bool) -> Record:
     is_last: the limit is what was left of the budget, so a process that meets it is not to blame.
     """
     if missing := missing_packages(job.cell.contender):
-        return Record(job, "not installed", f"pip install {' '.join(missing)}")
+        return Record(job, "not installed", pip_line(missing))
     with temporary_folder() as folder:
         file = folder / "record.json"
         arguments = [json.dumps(asdict(job)), str(file), repr(time.time())]

@@ -23,8 +23,8 @@ from multitl.bench.board import Board
 from multitl.bench.jobs import Cell, Job, Record, Stage
 from multitl.bench.machine import describe_machine
 from multitl.bench.options import Options
-from multitl.bench.processes import ENVIRONMENT, missing_packages, run_job
-from multitl.bench.results import Results, append, read_results, start_results
+from multitl.bench.processes import ENVIRONMENT, missing_packages, pip_line, run_job
+from multitl.bench.results import Results, append, identity, latest, read_results, start_results
 from multitl.runs.folders import is_used
 from multitl.system import children
 from multitl.system.workers import read_error
@@ -67,12 +67,27 @@ class Race:
         self._prepare()
         for _, contest in itertools.groupby(cells, key=lambda cell: cell.contest):
             rivals = list(contest)  # where the budget is small, the first contests are complete
-            self._run_all(self._job(cell, "check", -1) for cell in rivals)
+            self._check_all(rivals)
             self._run_all(self._job(cell, "measure", 0) for cell in self._affordable(rivals))
         self._run_whole_jobs([cell for cell in cells if cell.task == "head" and self._check_of(cell)])
         for repetition in range(1, self.options.repetitions):
             self._run_all(self._job(cell, "measure", repetition) for cell in self._affordable(cells))
         return self.results
+
+    def _check_all(self, rivals: list[Cell]) -> None:
+        """Each against the others. Kept are the seconds that measuring the checked ones takes, and as many again as a
+        check may take: who cannot be measured afterwards need not be checked.
+        """
+        for cell in rivals:
+            job = self._job(cell, "check", -1)
+            checks = [check for rival in rivals if (check := self._check_of(rival))]
+            kept = sum(self._cost(check.job.cell, FEWEST) for check in checks)
+            dearest = max((self._start_up(check) + FEWEST * check.seconds["step"] for check in checks), default=0.0)
+            share = (self.left - kept) / 2
+            if job and share < dearest:
+                self._keep(Record(job, "out of time", "not begun: what is left of the budget is for the others"))
+            else:
+                self._run_all([job], kept=kept + share)
 
     def _affordable(self, cells: list[Cell]) -> Iterator[Cell]:
         """Those that passed their check and of which one more repetition fits into what is left then."""
@@ -97,20 +112,24 @@ class Race:
             weights = str(file) if file.is_file() else self.options.weights
             self.prepared[backbone] = weights, about["image_size"], about["check_rate"]
 
-    def _run_all(self, jobs: Iterable[Job | None]) -> None:
+    def _run_all(self, jobs: Iterable[Job | None], kept: float = 0.0) -> None:
+        """kept: seconds of the budget that none of them may use."""
         for job in jobs:
-            if job is None or self.left <= 0:
+            if job is None or self.left <= kept:
                 continue
             self.board.start(job, self.left)
-            limit = min(self.options.timeout, self.left) if job.stage != "job" else self.left
-            record = run_job(job, limit, is_last=limit >= self.left - 1)
-            append(self.folder / RESULTS, record)
-            self.results.records.append(record)
-            self.board.show(self.results.records)
+            left = self.left - kept
+            limit = min(self.options.timeout, left) if job.stage != "job" else left
+            self._keep(run_job(job, limit, is_last=limit >= left - 1))
+
+    def _keep(self, record: Record) -> None:
+        append(self.folder / RESULTS, record)
+        self.results.records = latest([*self.results.records, record])
+        self.board.show(self.results.records)
 
     def _job(self, cell: Cell, stage: Stage, repetition: int, seconds: float = 0.0) -> Job | None:
-        """None if it was done before the race was interrupted."""
-        done = {(r.job.cell, r.job.stage, r.job.repetition) for r in self.results.records}
+        """None if it was done before the race was interrupted; what there was no time for is not done."""
+        done = {identity(r.job) for r in self.results.records if r.state != "out of time"}
         if (cell, stage, repetition) in done:
             return None
         weights, size, rate = self.prepared.get(cell.backbone, ("", self.options.image_size or 224, 0.0))
@@ -176,7 +195,7 @@ def _insist_on_one(cells: list[Cell]) -> None:
             "None of the contenders can run here.",
             expected="one of " + ", ".join(BACKENDS),
             received="; ".join(f"{name}: {', '.join(packages)} not installed" for name, packages in missing.items()),
-            fix="pip install 'multitl[jax]', or name others with --backends",
+            fix=f"{pip_line(min(missing.values(), key=len))}, or name others with --backends",
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multitl.bench.jobs import Record
+from multitl.bench.jobs import Cell, Job, Record, Stage
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
 from multitl.system.regular_files import read_regular_text
@@ -54,7 +54,7 @@ def read_results(path: str | Path) -> Results:
         head = json.loads(lines[0]) if lines else {}
         if not isinstance(head, dict) or head.get("multitl bench") != FORMAT:
             raise ValueError("the first line is not that of multitl bench")
-        return Results(head, list(_records(lines[1:])))
+        return Results(head, latest(_records(lines[1:])))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(
             f"{path} holds no results of multitl bench.",
@@ -62,6 +62,16 @@ def read_results(path: str | Path) -> Results:
             received=str(error),
             fix="name the file results.jsonl in a folder that multitl bench made",
         ) from error
+
+
+def identity(job: Job) -> tuple[Cell, Stage, int]:
+    """What a job is: two of the same are one that was tried again."""
+    return job.cell, job.stage, job.repetition
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Of a job that was tried again, when there was more time, the last record."""
+    return list({identity(record.job): record for record in records}.values())
 
 
 def _records(lines: list[str]) -> Iterable[Record]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import multitl
-from multitl.adapters import SOURCES, backbones, folder_name, load_backend
+from multitl.adapters import SOURCES, backbones, check_backend, folder_name, load_backend
 from multitl.bench import flags as bench_flags
 from multitl.cli import flags
-from multitl.cli.repeats import SUMMARY, repeat
+from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.errors import BackboneError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
@@ -40,6 +40,7 @@ def finetune(options: argparse.Namespace) -> None:
 
 def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
     from multitl.cli.terminal import print_repeats
+    from multitl.runs.folders import check_folder
 
     def run(one: Recipe, output: Path) -> multitl.Result:
         return multitl.finetune(
@@ -49,6 +50,8 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
 
     default = f"runs/{Path(options.data).resolve().stem}-{folder_name(recipe.backbone)}-repeats"
     folder = Path(options.out or default)
+    for one, place in plan(recipe, folder, options.repeats):  # all of them before the first run
+        check_folder(place, one, check_backend(options.backend), overwrite=options.overwrite, resume=options.resume)
     print_repeats(repeat(run, recipe, folder, options.repeats), folder / SUMMARY)
 
 
@@ -82,6 +85,9 @@ def evaluate(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Classify image files with a finished run."""
     _silence_frameworks()
+    if options.csv or options.jsonl:
+        _predict_as_it_comes(options)
+        return
     predictions = multitl.predict(options.folder, options.images, backend=options.backend)
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
@@ -89,6 +95,27 @@ def predict(options: argparse.Namespace) -> None:
         from multitl.cli.terminal import print_predictions
 
         print_predictions([_likeliest(row, options.top or 1) for row in predictions])
+
+
+def _predict_as_it_comes(options: argparse.Namespace) -> None:
+    """As many images as there are, each row written as soon as it is known."""
+    from multitl.cli.answers import check_new, print_lines, write_csv
+    from multitl.judging.opening import check_predict
+
+    if options.csv:
+        check_new(options.csv, overwrite=options.overwrite)
+    run, paths = check_predict(options.folder, options.images)
+    adapter = load_backend(options.backend)
+    from multitl.judging.evaluation import classify
+
+    with adapter.fast_paths():
+        found = classify(run, paths, is_watched=bool(options.csv) or not sys.stdout.isatty())
+        rows = (_likeliest(row, options.top) for row in found)
+        if options.jsonl:
+            print_lines(rows)
+            return
+        count, faults = write_csv(options.csv, rows, run.card.class_names)
+    print(f"{count:,} images, {faults:,} of them unreadable: {options.csv}")
 
 
 def list_backbones(options: argparse.Namespace) -> None:
@@ -129,12 +156,19 @@ def translate(options: argparse.Namespace) -> None:
 def port(options: argparse.Namespace) -> None:
     """Write a model for another ecosystem, proved there."""
     _silence_frameworks()
+    from multitl.porting.asked import check_port
+
+    formats = options.to.split(",")
+    check_port(
+        options.model, formats, options.out, images=options.images, calibration=options.calibration,
+        weights=options.weights, overwrite=options.overwrite,
+    )  # fmt: skip
     adapter = load_backend(options.backend)
     from multitl.porting.exporting import port_all
 
     with adapter.fast_paths():
         ported, faults = port_all(
-            options.model, options.to.split(","), options.out, backend=adapter, images=options.images,
+            options.model, formats, options.out, backend=adapter, images=options.images,
             calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
             image_size=options.image_size, overwrite=options.overwrite,
         )  # fmt: skip

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from multitl.adapters import BACKENDS
+from multitl.cli.habits import flag_hint
 from multitl.contracts import SPLITS
-from multitl.errors import nearest_names
 from multitl.recipes import OF_FEATURES, Recipe, combine, range_of
 
 DEMO_FOLDER = "runs/demo"
@@ -26,8 +26,8 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Exit with code 2, naming the first unknown argument and the flags closest to it."""
         first = next((argument for argument in unknown if argument.startswith("-")), unknown[0]).split("=")[0]
-        nearest = nearest_names(first, self._option_string_actions, count=1) if first.startswith("-") else []
-        self.error(f"unknown argument {first}" + "".join(f"; did you mean {flag}?" for flag in nearest))
+        hint = flag_hint(first, self._option_string_actions) if first.startswith("-") else ""
+        self.error(f"unknown argument {first}{hint}")
 
 
 def add_finetune_flags(parser: Parser) -> None:
@@ -77,10 +77,17 @@ def add_predict_flags(parser: Parser) -> None:
     _add_folder(parser)
     parser.add_argument("images", type=_path, metavar="IMAGES", nargs="+", help="image files, or folders of them")
     parser.add_argument(
-        "--top", type=_positive, metavar="N", help="list the N likeliest classes (default: 1; with --json, all)"
+        "--top",
+        type=_positive,
+        metavar="N",
+        help="list the N likeliest classes (default: 1; with --json, --jsonl and --csv, all)",
     )
     _add_backend(parser)
-    add_json_flag(parser)
+    forms = parser.add_mutually_exclusive_group()
+    add_json_flag(forms)
+    forms.add_argument("--jsonl", action="store_true", help="print an object of JSON a line, as they come")
+    forms.add_argument("--csv", type=_path, metavar="FILE", help="write a table, line by line as they come")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
 def add_backbones_flags(parser: Parser) -> None:
@@ -179,7 +186,7 @@ def add_cache_flags(parser: Parser) -> None:
     add_json_flag(parser)
 
 
-def add_json_flag(parser: Parser) -> None:
+def add_json_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

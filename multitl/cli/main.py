@@ -19,6 +19,7 @@ from typing import TextIO
 import multitl
 from multitl.cli import flags
 from multitl.cli.commands import COMMANDS, program
+from multitl.cli.habits import command_hint
 from multitl.errors import MultitlError, full_disk, tells_full_disk
 from multitl.system.interrupts import exit_code, requests_to_end
 
@@ -84,7 +85,10 @@ def _discard_output() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the chosen command, and the function to call with them as `run`."""
-    options, unknown = build_parser().parse_known_args(arguments)
+    parser = build_parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        parser.error(f"unknown command {arguments[0]!r}{command_hint(arguments[0], COMMANDS)}")
+    options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
     return options

@@ -25,8 +25,7 @@ def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, 
     training together. The figures are of test where there is one. Gives what is in the summary: runs, mean,
     standard_deviation (of the sample; 0 of a single run), by figure.
     """
-    recipes = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(times)]
-    rows = [_describe(one.seed, run(one, folder / f"seed-{one.seed}")) for one in recipes]
+    rows = [_describe(one.seed, run(one, place)) for one, place in plan(recipe, folder, times)]
     columns = {name: [row[name] for row in rows] for name in FIGURES}
     summary = {
         "runs": rows,
@@ -37,6 +36,12 @@ def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, 
     }
     write_json(folder / SUMMARY, summary)
     return summary
+
+
+def plan(recipe: Recipe, folder: Path, times: int) -> list[tuple[Recipe, Path]]:
+    """The recipe and the folder of each run."""
+    recipes = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(times)]
+    return [(one, folder / f"seed-{one.seed}") for one in recipes]
 
 
 def _describe(seed: int, result: Result) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.adapters import BACKENDS
-from multitl.system.printing import printable, results, table
+from multitl.system.printing import printable, results, show, table
 
 if TYPE_CHECKING:
     from multitl.contracts import BackboneInfo, Result
@@ -32,15 +32,22 @@ STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
 
 def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     """The closing summary of a run: both splits' figures, the files, what to try next (purpose -> command)."""
+    from multitl.judging.proportions import baselines
+
     screen, grid = results(), table("split", "images", "accuracy", "macro F1", right=["images"])
     for split in ("test", "validation"):
         if metrics := result.metrics.get(split):
             grid.add_row(
                 split, str(metrics["count"]), _with_interval(metrics, "accuracy"), _with_interval(metrics, "f1_macro")
             )
-    screen.print(grid)
-    screen.print(f"report  {printable(result.report_path)}")
-    screen.print(f"model   {printable(result.model_path)}")
+    part, judged = next((part, result.metrics[part]) for part in ("test", "validation") if result.metrics.get(part))
+    known = baselines(judged)
+    grid.add_row(f"always {printable(known.majority)}", "", *_figures(known.majority_accuracy, known.majority_f1_macro))
+    grid.add_row("guessing", "", *_figures(known.chance))
+    show(grid)
+    _print_cautions(judged, part)
+    screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
+    screen.print(f"model   {printable(result.model_path)}", soft_wrap=True)
     screen.print("\nWhat to try next")
     for purpose, command in next_steps.items():
         screen.print(f"  {purpose}:\n    {printable(command)}", soft_wrap=True)
@@ -49,7 +56,9 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
 def print_choice(choice: Choice, command: str) -> None:
     """Backbones, the best first, then those that were given up or cannot be used; the page; how to go on."""
     right = ["accuracy", "log loss", "images/s", "parameters"]
-    grid = table("backbone", "accuracy", "log loss", "images/s", "parameters", "licence", right=right)
+    grid = table(
+        "backbone", "accuracy", "log loss", "images/s", "parameters", "licence", right=right, prose=["licence"]
+    )
     for one in choice.standings:
         accuracy = f"{one.accuracy:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]"
         figures = [accuracy, f"{one.losses.mean():.3f}", "stored" if one.speed is None else f"{one.speed:.0f}"]
@@ -58,8 +67,8 @@ def print_choice(choice: Choice, command: str) -> None:
     for unusable in choice.unusable:
         grid.add_row(printable(unusable.name), "cannot be used", style="red")
     screen = results()
-    screen.print(grid)
-    screen.print(f"page  {printable(choice.page)}\n\nWhat to try next")
+    show(grid)
+    screen.print(f"page  {printable(choice.page)}\n\nWhat to try next", soft_wrap=True)
     screen.print(f"  fine-tune the best one:\n    {printable(command)}", soft_wrap=True)
 
 
@@ -73,30 +82,38 @@ def print_repeats(summary: Mapping[str, Any], path: Path) -> None:
     grid.add_section()
     cells = (f"{means[name]:.3f} ± {spreads[name]:.3f}" for name in titles)
     grid.add_row("mean", f"{len(summary['runs'])} runs", *cells)
-    screen.print(grid)
-    screen.print(f"summary {printable(path)}")
+    show(grid)
+    screen.print(f"summary {printable(path)}", soft_wrap=True)
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """One judgement: overall figures with 95 % intervals, then every class."""
+    from multitl.judging.proportions import baselines
+
     screen = results()
     screen.print(f"{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
     overall = table("overall", "", "")
     for name, title in FIGURES.items():
         if name in metrics:
             overall.add_row(title, *_with_interval(metrics, name).split(" ", 1))
-    screen.print(overall)
+    known = baselines(metrics)
+    overall.add_row(f"accuracy of always {printable(known.majority)}", *_figures(known.majority_accuracy), "")
+    overall.add_row("accuracy of guessing", *_figures(known.chance), "")
+    show(overall)
+    _print_cautions(metrics, "")
     classes = table("class", "precision", "recall", "F1", "images", right=["precision", "recall", "F1", "images"])
     for row in metrics["per_class"]:
         figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
         classes.add_row(printable(row["class"]), *figures, str(row["support"]))
-    screen.print(classes)
+    show(classes)
 
 
 def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
     """One line an image: the class, its probability, and the other probabilities that are there."""
     has_others = any(len(row.get("probabilities", ())) > 1 for row in predictions)
-    grid = table("image", "predicted", "confidence", *(["then"] if has_others else []), right=["confidence"])
+    prose = ["then", *(["predicted"] if any("error" in row for row in predictions) else [])]
+    columns = ["image", "predicted", "confidence", *(["then"] if has_others else [])]
+    grid = table(*columns, right=["confidence"], prose=prose)
     for row in predictions:
         if "error" in row:
             grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
@@ -104,7 +121,7 @@ def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
         others = ", ".join(f"{printable(name)} {value:.3f}" for name, value in list(row["probabilities"].items())[1:])
         cells = [printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}"]
         grid.add_row(*cells, *([others] if has_others else []))
-    results().print(grid)
+    show(grid)
 
 
 def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:
@@ -114,11 +131,13 @@ def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:
     sources: dict[str, list[BackboneInfo]] = {}
     for info in infos:
         sources.setdefault(info.name.partition("/")[0], []).append(info)
-    grid = table("backbone", "input", "licence", "weights", "variants", right=["input"])
+    grid = table(
+        "backbone", "input", "licence", "weights", "variants", right=["input"], prose=["licence", "weights", "variants"]
+    )
     for info in (info for listed in sources.values() if len(listed) <= most for info in listed):
         size = f"{info.image_size} px" if info.image_size else "its own"
         grid.add_row(info.name, size, info.licence, info.weights, ", ".join(info.variants))
-    results().print(grid)
+    show(grid)
     for source, listed in sources.items():
         if len(listed) > most:
             results().print(f"{source}   {len(listed):,} more: multitl backbones {source}/", highlight=False)
@@ -146,7 +165,7 @@ def print_ports(ported: Sequence[Ported]) -> None:
     screen, first = results(), ported[0].card
     has_labels = first["proof"]["accuracy_before"] is not None
     figures = ["size", "one image", "largest error", "same class", *(["accuracy"] if has_labels else [])]
-    grid = table("format", *figures, "opened by", right=figures)
+    grid = table("format", *figures, "opened by", right=figures, prose=["opened by"])
     source = first["source"]
     accuracy = [f"{first['proof']['accuracy_before']:.3f}"] if has_labels else []
     grid.add_row("model.keras", _megabytes(source["bytes"]), f"{source['milliseconds']:.1f} ms", "", "", *accuracy,
@@ -158,8 +177,8 @@ def print_ports(ported: Sequence[Ported]) -> None:
             one.card["port"]["format"], _megabytes(one.card["bytes"]), f"{one.card['latency']['milliseconds']:.1f} ms",
             f"{proof['max_abs']:.1e}", f"{proof['top1']:.1%}", *accuracy, one.card["opened_by"],
         )  # fmt: skip
-    screen.print(f"compared on {_images(first['proof']['inputs'])}: {printable(first['proof']['on'])}")
-    screen.print(grid)
+    screen.print(f"compared on {_images(first['proof']['inputs'])}: {printable(first['proof']['on'])}", soft_wrap=True)
+    show(grid)
     for one in ported:
         screen.print(f"{one.card['port']['format']:<15} {printable(one.output)}", soft_wrap=True)
 
@@ -167,7 +186,7 @@ def print_ports(ported: Sequence[Ported]) -> None:
 def print_formats(formats: Mapping[str, tuple[Format, Sequence[str]]]) -> None:
     """Which format is for what, how a model of each backend gets there, and the pip line for what is missing."""
     screen = results()
-    grid = table("format", "what it is", *BACKENDS, "here")
+    grid = table("format", "what it is", *BACKENDS, "here", prose=["what it is"])
     reasons: dict[str, list[str]] = {}
     for name, (one, missing) in formats.items():
         ways = ["yes" if one.backend in ("", backend) else f"by {one.backend}" for backend in BACKENDS]
@@ -175,7 +194,7 @@ def print_formats(formats: Mapping[str, tuple[Format, Sequence[str]]]) -> None:
         grid.add_row(name, one.summary, *ways, here, style=None if not missing else "yellow")
         if one.why:
             reasons.setdefault(one.why, []).append(name)
-    screen.print(grid)
+    show(grid)
     screen.print(
         "A model of any backend goes anywhere: multitl saves it and writes the artefact under another one where"
     )
@@ -190,11 +209,11 @@ def _megabytes(count: int) -> str:
 
 def print_cache(kept: Sequence[Kept], folder: Path, limit: float, *, is_removed: bool) -> None:
     """What lies in the cache, or did, kind by kind."""
-    screen, grid = results(), table("kind", "files", "MB", "last used", "what", right=["files", "MB"])
+    screen, grid = results(), table("kind", "files", "MB", "last used", "what", right=["files", "MB"], prose=["what"])
     for one in kept:
         used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M") if one.files else "-"
         grid.add_row(one.kind, f"{one.files:,}", f"{one.size / 1e6:,.1f}", used, one.summary)
-    screen.print(grid)
+    show(grid)
     total = sum(one.size for one in kept)
     says = "removed from" if is_removed else f"of at most {limit / 1e9:g} GB (MULTITL_CACHE_LIMIT) in"
     screen.print(f"{total / 1e9:.2f} GB {says} {printable(folder)}", soft_wrap=True)
@@ -204,23 +223,35 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     """The machine, its backends, the active choice, and each known trap."""
     screen = results()
     screen.print("   ".join(f"{name} {version}" for name, version in diagnosis.machine.items()))
-    backends = table("backend", "works", "version", "devices", "16-bit", "start-up")
+    columns = ["works", "version", "devices", "16-bit"]
+    backends = table("backend", *columns, "start-up", prose=columns)
     for probe in diagnosis.probes:
         start_up = f"{probe.seconds:.1f} s" if probe.works else ""
         versions = ", ".join(f"{name} {version}" for name, version in probe.versions.items())
         outcome = "yes" if probe.works else f"no: {probe.error}"
         backends.add_row(probe.backend, outcome, versions, ", ".join(probe.devices), probe.mixed_precision, start_up)
-    screen.print(backends)
+    show(backends)
     screen.print(f"multitl would use: {diagnosis.choice}")
-    traps = table("check", "", "finding")
+    traps = table("check", "", "finding", prose=["finding"])
     for finding in diagnosis.findings:
         text = "\n".join([finding.text, *([f"to mend: {finding.fix}"] if finding.fix else [])])
         traps.add_row(finding.check, finding.status, text, style=STYLES[finding.status])
-    screen.print(traps)
+    show(traps)
 
 
 def _images(count: int) -> str:
     return f"{count} image{'s' if count != 1 else ''}"
+
+
+def _print_cautions(metrics: Mapping[str, Any], part: str) -> None:
+    from multitl.judging.proportions import cautions
+
+    for caution in cautions(metrics, part):
+        results().print(f"note: {caution}")
+
+
+def _figures(*values: float) -> list[str]:
+    return [f"{value:.3f}" for value in values]
 
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:

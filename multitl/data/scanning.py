@@ -87,7 +87,7 @@ def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Pr
         max_unreadable=recipe.max_unreadable,
         shots=recipe.shots,
         decoding=recipe.decoding,
-        reading=Reading(recipe.images, recipe.path_column, recipe.label_column),
+        reading=_reading_of(recipe),
         progress=progress,
     )
 
@@ -123,15 +123,28 @@ def scan_for_evaluation(
     Of data with splits the part `split` is taken, of other data everything. Classes of the run may be absent.
     Raises DataError for a class that the run does not know, and as `scan` does.
     """
-    listing = _list_data(Path(path), reading)
-    if any(record.split for record in listing.records):
-        listing = _only(listing, split)
-    check_has_images(listing)
-    check_known(listing.records, class_names, "the run")
+    listing = _list_to_judge(path, class_names, split, reading)
     hashes, unreadable, looks = _check_files(listing, max_unreadable, decoding, progress)
     placed = [replace(record, split="test") for record in listing.records if record.path in hashes]
     warnings = (*listing.warnings, *looks.warnings(decoding, of_a_run=True))
     return _dataset(replace(listing, class_names=tuple(class_names), warnings=warnings), placed, hashes, unreadable)
+
+
+def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
+    """Raises the DataErrors of `scan_for_training` that names alone lead to; opens no image."""
+    check_trainable(_list_data(Path(path), _reading_of(recipe)))
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises DataError for a folder or table that is not there."""
+    check_exists(Path(path))
+
+
+def check_for_evaluation(
+    path: str | os.PathLike[str], class_names: Sequence[str], split: Split, reading: Reading
+) -> None:
+    """Raises the DataErrors of `scan_for_evaluation` that names alone lead to; opens no image."""
+    _list_to_judge(path, class_names, split, reading)
 
 
 def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -191,6 +204,19 @@ def _list_data(path: Path, reading: Reading) -> Listing:
         received=f"a file that ends in {path.suffix or 'nothing'}",
         fix="unpack it if it is an archive, and give the folder",
     )
+
+
+def _reading_of(recipe: Recipe) -> Reading:
+    return Reading(recipe.images, recipe.path_column, recipe.label_column)
+
+
+def _list_to_judge(path: str | os.PathLike[str], class_names: Sequence[str], split: Split, reading: Reading) -> Listing:
+    listing = _list_data(Path(path), reading)
+    if any(record.split for record in listing.records):
+        listing = _only(listing, split)
+    check_has_images(listing)
+    check_known(listing.records, class_names, "the run")
+    return listing
 
 
 def _split_of(row: Sequence[str]) -> Split | None:

@@ -2,4 +2,14 @@
 report.html. Read `metrics.py` first, then `reporting.py`.
 """
 
-__all__ = ["axes", "charts", "choice_page", "evaluation", "metrics", "predictions", "reporting"]
+__all__ = [
+    "axes",
+    "charts",
+    "choice_page",
+    "evaluation",
+    "metrics",
+    "opening",
+    "predictions",
+    "proportions",
+    "reporting",
+]

@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Preprocess, Split, Unreadable
+from multitl.contracts import Dataset, Split, Unreadable
 from multitl.data.depths import Looks
 from multitl.data.pixels import PixelReader, read_files
-from multitl.data.scanning import list_images, scan_for_evaluation
+from multitl.data.scanning import scan_for_evaluation
 from multitl.data.tables import AS_USUAL, Reading
-from multitl.errors import DataError, RunError, WeightsError
+from multitl.errors import DataError
 from multitl.judging.metrics import score
+from multitl.judging.opening import Run, check_predict, load_run
 from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_padded, predict_pixels
-from multitl.models.model_files import load_saved_model
-from multitl.runs.cards import Card, read_card
 from multitl.system.progress import console, progress_bar
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of a finished run or a translated network; the model is loaded on first use."""
-
-    folder: Path
-    card: Card
-
-    @cached_property
-    def model(self) -> keras.Model:
-        """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
-        return _load_model(self)
-
-
-def load_run(run: str | os.PathLike[str]) -> Run:
-    """Open a run folder. Raises RunError if it is missing, unfinished or damaged."""
-    folder = Path(run)
-    if not os.path.isdir(folder):  # noqa: PTH112  (never raises)
-        raise RunError(
-            f"There is no run folder {folder}.",
-            expected="a folder that multitl finetune made",
-            received=str(folder),
-            nearest=sorted(str(path.parent) for path in folder.parent.glob("*/card.json"))[:3],
-            fix="multitl finetune DATA --out " + str(folder),
-        )
-    return Run(folder, read_card(folder))
 
 
 def evaluate_run(
@@ -86,44 +55,39 @@ def predict_images(
     run: str | os.PathLike[str], images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 ) -> list[dict[str, Any]]:
     """Classify image files, or folders of them: see `multitl.predict`. Raises DataError if none can be read."""
-    opened = load_run(run)
-    paths, forward = list_images(images), compile_forward(opened.model)
-    reasons: dict[int, str] = {}
-    rows: list[np.ndarray] = []
-    looks = Looks()
-    for pixels in _readable_batches(paths, opened.card.preprocess, reasons, looks):
-        rows += list(as_probabilities(predict_padded(forward, pixels)))
-    for warning in looks.warnings(opened.card.preprocess.decoding, of_a_run=True):
+    return list(classify(*check_predict(run, images)))
+
+
+def classify(run: Run, paths: Sequence[str], *, is_watched: bool = True) -> Iterator[dict[str, Any]]:
+    """For each path in order what `multitl.predict` gives, as soon as it is known: however many there are, memory holds
+    a few batches. Raises DataError at the end if none could be read.
+
+    is_watched: with a progress bar.
+    """
+    forward = compile_forward(run.model)
+    looks, reasons = Looks(), list[str]()
+    contents = zip(paths, read_files(paths, run.card.preprocess, looks), strict=True)
+    with progress_bar(is_shown=is_watched) as bar:
+        task = bar.add_task("classify ", total=len(paths), note="")
+        while batch := list(itertools.islice(contents, BATCH)):
+            pixels = [content for _, content in batch if not isinstance(content, Unreadable)]
+            rows = iter(as_probabilities(predict_padded(forward, np.stack(pixels))) if pixels else ())
+            for path, content in batch:
+                if isinstance(content, Unreadable):
+                    reasons.append(f"{path}: {content.reason}")
+                    yield {"path": path, "error": content.reason}
+                else:
+                    yield {"path": path, **_verdict(next(rows), run)}
+            bar.advance(task, len(batch))
+    for warning in looks.warnings(run.card.preprocess.decoding, of_a_run=True):
         console().print(f"warning: {warning}", markup=False, soft_wrap=True)
-    if not rows:
+    if len(reasons) == len(paths):
         raise DataError(
             "None of the images can be read.",
             expected="at least one image file",
-            received="; ".join(f"{paths[index]}: {reason}" for index, reason in list(reasons.items())[:3]),
+            received="; ".join(reasons[:3]),
             fix="name files that an image viewer opens, or a folder of them",
         )
-    left = iter(rows)
-    return [
-        {"path": path, "error": reasons[index]} if index in reasons else {"path": path, **_verdict(next(left), opened)}
-        for index, path in enumerate(paths)
-    ]
-
-
-def _readable_batches(
-    paths: Sequence[str], preprocess: Preprocess, reasons: dict[int, str], looks: Looks
-) -> Iterator[np.ndarray]:
-    """Batches of the files that can be read; of the others the reason is put down under the file's index."""
-    pixels: list[np.ndarray] = []
-    for index, content in enumerate(read_files(paths, preprocess, looks)):
-        if isinstance(content, Unreadable):
-            reasons[index] = content.reason
-            continue
-        pixels.append(content)
-        if len(pixels) == BATCH:
-            yield np.stack(pixels)
-            pixels = []
-    if pixels:
-        yield np.stack(pixels)
 
 
 def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
@@ -140,25 +104,3 @@ def _oddities(dataset: Dataset) -> list[str]:
     return [f"warning: {warning}\n" for warning in dataset.warnings] + [
         f"left out: {file.path}: {file.reason}\n" for file in dataset.unreadable
     ]
-
-
-def _load_model(run: Run) -> keras.Model:
-    path = run.folder / "model.keras"
-    try:
-        model = load_saved_model(path)
-    except WeightsError as error:
-        raise _bad_model(path, error.received) from error
-    expected = [(None, run.card.preprocess.height, run.card.preprocess.width, 3)], (None, len(run.card.class_names))
-    received = [tuple(tensor.shape) for tensor in model.inputs], tuple(model.output_shape)
-    if received != expected:
-        raise _bad_model(path, f"a model of inputs {received[0]} and output {received[1]}")
-    return model
-
-
-def _bad_model(path: Path, received: str) -> RunError:
-    return RunError(
-        f"The model {path} cannot be used.",
-        expected="the file that training wrote, for the classes and image size in card.json",
-        received=received,
-        fix="run multitl finetune again with --overwrite; stored features are kept",
-    )

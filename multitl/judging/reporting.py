@@ -40,6 +40,7 @@ from multitl.judging.findings import (
 )
 from multitl.judging.metrics import Judged, judge, reliability
 from multitl.judging.predictions import Predictions, read_predictions
+from multitl.judging.proportions import baselines, cautions
 from multitl.recipes import Recipe
 from multitl.runs.cards import HEAD_TITLES, Card, read_card, read_metrics
 from multitl.system.regular_files import read_regular_text
@@ -98,8 +99,10 @@ def describe_run(folder: Path) -> dict[str, Any]:
     split = "test" if metrics["test"] else "validation"
     try:
         _insist_on_all(card, metrics, predictions)
+        proportions = {"baselines": baselines(metrics[split]), "cautions": cautions(metrics[split], split)}
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
-            _header(card)
+            proportions
+            | _header(card)
             | _judgement(metrics[split], predictions.of(split), Path(card.data.path), card.preprocess.decoding)
             | _training(history, card) | _data(card) | _making(card)
         )  # fmt: skip

@@ -2,4 +2,4 @@
 name of a network; goes out: a folder with an artefact and its card. Read `exporting.py` first, then `formats.py`.
 """
 
-__all__ = ["exporting", "formats", "generated_code", "translate"]
+__all__ = ["asked", "exporting", "formats", "generated_code", "translate"]

@@ -19,17 +19,17 @@ from msgspec import to_builtins
 
 from multitl.adapters import BACKENDS, is_present
 from multitl.contracts import Backend, Preprocess, Takes
-from multitl.errors import BackendError, MultitlError, PortError
+from multitl.errors import MultitlError
 from multitl.models.preprocessing import normalise
-from multitl.porting.departures import Departure, default_output, departing
+from multitl.porting.asked import check_photos, output_of
+from multitl.porting.departures import Departure, departing
 from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
-from multitl.porting.formats import FORMATS, Format, find_format, missing_packages
+from multitl.porting.formats import FORMATS, check_format
 from multitl.porting.proofs import prove
-from multitl.porting.references import Reference
 from multitl.runs.locks import locked, place_lock
 from multitl.standalone.programs import write_program
-from multitl.system.progress import console
+from multitl.system.progress import progress_bar
 from multitl.system.scratch import temporary_folder
 from multitl.system.threads import default_threads
 from multitl.system.workers import run_worker, save_array
@@ -68,12 +68,12 @@ def port_all(
 
     output: of one format its folder, of several the folder that theirs are made in.
     """
-    folders = {to: _output(model, to, output, alone=len(formats) == 1) for to in formats}
+    folders = {to: output_of(model, to, output, alone=len(formats) == 1) for to in formats}
     ported: list[Ported] = []
     faults: list[MultitlError] = []
     with ExitStack() as stack:
         for to, folder in folders.items():
-            _check_format(to)
+            check_format(to)
             stack.enter_context(locked(place_lock(folder), folder))
             put_back(folder)
             check_output(folder, overwrite=overwrite)
@@ -88,24 +88,25 @@ def port_all(
     return ported, faults
 
 
-def _output(model: str, to: str, output: str | os.PathLike[str] | None, *, alone: bool) -> Path:
-    if output is None:
-        return Path(default_output(model, to))
-    return Path(output) if alone else Path(output, to)
-
-
 def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, overwrite: bool) -> Ported:
     """Write a model in one format, which this machine has what it takes for, and prove it."""
     chosen = FORMATS[to]
     takes: Takes = chosen.takes if preprocess else "normalised"
-    _check_calibration(chosen, to, departure.reference)
-    with folder_in_the_making(output, overwrite=overwrite) as work, temporary_folder() as scratch:
-        console().print(f"writing {to} under {chosen.backend or departure.backend.name}", markup=False)
+    check_photos(to, are_photos=departure.reference.are_photos)
+    with (
+        folder_in_the_making(output, overwrite=overwrite) as work,
+        temporary_folder() as scratch,
+        progress_bar() as bar,
+    ):
+        task = bar.add_task(f"{to:<9}", total=3, note=f"writing under {chosen.backend or departure.backend.name}")
         written = _write(departure, to, takes, work, scratch)
+        bar.update(task, completed=1, note="opening it again")
         outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, scratch)
+        bar.update(task, completed=2, note=f"comparing what {opened_by} gives")
         proof = prove(departure, outputs, to, scratch)
         write_program(work, chosen.runtime.partition(":")[2], departure.run.card.preprocess, takes,
                       departure.run.card.class_names)  # fmt: skip
+        bar.update(task, completed=3, note="")
         card = _card(departure, to, takes) | {
             "written_by": written,
             "opened_by": opened_by,
@@ -115,28 +116,6 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
         }
         write_json(work / "card.json", card)
     return Ported(output, card)
-
-
-def _check_format(to: str) -> None:
-    """Raises PortError for an unknown format, BackendError where this machine lacks packages for it."""
-    chosen = find_format(to)
-    if missing := missing_packages(chosen):
-        raise BackendError(
-            f"The format {to} cannot be written here.",
-            expected=f"the Python packages {', '.join(chosen.packages)}",
-            received=f"no {', '.join(missing)}",
-            fix=f"pip install 'multitl[{chosen.extra}]'",
-        )
-
-
-def _check_calibration(chosen: Format, to: str, reference: Reference) -> None:
-    if chosen.bits < 32 and not reference.are_photos:
-        raise PortError(
-            f"The format {to} rounds numbers, which made-up images can neither guide nor judge.",
-            expected="photos of the kind that the model is for",
-            received="a model that no photos are known of",
-            fix="name a folder of photos with --images",
-        )
 
 
 def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path) -> dict[str, Any]:

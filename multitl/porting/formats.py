@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multitl.adapters import is_present
 from multitl.contracts import Takes
-from multitl.errors import PortError, nearest_names
+from multitl.errors import BackendError, PortError, nearest_names
 
 
 @dataclass(frozen=True)
@@ -187,3 +187,15 @@ def find_format(name: str) -> Format:
 def missing_packages(chosen: Format) -> list[str]:
     """What a format needs and this machine lacks; imports nothing."""
     return [package for package in chosen.packages if not is_present(package)]
+
+
+def check_format(to: str) -> None:
+    """Raises PortError for an unknown format, BackendError where this machine lacks packages for it."""
+    chosen = find_format(to)
+    if missing := missing_packages(chosen):
+        raise BackendError(
+            f"The format {to} cannot be written here.",
+            expected=f"the Python packages {', '.join(chosen.packages)}",
+            received=f"no {', '.join(missing)}",
+            fix=f"pip install 'multitl[{chosen.extra}]'",
+        )

@@ -12,10 +12,11 @@ from multitl.data.pixels import read_files
 from multitl.data.scanning import list_images, scan_for_evaluation
 from multitl.data.tables import AS_USUAL
 from multitl.errors import DataError
-from multitl.judging.evaluation import Run
+from multitl.judging.opening import Run
 from multitl.judging.predictions import read_predictions
 from multitl.models.inference import BATCH, compile_forward, predict_batches
 from multitl.system.latency import latencies
+from multitl.system.progress import progress_bar
 from multitl.translation.parity import probe_images
 
 MOST = 500  # images
@@ -64,17 +65,28 @@ def make_reference(
     chosen = chosen or _made_up(run.card.preprocess)
     others = _given(run, calibration) if calibration is not None else _judged(run, ("validation",))
     others = others or chosen
-    outputs = predict_batches(compile_forward(run.model), _in_batches(chosen.pixels))
+    outputs = _answers(run, chosen.pixels)
     return Reference(
         pixels=chosen.pixels,
         labels=chosen.labels,
-        outputs=np.concatenate(list(outputs)),
+        outputs=outputs,
         origin=chosen.origin,
         are_photos=are_photos,
         calibration=others.pixels[:CALIBRATION],
         calibrated_on=others.origin,
         milliseconds=float(np.median(latencies(run.model.predict_on_batch, chosen.pixels[:1]))),
     )
+
+
+def _answers(run: Run, pixels: np.ndarray) -> np.ndarray:
+    """What the model says, (n, ...)."""
+    forward, outputs = compile_forward(run.model), list[np.ndarray]()
+    with progress_bar() as bar:
+        task = bar.add_task("answers  ", total=len(pixels), note="")
+        for values in predict_batches(forward, _in_batches(pixels)):
+            outputs.append(values)
+            bar.advance(task, len(values))
+    return np.concatenate(outputs)
 
 
 def _judged(run: Run, splits: tuple[str, ...]) -> _Images | None:

@@ -12,6 +12,7 @@ from multitl.contracts import BackboneInfo, Head, Origin, Pretrained
 from multitl.errors import BackboneError, nearest_names
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 from multitl.system.hashes import file_sha256
+from multitl.system.sizes import show_bytes
 
 
 def backbones() -> list[BackboneInfo]:
@@ -21,7 +22,7 @@ def backbones() -> list[BackboneInfo]:
             name=one.full_name,
             image_size=one.image_size,
             licence=one.family.licence,
-            weights=f"downloaded by Keras ({one.megabytes:g} MB)",
+            weights=f"downloaded by Keras ({show_bytes(one.megabytes * 1e6)})",
             variants=_variants(one.name),
         )
         for one in ARCHITECTURES

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 
-from multitl.adapters import load_source
+from multitl.adapters import check_weights, load_source
 from multitl.contracts import Head, Pretrained
-from multitl.errors import BackendError, WeightsError
+from multitl.errors import BackendError
 
 
 def load_pretrained(name: str, weights: str = "default", image_size: int = 0, head: Head = "cut") -> Pretrained:
@@ -23,18 +21,5 @@ def load_pretrained(name: str, weights: str = "default", image_size: int = 0, he
     source, rest = load_source(name)
     if weights == "imagenet":  # what Keras calls them, and so the habit of whoever comes from there
         weights = "default"
-    if weights not in ("default", "none"):
-        _check_exists(weights)
+    check_weights(weights)
     return source.load(rest, weights, image_size, head)
-
-
-def _check_exists(weights: str) -> None:
-    try:
-        Path(weights).expanduser().stat()
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL
-        raise WeightsError(
-            f"There is no weights file {weights}: {getattr(error, 'strerror', None) or error}.",
-            expected="default or imagenet (the official ones), none (random), or the path of a file or folder",
-            received=weights,
-            fix="check the path after --weights",
-        ) from error

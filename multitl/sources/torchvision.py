@@ -16,6 +16,7 @@ from typing import Any
 
 from multitl.contracts import BackboneInfo, Checkpoint, Head, Job, Origin, Preprocess, Pretrained
 from multitl.errors import BackboneError, nearest_names
+from multitl.system.sizes import show_bytes
 
 FOLDER = Path(__file__).parent / "torchvision_networks"
 INDEX = FOLDER / "index.json"
@@ -41,7 +42,7 @@ def backbones() -> list[BackboneInfo]:
             name=f"torchvision/{name}",
             image_size=listed.default.preprocess.height,
             licence=listed.default.licence,
-            weights=f"downloaded from pytorch.org ({listed.default.megabytes:.3g} MB)",
+            weights=f"downloaded from pytorch.org ({show_bytes(listed.default.megabytes * 1e6)})",
             variants=tuple(one for one in listed.checkpoints if one != listed.default.name),
         )
         for name, listed in networks().items()

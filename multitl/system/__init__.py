@@ -18,6 +18,7 @@ __all__ = [
     "regular_files",
     "scratch",
     "session",
+    "sizes",
     "swapping",
     "threads",
     "workers",

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from multitl.contracts import Backend, Dataset
-from multitl.errors import BackboneError, RunError
 from multitl.judging.choice_page import write_choice_page
 from multitl.recipes import OF_FEATURES, Recipe
-from multitl.runs.folders import is_used
 from multitl.runs.locks import locked, run_lock
 from multitl.system.progress import console
 from multitl.system.writing import write_json
+from multitl.training.asked import CHOICE, check_choice_folder, choice_folder, split_weights
 from multitl.training.finetuning import scan_for, session
-from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank, split_weights
+from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank
 
-FILE, PAGE = "choice.json", "choice.html"
+PAGE = "choice.html"
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,9 @@ def choose(
     recipe: Recipe, overwrite: bool,
 ) -> Choice:  # fmt: skip
     """See `multitl.choose`."""
-    folder = Path(output) if output else Path("runs") / f"choose-{Path(data).resolve().stem}"
-    _check_names(names)
+    folder = choice_folder(data, output)
     with locked(run_lock(folder), folder):
-        _check_folder(folder, overwrite=overwrite)
+        check_choice_folder(folder, overwrite=overwrite)
         dataset = scan_for(data, recipe)
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
@@ -96,35 +94,5 @@ def _write(choice: Choice, dataset: Dataset, data: str | os.PathLike[str], recip
         "unusable": [dataclasses.asdict(one) for one in choice.unusable],
         "command": shlex.join(choice.command),
     }
-    write_json(choice.output / FILE, about)
+    write_json(choice.output / CHOICE, about)
     write_choice_page(choice.output / PAGE, about)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise BackboneError(
-            "It takes names of different backbones to choose from.",
-            expected="a list such as pypi/efficientnet_lite0,keras/MobileNet",
-            received=",".join(names) or "none",
-            fix="multitl backbones",
-        )
-
-
-def _check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raises RunError for a folder that holds anything but an older choice, which `overwrite` allows to replace."""
-    if not is_used(folder):
-        return
-    if not (folder / FILE).is_file():
-        raise RunError(
-            f"{folder} exists and is no choice of multitl, so it is left alone.",
-            expected="a new or empty folder",
-            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
-            fix="choose another folder with --out",
-        )
-    if not overwrite:
-        raise RunError(
-            f"{folder} exists already.",
-            expected="a new folder, or permission",
-            received=str(folder),
-            fix="add --overwrite to choose again (stored features are reused), or choose another --out",
-        )

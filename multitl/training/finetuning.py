@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from multitl.adapters import TRANSLATORS, folder_name
+from multitl.adapters import TRANSLATORS
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.images import AT_ONCE
@@ -40,7 +40,8 @@ from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
-from multitl.system.progress import console, progress_bar
+from multitl.system.progress import console, progress_bar, waiting
+from multitl.training.asked import run_folder, split_weights
 from multitl.training.checkpoints import (
     CHECKPOINT,
     TrainingState,
@@ -55,7 +56,7 @@ from multitl.training.logs import EpochLog
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
-from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank, split_weights
+from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.targets import labels_of, targets_of
 from multitl.training.trials import Examination, Race, brier_scores
@@ -71,7 +72,7 @@ def finetune(
     resume: bool,
 ) -> Result:
     """See `multitl.finetune`."""
-    folder = Path(output) if output else _default_folder(Path(data), recipe.backbone, backend.name)
+    folder = run_folder(data, output, recipe.backbone, backend.name)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
         clock, stopwatch = Clock(), Stopwatch(parse_duration(recipe.budget))
@@ -200,7 +201,7 @@ def _race(
     while True:
         with clock("finetune"):
             tried = next(trials, None)
-        with clock("evaluation"):
+        with clock("evaluation"), waiting("judging  "):
             if tried or published_trial(publisher.folder) != state.kept:
                 publisher.publish_trial(trained, state) if state.kept else publisher.publish_head(state)
         if not tried:
@@ -298,10 +299,6 @@ def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
         log.add(len(state.rows), state.rows[-1])
     if state.phase == "head":  # later the folder holds what was published
         write_history(folder, state.rows)
-
-
-def _default_folder(data: Path, backbone: str, backend: str) -> Path:
-    return Path("runs") / f"{data.resolve().stem}-{folder_name(backbone)}-{backend}"
 
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:

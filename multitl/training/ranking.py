@@ -28,6 +28,7 @@ from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.printing import printable
+from multitl.training.asked import split_weights
 from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
 from multitl.training.features import feature_key
@@ -39,7 +40,6 @@ FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many,
 # two: a backbone is looked at several times and against a leader that won by chance in part, and one that is dropped
 # is not seen again.
 HOPELESS = 3.0
-WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +192,6 @@ def _follow(
         look *= 2
     candidate.advance(examples[len(candidate.features) :])
     return candidate.standing(candidate.judge(labels), total)
-
-
-def split_weights(name: str, weights: str) -> tuple[str, str]:
-    """ "NAME@WEIGHTS" -> both; a plain name has the weights of all."""
-    plain, _, own = name.partition(WITH)
-    return plain, own or weights
 
 
 def load_backbone(recipe: Recipe, backend: Backend) -> Pretrained:

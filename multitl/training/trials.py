@@ -19,7 +19,7 @@ import numpy as np
 from multitl.contracts import Step
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.system.progress import console
+from multitl.system.progress import console, waiting
 from multitl.training.calibration import divide_logits, fit_temperature, soften
 from multitl.training.checkpoints import WON, Outcome, TrainingState, Trial, TriedOut, read_variables, write_variables
 from multitl.training.phases import (
@@ -112,7 +112,8 @@ class Race:
         step = compile_step(model, self.recipe, self.phase.prepare)
         optimizer = model.optimizer.variables
         fresh = read_variables(optimizer)
-        tempo = self._measure(step, state)
+        with waiting("timing   "):  # compiling may take minutes
+            tempo = self._measure(step, state)
         while trial := state.trial or self._next_trial(state, tempo):
             if not state.variables:
                 write_variables(mutable, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +36,10 @@ def test_bad_options(values: dict[str, Any], problem: str, nearest: tuple[str, .
         assert "torchvision/resnet50" in caught.value.nearest
 
 
-def test_a_file_is_a_backbone_too():
-    assert Options(backbones=("file:my flowers.keras",)).cells()[0].backbone == "file:my flowers.keras"
+def test_a_file_is_a_backbone_too(tmp_path: Path):
+    file = tmp_path / "my flowers.keras"
+    file.touch()
+    assert Options(backbones=(f"file:{file}",)).cells()[0].backbone == f"file:{file}"
 
 
 def test_contenders_of_a_contest_follow_one_another():

@@ -11,9 +11,12 @@ from headless_browser import BROWSER, browse, measure
 from PIL import Image
 from sample_benches import check, job, race, results
 
+from multitl.bench.board import print_standings
 from multitl.bench.jobs import Record
 from multitl.bench.markdown import to_markdown
+from multitl.bench.notes import warnings_of
 from multitl.bench.page import draw_bars, to_page
+from multitl.bench.standings import rank
 
 RATES = {
     "torch": [9.0, 9.3, 8.8], "native-torch": [10.0, 10.1, 9.9], "jax": [4.0, 4.1, 4.0], "native-jax": [4.2, 4.0, 4.1],
@@ -48,6 +51,28 @@ def test_the_page_says_who_and_why_not(page: Path):
         assert said in text
     assert "default-src 'none'" in text
     assert "<script" not in text
+
+
+def test_the_page_reads_well(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert "<code>multitl finetune</code>" in text and "`" not in text.partition("<main>")[2]
+
+
+def test_figures_of_a_busy_machine_are_doubted_at_the_top(capsys: pytest.CaptureFixture[str]):
+    idle, busy = results(records()), results(records())
+    busy.head["machine"] |= {"load": 7.1}
+    (warning,) = warnings_of(busy.head)
+    assert warning.startswith("The machine was busy when this began: a load of 7.1 on 2 cores.")
+    assert warning in to_page(busy, "").partition('<section class="arena">')[0]
+    assert warning in to_markdown(busy, "").partition("##")[0]
+    print_standings(rank(busy.records), [warning])
+    assert capsys.readouterr().out.startswith(f"warning: {warning}")
+    assert warnings_of(idle.head) == [] and "was busy" not in to_page(idle, "")
+
+
+def test_nothing_measured_is_not_called_never():
+    text = to_markdown(results([check("jax")]), "")
+    assert "of which none was measured" in text and "never" not in text
 
 
 def test_the_bars_are_as_long_as_their_numbers():

@@ -10,7 +10,7 @@ import pytest
 from sample_benches import job
 
 from multitl.bench import processes
-from multitl.bench.processes import missing_packages, run_job
+from multitl.bench.processes import missing_packages, pip_line, run_job
 
 
 def test_a_crash_is_told_in_its_last_words():
@@ -37,8 +37,13 @@ def test_a_missing_framework_starts_no_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
     monkeypatch.setattr(processes.children, "run", None)  # calling it would raise
     record = run_job(job("torch"), 60, is_last=False)
-    assert (record.state, record.note) == ("not installed", "pip install torch")
+    assert (record.state, record.note) == ("not installed", "pip install 'multitl[torch]'")
     assert missing_packages("jax") == []
+
+
+def test_the_pip_line_is_of_multitls_extras():
+    assert pip_line(["torch", "torchvision"]) == "pip install 'multitl[torchvision]'"
+    assert pip_line(["jax", "multitl_native"]) == "pip install 'multitl[jax]'"
 
 
 def test_a_network_without_a_native_loop_is_told():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sample_benches import check, measured, race
 
+from multitl.bench.jobs import Record
 from multitl.bench.results import append, read_results, start_results, write_csv
 from multitl.errors import RunError
 
@@ -31,6 +32,14 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path):
     append(path, check("torch"))
     path.write_text(path.read_text()[:-20])
     assert [record.job.cell.contender for record in read_results(path).records] == ["jax"]
+
+
+def test_what_was_tried_again_counts_once(tmp_path: Path):
+    path, late = tmp_path / "results.jsonl", Record(check("jax").job, "out of time", "the budget ended")
+    start_results(path, {})
+    for record in [late, measured("torch", 3.0), check("jax")]:
+        append(path, record)
+    assert read_results(path).records == [check("jax"), measured("torch", 3.0)]
 
 
 @pytest.mark.parametrize("text", ["", "not JSON\n", '{"epoch": 1}\n', "[1]\n", '{"multitl bench": 1}\n{"job": 3}\n'])

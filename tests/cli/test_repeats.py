@@ -44,6 +44,14 @@ def test_without_a_test_part_it_is_the_validation_that_counts(tmp_path: Path):
     assert summary["standard_deviation"]["accuracy"] == 0
 
 
+def test_the_last_folder_is_looked_at_before_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "out/seed-2").mkdir(parents=True)
+    (tmp_path / "out/seed-2/letter.txt").touch()
+    monkeypatch.setattr(multitl, "finetune", None)  # calling it would raise
+    assert cli.main(["finetune", "photos", "--repeats", "3", "--out", str(tmp_path / "out")]) == 2
+    assert "seed-2 exists and is not a run of multitl" in capsys.readouterr().err
+
+
 def test_the_command_passes_on_all_but_seed_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     calls = []
 

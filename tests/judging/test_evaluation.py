@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -16,11 +17,15 @@ import pytest
 from PIL import Image
 
 import multitl
+from multitl.cli.main import main
 from multitl.contracts import Preprocess
 from multitl.data.geometry import fit_pixels
 from multitl.data.images import open_rgb
 from multitl.errors import DataError, MultitlError, RunError
+from multitl.judging import evaluation
 from multitl.judging.evaluation import evaluate_run, load_run, predict_images
+from multitl.judging.opening import check_predict
+from multitl.models.inference import BATCH
 
 COLOURS = ("blue", "green", "red")
 PREPROCESS = Preprocess(16, 16, shorter_side=16)
@@ -157,6 +162,65 @@ def test_any_pixel_format_is_classified(finished_run: Path, tmp_path: Path) -> N
         Image.new("RGB", (30, 20), (200, 10, 10)).convert(mode).save(tmp_path / f"{mode}.tiff")
     entries = {Path(entry["path"]).stem: entry["predicted"] for entry in predict_images(finished_run, [tmp_path])}
     assert {entries[mode] for mode in ("P", "RGBA", "CMYK")} == {"red"}
+
+
+def test_rows_come_while_later_files_are_still_to_be_read(
+    finished_run: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def reading(paths, preprocess, looks):
+        for path in paths:
+            read.append(path)
+            yield np.asarray(Image.open(path).convert("RGB").resize((16, 16)))
+
+    monkeypatch.setattr(evaluation, "read_files", reading)
+    run, paths = check_predict(finished_run, photo_folder)
+    rows = evaluation.classify(run, paths)
+    assert next(rows)["path"] == paths[0] and len(read) == BATCH < len(paths)
+    assert [row["path"] for row in rows] == paths[1:]
+
+
+def test_a_table_of_predictions_is_what_predict_gives(finished_run: Path, photo_folder: Path, tmp_path: Path, capsys):
+    (tmp_path / "=bad.png").write_bytes(b"no image")
+    arguments = ["predict", str(finished_run), str(photo_folder / "red"), str(tmp_path / "=bad.png"), "--csv",
+                 str(tmp_path / "out.csv")]  # fmt: skip
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"17 images, 1 of them unreadable: {tmp_path / 'out.csv'}\n"
+    with (tmp_path / "out.csv").open() as file:
+        *rows, bad = csv.DictReader(file)
+    known = multitl.predict(finished_run, photo_folder / "red")
+    assert [row["path"] for row in rows] == [one["path"] for one in known]
+    assert {row["predicted"] for row in rows} == {"red"}
+    assert [float(row["p:green"]) for row in rows] == pytest.approx([one["probabilities"]["green"] for one in known])
+    assert bad["error"] and not bad["predicted"] and not bad["p:red"]
+    assert main(arguments) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite", "--top", "1"]) == 0
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].endswith(f",,,{rows[0]['confidence']}")
+
+
+def test_json_lines(finished_run: Path, photo_folder: Path, capsys) -> None:
+    assert main(["predict", str(finished_run), str(photo_folder), "--jsonl", "--top", "1"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 48
+    assert rows[0]["predicted"] == "blue" and list(rows[0]["probabilities"]) == ["blue"]
+
+
+@pytest.mark.parametrize("form", ["--csv", "--jsonl"])
+def test_who_interrupts_keeps_whole_lines(
+    finished_run: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, form: str
+) -> None:
+    def reading(paths, preprocess, looks):
+        for path in paths[:40]:
+            yield np.asarray(Image.open(path).convert("RGB").resize((16, 16)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "read_files", reading)
+    more = [form, *([str(tmp_path / "out.csv")] if form == "--csv" else [])]
+    assert main(["predict", str(finished_run), str(photo_folder), *more]) == 130
+    text = (tmp_path / "out.csv").read_text() if form == "--csv" else capsys.readouterr().out
+    assert text.endswith("\n") and len(text.splitlines()) == BATCH + (form == "--csv")
 
 
 def test_a_missing_run_names_its_neighbours(finished_run: Path) -> None:

@@ -29,15 +29,15 @@ def test_it_ranks_says_why_not_and_ends_with_a_command_that_reuses_its_features(
     photos: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
-    assert choose(photos, tmp_path / "choice", f"{BACKBONE},keras/NoSuchNet,{SECOND}") == 0
+    assert choose(photos, tmp_path / "choice", f"{BACKBONE},keras/InceptionV3,{SECOND}") == 0
     out, err = capsys.readouterr()
-    assert "keras/NoSuchNet: cannot be used: Unknown backbone" in " ".join(err.split())
+    assert "keras/InceptionV3: cannot be used: keras/InceptionV3 cannot take images" in " ".join(err.split())
     about = json.loads((tmp_path / "choice" / "choice.json").read_text())
     first, second = about["standings"]
     assert {first["name"], second["name"]} == {BACKBONE, SECOND} and first["accuracy"] >= second["accuracy"]
-    assert [one["name"] for one in about["unusable"]] == ["keras/NoSuchNet"]
+    assert [one["name"] for one in about["unusable"]] == ["keras/InceptionV3"]
     page = (tmp_path / "choice" / "choice.html").read_text()
-    assert all(name in page for name in (BACKBONE, SECOND, "keras/NoSuchNet", shlex.quote(str(photos))))
+    assert all(name in page for name in (BACKBONE, SECOND, "keras/InceptionV3", shlex.quote(str(photos))))
 
     command = shlex.split(out.strip().splitlines()[-1])
     assert command[1:3] == ["finetune", str(photos)] and first["name"] in command
@@ -98,7 +98,7 @@ def test_interrupted_it_leaves_what_is_finished(photos: Path, tmp_path: Path, mo
 
 
 def test_a_run_with_several_backbones_takes_the_best_and_says_how_they_stood(photos: Path, tmp_path: Path) -> None:
-    out, names = tmp_path / "run", f"{BACKBONE},keras/NoSuchNet,{SECOND}"
+    out, names = tmp_path / "run", f"{BACKBONE},keras/InceptionV3,{SECOND}"
     assert main(["finetune", str(photos), "--backbone", names, *SMALL, "--unfreeze", "none", "--out", str(out)]) == 0
     card = read_card(out)
     assert {one.name for one in card.ranked} == {BACKBONE, SECOND}

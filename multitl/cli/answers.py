@@ -1,0 +1,62 @@
+"""What `predict` gives, written as it comes: a table of CSV, or an object of JSON a line.
+
+Every line is handed over whole, so that whoever stops the program keeps what was finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multitl.errors import RunError
+from multitl.files.csv_cells import write_row
+from multitl.system.writing import cannot_write
+
+Row = Mapping[str, Any]
+COLUMNS = ("path", "predicted", "confidence", "error")  # and "p:CLASS" for each class, as in predictions.csv
+
+
+def check_new(file: str, *, overwrite: bool) -> None:
+    """Raises RunError for a file that is there already and is not to be replaced."""
+    if os.path.lexists(file) and not overwrite:
+        raise RunError(
+            f"{file} exists already.",
+            expected="a new file, or permission",
+            received=file,
+            fix="add --overwrite to replace it, or choose another --csv",
+        )
+
+
+def write_csv(path: str, rows: Iterable[Row], class_names: Sequence[str]) -> tuple[int, int]:
+    """How many rows there were, and how many of them of files that cannot be read.
+
+    Of classes that a row does not list the cell is empty.
+    """
+    count = faults = 0
+    try:
+        with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1) as file:
+            write_row(file, [*COLUMNS, *(f"p:{name}" for name in class_names)])
+            for row in rows:
+                known = row.get("probabilities", {})
+                values = [_digits(known[name]) if name in known else "" for name in class_names]
+                confidence = _digits(row["confidence"]) if "confidence" in row else ""
+                write_row(file, [row["path"], row.get("predicted", ""), confidence, row.get("error", ""), *values])
+                count, faults = count + 1, faults + ("error" in row)
+    except OSError as error:
+        raise cannot_write(Path(path), error) from error
+    return count, faults
+
+
+def print_lines(rows: Iterable[Row]) -> None:
+    """JSON lines on stdout."""
+    for row in rows:
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+
+
+def _digits(value: float) -> str:
+    return f"{value:.9g}"  # they bring a float32 back exactly

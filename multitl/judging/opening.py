@@ -1,0 +1,103 @@
+"""The folder of a finished run or a translated network, opened: its card at once, its model when it is needed.
+
+Nothing here loads a framework before that, so that a misspelt folder is found at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multitl.contracts import SPLITS, Split
+from multitl.data.scanning import check_for_evaluation, list_images
+from multitl.data.tables import Reading
+from multitl.errors import DataError, RunError, WeightsError, nearest_names
+from multitl.runs.cards import Card, read_card
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a finished run or a translated network; the model is loaded on first use."""
+
+    folder: Path
+    card: Card
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
+        return _load_model(self)
+
+
+def load_run(run: str | os.PathLike[str]) -> Run:
+    """Open a run folder. Raises RunError if it is missing, unfinished or damaged."""
+    folder = Path(run)
+    if not os.path.isdir(folder):  # noqa: PTH112  (never raises)
+        raise RunError(
+            f"There is no run folder {folder}.",
+            expected="a folder that multitl finetune made",
+            received=str(folder),
+            nearest=_similar_runs(folder),
+            fix="multitl finetune DATA --out " + str(folder),
+        )
+    return Run(folder, read_card(folder))
+
+
+def check_evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading) -> None:
+    """Raises what `evaluate` would, as far as names tell."""
+    if split not in SPLITS:
+        raise DataError(
+            f"{split!r} is not the name of a split.",
+            expected=", ".join(SPLITS),
+            received=str(split),
+            nearest=nearest_names(str(split), SPLITS),
+            fix="leave it out for test",
+        )
+    card = load_run(run).card
+    reading = reading.or_else(card.recipe.path_column, card.recipe.label_column)
+    check_for_evaluation(data, card.class_names, split, reading)
+
+
+def check_predict(
+    run: str | os.PathLike[str], images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+) -> tuple[Run, list[str]]:
+    """The run and the paths that are to be classified. Raises what `predict` would, as far as names tell."""
+    return load_run(run), list_images(images)
+
+
+def _similar_runs(folder: Path) -> list[str]:
+    """Runs beside it or in runs/, those of similar names first."""
+    found = [*folder.parent.glob("*/card.json"), *Path("runs").glob("*/card.json")]
+    paths = sorted({card.parent.name: str(card.parent) for card in found}.items())
+    near = nearest_names(folder.name, [name for name, _ in paths])
+    return [dict(paths)[name] for name in near] or [path for _, path in paths[:3]]
+
+
+def _load_model(run: Run) -> keras.Model:
+    from multitl.models.model_files import load_saved_model
+
+    path = run.folder / "model.keras"
+    try:
+        model = load_saved_model(path)
+    except WeightsError as error:
+        raise _bad_model(path, error.received) from error
+    expected = [(None, run.card.preprocess.height, run.card.preprocess.width, 3)], (None, len(run.card.class_names))
+    received = [tuple(tensor.shape) for tensor in model.inputs], tuple(model.output_shape)
+    if received != expected:
+        raise _bad_model(path, f"a model of inputs {received[0]} and output {received[1]}")
+    return model
+
+
+def _bad_model(path: Path, received: str) -> RunError:
+    return RunError(
+        f"The model {path} cannot be used.",
+        expected="the file that training wrote, for the classes and image size in card.json",
+        received=received,
+        fix="run multitl finetune again with --overwrite; stored features are kept",
+    )

@@ -1,0 +1,102 @@
+"""What `finetune` and `choose` are asked for: which backbones, which folder; and what of it is refused at once.
+
+That is before a framework loads and before an image is opened. All of it is looked at again where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from multitl.adapters import check_backbone, check_weights, folder_name
+from multitl.data.scanning import check_for_training
+from multitl.errors import BackboneError, RunError
+from multitl.recipes import Recipe
+from multitl.runs.folders import check_folder, is_used
+from multitl.runs.locks import locked, run_lock
+
+CHOICE = "choice.json"
+WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
+
+
+def check_finetune(
+    data: str | os.PathLike[str], backend: str, output: str | os.PathLike[str] | None, recipe: Recipe, *,
+    overwrite: bool, resume: bool,
+) -> None:  # fmt: skip
+    """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
+    for name in names_in(recipe.backbone):
+        check_backbone(name)
+    check_weights(recipe.weights)
+    folder = run_folder(data, output, recipe.backbone, backend)
+    with locked(run_lock(folder), folder):
+        check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
+    check_for_training(data, recipe)
+
+
+def check_choose(
+    data: str | os.PathLike[str], names: Sequence[str], output: str | os.PathLike[str] | None, recipe: Recipe, *,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Raises what `choose` would, as far as names tell."""
+    _check_different(names)
+    for name in names:
+        check_backbone(split_weights(name, "")[0])
+    check_choice_folder(choice_folder(data, output), overwrite=overwrite)
+    check_for_training(data, recipe)
+
+
+def names_in(backbone: str) -> list[str]:
+    """The backbones that a recipe names, without weights of their own; a comma may also be part of a file's name."""
+    names = backbone.split(",")
+    if len(names) == 1 or not all("/" in name for name in names):
+        return [backbone]
+    return [split_weights(name, "")[0] for name in names]
+
+
+def split_weights(name: str, weights: str) -> tuple[str, str]:
+    """ "NAME@WEIGHTS" -> both; a plain name has the weights of all."""
+    plain, _, own = name.partition(WITH)
+    return plain, own or weights
+
+
+def run_folder(
+    data: str | os.PathLike[str], output: str | os.PathLike[str] | None, backbone: str, backend: str
+) -> Path:
+    """The folder of a run: the one asked for, or one called after what it is made of."""
+    return Path(output or f"runs/{Path(data).resolve().stem}-{folder_name(backbone)}-{backend}")
+
+
+def choice_folder(data: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
+    """The folder of a choice, as `run_folder`."""
+    return Path(output or f"runs/choose-{Path(data).resolve().stem}")
+
+
+def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises RunError for a folder that holds anything but an older choice, which `overwrite` allows to replace."""
+    if not is_used(folder):
+        return
+    if not (folder / CHOICE).is_file():
+        raise RunError(
+            f"{folder} exists and is no choice of multitl, so it is left alone.",
+            expected="a new or empty folder",
+            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
+            fix="choose another folder with --out",
+        )
+    if not overwrite:
+        raise RunError(
+            f"{folder} exists already.",
+            expected="a new folder, or permission",
+            received=str(folder),
+            fix="add --overwrite to choose again (stored features are reused), or choose another --out",
+        )
+
+
+def _check_different(names: Sequence[str]) -> None:
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise BackboneError(
+            "It takes names of different backbones to choose from.",
+            expected="a list such as pypi/efficientnet_lite0,keras/MobileNet",
+            received=",".join(names) or "none",
+            fix="multitl backbones",
+        )
