@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from multitl.translation.values import BATCH, Stored
-from multitl_torch.fx_nodes import OP, base_name, is_fill
+from multitl_torch.fx_nodes import OP, base_name, is_batch, is_fill
 from multitl_torch.insides import arguments_of
 
 
@@ -31,7 +31,7 @@ def computed(node: torch.fx.Node, arguments: list) -> Any:
 def filled(node: torch.fx.Node, arguments: list) -> Stored:
     """What zeros, ones, full and the like give: only its shape may depend on the image."""
     value = node.meta["val"]
-    shape = [1 if isinstance(size, torch.SymInt) else int(size) for size in value.shape]
+    shape = [1 if is_batch(size) else int(size) for size in value.shape]
     name = base_name(node)
     number: float = {"ones": 1, "new_ones": 1, "ones_like": 1}.get(name, 0)
     if "full" in name:

@@ -27,9 +27,10 @@ from multitl.translation.parity import (
     run,
     side_by_side,
 )
+from multitl.translation.values import BATCH
 from multitl_torch.fx import OPS, build
 from multitl_torch.fx_graphs import Graph, evaluated, trace
-from multitl_torch.fx_nodes import module_path, op_name
+from multitl_torch.fx_nodes import is_batch, module_path, op_name
 
 ROUNDING = 4  # two ways of summing in float32 may differ by this factor in how far they are off
 MOST_ROUNDING = 1e-3  # of the largest output; beyond it float32 means nothing for this network
@@ -89,8 +90,8 @@ def outputs(module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 def as_torch(images: np.ndarray) -> torch.Tensor:
-    """Channels-last images as PyTorch has them; a view."""
-    return torch.from_numpy(images).permute(channels_last(images.ndim))
+    """Channels-last images as PyTorch has them; in its memory too, where views of its own reach only so far."""
+    return torch.from_numpy(images).permute(channels_last(images.ndim)).contiguous()
 
 
 def first_divergence(module: torch.nn.Module, example: torch.Tensor, ops: OpTable = OPS) -> Divergence | None:
@@ -113,11 +114,18 @@ class _Comparison(torch.fx.Interpreter):
         super().__init__(traced.graph.owning_module)
         self.stored, self.translated = traced.stored, translated
         self.found: Divergence | None = None
+        self.count = 0
 
     def inputs(self, images: torch.Tensor) -> list[torch.Tensor]:
         """What the graph's placeholders stand for, in order."""
+        self.count = len(images)
         places = [node for node in self.module.graph.nodes if node.op == "placeholder"]
         return [torch.from_numpy(self.stored[node].array) if node in self.stored else images for node in places]
+
+    def fetch_args_kwargs_from_env(self, node: torch.fx.Node) -> tuple[tuple, dict]:
+        """A node's arguments; sizes that are multiples of BATCH (fx_batches.py) become those of these images."""
+        arguments, options = super().fetch_args_kwargs_from_env(node)
+        return _sized(arguments, self.count), _sized(options, self.count)
 
     def run_node(self, node: torch.fx.Node) -> Any:
         """The node's value; the first that differs is kept in `found`."""
@@ -129,3 +137,12 @@ class _Comparison(torch.fx.Interpreter):
     def _compared(self, node: torch.fx.Node, value: torch.Tensor) -> Divergence | None:
         error = deviation(value.detach().numpy(), self.translated[node.name])
         return Divergence(node.name, op_name(node), module_path(node), error) if error > MAX_REL else None
+
+
+def _sized(value: Any, count: int) -> Any:
+    """A value, and what it holds, with `count` for the batch."""
+    if isinstance(value, list | tuple):
+        return type(value)(_sized(one, count) for one in value)
+    if isinstance(value, dict):
+        return {key: _sized(one, count) for key, one in value.items()}
+    return value // BATCH * count if type(value) is int and is_batch(value) else value

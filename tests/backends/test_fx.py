@@ -215,14 +215,18 @@ def test_a_fixed_batch_size_is_refused() -> None:
         def forward(self, x):
             return x.reshape(3, -1) * torch.ones(3, 1)
 
+    with pytest.raises(TranslationError, match="one batch size only") as caught:
+        translate(Fixed(), images(1))
+    assert "x.shape[0]" in str(caught.value)
+
+
+def test_a_batch_size_that_is_a_number_is_read_off_two_traces() -> None:
     class Counts(nn.Module):
         def forward(self, x):
             return x + torch.ones(1, 1, 1, 1).expand(len(x), -1, -1, -1)
 
-    for module in (Fixed(), Counts()):
-        with pytest.raises(TranslationError, match="one batch size only") as caught:
-            translate(module, images(1))
-        assert "x.shape[0]" in str(caught.value)
+    x = images(4)
+    np.testing.assert_allclose(outputs(translate(Counts(), images(1)).model, x), wanted(Counts(), x), atol=1e-6)
 
 
 def test_all_missing_ops_are_listed_with_their_nodes() -> None:
