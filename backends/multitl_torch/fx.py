@@ -3,7 +3,8 @@
 `torch.export` gives the module's graph in ATen's ops, with a batch of unknown size (fx_graphs.py); each node is
 translated by the function that the op table names. Read `translate` top to bottom. What a node computes from constants
 alone is computed by PyTorch here and now (fx_constants.py); what depends on the image or on a weight becomes a Keras
-operation, so that it trains.
+operation, so that it trains. Of weights alone PyTorch also computes what has no translation, as weight normalisation's
+products: a kernel folded in this way trains as a whole.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ from multitl.translation.layouts import channels_last, in_order
 from multitl.translation.op_tables import OpTable, Unsupported, refuse_graph
 from multitl.translation.values import Activation, Stored
 from multitl_torch import (
+    fx_ops_comparing,
     fx_ops_convolution,
     fx_ops_cutting,
     fx_ops_elementwise,
     fx_ops_linear,
     fx_ops_pooling,
+    fx_ops_recurrent,
+    fx_ops_reductions,
+    fx_ops_sampling,
     fx_ops_shape,
 )
-from multitl_torch.fx_constants import computed, filled
+from multitl_torch.fx_constants import computed, filled, folded
 from multitl_torch.fx_graphs import Graph, trace
 from multitl_torch.fx_nodes import (
     OP,
@@ -49,17 +54,21 @@ from multitl_torch.insides import arguments_of
 
 OPS = OpTable(
     "torch",
+    fx_ops_comparing.ops,
     fx_ops_convolution.ops,
     fx_ops_cutting.ops,
     fx_ops_elementwise.ops,
     fx_ops_linear.ops,
     fx_ops_pooling.ops,
+    fx_ops_recurrent.ops,
+    fx_ops_reductions.ops,
+    fx_ops_sampling.ops,
     fx_ops_shape.ops,
 )
 INLINED = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 TAKE_STORED = (
     "add", "sub", "rsub", "mul", "div", "maximum", "minimum", "addcmul", "addmm", "baddbmm", "where",
-    "contiguous", "clone", "detach", "alias", "to", "type_as", "lift_fresh_copy", "_to_copy",
+    "contiguous", "clone", "detach", "alias", "to", "type_as", "lift_fresh_copy", "_to_copy", "embedding",
 )  # fmt: skip
 VIEWS = (
     "select.int",
@@ -109,16 +118,18 @@ def build(
 
 
 def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
-    """Op -> names of its nodes, for ops without a translation among nodes that depend on the image or a weight."""
+    """Op -> names of its nodes, for ops without a translation among nodes that depend on the image.
+
+    What depends on weights alone PyTorch can compute: in inference it is a constant.
+    """
     images = {node for node in traced.graph.nodes if node.op == "placeholder" and node not in traced.stored}
-    weights = {node for node, stored in traced.stored.items() if stored.name}
     missing: dict[str, list[str]] = {}
-    _look_for_missing(traced.graph, images | weights, ops, missing)
+    _look_for_missing(traced.graph, images, ops, missing)
     return missing
 
 
 def _look_for_missing(graph: torch.fx.Graph, live: set[torch.fx.Node], ops: OpTable, missing: dict) -> None:
-    """Adds to `missing`. live: nodes that depend on the image or a weight, so far; sizes do not, nor what is filled."""
+    """Adds to `missing`. live: nodes that depend on the image, so far; sizes do not, nor what is filled."""
     for node in graph.nodes:
         if node.op != "call_function" or not any(source in live for source in node.all_input_nodes):
             continue
@@ -130,6 +141,20 @@ def _look_for_missing(graph: torch.fx.Graph, live: set[torch.fx.Node], ops: OpTa
             live.add(node)
             if not find(ops, node):
                 missing.setdefault(op_name(node), []).append(node.name)
+
+
+def to_fold(traced: Graph, ops: OpTable) -> set[torch.fx.Node]:
+    """Nodes that depend on no image and have no translation, with all that leads to them."""
+    live = {node for node in traced.graph.nodes if node.op == "placeholder" and node not in traced.stored}
+    for node in traced.graph.nodes:
+        if any(source in live for source in node.all_input_nodes):
+            live.add(node)
+    folded: set[torch.fx.Node] = set()
+    for node in reversed(traced.graph.nodes):
+        is_known = node.op != "call_function" or find(ops, node) is not None
+        if node not in live and (not is_known or any(user in folded for user in node.users)):
+            folded.add(node)
+    return folded
 
 
 def keras_name(what: str) -> str:
@@ -166,6 +191,7 @@ class _Walk:
     def run(self, traced: Graph, pixels: Activation, held: frozenset[str]) -> list[Activation]:
         for node, stored in traced.stored.items():
             self.values[node] = self.build.hold(stored) if stored.name in held else stored
+        self._folded = to_fold(traced, self.ops)
         self._positions = {node: position for position, node in enumerate(traced.graph.nodes)}
         for node in traced.graph.nodes:
             if node.op == "placeholder" and node not in self.values:
@@ -193,19 +219,24 @@ class _Walk:
         flat = list(leaves(arguments))
         if any(value is None for value in (self.values[source] for source in node.all_input_nodes)):
             return None  # follows a node that was refused
-        if not any(isinstance(value, Activation) or (isinstance(value, Stored) and value.name) for value in flat):
+        weights = [value for value in flat if isinstance(value, Stored) and (value.name or value.trains)]
+        depends = any(isinstance(value, Activation) for value in flat)
+        if not depends and not weights:
             return computed(node, arguments)
         if is_fill(node):
             return filled(node, arguments)
+        if not depends and (node in self._folded or any(not weight.name for weight in weights)):
+            return folded(node, arguments)
         return self._translated(node, arguments)
 
     def _translated(self, node: torch.fx.Node, arguments: list) -> Any:
         if node.target is operator.getitem:
             return self._taken(node, *arguments)
         function = find(self.ops, node)
-        assert function is not None, "missing_ops comes first"
         self.build.path = module_path(node)
         try:
+            if function is None:  # missing_ops comes first, so it is of weights
+                raise Unsupported("of weights that are used in two ways")
             if isinstance(arguments[0], Stored) and base_name(node) not in TAKE_STORED:
                 arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
             value = function(self.build, *self._shallow_first(node, arguments))

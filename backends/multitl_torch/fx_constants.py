@@ -28,6 +28,17 @@ def computed(node: torch.fx.Node, arguments: list) -> Any:
         return _as_stored(node.target(*positional, **named))
 
 
+def folded(node: torch.fx.Node, arguments: list) -> Any:
+    """What PyTorch makes of weights, for a layer to hold: without a name, since no tensor of the original is it."""
+    return _trained(computed(node, arguments))
+
+
+def _trained(value: Any) -> Any:
+    if isinstance(value, Stored):
+        return Stored(value.array, trains=True)
+    return [_trained(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def filled(node: torch.fx.Node, arguments: list) -> Stored:
     """What zeros, ones, full and the like give: only its shape may depend on the image."""
     value = node.meta["val"]

@@ -192,7 +192,7 @@ class Builder:
                     TranslatedWeight(one.stored.name, one.stored.shape, layer.name, one.variable, one.split, one.axes)
                 )
         if any(one.stored.trains for one in parts):
-            self._paths[layer.name] = _owner(parts)
+            self._paths[layer.name] = _owner(parts) or self.path
         else:
             layer.trainable = False
         if isinstance(layer, NORMALISATIONS):
