@@ -10,7 +10,7 @@ products: a kernel folded in this way trains as a whole.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from multitl.contracts import Translation
+from multitl.errors import TranslationError
 from multitl.translation.building import Builder, UsedInTwoWays
 from multitl.translation.layouts import channels_last, in_order
 from multitl.translation.op_tables import OpTable, Unsupported, refuse_graph
@@ -35,7 +36,7 @@ from multitl_torch import (
     fx_ops_shape,
 )
 from multitl_torch.fx_constants import computed, filled, folded
-from multitl_torch.fx_graphs import Graph, trace
+from multitl_torch.fx_graphs import Example, Graph, trace
 from multitl_torch.fx_nodes import (
     OP,
     base_name,
@@ -70,6 +71,7 @@ TAKE_STORED = (
     "add", "sub", "rsub", "mul", "div", "maximum", "minimum", "addcmul", "addmm", "baddbmm", "where",
     "contiguous", "clone", "detach", "alias", "to", "type_as", "lift_fresh_copy", "_to_copy", "embedding",
 )  # fmt: skip
+READ_NUMBERS = ("embedding", "to", "_to_copy", "_assert_tensor_metadata")
 VIEWS = (
     "select.int",
     "view.default",
@@ -81,21 +83,20 @@ VIEWS = (
 )
 
 
-def translate(module: torch.nn.Module, example: torch.Tensor, ops: OpTable = OPS) -> Translation:
+def translate(module: torch.nn.Module, example: Example, ops: OpTable = OPS) -> Translation:
     """Trace `module` in evaluation mode and rebuild it from stock Keras layers, weights included.
 
-    example: a float tensor (batch, channels, height, width), or of any shape with the batch first. Height and width are
-    those of the Keras model, whose input is channels-last. The module itself is left as it was.
+    example: a float tensor (batch, channels, height, width), or of any shape with the batch first; several for a module
+    of several inputs, of which those of whole numbers may be read by embeddings alone. Height and width are those of
+    the Keras model, whose inputs are channels-last. The module itself is left as it was.
 
     Training behaviour comes along: dropout, stochastic depth, and batch normalisation with its momentum.
     Raises TranslationError for a module that cannot be traced, or with the list of all ops that have no translation.
     """
-    return build(trace(module, example), tuple(example.shape[1:]), ops)[0]
+    return build(trace(module, example), ops)[0]
 
 
-def build(
-    traced: Graph, input_shape: Sequence[int], ops: OpTable, held: frozenset[str] = frozenset()
-) -> tuple[Translation, dict[str, Activation]]:
+def build(traced: Graph, ops: OpTable, held: frozenset[str] = frozenset()) -> tuple[Translation, dict[str, Activation]]:
     """The Keras model of a traced graph, and the value that each of its nodes computes, by name.
 
     held: weights that no layer shall take for itself. Those used in two ways are found on the way; then all begins
@@ -104,17 +105,33 @@ def build(
     missing = missing_ops(traced, ops)
     if missing:
         raise refuse_graph(traced.what, missing)
-    rank = len(input_shape) + 1
-    axes = channels_last(rank) if rank > 2 else in_order(rank)
-    pixels = keras.Input([input_shape[axis - 1] for axis in np.argsort(axes)[1:]], name="pixels")
-    walk = _Walk(Builder(pixels), ops)
-    outputs = walk.run(traced, Activation(pixels, axes), held)
+    inputs = {node: _input(node, "pixels" if len(traced.inputs) == 1 else node.name) for node in traced.inputs}
+    walk = _Walk(Builder(*(value.tensor for value in inputs.values())), ops)
+    outputs = walk.run(traced, inputs, held)
     if walk.used_in_two_ways:
-        return build(traced, input_shape, ops, held | walk.used_in_two_ways)
+        return build(traced, ops, held | walk.used_in_two_ways)
     if walk.refused:
         raise refuse_graph(traced.what, walk.refused) from walk.cause
     translation = walk.build.finish(outputs, keras_name(traced.what), traced.state_names)
     return translation, walk.computed
+
+
+def _input(node: torch.fx.Node, name: str) -> Activation:
+    """An input of the Keras model, channels-last. Raises TranslationError for whole numbers that are computed with."""
+    example = node.meta["val"]
+    rank = example.ndim
+    if example.is_floating_point():
+        axes = channels_last(rank) if rank > 2 else in_order(rank)
+        return Activation(keras.Input([int(example.shape[axis]) for axis in np.argsort(axes)[1:]], name=name), axes)
+    readers = [op_name(user) for user in node.users if base_name(user) not in READ_NUMBERS]
+    if readers:
+        raise TranslationError(
+            f"The input {node.name} of whole numbers is computed with.",
+            expected="numbers that nothing but an nn.Embedding reads",
+            received=", ".join(readers),
+            fix="give an example of floats for this input: multitl.from_torch(module, (images, numbers.float()))",
+        )
+    return Activation(keras.Input([int(size) for size in example.shape[1:]], dtype="int32", name=name), in_order(rank))
 
 
 def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
@@ -122,7 +139,7 @@ def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
 
     What depends on weights alone PyTorch can compute: in inference it is a constant.
     """
-    images = {node for node in traced.graph.nodes if node.op == "placeholder" and node not in traced.stored}
+    images = set(traced.inputs)
     missing: dict[str, list[str]] = {}
     _look_for_missing(traced.graph, images, ops, missing)
     return missing
@@ -145,7 +162,7 @@ def _look_for_missing(graph: torch.fx.Graph, live: set[torch.fx.Node], ops: OpTa
 
 def to_fold(traced: Graph, ops: OpTable) -> set[torch.fx.Node]:
     """Nodes that depend on no image and have no translation, with all that leads to them."""
-    live = {node for node in traced.graph.nodes if node.op == "placeholder" and node not in traced.stored}
+    live = set(traced.inputs)
     for node in traced.graph.nodes:
         if any(source in live for source in node.all_input_nodes):
             live.add(node)
@@ -188,14 +205,12 @@ class _Walk:
         self.cause: Exception | None = None  # of the first refusal that no op's function foresaw
         self.used_in_two_ways: frozenset[str] = frozenset()
 
-    def run(self, traced: Graph, pixels: Activation, held: frozenset[str]) -> list[Activation]:
+    def run(self, traced: Graph, inputs: Mapping[torch.fx.Node, Activation], held: frozenset[str]) -> list[Activation]:
+        self.values |= inputs
         for node, stored in traced.stored.items():
             self.values[node] = self.build.hold(stored) if stored.name in held else stored
         self._folded = to_fold(traced, self.ops)
         self._positions = {node: position for position, node in enumerate(traced.graph.nodes)}
-        for node in traced.graph.nodes:
-            if node.op == "placeholder" and node not in self.values:
-                self.values[node] = pixels
         return [self.build.value(value) for value in leaves(self._nodes(traced.graph))]
 
     def _nodes(self, graph: torch.fx.Graph) -> Any:

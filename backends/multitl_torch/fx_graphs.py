@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -23,24 +23,30 @@ _library.define("drop_path(Tensor x, float rate, bool by_image) -> Tensor")
 _library.impl("drop_path", lambda x, rate, by_image: x.clone(), "CompositeExplicitAutograd")
 
 
+Example: TypeAlias = torch.Tensor | Sequence[torch.Tensor]  # a sequence where a module has several inputs
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A traced module. `stored`: the tensors behind the graph's placeholders, by node."""
+    """A traced module. `stored`: the tensors behind the graph's placeholders, by node.  `inputs`: the other
+    placeholders.
+    """
 
     graph: torch.fx.Graph
+    inputs: tuple[torch.fx.Node, ...]
     stored: dict[torch.fx.Node, Stored]
     state_names: tuple[str, ...]
     what: str
 
 
-def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
+def trace(module: torch.nn.Module, example: Example) -> Graph:
     """The module's graph in ATen's ops. Where it has the batch size as a number, that is read off two traces."""
-    what = type(module).__name__
-    program = _exported(module, example, SIZES[0], Dim.AUTO)
+    what, examples = type(module).__name__, each_input(example)
+    program = _exported(module, examples, SIZES[0], Dim.AUTO)
     if not any(_is_fixed(node) for node in _inputs(program)):
         return _graph(program, module, what)
     try:
-        program, other = (_exported(module, example, size) for size in SIZES)
+        program, other = (_exported(module, examples, size) for size in SIZES)
         name_the_batch(program.graph, other.graph)
         insist_on_the_batch(program.graph)
     except (Varies, TranslationError) as error:
@@ -54,20 +60,25 @@ def trace(module: torch.nn.Module, example: torch.Tensor) -> Graph:
     return _graph(program, module, what)
 
 
-def _exported(module: torch.nn.Module, example: torch.Tensor, size: int, batch: Any = Dim.STATIC) -> ExportedProgram:
+def each_input(example: Example) -> tuple[torch.Tensor, ...]:
+    """An example as one tensor for each input."""
+    return (example,) if isinstance(example, torch.Tensor) else tuple(example)
+
+
+def _exported(
+    module: torch.nn.Module, examples: Sequence[torch.Tensor], size: int, batch: Any = Dim.STATIC
+) -> ExportedProgram:
     """What torch.export makes of a batch of `size` images like the example's first. Raises TranslationError."""
-    example = example.detach()[:1].expand(size, *example.shape[1:]).clone()
+    given = tuple(example.detach()[:1].expand(size, *example.shape[1:]).clone() for example in examples)
     try:
         with evaluated(module), triton_kept_out(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # strict=False: the default of today, but not of PyTorch 2.6, and what refuses less
-            return torch.export.export(
-                module, (example,), dynamic_shapes=_for_each(module, (example,), {0: batch}), strict=False
-            )
+            return torch.export.export(module, given, dynamic_shapes=_for_each(module, given, {0: batch}), strict=False)
     except Exception as error:  # torch.export raises all kinds: of its own, of dynamo's, and the module's
         raise TranslationError(
             f"{type(module).__name__} cannot be traced by torch.export.",
-            expected="a module that maps one batch of images to a tensor, without control flow that depends on values",
+            expected="a module that maps a batch of images to tensors, without control flow that depends on values",
             received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
             fix="check that module(example) works; torch.export.export(module, (example,)) shows PyTorch's own message",
         ) from error
@@ -125,7 +136,7 @@ def _graph(program: ExportedProgram, module: torch.nn.Module, what: str) -> Grap
             tensor, name = state[names[node.name]].detach(), names[node.name]
             is_weight = name in persistent and tensor.is_floating_point()
             stored[node] = Stored(as_array(tensor.clone()), name if is_weight else "", node.name in parameters)
-    return Graph(program.graph, stored, persistent, what)
+    return Graph(program.graph, tuple(_inputs(program)), stored, persistent, what)
 
 
 def _inputs(program: ExportedProgram) -> list[torch.fx.Node]:

@@ -187,6 +187,19 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "sum over space": (lambda: Doing(lambda x: x.sum(3).sum(2).view(len(x), -1), conv(3, 4)), MAP),
     "slices": (lambda: Doing(lambda x: x[:, :2, 1::2] - x[:, 2:, 1::2], conv(3, 4)), MAP),
     "clip": (lambda: Doing(lambda x: torch.clamp(x, 0.1, 0.5), conv(3, 4)), MAP),
+    "a feature map": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), MAP),
+    "a sum of inputs": (lambda: Doing(lambda *maps: sum(maps), conv(3, 4)), (MAP, MAP, MAP)),
+    "a product of inputs": (lambda: Doing(lambda a, b: a * b, nn.Linear(7, 4)), ((7,), (7,))),
+    "inputs side by side": (lambda: Doing(lambda a, b: torch.cat([flat(a), flat(b)], 1), conv(3, 4)), (MAP, MAP)),
+    "inputs one over the other": (lambda: Doing(lambda a, b: a / (b.abs() + 1), nn.ReLU()), (MAP, (3, 1, 1))),
+    "embedding": (lambda: nn.Embedding(30, 5), (torch.int64, 6)),
+    "embedding, pooled": (lambda: Doing(lambda x: x.mean(1), nn.Embedding(30, 5)), (torch.int64, 6)),
+    "lstm": (lambda: Doing(lambda y: y[0][:, -1], nn.LSTM(7, 4, batch_first=True)), (5, 7)),
+    "gru": (lambda: Doing(lambda y: y[1].squeeze(0), nn.GRU(7, 4, batch_first=True)), (5, 7)),
+    "instance norm": (lambda: nn.InstanceNorm2d(3, affine=True), MAP),
+    "weight norm": (lambda: Doing(flat, nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))), MAP),
+    "replication padding": (lambda: nn.ReplicationPad2d((1, 2, 0, 3)), MAP),
+    "conv3d": (lambda: Doing(flat, nn.Conv3d(2, 3, 3), nn.MaxPool3d(2)), (2, 5, 6, 7)),
 }  # fmt: skip
 
 
@@ -201,28 +214,36 @@ def made(name: str) -> nn.Module:
     return module
 
 
-def drawn(count: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(count).normal(size=(count, *shape)).astype("float32")
+def drawn(count: int, shapes: Any) -> list[np.ndarray]:
+    """An input of each shape, channels first; whole numbers below 30 where a type comes first in it."""
+    random = np.random.default_rng(count)
+    return [
+        random.normal(size=(count, *shape)).astype("float32")
+        if isinstance(shape[0], int)
+        else random.integers(0, 30, (count, *shape[1:]))
+        for shape in (shapes if isinstance(shapes[0], tuple) else [shapes])
+    ]
 
 
 def last(array: np.ndarray) -> np.ndarray:
     """Channels last, of what has them second."""
-    return np.moveaxis(array, 1, -1)
+    return np.moveaxis(array, 1, -1) if array.ndim > 2 and array.dtype == "float32" else array
 
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", MODULES)
 def test_plain_modules_translate(name: str) -> None:
     """For any number of images: from_torch itself compares with four."""
-    module, shape = made(name), MODULES[name][1]
-    model = multitl.from_torch(module, torch.zeros(1, *shape))
+    module, shapes = made(name), MODULES[name][1]
+    model = multitl.from_torch(module, tuple(map(torch.from_numpy, drawn(1, shapes))))
     for count in (1, 3, 6):
-        images = drawn(count, shape)
+        inputs = drawn(count, shapes)
         with torch.no_grad():
-            wanted = module(torch.from_numpy(images)).numpy()
+            wanted = module(*map(torch.from_numpy, inputs)).numpy()
         with load_backend().full_precision():
-            found = keras.ops.convert_to_numpy(model(last(images), training=False))
-        np.testing.assert_allclose(found, wanted, atol=1e-4, err_msg=f"{count} images")
+            found = keras.ops.convert_to_numpy(model([*map(last, inputs)], training=False))
+        is_map = wanted.ndim > 2 and "embedding" not in name
+        np.testing.assert_allclose(found, last(wanted) if is_map else wanted, atol=1e-4, err_msg=f"{count} images")
 
 
 @pytest.mark.parametrize(
