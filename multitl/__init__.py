@@ -93,15 +93,23 @@ def load_pretrained(
 
 
 def from_torch(module: Any, example_input: Any) -> keras.Model:
-    """Any `torch.nn.Module` that maps images to a tensor, as an ordinary Keras functional model.
+    """Any `torch.nn.Module` that maps images to tensors, as an ordinary Keras functional model.
 
-    module: your network; it is left as it is.  example_input: a float tensor (batch, channels, height, width); the
-    Keras model takes (batch, height, width, channels) of the same height and width, and any batch size. Inputs of other
-    ranks keep their axes' order, except that the second axis of three or more goes last.
+    module: your network; it is left as it is. Out of DataParallel and torch.compile it is unwrapped, and of one in half
+    or double precision or on a GPU a float32 copy is taken.
+    example_input: a float tensor (batch, channels, height, width); the Keras model takes (batch, height, width,
+    channels) of the same height and width, and any batch size. Inputs of other ranks keep their axes' order, except
+    that the second axis of three or more goes last. A tuple of tensors gives a model of several inputs, named as the
+    arguments of forward(); one of int64 may be what an nn.Embedding reads, and keeps its axes.
+
+    Feature maps come out channels last, as Keras has them: (batch, height, width, channels) for what PyTorch has as
+    (batch, channels, height, width), and (batch, length, channels) likewise. Every other output, such as tokens
+    (batch, tokens, channels) or a map that the module itself has permuted to channels last, keeps its axes' order.
 
     The model is made of stock layers with the module's weights, trains on the backend that is running, and has been
-    compared with the module before it is returned. Raises TranslationError with a list of all operations that multitl
-    does not know, or with the first layer that differs.
+    compared with the module before it is returned. A kernel that weight_norm or spectral_norm computes is the number
+    that it is now. Raises TranslationError with a list of all operations that multitl does not know, or with the first
+    layer that differs.
     """
     load_backend()
     return translate_module("torch", module, example_input).model

@@ -32,8 +32,8 @@ ORDER = {
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective statistics weight_files feature_maps heads model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
-    "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention pooling reductions "
-    "normalisations writing running",
+    "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
+    "reductions normalisations writing running",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts opening proportions evaluation findings reporting choice_page",

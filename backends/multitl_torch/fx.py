@@ -3,13 +3,14 @@
 `torch.export` gives the module's graph in ATen's ops, with a batch of unknown size (fx_graphs.py); each node is
 translated by the function that the op table names. Read `translate` top to bottom. What a node computes from constants
 alone is computed by PyTorch here and now (fx_constants.py); what depends on the image or on a weight becomes a Keras
-operation, so that it trains.
+operation, so that it trains. Of weights alone PyTorch also computes what has no translation, as weight normalisation's
+products: a kernel folded in this way trains as a whole.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,20 +18,25 @@ import numpy as np
 import torch
 
 from multitl.contracts import Translation
+from multitl.errors import TranslationError
 from multitl.translation.building import Builder, UsedInTwoWays
 from multitl.translation.layouts import channels_last, in_order
 from multitl.translation.op_tables import OpTable, Unsupported, refuse_graph
 from multitl.translation.values import Activation, Stored
 from multitl_torch import (
+    fx_ops_comparing,
     fx_ops_convolution,
     fx_ops_cutting,
     fx_ops_elementwise,
     fx_ops_linear,
     fx_ops_pooling,
+    fx_ops_recurrent,
+    fx_ops_reductions,
+    fx_ops_sampling,
     fx_ops_shape,
 )
-from multitl_torch.fx_constants import computed, filled
-from multitl_torch.fx_graphs import Graph, trace
+from multitl_torch.fx_constants import computed, filled, folded
+from multitl_torch.fx_graphs import Example, Graph, trace
 from multitl_torch.fx_nodes import (
     OP,
     base_name,
@@ -49,18 +55,23 @@ from multitl_torch.insides import arguments_of
 
 OPS = OpTable(
     "torch",
+    fx_ops_comparing.ops,
     fx_ops_convolution.ops,
     fx_ops_cutting.ops,
     fx_ops_elementwise.ops,
     fx_ops_linear.ops,
     fx_ops_pooling.ops,
+    fx_ops_recurrent.ops,
+    fx_ops_reductions.ops,
+    fx_ops_sampling.ops,
     fx_ops_shape.ops,
 )
 INLINED = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 TAKE_STORED = (
     "add", "sub", "rsub", "mul", "div", "maximum", "minimum", "addcmul", "addmm", "baddbmm", "where",
-    "contiguous", "clone", "detach", "alias", "to", "type_as", "lift_fresh_copy", "_to_copy",
+    "contiguous", "clone", "detach", "alias", "to", "type_as", "lift_fresh_copy", "_to_copy", "embedding",
 )  # fmt: skip
+READ_NUMBERS = ("embedding", "to", "_to_copy", "_assert_tensor_metadata")
 VIEWS = (
     "select.int",
     "view.default",
@@ -72,21 +83,20 @@ VIEWS = (
 )
 
 
-def translate(module: torch.nn.Module, example: torch.Tensor, ops: OpTable = OPS) -> Translation:
+def translate(module: torch.nn.Module, example: Example, ops: OpTable = OPS) -> Translation:
     """Trace `module` in evaluation mode and rebuild it from stock Keras layers, weights included.
 
-    example: a float tensor (batch, channels, height, width), or of any shape with the batch first. Height and width are
-    those of the Keras model, whose input is channels-last. The module itself is left as it was.
+    example: a float tensor (batch, channels, height, width), or of any shape with the batch first; several for a module
+    of several inputs, of which those of whole numbers may be read by embeddings alone. Height and width are those of
+    the Keras model, whose inputs are channels-last. The module itself is left as it was.
 
     Training behaviour comes along: dropout, stochastic depth, and batch normalisation with its momentum.
     Raises TranslationError for a module that cannot be traced, or with the list of all ops that have no translation.
     """
-    return build(trace(module, example), tuple(example.shape[1:]), ops)[0]
+    return build(trace(module, example), ops)[0]
 
 
-def build(
-    traced: Graph, input_shape: Sequence[int], ops: OpTable, held: frozenset[str] = frozenset()
-) -> tuple[Translation, dict[str, Activation]]:
+def build(traced: Graph, ops: OpTable, held: frozenset[str] = frozenset()) -> tuple[Translation, dict[str, Activation]]:
     """The Keras model of a traced graph, and the value that each of its nodes computes, by name.
 
     held: weights that no layer shall take for itself. Those used in two ways are found on the way; then all begins
@@ -95,30 +105,48 @@ def build(
     missing = missing_ops(traced, ops)
     if missing:
         raise refuse_graph(traced.what, missing)
-    rank = len(input_shape) + 1
-    axes = channels_last(rank) if rank > 2 else in_order(rank)
-    pixels = keras.Input([input_shape[axis - 1] for axis in np.argsort(axes)[1:]], name="pixels")
-    walk = _Walk(Builder(pixels), ops)
-    outputs = walk.run(traced, Activation(pixels, axes), held)
+    inputs = {node: _input(node, "pixels" if len(traced.inputs) == 1 else node.name) for node in traced.inputs}
+    walk = _Walk(Builder(*(value.tensor for value in inputs.values())), ops)
+    outputs = walk.run(traced, inputs, held)
     if walk.used_in_two_ways:
-        return build(traced, input_shape, ops, held | walk.used_in_two_ways)
+        return build(traced, ops, held | walk.used_in_two_ways)
     if walk.refused:
         raise refuse_graph(traced.what, walk.refused) from walk.cause
     translation = walk.build.finish(outputs, keras_name(traced.what), traced.state_names)
     return translation, walk.computed
 
 
+def _input(node: torch.fx.Node, name: str) -> Activation:
+    """An input of the Keras model, channels-last. Raises TranslationError for whole numbers that are computed with."""
+    example = node.meta["val"]
+    rank = example.ndim
+    if example.is_floating_point():
+        axes = channels_last(rank) if rank > 2 else in_order(rank)
+        return Activation(keras.Input([int(example.shape[axis]) for axis in np.argsort(axes)[1:]], name=name), axes)
+    readers = [op_name(user) for user in node.users if base_name(user) not in READ_NUMBERS]
+    if readers:
+        raise TranslationError(
+            f"The input {node.name} of whole numbers is computed with.",
+            expected="numbers that nothing but an nn.Embedding reads",
+            received=", ".join(readers),
+            fix="give an example of floats for this input: multitl.from_torch(module, (images, numbers.float()))",
+        )
+    return Activation(keras.Input([int(size) for size in example.shape[1:]], dtype="int32", name=name), in_order(rank))
+
+
 def missing_ops(traced: Graph, ops: OpTable) -> dict[str, list[str]]:
-    """Op -> names of its nodes, for ops without a translation among nodes that depend on the image or a weight."""
-    images = {node for node in traced.graph.nodes if node.op == "placeholder" and node not in traced.stored}
-    weights = {node for node, stored in traced.stored.items() if stored.name}
+    """Op -> names of its nodes, for ops without a translation among nodes that depend on the image.
+
+    What depends on weights alone PyTorch can compute: in inference it is a constant.
+    """
+    images = set(traced.inputs)
     missing: dict[str, list[str]] = {}
-    _look_for_missing(traced.graph, images | weights, ops, missing)
+    _look_for_missing(traced.graph, images, ops, missing)
     return missing
 
 
 def _look_for_missing(graph: torch.fx.Graph, live: set[torch.fx.Node], ops: OpTable, missing: dict) -> None:
-    """Adds to `missing`. live: nodes that depend on the image or a weight, so far; sizes do not, nor what is filled."""
+    """Adds to `missing`. live: nodes that depend on the image, so far; sizes do not, nor what is filled."""
     for node in graph.nodes:
         if node.op != "call_function" or not any(source in live for source in node.all_input_nodes):
             continue
@@ -130,6 +158,20 @@ def _look_for_missing(graph: torch.fx.Graph, live: set[torch.fx.Node], ops: OpTa
             live.add(node)
             if not find(ops, node):
                 missing.setdefault(op_name(node), []).append(node.name)
+
+
+def to_fold(traced: Graph, ops: OpTable) -> set[torch.fx.Node]:
+    """Nodes that depend on no image and have no translation, with all that leads to them."""
+    live = set(traced.inputs)
+    for node in traced.graph.nodes:
+        if any(source in live for source in node.all_input_nodes):
+            live.add(node)
+    folded: set[torch.fx.Node] = set()
+    for node in reversed(traced.graph.nodes):
+        is_known = node.op != "call_function" or find(ops, node) is not None
+        if node not in live and (not is_known or any(user in folded for user in node.users)):
+            folded.add(node)
+    return folded
 
 
 def keras_name(what: str) -> str:
@@ -163,13 +205,12 @@ class _Walk:
         self.cause: Exception | None = None  # of the first refusal that no op's function foresaw
         self.used_in_two_ways: frozenset[str] = frozenset()
 
-    def run(self, traced: Graph, pixels: Activation, held: frozenset[str]) -> list[Activation]:
+    def run(self, traced: Graph, inputs: Mapping[torch.fx.Node, Activation], held: frozenset[str]) -> list[Activation]:
+        self.values |= inputs
         for node, stored in traced.stored.items():
             self.values[node] = self.build.hold(stored) if stored.name in held else stored
+        self._folded = to_fold(traced, self.ops)
         self._positions = {node: position for position, node in enumerate(traced.graph.nodes)}
-        for node in traced.graph.nodes:
-            if node.op == "placeholder" and node not in self.values:
-                self.values[node] = pixels
         return [self.build.value(value) for value in leaves(self._nodes(traced.graph))]
 
     def _nodes(self, graph: torch.fx.Graph) -> Any:
@@ -193,19 +234,24 @@ class _Walk:
         flat = list(leaves(arguments))
         if any(value is None for value in (self.values[source] for source in node.all_input_nodes)):
             return None  # follows a node that was refused
-        if not any(isinstance(value, Activation) or (isinstance(value, Stored) and value.name) for value in flat):
+        weights = [value for value in flat if isinstance(value, Stored) and (value.name or value.trains)]
+        depends = any(isinstance(value, Activation) for value in flat)
+        if not depends and not weights:
             return computed(node, arguments)
         if is_fill(node):
             return filled(node, arguments)
+        if not depends and (node in self._folded or any(not weight.name for weight in weights)):
+            return folded(node, arguments)
         return self._translated(node, arguments)
 
     def _translated(self, node: torch.fx.Node, arguments: list) -> Any:
         if node.target is operator.getitem:
             return self._taken(node, *arguments)
         function = find(self.ops, node)
-        assert function is not None, "missing_ops comes first"
         self.build.path = module_path(node)
         try:
+            if function is None:  # missing_ops comes first, so it is of weights
+                raise Unsupported("of weights that are used in two ways")
             if isinstance(arguments[0], Stored) and base_name(node) not in TAKE_STORED:
                 arguments[0] = self.build.value(arguments[0])  # a weight that is computed with
             value = function(self.build, *self._shallow_first(node, arguments))

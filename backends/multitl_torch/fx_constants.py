@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from multitl.translation.values import BATCH, Stored
-from multitl_torch.fx_nodes import OP, base_name, is_fill
+from multitl_torch.fx_nodes import OP, base_name, is_batch, is_fill
 from multitl_torch.insides import arguments_of
 
 
@@ -28,10 +28,21 @@ def computed(node: torch.fx.Node, arguments: list) -> Any:
         return _as_stored(node.target(*positional, **named))
 
 
+def folded(node: torch.fx.Node, arguments: list) -> Any:
+    """What PyTorch makes of weights, for a layer to hold: without a name, since no tensor of the original is it."""
+    return _trained(computed(node, arguments))
+
+
+def _trained(value: Any) -> Any:
+    if isinstance(value, Stored):
+        return Stored(value.array, trains=True)
+    return [_trained(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def filled(node: torch.fx.Node, arguments: list) -> Stored:
     """What zeros, ones, full and the like give: only its shape may depend on the image."""
     value = node.meta["val"]
-    shape = [1 if isinstance(size, torch.SymInt) else int(size) for size in value.shape]
+    shape = [1 if is_batch(size) else int(size) for size in value.shape]
     name = base_name(node)
     number: float = {"ones": 1, "new_ones": 1, "ones_like": 1}.get(name, 0)
     if "full" in name:

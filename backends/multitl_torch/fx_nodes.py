@@ -82,6 +82,11 @@ def plain_size(value: Any) -> Any:
     return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
 
 
+def is_batch(size: int | torch.SymInt) -> bool:
+    """Whether a size is the batch or a multiple of it."""
+    return size != 0 and plain_size(size) % BATCH == 0
+
+
 def is_size(have: int, wanted: int | torch.SymInt) -> bool:
     """Whether an axis is as long as PyTorch's. How much a mask selects is unknown to PyTorch before it runs."""
     if free_unbacked_symbols(wanted):

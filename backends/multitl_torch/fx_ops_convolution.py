@@ -22,7 +22,7 @@ ops = OpTable("convolution")
 Pads = list[tuple[int, int]]  # zeros before and after, for each spatial axis
 
 
-@ops("conv1d", "conv2d")
+@ops("conv1d", "conv2d", "conv3d")
 def convolution(
     build: Builder,
     x: Activation,
@@ -60,7 +60,7 @@ def convolution(
 
 def _grouped(build: Builder, tensor, weight: Stored, groups: int, settings: dict, biases: list):
     rank = weight.rank - 2
-    kind = {1: layers.Conv1D, 2: layers.Conv2D}[rank]
+    kind = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}[rank]
     kernel = part("kernel", weight, (*range(2, rank + 2), 1, 0))
     return build.layer(
         lambda name: kind(weight.shape[0], weight.shape[2:], groups=groups, name=name, **settings),
@@ -248,6 +248,17 @@ def group_norm(build: Builder, x: Activation, groups: int, weight, bias, epsilon
         parts,
     )
     return x.with_tensor(y)
+
+
+@ops("instance_norm")
+def instance_norm(
+    build: Builder, x: Activation, weight, bias, mean, variance, by_image: bool, momentum: float, epsilon: float,
+    _cudnn: bool,
+) -> Activation:  # fmt: skip
+    """x: (n, c, ...); each channel of each image by itself, or by statistics that are stored."""
+    if not by_image:
+        return batch_norm(build, x, weight, bias, mean, variance, False, momentum, epsilon, False)
+    return group_norm(build, x, x.shape[1], weight, bias, epsilon, False)
 
 
 @ops("rms_norm")

@@ -6,16 +6,21 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from keras import layers
 from keras import ops as K  # noqa: N812
 
 from multitl.translation.building import Builder
 from multitl.translation.op_tables import OpTable, Unsupported
-from multitl.translation.values import BATCH, Activation, Stored, Value
+from multitl.translation.values import BATCH, Activation, Stored, Value, part
 from multitl_torch.fx_ops_shape import permute
 
 ops = OpTable("cutting")
 
 END = 2**62  # ATen's "up to the end"
+AROUND = {  # modes that pad with what is there -> which places of an axis stand for some outside
+    "circular": lambda places, size: places % size,
+    "replicate": lambda places, size: np.clip(places, 0, size - 1),
+}
 
 
 @ops("slice.Tensor")
@@ -81,6 +86,19 @@ def index_select(build: Builder, x: Value, axis: int, index: Value) -> Activatio
         raise Unsupported("an index that depends on the image")
     x = build.value(x)
     return x.with_tensor(K.take(x.tensor, index.array.astype("int32"), x.place(axis)))
+
+
+@ops("embedding")
+def embedding(build: Builder, table: Value, places: Value, *_training) -> Activation:
+    """Rows of a table (rows, width), by places of any shape: those of tokens as they come in, or known positions."""
+    if isinstance(places, Activation):
+        if isinstance(table, Activation):
+            raise Unsupported("a computed table")
+        held = part("embeddings", table)
+        tensor = build.layer(lambda name: layers.Embedding(*table.shape, name=name), places.tensor, held)
+        return Activation(tensor, (*places.axes, places.rank), places.batch)
+    rows = index_select(build, table, 0, Stored(places.array.ravel()))
+    return rows.reshaped([*places.shape, table.shape[1]])
 
 
 @ops("index.Tensor")
@@ -150,8 +168,8 @@ def constant_pad(build: Builder, x: Activation, widths: Sequence[int], value: fl
 @ops("pad")
 def pad(build: Builder, x: Activation, widths: Sequence[int], mode: str, value: float | None) -> Activation:
     """widths: before and after, from the last axis forward; negative ones cut."""
-    if mode not in ("constant", "reflect"):
-        raise Unsupported(f"pad in the mode {mode}")
+    if mode in AROUND:
+        return _from_around(build, x, widths, mode)
     around = [(0, 0)] * x.rank
     for number in range(len(widths) // 2):
         axis, (before, after) = x.rank - 1 - number, widths[2 * number : 2 * number + 2]
@@ -163,3 +181,15 @@ def pad(build: Builder, x: Activation, widths: Sequence[int], mode: str, value: 
     if mode == "reflect":
         return x.with_tensor(K.pad(x.tensor, around, mode="reflect"))
     return x.with_tensor(K.pad(x.tensor, around, constant_values=max(float(value or 0), -3e38)))
+
+
+def _from_around(build: Builder, x: Activation, widths: Sequence[int], mode: str) -> Activation:
+    """Padded with elements of `x` itself, which are taken by their places."""
+    if min(widths) < 0:
+        raise Unsupported("pad with negative widths")
+    for number in range(len(widths) // 2):
+        axis, (before, after) = x.rank - 1 - number, widths[2 * number : 2 * number + 2]
+        places = np.arange(-before, x.shape[axis] + after)
+        if before or after:
+            x = index_select(build, x, axis, Stored(AROUND[mode](places, x.shape[axis])))
+    return x

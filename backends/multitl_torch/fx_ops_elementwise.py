@@ -1,12 +1,11 @@
-"""Ops that work element by element, reductions, and what only acts in training."""
+"""Ops that work element by element, and what only acts in training."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 from keras import layers
 from keras import ops as K  # noqa: N812
 
@@ -17,8 +16,10 @@ from multitl.translation.values import Activation, Stored, Value, added
 ops = OpTable("elementwise")
 
 SAME_NAME = ("relu", "relu6", "sigmoid", "tanh", "silu", "selu", "exp", "log", "sqrt", "rsqrt", "square", "abs", "sin",
-             "cos", "erf", "reciprocal", "floor", "sign")  # fmt: skip
-OTHER_NAME = {"neg": K.negative, "hardswish": K.hard_silu, "hardsigmoid": K.hard_sigmoid, "log_sigmoid": K.log_sigmoid}
+             "cos", "erf", "reciprocal", "floor", "sign", "ceil", "round", "trunc", "log1p", "expm1", "log2", "tan",
+             "sinh", "cosh")  # fmt: skip
+OTHER_NAME = {"neg": K.negative, "hardswish": K.hard_silu, "hardsigmoid": K.hard_sigmoid, "log_sigmoid": K.log_sigmoid,
+              "asin": K.arcsin, "acos": K.arccos, "atan": K.arctan}  # fmt: skip
 
 
 def _unary(function: Callable) -> Callable[..., Activation]:
@@ -76,6 +77,43 @@ def elu(build: Builder, x: Activation, alpha: float, scale: float, input_scale: 
     return x.with_tensor(K.elu(x.tensor, alpha))
 
 
+@ops("celu")
+def celu(build: Builder, x: Activation, alpha: float) -> Activation:
+    """x where positive, else alpha * (exp(x / alpha) - 1)."""
+    return x.with_tensor(K.celu(x.tensor, alpha))
+
+
+@ops("rrelu")
+def rrelu(build: Builder, x: Activation, lower: float, upper: float, _train: bool, _generator) -> Activation:
+    """Outside training the slope of negative numbers is the mean of those that training draws from."""
+    return leaky_relu(build, x, (lower + upper) / 2)
+
+
+@ops("hardshrink")
+def hardshrink(build: Builder, x: Activation, width: float) -> Activation:
+    """0 from -width to width, else x."""
+    return x.with_tensor(K.where(K.greater(K.abs(x.tensor), width), x.tensor, 0.0))
+
+
+@ops("softshrink")
+def softshrink(build: Builder, x: Activation, width: float) -> Activation:
+    """0 from -width to width, else x brought nearer to 0 by the width."""
+    return x.with_tensor(K.subtract(x.tensor, K.clip(x.tensor, -width, width)))
+
+
+@ops("threshold")
+def threshold(build: Builder, x: Activation, least: float, value: float) -> Activation:
+    """x where it is above `least`, else `value`."""
+    return x.with_tensor(K.where(K.greater(x.tensor, least), x.tensor, float(value)))
+
+
+@ops("glu")
+def glu(build: Builder, x: Activation, axis: int) -> Activation:
+    """The first half of an axis, times the sigmoid of the second."""
+    first, second = K.split(x.tensor, 2, x.place(axis))
+    return x.with_tensor(K.multiply(first, K.sigmoid(second)))
+
+
 @ops("prelu")
 def prelu(build: Builder, x: Activation, slope: Value) -> Activation:
     """x where positive, else slope[channel] * x."""
@@ -124,49 +162,67 @@ def log_softmax(build: Builder, x: Activation, axis: int, _dtype) -> Activation:
 @ops("add.Tensor", "add.Scalar")
 def add(build: Builder, a: Value | float, b: Value | float, alpha: float = 1) -> Activation:
     """a + alpha * b."""
-    return _combined(build, added, a, _times(build, b, alpha))
+    return combined(build, added, a, _times(build, b, alpha))
 
 
 @ops("sub.Tensor", "sub.Scalar", "subtract.Tensor", "subtract.Scalar")
 def subtract(build: Builder, a: Value | float, b: Value | float, alpha: float) -> Activation:
     """a - alpha * b."""
-    return _combined(build, K.subtract, a, _times(build, b, alpha))
+    return combined(build, K.subtract, a, _times(build, b, alpha))
 
 
 @ops("rsub.Scalar", "rsub.Tensor")
 def reverse_subtract(build: Builder, a: Value | float, b: Value | float, alpha: float) -> Activation:
     """b - alpha * a."""
-    return _combined(build, K.subtract, b, _times(build, a, alpha))
+    return combined(build, K.subtract, b, _times(build, a, alpha))
 
 
 @ops("mul.Tensor", "mul.Scalar")
 def multiply(build: Builder, a: Value | float, b: Value | float) -> Activation:
     """a * b."""
-    return _combined(build, K.multiply, a, b)
+    return combined(build, K.multiply, a, b)
 
 
 @ops("div.Tensor", "div.Scalar")
 def divide(build: Builder, a: Value | float, b: Value | float) -> Activation:
     """a / b."""
-    return _combined(build, K.divide, a, b)
+    return combined(build, K.divide, a, b)
 
 
 @ops("maximum")
 def maximum(build: Builder, a: Value, b: Value) -> Activation:
     """The larger one."""
-    return _combined(build, K.maximum, a, b)
+    return combined(build, K.maximum, a, b)
 
 
 @ops("minimum")
 def minimum(build: Builder, a: Value, b: Value) -> Activation:
     """The smaller one."""
-    return _combined(build, K.minimum, a, b)
+    return combined(build, K.minimum, a, b)
 
 
 @ops("pow.Tensor_Scalar")
 def power(build: Builder, x: Activation, exponent: float) -> Activation:
     """x ** exponent."""
     return x.with_tensor(K.square(x.tensor) if exponent == 2 else K.power(x.tensor, float(exponent)))
+
+
+@ops("pow.Tensor_Tensor", "pow.Scalar")
+def power_of(build: Builder, a: Value | float, b: Value) -> Activation:
+    """a ** b, as generalised-mean pooling (GeM) has it with an exponent that trains."""
+    return combined(build, K.power, a, b)
+
+
+@ops("lerp.Scalar", "lerp.Tensor")
+def lerp(build: Builder, a: Value, b: Value, share: Value | float) -> Activation:
+    """a + share * (b - a)."""
+    return add(build, a, multiply(build, subtract(build, b, a, 1), share))
+
+
+@ops("addcdiv")
+def addcdiv(build: Builder, x: Value, a: Value, b: Value, value: float) -> Activation:
+    """x + value * a / b."""
+    return add(build, x, divide(build, build.value(a), b), value)
 
 
 @ops("addcmul")
@@ -176,28 +232,7 @@ def addcmul(build: Builder, x: Value, a: Value, b: Value, value: float) -> Activ
     return add(build, x, product, value)
 
 
-@ops("masked_fill.Scalar")
-def masked_fill(build: Builder, x: Activation, mask: Value, fill: float) -> Activation:
-    """`fill` where the mask is true; -inf becomes a number that JSON knows."""
-    if isinstance(mask, Activation):
-        raise Unsupported("masked_fill with a computed mask")
-    number = max(float(fill), -3e38)
-    keep, add_ = Stored((~mask.array).astype("float32")), Stored(np.where(mask.array, number, 0).astype("float32"))
-    return _combined(build, added, _combined(build, K.multiply, x, keep), add_)
-
-
-@ops("where.self", "where.ScalarSelf", "where.ScalarOther")
-def where(build: Builder, mask: Value, a: Value | float, b: Value | float) -> Activation:
-    """a where the mask is true, else b; only masks that are known."""
-    if isinstance(mask, Activation):
-        raise Unsupported("where with a computed mask")
-    values = [value for value in (a, b) if isinstance(value, Activation | Stored)]
-    x = max((build.value(value) for value in values), key=lambda x: (x.rank, math.prod(x.shape)))
-    first, second = (build.operand(value, x) if isinstance(value, Activation | Stored) else value for value in (a, b))
-    return x.with_tensor(K.where(build.operand(mask, x), first, second))
-
-
-def _combined(build: Builder, function: Callable, a: Value | float, b: Value | float) -> Activation:
+def combined(build: Builder, function: Callable, a: Value | float, b: Value | float) -> Activation:
     """`function` of two operands with broadcasting; the larger activation keeps its layout."""
     if isinstance(a, int | float):
         assert isinstance(b, Value)
@@ -220,104 +255,6 @@ def _times(build: Builder, value: Value | float, factor: float) -> Value | float
     return operator.mul(value, factor) if isinstance(value, int | float) else multiply(build, value, factor)
 
 
-# --- reductions ---
-
-
-def _reduced(x: Activation, axes: int | Sequence[int] | None, keep: bool, function: Callable) -> Activation:
-    """`function(tensor, places, keepdims)` along some axes; none means all."""
-    chosen = list(range(x.rank)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else axes
-    places = tuple(x.place(axis) for axis in chosen)
-    tensor = function(x.tensor, places, keep)
-    return x.with_tensor(tensor) if keep else x.without(tensor, places)
-
-
-def _mean(tensor, places: Sequence[int], keep: bool):
-    return K.mean(tensor, places, keepdims=keep)
-
-
-def _norm(tensor, places: Sequence[int], keep: bool):
-    return K.sqrt(K.sum(K.square(tensor), places, keepdims=keep))
-
-
-@ops("mean.dim")
-def mean(build: Builder, x: Activation, axes, keep: bool, _dtype) -> Activation:
-    """Along some axes."""
-    return _reduced(x, axes, keep, _mean)
-
-
-@ops("sum.dim_IntList")
-def total(build: Builder, x: Activation, axes, keep: bool, _dtype) -> Activation:
-    """Along some axes."""
-    return _reduced(x, axes, keep, lambda tensor, places, keep: K.sum(tensor, places, keepdims=keep))
-
-
-@ops("amax")
-def largest(build: Builder, x: Activation, axes, keep: bool) -> Activation:
-    """Along some axes."""
-    return _reduced(x, axes, keep, lambda tensor, places, keep: K.max(tensor, places, keepdims=keep))
-
-
-@ops("max.dim")
-def largest_along(build: Builder, x: Activation, axis: int, keep: bool) -> list[Activation]:
-    """Along one axis; only the values, as nothing in an image classifier reads where they are."""
-    return [largest(build, x, axis, keep)]
-
-
-@ops("var.correction")
-def variance(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> Activation:
-    """Sum of squared deviations over (count - correction); 1 by default."""
-    chosen = list(range(x.rank)) if axes is None else [axes] if isinstance(axes, int) else axes
-    count = math.prod(x.shape[axis] for axis in chosen)
-    less = 1 if correction is None else correction
-    factor = count / (count - less)
-    return _reduced(x, axes, keep, lambda t, places, keep: K.multiply(K.var(t, places, keepdims=keep), factor))
-
-
-@ops("var.dim")
-def variance_unbiased(build: Builder, x: Activation, axes, unbiased: bool, keep: bool) -> Activation:
-    """As `variance`."""
-    return variance(build, x, axes, int(unbiased), keep)
-
-
-@ops("std.dim")
-def deviation_unbiased(build: Builder, x: Activation, axes, unbiased: bool, keep: bool) -> Activation:
-    """As `deviation`."""
-    return deviation(build, x, axes, int(unbiased), keep)
-
-
-@ops("var_mean.dim")
-def variance_unbiased_and_mean(build: Builder, x: Activation, axes, unbiased: bool, keep: bool) -> list[Activation]:
-    """As `variance_and_mean`."""
-    return variance_and_mean(build, x, axes, int(unbiased), keep)
-
-
-@ops("var_mean.correction")
-def variance_and_mean(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> list[Activation]:
-    """Both along some axes."""
-    return [variance(build, x, axes, correction, keep), _reduced(x, axes, keep, _mean)]
-
-
-@ops("std.correction")
-def deviation(build: Builder, x: Activation, axes, correction: float | None, keep: bool) -> Activation:
-    """The root of the variance."""
-    y = variance(build, x, axes, correction, keep)
-    return y.with_tensor(K.sqrt(y.tensor))
-
-
-@ops("linalg_vector_norm")
-def vector_norm(build: Builder, x: Activation, order: float, axes, keep: bool, _dtype) -> Activation:
-    """The Euclidean length along some axes."""
-    if order != 2:
-        raise Unsupported(f"a vector norm of order {order}")
-    return _reduced(x, axes, keep, _norm)
-
-
-@ops("norm.ScalarOpt_dim")
-def norm(build: Builder, x: Activation, order: float | None, axes, keep: bool) -> Activation:
-    """As `vector_norm`."""
-    return vector_norm(build, x, 2 if order is None else order, axes, keep, None)
-
-
 # --- what only acts in training ---
 
 
@@ -325,6 +262,12 @@ def norm(build: Builder, x: Activation, order: float | None, axes, keep: bool) -
 def dropout(build: Builder, x: Activation, rate: float, _train: bool) -> Activation:
     """The graph is traced in evaluation; a rate says what training would do."""
     return x.with_tensor(layers.Dropout(rate, name=build.name())(x.tensor)) if rate else x
+
+
+@ops("alpha_dropout", "feature_alpha_dropout")
+def alpha_dropout(build: Builder, x: Activation, rate: float, _train: bool) -> Activation:
+    """Dropout that keeps mean and variance, as SELU wants it."""
+    return x.with_tensor(layers.AlphaDropout(rate, name=build.name())(x.tensor)) if rate else x
 
 
 @ops("multitl.drop_path")

@@ -106,6 +106,29 @@ def avg_pool1d(
     return _along_one(build, x, avg_pool2d, *window, ceil_mode, count_include_pad, None)
 
 
+@ops("avg_pool3d")
+def avg_pool3d(
+    build: Builder, x: Activation, kernel, stride, padding, ceil_mode: bool, count_include_pad: bool, divisor
+) -> Activation:
+    """x: (n, c, d, h, w); without padding, as local response normalisation uses it."""
+    if any(each(padding, 3)) or ceil_mode or divisor:
+        raise Unsupported("avg_pool3d with padding, ceil mode or a divisor")
+    x, size = x.arranged(channels_last(5)), each(kernel, 3)
+    steps = each(stride, 3) if stride else size
+    return x.with_tensor(layers.AveragePooling3D(size, steps, name=build.name())(x.tensor))
+
+
+@ops("max_pool3d")
+def max_pool3d(build: Builder, x: Activation, kernel, stride, padding, dilation, ceil_mode: bool) -> Activation:
+    """x: (n, c, d, h, w)."""
+    if set(each(dilation, 3)) != {1} or ceil_mode:
+        raise Unsupported("max_pool3d with dilation or ceil mode")
+    x, size = x.arranged(channels_last(5)), each(kernel, 3)
+    steps = each(stride, 3) if stride else size
+    tensor = padded(x.tensor, [(pad, pad) for pad in each(padding, 3)], LOWEST)
+    return x.with_tensor(layers.MaxPooling3D(size, steps, name=build.name())(tensor))
+
+
 def _along_one(build: Builder, x: Activation, function: Callable[..., Activation], *arguments) -> Activation:
     """`function` of (n, c, length) as a map of one row."""
     y = function(build, unsqueeze(build, x, 2), *arguments)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from keras import ops as K  # noqa: N812
 
 from multitl.translation.building import Builder
@@ -16,11 +18,26 @@ from multitl_torch.fx_ops_convolution import each
 ops = OpTable("shape")
 
 
-@ops("contiguous", "clone", "detach", "alias", "to", "to.dtype", "to.dtype_layout", "type_as", "lift_fresh_copy",
-     "_to_copy", "detach_")  # fmt: skip
+@ops("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "detach_")
 def unchanged(build: Builder, x: Value, *_options) -> Value:
-    """Memory formats and gradients are Keras' business, and so is the arithmetic's precision."""
+    """Memory formats and gradients are Keras' business."""
     return x
+
+
+@ops("to", "to.dtype", "to.dtype_layout", "type_as", "_to_copy")
+def converted(build: Builder, x: Value, *options) -> Value:
+    """Floats, whole numbers and truth values become each other; the arithmetic's precision is Keras' business."""
+    kinds = [_kind(option.tensor) for option in options if isinstance(option, Activation)]
+    kinds += [_kind(option) for option in options if isinstance(option, torch.dtype)]
+    if isinstance(x, Stored) or not kinds or kinds[0] == _kind(x.tensor):
+        return x
+    return x.with_tensor(K.cast(x.tensor, kinds[0]))
+
+
+def _kind(typed: Any) -> str:
+    """The type in Keras of a tensor or a type of PyTorch: of three."""
+    name = str(typed if isinstance(typed, torch.dtype) else typed.dtype)
+    return "float32" if "float" in name else "bool" if "bool" in name else "int32"
 
 
 @ops("permute")

@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import numpy as np
 import torch
 
 from multitl.contracts import Job, Parity, Preprocess, Translation
 from multitl.errors import TranslationError
+from multitl.models.insides import nodes_of, producer_of
 from multitl.version import installed_versions
 from multitl_torch import fx, timm, torchvision, verifying
+from multitl_torch.fx_graphs import Example, each_input
+from multitl_torch.plain_modules import plain
 
 
 @dataclass(frozen=True)
@@ -69,35 +72,57 @@ def versions() -> dict[str, str]:
     return installed_versions(("torch", "torchvision", "timm"))
 
 
-def translate_module(module: torch.nn.Module, example: torch.Tensor) -> Translation:
-    """Anybody's module, translated and compared. Raises TranslationError as `fx.translate` and `verifying.verify`
-    do.
+def translate_module(module: torch.nn.Module, example: Example) -> Translation:
+    """Anybody's module, translated and compared; its feature maps come out channels last. Raises TranslationError as
+    `fx.translate` and `verifying.verify` do.
     """
     _check(module, example)
-    module, example = on_cpu(module), example.cpu()
-    translation = fx.translate(module, example)
-    verifying.verify(module, translation, example)
-    return translation
+    module = plain(module)
+    examples = [one.cpu().float() if one.is_floating_point() else one.cpu() for one in each_input(example)]
+    translation = fx.translate(module, examples)
+    verifying.verify(module, translation, examples)
+    return replace(translation, model=with_maps_last(translation.model))
 
 
-def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
-    """The module itself, or a copy if some of it lies on a GPU: the original shall compute in full precision."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return module if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(module).cpu()
+def with_maps_last(model: keras.Model) -> keras.Model:
+    """The model without the transposes at its end that bring feature maps to PyTorch's order of axes.
+
+    Only what Keras computes channels last has one; what the module itself has arranged stays as it is.
+    """
+    outputs = [_before_transpose(tensor) for tensor in model.outputs]
+    return keras.Model(model.input, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+
+
+def _before_transpose(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    operation = producer_of(tensor)
+    to_second = [0, len(tensor.shape) - 1, *range(1, len(tensor.shape) - 1)]
+    if type(operation).__name__ == "Transpose" and list(operation.axes or ()) == to_second:
+        (call,) = nodes_of(operation)
+        return call.input_tensors[0]
+    return tensor
 
 
 def _check(module: object, example: object) -> None:
     """What a user gave may be anything."""
-    is_module = isinstance(module, torch.nn.Module)
-    is_batch = isinstance(example, torch.Tensor) and example.ndim > 1 and example.is_floating_point() and len(example)
-    if is_module and is_batch:
+    examples = example if isinstance(example, tuple | list) else [example]
+    if isinstance(module, torch.nn.Module) and examples and all(map(_is_input, examples)):
         return
-    received = f"{type(module).__name__}, {type(example).__name__}"
-    if isinstance(example, torch.Tensor):
-        received += f" of {example.dtype} {tuple(example.shape)}"
+    received = [type(module).__name__, *(_described(one) for one in examples)]
     raise TranslationError(
         "from_torch takes a module and an example of its input.",
-        expected="a torch.nn.Module, and a float tensor (batch, channels, height, width)",
-        received=received,
+        expected="a torch.nn.Module, and a float tensor (batch, channels, height, width), or a tuple of an example for "
+        "each input, where tensors of int64 may be what an nn.Embedding reads",
+        received=", ".join(received),
         fix="multitl.from_torch(module, torch.zeros(1, 3, 224, 224))",
     )
+
+
+def _is_input(example: object) -> bool:
+    if not isinstance(example, torch.Tensor) or not example.ndim or not len(example):
+        return False
+    return example.ndim > 1 if example.is_floating_point() else example.dtype in (torch.int32, torch.int64)
+
+
+def _described(example: object) -> str:
+    kind = type(example).__name__
+    return f"{kind} of {example.dtype} {tuple(example.shape)}" if isinstance(example, torch.Tensor) else kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,15 +18,17 @@ from multitl.translation.op_tables import OpTable, Unsupported
 writes = OpTable("onnx, element by element")
 
 OF_ONE = {
-    "Absolute": "Abs", "Ceil": "Ceil", "Cos": "Cos", "Erf": "Erf", "Exp": "Exp", "Floor": "Floor", "Log": "Log",
-    "Negative": "Neg", "Reciprocal": "Reciprocal", "Sign": "Sign", "Sin": "Sin", "Sqrt": "Sqrt",
+    "Absolute": "Abs", "Arccos": "Acos", "Arcsin": "Asin", "Arctan": "Atan", "Ceil": "Ceil", "Cos": "Cos",
+    "Cosh": "Cosh", "Erf": "Erf", "Exp": "Exp", "Floor": "Floor", "Log": "Log", "Negative": "Neg",
+    "Reciprocal": "Reciprocal", "Round": "Round", "Sign": "Sign", "Sin": "Sin", "Sinh": "Sinh", "Sqrt": "Sqrt",
+    "Tan": "Tan",
 }  # fmt: skip
 OF_TWO = {
     "Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Maximum": "Max", "Minimum": "Min", "Power": "Pow",
 }  # fmt: skip
 COMPARED = {
     "Equal": "Equal", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Less": "Less",
-    "LessEqual": "LessOrEqual", "LogicalAnd": "And", "LogicalOr": "Or",
+    "LessEqual": "LessOrEqual", "LogicalAnd": "And", "LogicalOr": "Or", "LogicalXor": "Xor",
 }  # fmt: skip
 
 
@@ -122,6 +125,41 @@ def square(sheet: Sheet, operation: Any, x: Value) -> Value:
 @writes("ops.Rsqrt")
 def rsqrt(sheet: Sheet, operation: Any, x: Value) -> Value:
     return sheet.alike(sheet.alike(sheet.floats(x), "Sqrt"), "Reciprocal")
+
+
+@writes("ops.NotEqual")
+def not_equal(sheet: Sheet, operation: Any, x1: Operand, x2: Operand) -> Value:
+    return sheet.alike(replace(combined(sheet, "Equal", x1, x2), dtype="bool"), "Not")
+
+
+@writes("ops.LogicalNot")
+def negation(sheet: Sheet, operation: Any, x: Value) -> Value:
+    return sheet.alike(sheet.cast(x, "bool"), "Not")
+
+
+@writes("ops.Trunc")
+def trunc(sheet: Sheet, operation: Any, x: Value) -> Value:
+    """sign(x) * floor(|x|)"""
+    x = sheet.floats(x)
+    return multiply(sheet, sheet.alike(x, "Sign"), sheet.alike(sheet.alike(x, "Abs"), "Floor"))
+
+
+@writes("ops.Log1p")
+def log_of_more(sheet: Sheet, operation: Any, x: Value) -> Value:
+    """log(1 + x)"""
+    return sheet.alike(add(sheet, sheet.floats(x), 1.0), "Log")
+
+
+@writes("ops.Expm1")
+def less_than_exp(sheet: Sheet, operation: Any, x: Value) -> Value:
+    """exp(x) - 1"""
+    return subtract(sheet, sheet.alike(sheet.floats(x), "Exp"), 1.0)
+
+
+@writes("ops.Log2")
+def log2(sheet: Sheet, operation: Any, x: Value) -> Value:
+    """log(x) / log(2)"""
+    return multiply(sheet, sheet.alike(sheet.floats(x), "Log"), 1 / math.log(2))
 
 
 @writes("ops.Clip")

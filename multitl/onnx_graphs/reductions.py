@@ -39,7 +39,7 @@ def _reduction(kind: str, wants_floats: bool) -> Callable[..., Value]:
     return write
 
 
-for _name, _kind in {"Mean": "ReduceMean", "Prod": "ReduceProd"}.items():
+for _name, _kind in {"Mean": "ReduceMean", "Prod": "ReduceProd", "Logsumexp": "ReduceLogSumExp"}.items():
     writes(f"ops.{_name}")(_reduction(_kind, True))
 for _name, _kind in {"Sum": "ReduceSum", "Max": "ReduceMax", "Min": "ReduceMin"}.items():
     writes(f"ops.{_name}")(_reduction(_kind, False))
@@ -57,3 +57,38 @@ def variance(sheet: Sheet, operation: Any, x: Value) -> Value:
 def deviation(sheet: Sheet, operation: Any, x: Value) -> Value:
     """The root of the variance."""
     return sheet.alike(variance(sheet, operation, x), "Sqrt")
+
+
+def _place(kind: str) -> Callable[..., Value]:
+    def write(sheet: Sheet, operation: Any, x: Value) -> Value:
+        if operation.axis is None:
+            raise Unsupported("a place among all elements")
+        axis = operation.axis % x.rank
+        tensor = sheet.node(kind, x.forms[x.axes], axis=x.axes[axis], keepdims=1)
+        shape = tuple(1 if one == axis else size for one, size in enumerate(x.shape))
+        kept = sheet.cast(replace(x, shape=shape, dtype="int64", forms={x.axes: tensor}), "int32")
+        return kept if operation.keepdims else sheet.without(kept, [axis])
+
+    return write
+
+
+writes("ops.Argmax")(_place("ArgMax"))
+writes("ops.Argmin")(_place("ArgMin"))
+
+
+@writes("ops.Cumsum")
+def running_sum(sheet: Sheet, operation: Any, x: Value) -> Value:
+    """Along one axis."""
+    if operation.axis is None:
+        raise Unsupported("a running sum of all elements")
+    place = sheet.constant(x.axes[operation.axis % x.rank], "int64", "axis")
+    return sheet.alike(sheet.floats(x), "CumSum", place)
+
+
+@writes("ops.TopK")
+def topk(sheet: Sheet, operation: Any, x: Value) -> list[Value]:
+    """The largest along the last axis, and where they lie."""
+    count, place = operation.k, x.axes[x.rank - 1]
+    values, places = sheet.node_of_several("TopK", 2, x.forms[x.axes], sheet.numbers([count]), axis=place)
+    found = replace(x, shape=(*x.shape[:-1], count), forms={x.axes: values})
+    return [found, sheet.cast(replace(found, dtype="int64", forms={x.axes: places}), "int32")]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 
 from multitl.onnx_graphs.sheet import Sheet
@@ -228,6 +229,14 @@ def take(sheet: Sheet, operation: Any, x: Operand, indices: Operand) -> Value:
     shape = (*x.shape[:axis], places.size, *x.shape[axis + 1 :])
     taken = replace(x, shape=shape, forms={x.axes: tensor})
     return taken if places.ndim else sheet.without(taken, [axis])
+
+
+@writes("layers.Embedding")
+def embedding(sheet: Sheet, layer: Any, x: Value) -> Value:
+    """Rows of a table, by the numbers that come in."""
+    table = sheet.constant(keras.ops.convert_to_numpy(layer.embeddings), name="embeddings")
+    tensor = sheet.node("Gather", table, sheet.cast(x, "int64").forms[x.axes], axis=0)
+    return Value((*x.shape, layer.output_dim), "float32", {(*x.axes, x.rank): tensor}, x.batch)
 
 
 @writes("ops.Tile")

@@ -23,6 +23,7 @@ from multitl.onnx_graphs import (
     normalisations,
     pooling,
     products,
+    recurrent,
     reductions,
     shapes,
 )
@@ -39,7 +40,7 @@ LARGEST = 1_900_000_000  # bytes of weights in the file itself: protobuf ends at
 
 TABLE = OpTable(
     "onnx", elementwise.writes, activations.writes, convolutions.writes, pooling.writes, normalisations.writes,
-    reductions.writes, products.writes, attention.writes, shapes.writes,
+    reductions.writes, products.writes, attention.writes, recurrent.writes, shapes.writes,
 )  # fmt: skip
 
 

@@ -106,6 +106,7 @@ def _pretrained(model: keras.Model, saved: SavedModel, preprocess: Preprocess, w
     sha256 = file_sha256(saved.path)
     note_values(model, saved.path.name, "pixels as they are, 0 to 255")
     logits = _logits(model, saved.path, head)
+    _note_decoder(model, saved.path)
     network = Network(
         name=f"file:{saved.path.name}",
         translation=Translation(logits or model, weights=(), stages=stages_by_stride(logits or model)),
@@ -158,6 +159,33 @@ def _before_sigmoid(model: keras.Model) -> keras.Model | None:
     if not is_sigmoid and type(last).__name__ != "Sigmoid":
         return None
     return classifier_logits(keras.Model(model.input, last.input, name=model.name))
+
+
+def _note_decoder(model: keras.Model, path: Path) -> None:
+    """Say so where a model gives each place of an image its own prediction, as one that segments does."""
+    from multitl.models.insides import producer_of
+    from multitl.system.progress import console
+
+    enlarged = _first_enlarged(model) if len(model.output_shape) == 4 else None
+    if enlarged is not None:
+        _, height, width, channels = model.output_shape
+        console().print(
+            f"{path.name} gives a map of {height} x {width} places with {channels} channels each, as networks that "
+            "segment or draw do. It has no classifier, so nothing of it is cut off: as a backbone it gives a new head "
+            f"the mean of {channels} channels. Its encoder alone says more of an image; save and load that: "
+            f"keras.Model(model.input, model.get_layer({producer_of(enlarged).name!r}).output).save('encoder.keras')",
+            markup=False,
+        )
+
+
+def _first_enlarged(model: keras.Model) -> keras.KerasTensor | None:
+    """The first map that the network makes larger again; None if it makes none so."""
+    for operation in model.operations:
+        before, after = operation.input, operation.output
+        maps = [one for one in (before, after) if not isinstance(one, list) and len(one.shape) == 4]
+        if len(maps) == 2 and 1 < before.shape[1] <= after.shape[1] // 2 and None not in after.shape[1:3]:
+            return before
+    return None
 
 
 def _image_size(graph: SavedGraph, path: Path, image_size: int) -> tuple[int, int]:

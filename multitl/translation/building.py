@@ -42,13 +42,13 @@ class UsedInTwoWays(Unsupported):
 class Builder:
     """Makes layers for one graph, gives them the original's names, and remembers which weight went where."""
 
-    def __init__(self, pixels: keras.KerasTensor) -> None:
-        """pixels: the symbolic input of the model, (batch, ...)."""
-        self.pixels = pixels
+    def __init__(self, pixels: keras.KerasTensor, *others: keras.KerasTensor) -> None:
+        """pixels: the symbolic input of the model, (batch, ...).  others: further inputs."""
+        self.pixels, self.others = pixels, others
         self.path = ""  # of the module whose node is being translated: names the layers that have no weights
         self.weights: list[TranslatedWeight] = []
         self._paths: dict[str, str] = {}  # layers whose weights train -> the original's path, in order of creation
-        self._names: dict[str, int] = {}  # of layers -> how many others were named after it
+        self._names = {tensor.name: 0 for tensor in (pixels, *others)}  # of layers -> how many are named after it
         self._layers: dict[Hashable, keras.layers.Layer] = {}
         self._owned: set[str] = set()  # weights that a layer of `_layers` holds
         self._held: dict[str, Activation] = {}
@@ -149,7 +149,8 @@ class Builder:
     def finish(self, outputs: Sequence[Activation], name: str, state_names: Iterable[str]) -> Translation:
         """The model from the input to `outputs`. state_names: every name of the original's state_dict."""
         tensors = [output.in_order().tensor for output in outputs]
-        model = keras.Model(self.pixels, tensors[0] if len(tensors) == 1 else tensors, name=name)
+        inputs = [self.pixels, *self.others] if self.others else self.pixels
+        model = keras.Model(inputs, tensors[0] if len(tensors) == 1 else tensors, name=name)
         read = {weight.name for weight in self.weights}
         return Translation(
             model=model,
@@ -171,7 +172,8 @@ class Builder:
 
     def _one(self) -> keras.KerasTensor:
         first = (slice(0, 1), slice(0, 1), *[0] * (len(self.pixels.shape) - 2))
-        return K.ones_like(self.pixels[first])
+        ones = K.ones_like(self.pixels[first])
+        return K.cast(ones, keras.config.floatx()) if "int" in ones.dtype else ones
 
     def _first_call(
         self, layer: keras.layers.Layer, tensor: keras.KerasTensor, parts: Sequence[Part]
@@ -192,7 +194,7 @@ class Builder:
                     TranslatedWeight(one.stored.name, one.stored.shape, layer.name, one.variable, one.split, one.axes)
                 )
         if any(one.stored.trains for one in parts):
-            self._paths[layer.name] = _owner(parts)
+            self._paths[layer.name] = _owner(parts) or self.path
         else:
             layer.trainable = False
         if isinstance(layer, NORMALISATIONS):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from multitl.adapters import load_backend
 from multitl.contracts import Parity
 from multitl.errors import TranslationError
 
+Images: TypeAlias = np.ndarray | list[np.ndarray]  # a list where a network has several inputs
 MAX_REL = 1e-4
 MAX_SPREAD = 1e-2  # eight times the worst of torchvision's 80 (ResNet-152, float32's own rounding)
 LIMITS = f"an error of at most {MAX_REL:g} of the largest output, and {MAX_SPREAD:g} of the outputs' spread"
@@ -40,22 +42,32 @@ def probe_images(shape: Sequence[int], count: int = PROBES, seed: int = 0) -> np
     return _standardised(images).astype("float32")
 
 
-def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def run(model: keras.Model, images: Images) -> np.ndarray:
     """The model's outputs for `images` in evaluation, (n, ...); several outputs of one model side by side, (n,
     values).
     """
-    return np.concatenate([side_by_side(every_output(model, batch)) for batch in batches(images)])
+    return np.concatenate([side_by_side(every_output(model, batch)) for batch in _batches_of_each(images)])
 
 
 def batches(images: np.ndarray) -> Iterator[np.ndarray]:
     """Images (n, height, width, channels), no more of them at once than PIXELS_AT_ONCE allows."""
-    at_once = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
+    at_once = _at_once(images)
     return (images[start : start + at_once] for start in range(0, len(images), at_once))
 
 
-def every_value(
-    model: keras.Model, tensors: Mapping[str, keras.KerasTensor], images: np.ndarray
-) -> dict[str, np.ndarray]:
+def _at_once(images: np.ndarray) -> int:
+    return max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:-1]))
+
+
+def _batches_of_each(images: Images) -> Iterator[Images]:
+    """As `batches`, of every input of a network."""
+    if not isinstance(images, list):
+        return batches(images)
+    at_once = min(map(_at_once, images))
+    return ([one[start : start + at_once] for one in images] for start in range(0, len(images[0]), at_once))
+
+
+def every_value(model: keras.Model, tensors: Mapping[str, keras.KerasTensor], images: Images) -> dict[str, np.ndarray]:
     """What the model's tensors are for `images` in evaluation, by the names given."""
     return dict(zip(tensors, every_output(keras.Model(model.input, list(tensors.values())), images), strict=True))
 
@@ -65,7 +77,7 @@ def deviation(original: np.ndarray, translated: np.ndarray) -> float:
     return compare(original, np.broadcast_to(translated, original.shape)).max_rel
 
 
-def every_output(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+def every_output(model: keras.Model, images: Images) -> list[np.ndarray]:
     """Each output of a model for `images` in evaluation, in full float32, flat."""
     with load_backend().full_precision():
         return [keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(model(images, training=False))]
@@ -128,8 +140,8 @@ def _cosines(size: int) -> np.ndarray:
 
 
 def _standardised(images: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 over the inner axes of each image and channel, or over everything if there are none."""
-    axes = tuple(range(1, images.ndim - 1)) or None
+    """Mean 0 and deviation 1 over the inner axes of each image and channel; over everything if these hold one value."""
+    axes = tuple(range(1, images.ndim - 1)) if math.prod(images.shape[1:-1]) > 1 else None
     return (images - images.mean(axes, keepdims=True)) / images.std(axes, keepdims=True)
 
 

@@ -102,7 +102,7 @@ class Activation:
 @dataclass(frozen=True, eq=False)
 class Stored:
     """A tensor of the original's: of its state_dict if it has a `name`, else a constant. `trains`: it is a
-    parameter.
+    parameter, or without a name what was computed of parameters.
     """
 
     array: np.ndarray

@@ -215,41 +215,45 @@ def test_a_fixed_batch_size_is_refused() -> None:
         def forward(self, x):
             return x.reshape(3, -1) * torch.ones(3, 1)
 
+    with pytest.raises(TranslationError, match="one batch size only") as caught:
+        translate(Fixed(), images(1))
+    assert "x.shape[0]" in str(caught.value)
+
+
+def test_a_batch_size_that_is_a_number_is_read_off_two_traces() -> None:
     class Counts(nn.Module):
         def forward(self, x):
             return x + torch.ones(1, 1, 1, 1).expand(len(x), -1, -1, -1)
 
-    for module in (Fixed(), Counts()):
-        with pytest.raises(TranslationError, match="one batch size only") as caught:
-            translate(module, images(1))
-        assert "x.shape[0]" in str(caught.value)
+    x = images(4)
+    np.testing.assert_allclose(outputs(translate(Counts(), images(1)).model, x), wanted(Counts(), x), atol=1e-6)
 
 
 def test_all_missing_ops_are_listed_with_their_nodes() -> None:
     class Odd(nn.Module):
         def forward(self, x):
             known = torch.fft.fft(torch.ones(3)).real.sum()  # computed by PyTorch: needs no translation
-            return torch.cumsum(x, 1) + torch.cumsum(x, 2) * known, torch.special.i0(x)
+            return torch.digamma(x) + torch.digamma(x.exp()) * known, torch.special.i0(x)
 
     with pytest.raises(TranslationError) as caught:
         translate(Odd(), images(1))
     message = str(caught.value)
     assert "Odd cannot be translated: 2 of its operations" in message
-    assert "cumsum.default (2): cumsum, cumsum_1" in message and "special_i0.default (1): special_i0" in message
-    assert caught.value.missing == ("cumsum.default", "special_i0.default")
+    assert "digamma.default (2): digamma, digamma_1" in message and "special_i0.default (1): special_i0" in message
+    assert caught.value.missing == ("digamma.default", "special_i0.default")
 
 
 def test_arguments_without_translation_are_listed_all_at_once() -> None:
     class Odd(nn.Module):
         def forward(self, x):
             a = nn.functional.max_pool2d(x, 2, dilation=2)
-            b = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+            b = nn.functional.pad(x, (-1, 1, 1, 1), mode="replicate")
             return a.relu(), b + 1, nn.functional.max_pool2d(x, 3, dilation=2)
 
     with pytest.raises(TranslationError) as caught:
         translate(Odd(), images(1))
     assert "max_pool2d.default (max_pool2d with dilation) (2): max_pool2d, max_pool2d_1" in str(caught.value)
-    assert "pad.default (pad in the mode replicate) (1): pad" in str(caught.value)
+    assert "pad.default (pad with negative widths) (1): pad" in str(caught.value)
 
 
 def test_a_torch_that_does_not_tell_its_ops_arguments_is_named() -> None:
@@ -261,9 +265,9 @@ def test_a_torch_that_does_not_tell_its_ops_arguments_is_named() -> None:
 def test_indices_of_maxima_are_refused_only_where_they_are_read() -> None:
     class Where(nn.Module):
         def forward(self, x):
-            return x.max(1)[1].float()
+            return nn.functional.max_pool2d(x, 2, return_indices=True)[1].float()
 
-    with pytest.raises(TranslationError, match=r"output 1 of max.dim \(1\): getitem_1"):
+    with pytest.raises(TranslationError, match=r"output 1 of max_pool2d_with_indices.default \(1\): getitem_1"):
         translate(Where(), images(1))
 
 
@@ -335,6 +339,16 @@ def test_unfrozen_batch_norm_moves_with_pytorchs_momentum() -> None:
     np.testing.assert_allclose(layer.moving_mean, module[0].running_mean, atol=1e-6)
     np.testing.assert_allclose(layer.moving_variance, 0.7 * variance + 0.3 * x.var((0, 2, 3), correction=0), atol=1e-6)
     assert not np.allclose(layer.moving_mean, mean)
+
+
+def test_a_kernel_that_is_normalised_is_folded_into_a_layer_that_trains() -> None:
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3, bias=False))
+    translation = translate(nn.Sequential(normed, nn.ReLU()), images(1))
+    layer = translation.model.get_layer("0")
+    assert isinstance(layer, keras.layers.Conv2D) and layer.trainable_variables
+    np.testing.assert_allclose(layer.kernel, normed.weight.detach().permute(2, 3, 1, 0), atol=1e-6)
+    assert translation.stages[0].layers == ("0",)
+    assert set(translation.unused) == {"0.parametrizations.weight.original0", "0.parametrizations.weight.original1"}
 
 
 # --- no data is moved for nothing ---

@@ -7,6 +7,7 @@ square. The table must hit every op: a new one needs a line here.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402, N812
 from multitl_torch.fx import OPS, translate  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn.utils import parametrizations as P  # noqa: E402, N812
 
 from multitl.adapters import load_backend  # noqa: E402
 from multitl.contracts import Translation  # noqa: E402
@@ -140,6 +142,74 @@ class ClassToken(nn.Module):
         return x[:, 0], x[:, 1:]
 
 
+class Gem(nn.Module):
+    """Pooling by a generalised mean, whose exponent trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.empty(1))
+
+    def forward(self, x):
+        return F.avg_pool2d(x.clamp(min=1e-6).pow(self.p), x.shape[2:]).pow(1.0 / self.p)
+
+
+class Recurrent(nn.Module):
+    """A recurrent network's outputs and last states, of (n, steps, c)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        y, states = self.network(x if self.network.batch_first else x.transpose(0, 1))
+        last = [state.transpose(0, 1) for state in (states if isinstance(states, tuple) else [states])]
+        return y if self.network.batch_first else y.transpose(0, 1), *last
+
+
+class Rows(nn.Module):
+    """Each row of a map is a sequence, as Sequencer and ReNet have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.LSTM(6, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        y, _ = self.network(x.permute(0, 2, 3, 1).reshape(n * h, w, c))
+        return y.reshape(n, h, w, 8).permute(0, 3, 1, 2)
+
+
+class Transformed(nn.Module):
+    """A spatial transformer: the image says by how much it is turned, moved and enlarged."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.options, self.place = options, nn.Linear(6, 6)
+
+    def forward(self, x):
+        theta = torch.tanh(self.place(x.mean((2, 3)))).view(-1, 2, 3) * 1.7
+        grid = F.affine_grid(theta, [x.shape[0], 6, 5, 8], self.options["align_corners"])
+        return F.grid_sample(x, grid, **self.options)
+
+
+class Embedded(nn.Module):
+    """`function(x, table)` with an embedding of 70 rows of 6."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function, self.table = function, nn.Embedding(70, 6)
+
+    def forward(self, x):
+        return self.function(x, self.table)
+
+
+def old_weight_norm(layer: nn.Module) -> nn.Module:
+    """Of before parametrisations; PyTorch warns of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(layer)
+
+
 def conv(*arguments, **options) -> nn.Conv2d:
     return nn.Conv2d(*arguments, **options)
 
@@ -168,6 +238,8 @@ def zero_part(y):
 
 MASK = torch.arange(21 * 21).reshape(21, 21) % 3 > 0
 MAP_MASK = torch.arange(70).reshape(7, 10) % 3 > 0
+POSITIVE = (torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal, torch.log1p, torch.log2)
+PLACES = torch.linspace(-1.2, 1.2, 48).reshape(1, 4, 6, 2)
 INDEX = torch.tensor([[3, 0, 2], [5, 5, 1]])
 
 
@@ -286,6 +358,24 @@ CASES: dict[str, Case] = {
     ),
     "group norm": Case(lambda: On(nn.GroupNorm(2, 6), nn.GroupNorm(6, 6, eps=0.1), nn.GroupNorm(1, 6, affine=False))),
     "group norm of sequences": Case(lambda: Tokens(nn.GroupNorm(7, 70))),
+    "instance norm": Case(
+        lambda: On(
+            nn.InstanceNorm2d(6),
+            nn.InstanceNorm2d(6, affine=True, eps=0.1),
+            nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
+        )
+    ),
+    "instance norm of sequences": Case(lambda: Tokens(nn.InstanceNorm1d(70, affine=True))),
+    "local response norm": Case(lambda: On(nn.LocalResponseNorm(3, 0.5, 0.75, 2.0), nn.LocalResponseNorm(2))),
+    "weight norm and spectral norm": Case(
+        lambda: On(
+            *(
+                normed(layer)
+                for normed in (P.weight_norm, P.spectral_norm, old_weight_norm, nn.utils.spectral_norm)
+                for layer in (conv(6, 4, 3, groups=2), conv(6, 4, 1, bias=False), nn.Linear(10, 5))
+            )
+        )
+    ),
     "instance norm by hand": Case(
         lambda: On(lambda x: (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), keepdim=True) + 1).sqrt())
     ),
@@ -423,6 +513,20 @@ CASES: dict[str, Case] = {
             lambda x: aten.upsample_bicubic2d(x, [5, 6], True),
         )
     ),
+    "convolution and pool over three axes": Case(
+        lambda: On(
+            *(
+                nn.Sequential(nn.Unflatten(1, (2, 3)), part)
+                for part in (
+                    nn.Conv3d(2, 4, (2, 3, 3), padding=1),
+                    nn.Conv3d(2, 4, 3, (1, 2, 2), 1, bias=False),
+                    nn.MaxPool3d((1, 2, 2)),
+                    nn.MaxPool3d(3, 2, 1),
+                    nn.AvgPool3d((3, 2, 2), (1, 2, 1)),
+                )
+            )
+        )
+    ),
     # element by element
     "functions": Case(
         lambda: On(
@@ -445,11 +549,19 @@ CASES: dict[str, Case] = {
             F.hardsigmoid,
             F.logsigmoid,
             F.mish,
+            torch.ceil,
+            torch.round,
+            torch.trunc,
+            torch.expm1,
+            torch.tan,
+            torch.sinh,
+            torch.cosh,
+            torch.atan,
+            lambda x: torch.asin(x.sin() * 0.9),
+            lambda x: torch.acos(x.sin() * 0.9),
         )
     ),
-    "functions of positive numbers": Case(
-        lambda: On(*(lambda x, f=f: f(x.abs() + 0.5) for f in (torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal)))
-    ),
+    "functions of positive numbers": Case(lambda: On(*(lambda x, f=f: f(x.abs() + 0.5) for f in POSITIVE))),
     "activations with settings": Case(
         lambda: On(
             nn.GELU(),
@@ -464,6 +576,35 @@ CASES: dict[str, Case] = {
             nn.Hardtanh(-0.2, 0.7),
             nn.PReLU(),
             nn.PReLU(6),
+        )
+    ),
+    "shrinks, thresholds and gates": Case(
+        lambda: On(
+            nn.Hardshrink(0.3),
+            nn.Softshrink(0.3),
+            nn.Tanhshrink(),
+            nn.Threshold(0.2, -3),
+            nn.Softsign(),
+            nn.CELU(),
+            nn.CELU(0.4),
+            nn.RReLU(0.1, 0.5),
+            nn.GLU(1),
+            nn.GLU(),
+        )
+    ),
+    "powers": Case(
+        lambda: On(
+            Gem(),
+            Weighted(lambda x, w: x.abs() ** w, 6, 1, 1),
+            lambda x: x.abs() ** x.sigmoid(),
+            lambda x: 2**x,
+        )
+    ),
+    "mixtures": Case(
+        lambda: On(
+            lambda x: torch.lerp(x, x.exp(), 0.3),
+            lambda x: torch.lerp(x, x.exp(), x.sigmoid()),
+            lambda x: torch.addcdiv(x, x, x.exp(), value=0.5),
         )
     ),
     "prelu of tokens": Case(lambda: Tokens(nn.PReLU(70))),
@@ -632,6 +773,118 @@ CASES: dict[str, Case] = {
             lambda x: aten.norm.ScalarOpt_dim(x, 2, [1], False),
         )
     ),
+    "norms of other orders": Case(
+        lambda: On(
+            lambda x: x.norm(p=1, dim=1),
+            lambda x: torch.linalg.vector_norm(x, float("inf"), (2, 3), keepdim=True),
+            lambda x: F.normalize(x, p=1.0, dim=1),
+        )
+    ),
+    "products, least and places": Case(
+        lambda: On(
+            lambda x: x.prod(1),
+            lambda x: x.amin((2, 3)),
+            lambda x: x.min(1, keepdim=True)[0],
+            lambda x: x.argmax(1).float(),
+            lambda x: x.argmin(-1, keepdim=True) * 0.5 + x,
+            lambda x: x.max(2)[1].float(),
+            lambda x: x.min(3)[1].float(),
+            lambda x: torch.logsumexp(x, 1),
+            lambda x: torch.logsumexp(x, (2, 3), keepdim=True),
+        )
+    ),
+    "running sums": Case(lambda: On(lambda x: x.cumsum(1), lambda x: x.cumsum(-1), lambda x: x.cumprod(2))),
+    "the largest few": Case(
+        lambda: On(
+            lambda x: x.topk(2, 1)[0],
+            lambda x: x.topk(3, -1, largest=False)[0],
+            lambda x: x.flatten(1).topk(5)[1].float(),
+            lambda x: x.sort(1)[0],
+            lambda x: x.sort(2, descending=True)[1].float(),
+        )
+    ),
+    "comparisons": Case(
+        lambda: On(
+            lambda x: (x > 0).float(),
+            lambda x: x * (x >= 0.1),
+            lambda x: (x < x.mean((2, 3), keepdim=True)).type_as(x),
+            lambda x: (x <= x.relu()) * 2.0,
+            lambda x: x * (x.relu() == 0) + (x.relu() != 0),
+            lambda x: x * (x == x.relu()) + (x != x.abs()),
+            lambda x: x * (x <= 0.2) + (x >= x.mean(1, keepdim=True)),
+            Weighted(lambda x, w: x * (x > w), 6, 1, 1),
+        )
+    ),
+    "logic": Case(
+        lambda: On(
+            lambda x: x * ((x > 0) & (x < 1)),
+            lambda x: x * ((x > 1) | ~(x > -1)),
+            lambda x: x * torch.logical_xor(x > 0, x.exp() > 2),
+            lambda x: x * torch.logical_and(x > 0, torch.logical_not(x > 0.5)),
+            lambda x: x * torch.logical_or(x > 0.3, x < -0.3),
+            lambda x: x * ((x > 0) ^ (x < 1)),
+            lambda x: x * aten.bitwise_and.Tensor(x > 0, x < 1),
+            lambda x: x * aten.bitwise_or.Tensor(x > 0, x < -1),
+            lambda x: x * aten.bitwise_xor.Tensor(x > 0, x < 1),
+        )
+    ),
+    "choices by computed masks": Case(
+        lambda: On(
+            lambda x: torch.where(x > 0, x, x.exp()),
+            lambda x: torch.where(x.mean((2, 3), keepdim=True) > 0, x, 0.0),
+            lambda x: torch.where(x.permute(0, 2, 3, 1) > 0, 1.0, x.mean(1, keepdim=True).permute(0, 2, 3, 1)),
+            lambda x: x.masked_fill(x > 0.3, 2.0),
+            lambda x: x.masked_fill(x > 0.3, float("-inf")).softmax(-1),
+            lambda x: aten.where.Scalar(x > 0, 2.0, -1.0),
+        )
+    ),
+    "other types and back": Case(
+        lambda: On(
+            lambda x: (x * 3).long().float(),
+            lambda x: (x * 3).int() * 0.5,
+            lambda x: x.bool().float() + x.to(torch.bool),
+        )
+    ),
+    "recurrent": Case(
+        lambda: Tokens(
+            Recurrent(nn.LSTM(6, 4, batch_first=True)),
+            Recurrent(nn.GRU(6, 4, batch_first=True)),
+            Recurrent(nn.RNN(6, 4, batch_first=True, bias=False)),
+            Recurrent(nn.RNN(6, 4, nonlinearity="relu", batch_first=True)),
+            lambda x: x,
+        ),
+        (3, 3, 4),
+    ),
+    "recurrent in both directions and several layers": Case(
+        lambda: Tokens(
+            Recurrent(nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True)),
+            Recurrent(nn.GRU(6, 4, 2, batch_first=True, bidirectional=True, bias=False)),
+            Recurrent(nn.LSTM(6, 4, 2, dropout=0.3, bias=False)),
+            Recurrent(nn.GRU(6, 4, 2, dropout=0.3)),
+        ),
+        (3, 3, 4),
+    ),
+    "recurrent over rows": Case(lambda: On(Rows())),
+    "samples of a map": Case(
+        lambda: On(
+            *(
+                Transformed(mode=mode, padding_mode=padding, align_corners=corners)
+                for mode in ("bilinear", "nearest")
+                for padding in ("zeros", "border", "reflection")
+                for corners in (True, False)
+            ),
+            Transformed(mode="bicubic", padding_mode="zeros", align_corners=False),
+            Known(lambda x, t: F.grid_sample(x, t.expand(x.shape[0], -1, -1, -1), align_corners=True), PLACES),
+        )
+    ),
+    "embedding of positions": Case(
+        lambda: Tokens(
+            Embedded(lambda x, table: x + table(torch.arange(70))),
+            Embedded(lambda x, table: x + table(torch.arange(70).unsqueeze(0).expand(x.shape[0], -1))),
+            Embedded(lambda x, table: x[:, :6] + table(INDEX).reshape(6, 6)),
+        )
+    ),
+    "embedding of tokens": Case(lambda: On(Embedded(lambda x, table: table((x[:, 0] * 3).clamp(0, 69).long())))),
     # products
     "linear": Case(
         lambda: Tokens(
@@ -882,6 +1135,9 @@ CASES: dict[str, Case] = {
             lambda x: F.pad(x, (0, 0, 0, 0, 2, 1)),
             lambda x: F.pad(x, (-1, -2, 1, 0)),
             nn.ReflectionPad2d((2, 1, 3, 0)),
+            nn.ReplicationPad2d((2, 1, 3, 0)),
+            nn.CircularPad2d((2, 1, 3, 0)),
+            conv(6, 4, 3, padding=1, padding_mode="circular"),
             nn.ZeroPad2d(1),
             lambda x: aten.constant_pad_nd(x, [1, 1, -2, 3], 0.5),
             lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 1, 1, 0)),
@@ -917,6 +1173,7 @@ CASES: dict[str, Case] = {
         )
     ),
     "dropout": Case(lambda: On(nn.Dropout(0.4), nn.Dropout2d(0.4), nn.Dropout(0.0))),
+    "alpha dropout": Case(lambda: On(nn.AlphaDropout(0.4), nn.FeatureAlphaDropout(0.4), nn.AlphaDropout(0.0))),
     "stochastic depth": Case(
         lambda: On(StochasticDepth(0.3, "row"), StochasticDepth(0.3, "batch"), StochasticDepth(0.0, "row"))
     ),

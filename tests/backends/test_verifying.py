@@ -105,6 +105,16 @@ def test_the_first_layer_that_diverges_is_named(net: nn.Module, op: str, path: s
     assert found.max_rel == pytest.approx(0.01, rel=0.1)
 
 
+def test_where_the_batch_is_a_number_the_first_layer_that_diverges_is_named():
+    class Counting(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.stem(x).view(int(x.shape[0]), 8, 30).transpose(1, 2)).mean(1))
+
+    table = OPS.replaced(spoiled("layer_norm", "norm", lambda tensor: K.multiply(tensor, 1.01)))
+    found = first_divergence(Counting(), EXAMPLE, table)
+    assert found is not None and found.module == "norm"
+
+
 def test_a_fault_of_one_pixel_is_found(net: nn.Module):
     mask = np.zeros((1, 6, 5, 8), "float32")
     mask[0, 5, 4, 7] = 1

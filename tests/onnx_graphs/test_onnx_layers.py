@@ -54,6 +54,12 @@ SPACES = {
     "resizing_smooth": (layers.Resizing(3, 4, antialias=True), NHWC),
 }
 OTHERS = {
+    "lstm": (layers.LSTM(5), TOKENS),
+    "lstm_all_steps": (layers.LSTM(5, return_sequences=True, go_backwards=True, use_bias=False), TOKENS),
+    "gru": (layers.GRU(5), TOKENS),
+    "gru_all_steps": (layers.GRU(5, return_sequences=True, go_backwards=True, use_bias=False), TOKENS),
+    "simple_rnn": (layers.SimpleRNN(5), TOKENS),
+    "simple_rnn_all_steps": (layers.SimpleRNN(5, "relu", return_sequences=True, use_bias=False), TOKENS),
     "batch_norm": (layers.BatchNormalization(), NHWC),
     "batch_norm_plain": (layers.BatchNormalization(center=False, scale=False, epsilon=0.1), VECTOR),
     "batch_norm_tokens": (layers.BatchNormalization(axis=1), TOKENS),
@@ -157,6 +163,30 @@ def test_attention():
     for answer, reason in [(alone(tokens, tokens, use_causal_mask=True), "causal"), (gated(tokens, tokens), "gate")]:
         with pytest.raises(TranslationError, match=reason):
             onnx_model(keras.Model(tokens, answer))
+
+
+def test_an_embedding():
+    numbers = keras.Input((7,), dtype="int32")
+    assert_same(keras.Model(numbers, layers.Embedding(256, 5)(numbers)))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_states_of_a_recurrent_layer(kind: str):
+    tokens = keras.Input(TOKENS)
+    layer = getattr(layers, kind)(4, return_sequences=True, return_state=True)
+    assert_same(keras.Model(tokens, layer(tokens)))
+    first = [keras.Input((4,))] * (1 + (kind == "LSTM"))
+    with pytest.raises(TranslationError, match="a first state or a mask"):
+        onnx_model(keras.Model([tokens, first[0]], layer(tokens, initial_state=first)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(layers.LSTM(3, "relu"), "activations of its own"), (layers.GRU(3, reset_after=False), "reset_after=False")],
+)
+def test_a_recurrent_layer_that_is_not_written(layer: keras.layers.Layer, reason: str):
+    with pytest.raises(TranslationError, match=reason):
+        onnx_model(network(layer, shape=TOKENS))
 
 
 def test_a_layer_that_is_called_twice_has_its_weights_once():

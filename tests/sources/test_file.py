@@ -606,3 +606,28 @@ def test_the_networks_of_tf_keras_applications(tmp_path, name: str):
     for ending in ("h5", "keras"):
         backbone = load(tmp_path / f"{name}.{ending}", "keep").backbone
         assert_equal(run(backbone, written["images"]), written[f"{name}.{ending}"])
+
+
+def unet() -> keras.Model:
+    """One output a pixel, by way of a bottleneck named "middle"."""
+    image = keras.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 255)(image)
+    down = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(16, 3, 2, padding="same", activation="relu", name="middle")(down)
+    x = layers.Concatenate()([layers.Conv2DTranspose(8, 2, 2)(x), down])
+    return keras.Model(image, layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+def test_a_network_that_segments_is_no_backbone_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture):
+    model = unet()
+    model.save(tmp_path / "unet.keras")
+    assert load(tmp_path / "unet.keras").backbone.output_shape == (None, 16, 16, 1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "unet.keras gives a map of 16 x 16 places with 1 channels each" in said and "nothing of it is cut off" in said
+    )
+    assert "model.get_layer('middle').output).save('encoder.keras')" in said
+
+    keras.Model(model.input, model.get_layer("middle").output).save(tmp_path / "encoder.keras")
+    assert load(tmp_path / "encoder.keras").backbone.output_shape == (None, 8, 8, 16)
+    assert "segment" not in capsys.readouterr().err
