@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-import re
-import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +16,8 @@ from typing import Any, TypeAlias, TypedDict
 
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
+from multitl.options import check, described, option, parse_duration, parse_range
 from multitl.system.regular_files import read_regular_text
-
-
-def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
-    """A dataclass field that carries its own help text and valid range (both ends included)."""
-    return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
-
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
     "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
@@ -172,7 +164,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            check(field, getattr(self, field.name))
         parse_duration(self.budget)
         parse_range(self.range)
         if self.bits and self.range:
@@ -317,38 +309,6 @@ def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
 
 
-def parse_duration(text: str) -> float | None:
-    """ "90s", "10m", "1.5h", or a number of seconds -> seconds; "none": None. Raises RecipeError."""
-    if text == "none":
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if not 0 < seconds <= 10**7:
-        raise RecipeError(
-            f"The option budget cannot be {text!r}.",
-            expected="a time such as 90s, 10m or 1.5h; or none, for no limit",
-            received=f"budget = {text!r}",
-            fix="--budget 10m",
-        )
-    return seconds
-
-
-def parse_range(text: str) -> tuple[float, float] | None:
-    """ "0,4095" -> (0.0, 4095.0); "": None. Raises RecipeError."""
-    if not text:
-        return None
-    number = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?)\s*"
-    match = re.fullmatch(f"{number},{number}", text, re.ASCII)
-    if not match or not float(match[1]) < float(match[2]) < math.inf:
-        raise RecipeError(
-            f"The option range cannot be {text!r}.",
-            expected="LOW,HIGH: two numbers, the lower one first",
-            received=f"range = {text!r}",
-            fix="--range 0,4095, or --range=-1,1 where the first is negative",
-        )
-    return float(match[1]), float(match[2])
-
-
 def _toml_value(value: Any) -> str:
     """TOML's strings are JSON's, but it knows no surrogate pairs and wants DEL escaped."""
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -368,45 +328,4 @@ def _check_names(values: Iterable[str], where: str = "", also: Iterable[str] = (
             )
 
 
-def _check(field: dataclasses.Field, value: Any) -> None:
-    kind, limits = type(field.default), field.metadata
-    fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
-    if fits and kind is str:
-        fits = value.encode(errors="ignore").decode() == value  # False for a path's undecodable bytes: no TOML either
-    if fits and limits["choices"]:
-        fits = value in limits["choices"]
-    if fits and limits["least"] is not None:
-        fits = value >= limits["least"]  # False for nan
-    if fits and limits["most"] is not None:
-        fits = value <= limits["most"]
-    if not fits:
-        raise RecipeError(
-            f"The option {field.name} cannot be {value!r}.",
-            expected=_expected(field),
-            received=f"{field.name} = {value!r}",
-            nearest=nearest_names(str(value), limits["choices"]),
-            fix=f"leave it out for the default, {field.default!r}",
-        )
-
-
-def _expected(field: dataclasses.Field) -> str:
-    if choices := field.metadata["choices"]:
-        return "one of " + ", ".join(choices)
-    return ", ".join(filter(None, [type(field.default).__name__, range_of(field)]))
-
-
-def range_of(field: dataclasses.Field) -> str:
-    """ "0 to 4096", "at least 0", or nothing."""
-    least, most = field.metadata["least"], field.metadata["most"]
-    if least is None:
-        return ""
-    return f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
-
-
-def _described(field: dataclasses.Field) -> str:
-    """An option for `help(Recipe)`: name and default, then what it means and what it may be."""
-    meaning = textwrap.fill(f"{field.metadata['help']} ({_expected(field)})", width=100)
-    return textwrap.indent(f"{field.name} = {field.default!r}\n{textwrap.indent(meaning, '    ')}", "    ")
-
-
-Recipe.__doc__ = "\n\n".join([str(Recipe.__doc__), *map(_described, dataclasses.fields(Recipe))])
+Recipe.__doc__ = "\n\n".join([str(Recipe.__doc__), *map(described, dataclasses.fields(Recipe))])

@@ -19,7 +19,7 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # From the ground up: a package imports from those above this line, and a file of a package from the files before it.
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
-    "": "version errors contracts adapters",
+    "": "version errors contracts adapters options",
     "system": "budgets flock regular_files heap hiding interrupts latency printing progress sizes threads scratch "
     "hashes cache children session swapping writing workers",
     "recipes": "",

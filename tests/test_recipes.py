@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitl.errors import RecipeError
-from multitl.recipes import Options, Recipe, combine, parse_duration, read_options
+from multitl.options import parse_duration
+from multitl.recipes import Options, Recipe, combine, read_options
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 NUMBERS = [name for name, field in FIELDS.items() if type(field.default) in (int, float)]

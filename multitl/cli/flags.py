@@ -10,7 +10,8 @@ from typing import NoReturn
 from multitl.adapters import BACKENDS
 from multitl.cli.habits import flag_hint
 from multitl.contracts import SPLITS
-from multitl.recipes import OF_FEATURES, Recipe, combine, range_of
+from multitl.options import range_of
+from multitl.recipes import OF_FEATURES, Recipe, combine
 
 DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}

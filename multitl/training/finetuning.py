@@ -34,7 +34,8 @@ from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward, predict_pixels
 from multitl.models.weight_hashes import weights_sha256
-from multitl.recipes import Recipe, parse_duration
+from multitl.options import parse_duration
+from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, check_same_data, finished_result, start_run
 from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
