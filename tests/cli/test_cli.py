@@ -129,7 +129,7 @@ def test_help_states_meaning_default_and_range_of_every_option(capsys):
     for field in dataclasses.fields(Recipe):
         assert field.metadata["help"] in text and (field.default == "" or f"default: {field.default})" in text)
     assert "(0 to 0.95, default: 0.0)" in text
-    assert "{float32,mixed}" in text
+    assert "{adam,adamw,sgd}" in text
 
 
 def test_summary_gives_figures_files_and_next_steps(finetune: Calls, capsys, tmp_path: Path):
