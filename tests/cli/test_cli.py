@@ -135,7 +135,7 @@ def test_help_states_meaning_default_and_range_of_every_option(capsys):
         default = f"default: {field.default})" if field.default != "" else ""  # what is by itself, the help says
         assert field.metadata["help"] in text and default in text
     assert "(0 to 0.95, default: 0.0)" in text
-    assert "{auto,float32,tf32,bfloat16,float16,mixed}" in text
+    assert "{adam,adamw,sgd}" in text
 
 
 def test_summary_gives_figures_files_and_next_steps(finetune: Calls, capsys, tmp_path: Path):

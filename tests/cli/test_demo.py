@@ -6,6 +6,7 @@ from collections import Counter
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import multitl
@@ -13,6 +14,7 @@ from multitl.cli import demo
 from multitl.cli import main as cli
 from multitl.contracts import Result
 from multitl.errors import DataError
+from multitl.judging.metrics import score
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> None:
@@ -64,7 +66,8 @@ def test_command_trains_on_the_labels_and_states_the_licence(monkeypatch, capsys
         calls.append((data, options))
         run.mkdir()
         (run / "recipe.toml").write_text(options["recipe"].to_toml())
-        return Result(run, {"test": None, "validation": None}, demo.GRADES, run / "model.keras", run / "report.html")
+        judged = score(np.array([0, 1]), np.eye(2), demo.GRADES[:2], resamples=1)
+        return Result(run, {"test": None, "validation": judged}, demo.GRADES, run / "model.keras", run / "report.html")
 
     monkeypatch.setattr(multitl, "finetune", finetune)
     assert cli.main(["demo", "--out", str(run), "--backend", "jax"]) == 0

@@ -28,7 +28,7 @@ from multitl.errors import BackendError, MultitlError, PortError
 from multitl.files.state_dict_files import read_state_dict
 from multitl.judging.evaluation import load_run
 from multitl.models.heads import backbone_of
-from multitl.porting import departures, divergence, export_worker, exporting, proofs
+from multitl.porting import asked, divergence, export_worker, exporting, proofs
 from multitl.porting.formats import FORMATS
 from multitl.porting.proof_worker import opened_by
 from multitl.porting.references import Reference, make_reference
@@ -298,7 +298,7 @@ def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, 
     [("torchvision/resnet18", "runs/torchvision-resnet18-onnx"), ("file:a/b/flowers.h5", "runs/file-flowers-onnx")],
 )
 def test_where_a_port_goes_if_nobody_says(model: str, folder: str):
-    assert departures.default_output(model, "onnx") == folder
+    assert asked.default_output(model, "onnx") == folder
 
 
 def test_eight_bits_want_photos(network: Path, tmp_path: Path):
