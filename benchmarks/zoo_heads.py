@@ -170,7 +170,8 @@ def table(parts: dict[str, list[Row]]) -> str:
     lines += [
         "Error: the largest difference of an output over the largest output, float32, random weights, evaluation mode, "
         "4 images, under torch; cut: of the features averaged over positions, empty where timm does not tell them or "
-        "where two classifiers' features stand side by side.",
+        "where two classifiers' features stand side by side. What a classifier normalises before its last layer stays "
+        "in the backbone, and timm counts it to the classifier (iformer): there both differ.",
         f"Made by `python benchmarks/zoo_heads.py`, {datetime.date.today()}, {versions()}.\n",
     ]
     for title, found in parts.items():
@@ -189,7 +190,9 @@ def main(arguments: list[str]) -> None:
     FILE.parent.mkdir(parents=True, exist_ok=True)
     make: Callable[[list[str]], Iterator[Row]] = rows if "kept" not in arguments else lambda names: iter(())
     found = kept_in(FILE, names, make, line)
-    print(table({title: [found[name] for name in part if name in found] for title, part in parts.items()}))
+    there = {title: [found[name] for name in part if name in found] for title, part in parts.items()}
+    unfinished = {title: f" ({len(there[title])} of {len(part)} so far)" for title, part in parts.items()}
+    print(table({title + unfinished[title] * (len(there[title]) < len(parts[title])): there[title] for title in parts}))
 
 
 if __name__ == "__main__":
