@@ -86,8 +86,10 @@ class Preprocess:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Back from a network's JSON, which has no tuples, by which a `Preprocess` compares and hashes."""
+        """Back from JSON, which has no tuples, by which a `Preprocess` compares and hashes."""
         fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
+        if read := fields.pop("decoding", None):
+            fields["decoding"] = Decoding(read["page"], tuple(read["values"]) if read["values"] else None)
         return cls(**fields)
 
     @property
