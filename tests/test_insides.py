@@ -31,6 +31,7 @@ NO_USES = {
     ("multitl/sources/saved_layers.py", "'keras.src.ops'"): "a name that stands in files",
     ("backends/multitl_tensorflow/export.py", "module.__call__ = ..."): "our own object, called as Keras 2 calls it",
     ("backends/multitl_torch/backend.py", "torch.utils.deterministic.fill_uninitialized_memory = ..."): "a setting",
+    ("backends/multitl_torch/backend.py", "torch.backends.cudnn.benchmark = ..."): "a setting",
 }
 NAMES_IN_FILES = ("multitl/models/saved_configs.py",)  # a list of what descriptions may name; nothing is looked up
 

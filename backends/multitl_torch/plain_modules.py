@@ -45,5 +45,5 @@ def _without_wrappers(module: torch.nn.Module) -> torch.nn.Module:
     """The module itself, with what is inside in place of each wrapper in it."""
     for part in list(module.modules()):
         for name, child in part.named_children():
-            setattr(part, name, unwrapped(child))
+            part.register_module(name, unwrapped(child))
     return module

@@ -65,6 +65,8 @@ def fit_shapes(
         "unexpected": [name for name in others if name not in heads],
         "of another shape": [f"{name} {named[name].shape} for {wanted[name]}" for name in misshaped],
     }
+    if differences["missing"]:  # it is of another network, in which nothing is a head of this one
+        differences["unexpected"] = others
     if any(differences.values()):
         pairs = [(named[name].shape, wanted[name]) for name in misshaped]
         raise _misfit(state.file, network, differences, len(wanted), None if classifier else pairs)

@@ -105,7 +105,7 @@ def test_a_file_is_fetched_once(server: Server, folder: Path, kind: str, capfd: 
     assert path == folder / NAME and path.read_bytes() == CONTENT
     assert list(folder.iterdir()) == [folder / NAME] and path.stat().st_mode & 0o777 == 0o666 & ~umask()
     out, err = capfd.readouterr()
-    assert out == "" and NAME in err and "1/2" in err
+    assert out == "" and NAME in err and "2/2" in err
     count = len(server.requests)
     assert download(server.url(kind), SHA256.upper(), 1.5) == path
     assert len(server.requests) == count and capfd.readouterr() == ("", "")
