@@ -88,7 +88,8 @@ class Recipe:
     batch_size: int = option(32, "images per step", least=1, most=65536)
     accumulate: int = option(
         1,
-        "parts that a step's images are computed in, one after the other: less memory, same result",
+        "parts that a step's images are computed in, one after the other: less memory, and the same result where "
+        "neither batch normalisation nor dropout trains",
         least=1,
         most=65536,
     )

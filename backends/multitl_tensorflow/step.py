@@ -65,4 +65,7 @@ class Step:
             loss = objective(model, logits, labels, weights, model.losses)
             scaled = model.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in model.trainable_variables])
-        return gradients, figures(loss, logits, labels)
+        dense = [
+            None if one is None else tf.convert_to_tensor(one) for one in gradients
+        ]  # of embeddings they are sparse
+        return dense, figures(loss, logits, labels)

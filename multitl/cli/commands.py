@@ -109,6 +109,7 @@ def _predict_as_it_comes(options: argparse.Namespace) -> None:
     from multitl.judging.evaluation import classify
 
     with adapter.fast_paths():
+        _ = run.model  # what is wrong with it is found before a file is emptied
         found = classify(run, paths, is_watched=bool(options.csv) or not sys.stdout.isatty())
         rows = (_likeliest(row, options.top) for row in found)
         if options.jsonl:

@@ -49,7 +49,8 @@ def kind_of(image: ImageFile.ImageFile) -> str:
 def look_at(image: Image.Image, kind: str, pages: int) -> Look:
     """Of a loaded image."""
     if kind == COLOUR16:
-        extrema = np.asarray(image.getextrema())  # of each channel
+        colours = [band for band in image.getbands() if band != "A"]
+        extrema = np.asarray([image.getchannel(band).getextrema() for band in colours])
         return Look(kind, float(extrema.min()), float(extrema.max()), pages)
     if kind in GREYS:
         values = np.asarray(image)

@@ -57,7 +57,7 @@ def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.nda
 
 def decode_and_look(data: bytes, preprocess: Preprocess, budget: Budget) -> tuple[np.ndarray, Look]:
     """`decode_pixels`, and what values there were."""
-    with budget.take(count_pixels(data)):
+    with budget.take(count_pixels(data, preprocess.decoding)):
         image, look = _decode(data, preprocess.decoding)
         return fit_pixels(image, preprocess), look
 
@@ -79,10 +79,12 @@ def read_file(path: str | Path) -> bytes:
     return data
 
 
-def count_pixels(data: bytes) -> int:
+def count_pixels(data: bytes, decoding: Decoding = PLAINLY) -> int:
     """Width times height, by the header alone: what decoding will take from a `Budget`. Raises UnreadableImage."""
     with _one_line_reasons():
         image = _identify(data)
+        if decoding.page > 1:
+            _turn_to(image, decoding.page)
         return image.width * image.height
 
 

@@ -6,6 +6,7 @@ hold a comma.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,14 @@ def _joined(names: Mapping[str, int]) -> list[str]:
     return next((found for separator in "|;, " if (found := _joined_by(separator, names))), [])
 
 
+def _is_grid(split: Sequence[Sequence[str]]) -> bool:
+    """Apple|rust, Apple|healthy, Corn|rust, Corn|healthy: every kind of each factor with every one of the other."""
+    if len({len(parts) for parts in split}) > 1:
+        return False
+    factors = [set(parts) for parts in zip(*split, strict=True)]
+    return len(set().union(*factors)) == sum(map(len, factors)) and math.prod(map(len, factors)) == len(split)
+
+
 def _joined_by(separator: str, names: Mapping[str, int]) -> list[str]:
     split = {name: [part.strip() for part in name.split(separator)] for name in names}
     joined = sorted(name for name, parts in split.items() if len(parts) > 1 and all(parts))
@@ -76,6 +85,7 @@ def _joined_by(separator: str, names: Mapping[str, int]) -> list[str]:
     parts = {part for name in joined for part in split[name]}
     if separator in "|;":  # animal|cat, animal|dog: paths, each with an end of its own
         is_joined = any(often[one[-1]] > 1 for one in split.values())
+        is_joined &= not _is_grid(list(split.values()))
     else:
         is_shared = sum(often[part] > 1 for part in parts) >= SHARED * len(parts)
         is_joined = bool(parts) and is_shared and len(often) < len(names)

@@ -19,6 +19,7 @@ from multitl.data.folders import IMAGE_SUFFIXES, subfolders
 from multitl.errors import DataError
 
 MOST_FOLDERS = 1000  # that are looked into
+Names = tuple[dict[str, list[str]], dict[str, list[str]]]  # of images, by name and by name without ending
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ def find_places(cells: Sequence[str], folder: Path) -> Places:
     wanted = [index for index, path in enumerate(found) if path is None]
     if not wanted:
         return Places(tuple(path for path in found if path), (), ())
-    candidates = [folder, *_folders_below(folder)]
+    anywhere = _Anywhere(search, [folder, *_folders_below(folder)])
     above = _shared_folders([_parts(cells[index]) for index in wanted])
     elsewhere: dict[str, None] = {}
     for index in wanted:
-        hits = search.anywhere(candidates, _parts(cells[index]), above)
+        hits = anywhere.find(_parts(cells[index]), above)
         elsewhere.update(dict.fromkeys(os.path.dirname(hit) for hit in hits))
         found[index] = hits[0] if len(hits) == 1 else None
     paths = tuple(path or str(folder / cell) for path, cell in zip(found, cells, strict=True))
@@ -55,7 +56,7 @@ class _Search:
     """Reads each folder once."""
 
     def __init__(self) -> None:
-        self._names = cache(_names)
+        self.names = cache(_names)
 
     def as_written(self, folder: Path, cell: str) -> str | None:
         path = str(folder / cell)
@@ -64,25 +65,49 @@ class _Search:
         matches = [] if os.path.isabs(cell) else self._matches(folder, _parts(cell))
         return matches[0] if len(matches) == 1 else None
 
-    def anywhere(self, folders: Sequence[Path], parts: Sequence[str], above: int) -> list[str]:
+    def _matches(self, folder: Path, parts: Sequence[str]) -> list[str]:
+        """parts: of a path below `folder`."""
+        parent = os.path.join(folder, *parts[:-1])
+        return [os.path.join(parent, name) for name in _of_name(self.names(parent), parts[-1])]
+
+
+class _Anywhere:
+    """All candidates at once: a table of a million rows does not go through a thousand folders for each."""
+
+    def __init__(self, search: _Search, folders: Sequence[Path]) -> None:
+        self._search, self._folders = search, folders
+        self._below = cache(self._merged)
+
+    def find(self, parts: Sequence[str], above: int) -> list[str]:
         """All files that may be meant, in any of the folders, with as much of the path as can be had.
 
         above: how many of its folders may be left out.
         """
         for left_out in range(above + 1):
-            if hits := [hit for folder in folders for hit in self._matches(folder, parts[left_out:])]:
+            if hits := _of_name(self._below(tuple(parts[left_out:-1])), parts[-1]):
                 return list(dict.fromkeys(hits))
         return []
 
-    def _matches(self, folder: Path, parts: Sequence[str]) -> list[str]:
-        """Files of a name, whatever the case and, if it has none, the ending. parts: of a path below `folder`."""
-        parent, name = os.path.join(folder, *parts[:-1]), parts[-1].casefold()
-        by_name, by_stem = self._names(parent)
-        has_ending = os.path.splitext(name)[1] in IMAGE_SUFFIXES
-        return [os.path.join(parent, one) for one in by_name.get(name) or ([] if has_ending else by_stem.get(name, []))]
+    def _merged(self, between: tuple[str, ...]) -> Names:
+        """The paths of all images that lie in folders of this name below any candidate."""
+        merged: Names = (defaultdict(list), defaultdict(list))
+        for folder in self._folders:
+            parent = os.path.join(folder, *between)
+            for paths, names in zip(merged, self._search.names(parent), strict=True):
+                for name, entries in names.items():
+                    paths[name] += [os.path.join(parent, entry) for entry in entries]
+        return merged
 
 
-def _names(folder: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _of_name(names: Names, name: str) -> list[str]:
+    """Those of a name, whatever the case and, if it has none, the ending."""
+    by_name, by_stem = names
+    name = name.casefold()
+    has_ending = os.path.splitext(name)[1] in IMAGE_SUFFIXES
+    return by_name.get(name) or ([] if has_ending else by_stem.get(name, []))
+
+
+def _names(folder: str) -> Names:
     """The images of a folder, by name and by name without ending."""
     by_name, by_stem = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ class ReadableImages:
     def __init__(self, decoding: Decoding) -> None:
         codecs = {name: features.version(name) for name in CODECS if features.check(name)}
         codecs |= installed_versions(["pillow-heif"])
-        key = {"multitl": __version__, "pillow": PIL.__version__, "codecs": codecs, "decoding": asdict(decoding)}
+        key = {"multitl": __version__, "pillow": PIL.__version__, "codecs": codecs, "page": decoding.page}
         self._folder = store_folder("images", key)
         self._looks: dict[str, Look] = {}
         for path in self._folder.glob(f"*{SUFFIX}"):

@@ -198,7 +198,7 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
     """The columns of a text table by name; the separator is a comma, a semicolon or a tab, whatever the header has."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
+            header = next((line for line in file if line.strip()), "")
             file.seek(0)
             separator = max(",;\t", key=header.count)
             rows = [row for row in csv.reader(file, delimiter=separator) if any(row)]
@@ -207,6 +207,8 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
             path, "cannot be read", "UTF-8 text with a header", str(error), "save it as UTF-8 CSV"
         ) from error
     names = rows[0] if rows else []
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise _bad_table(path, "has columns of the same name", "names that differ", ", ".join(twice), "rename them")
     return {name: [row[index] if index < len(row) else "" for row in rows[1:]] for index, name in enumerate(names)}
 
 

@@ -21,8 +21,12 @@ def objective(
 
 
 def count_parts(images: int, least: int) -> int:
-    """How many equal parts a batch is computed in, where there are to be so many at least: the next divisor."""
-    return next(parts for parts in range(min(least, images), images + 1) if images % parts == 0)
+    """How many equal parts a batch is computed in, where there are to be so many at least: the next divisor.
+
+    Of a number that has none up to twice as many, the next lower one: 31 images are not computed one by one.
+    """
+    upwards = range(min(least, images), min(2 * least, images) + 1)
+    return next(parts for parts in (*upwards, *range(upwards.start, 0, -1)) if images % parts == 0)
 
 
 def figures(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

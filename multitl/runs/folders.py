@@ -15,7 +15,8 @@ from multitl.system.writing import cannot_write, write_json, write_text
 
 RUN_FILES = (  # the first one marks a folder as a run
     "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
-    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "report.html", "tensorboard",
+    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "classify.py", "preprocess.json",
+    "labels.txt", "report.html", "tensorboard",
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ FILES = (
     "recipe.toml", "run.json", "model.keras", "classify.py", "preprocess.json", "labels.txt", "metrics.json",
     "predictions.csv", "history.csv",
 )  # fmt: skip
+FIRST = tuple(name for name in (*FILES, REPORT) if name not in ("classify.py", "preprocess.json", "labels.txt"))
+# those of every version
 
 
 def hash_files(folder: Path, names: tuple[str, ...] = FILES) -> dict[str, str]:
@@ -36,7 +38,7 @@ def broken_files(folder: Path) -> list[str]:
     if card.files is None:
         _check_older(folder, card.multitl)
         return []
-    return [name for name in (*FILES, REPORT) if card.files.get(name) != _hash(folder / name)]
+    return [name for name in {**dict.fromkeys(FIRST), **card.files} if card.files.get(name) != _hash(folder / name)]
 
 
 def _hash(path: Path) -> str:
@@ -48,7 +50,7 @@ def _hash(path: Path) -> str:
 
 
 def _check_older(folder: Path, version: str) -> None:
-    missing = [name for name in (*FILES, REPORT) if not (folder / name).is_file()]
+    missing = [name for name in FIRST if not (folder / name).is_file()]
     if missing:
         raise RunError(
             f"{folder} has lost {', '.join(missing)}.",

@@ -1,13 +1,15 @@
 """Classify images by the model beside this file: `python classify.py IMAGE ...`
 
 Prints a line for each image: its path, the class, its probability. Needs NumPy, Pillow and what opens the model, and
-nothing of multitl, which wrote it. Pictures become pixels as for `multitl predict`, to the last bit.
+nothing of multitl, which wrote it. Pictures of 8 bits become pixels as for `multitl predict`, to the last bit; HEIC and
+more bits are beyond it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +21,15 @@ from multitl.data.geometry import fit_pixels
 from multitl.standalone.runtimes import open_keras as open_model
 
 
-def classify(paths: list[str], folder: Path) -> list[tuple[str, float]]:
+def classify(paths: list[str], folder: Path) -> Iterator[tuple[str, float]]:
     """The class and its probability for each image. folder: where the model lies, preprocess.json and labels.txt."""
     how: Any = SimpleNamespace(**json.loads((folder / "preprocess.json").read_text(encoding="utf-8")))
     labels = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")
-    answer, found = open_model(folder), []
+    answer = open_model(folder)
     for path in paths:
         pixels = fit_pixels(read_rgb(path, how), how)[np.newaxis]
         (probabilities,) = answer(as_taken(pixels, how))
-        found.append((labels[probabilities.argmax()], float(probabilities.max())))
-    return found
+        yield labels[probabilities.argmax()], float(probabilities.max())
 
 
 def read_rgb(path: str, how: Any) -> Image.Image:
@@ -37,7 +38,9 @@ def read_rgb(path: str, how: Any) -> Image.Image:
         if how.decoding["page"] > 1 and getattr(image, "n_frames", 1) > 1:
             image.seek(how.decoding["page"] - 1)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            sys.exit(f"{path} has more than 8 bits a value, which `multitl predict` reads, but not this program")
+            raise SystemExit(
+                f"{path} has more than 8 bits a value, which `multitl predict` reads, but not this program"
+            )
         image.load()
         upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
@@ -64,4 +67,4 @@ if __name__ == "__main__":
     for name, (label, probability) in zip(
         sys.argv[1:], classify(sys.argv[1:], Path(__file__).resolve().parent), strict=True
     ):
-        print(f"{name}\t{label}\t{probability:.4f}")
+        print(f"{name}\t{label}\t{probability:.4f}", flush=True)

@@ -25,12 +25,13 @@ def check_finetune(
     overwrite: bool, resume: bool,
 ) -> None:  # fmt: skip
     """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
-    for name in names_in(recipe.backbone):
-        check_backbone(name)
-    check_weights(recipe.weights)
     folder = run_folder(data, output, recipe.backbone, backend)
     with locked(run_lock(folder), folder):
-        check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
+        is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
+    if not is_finished:  # one that is needs no weights any more
+        for name in names_in(recipe.backbone):
+            check_backbone(name)
+        check_weights(recipe.weights)
     check_for_training(data, recipe)
 
 

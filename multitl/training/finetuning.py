@@ -223,7 +223,9 @@ def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
         console().print(f"warning: {warning}", markup=False)
     if state.kept:
         tried = state.tried[state.kept - 1]
-        what = f"trial {state.kept}, learning rate {tried['learning_rate']:g}, {tried['steps']} steps"
+        what = (
+            f"trial {state.kept}, learning rate {tried['learning_rate']:g}, {tried['steps'] - tried['left_out']} steps"
+        )
         loss = tried["val_loss"]
     else:
         loss = min(row["val_loss"] for row in state.rows if row["phase"] == "head")

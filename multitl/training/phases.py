@@ -19,6 +19,7 @@ from multitl.adapters import load_backend
 from multitl.contracts import Step
 from multitl.errors import RunError
 from multitl.models.freezing import frozen_variables
+from multitl.models.objective import count_parts
 from multitl.models.statistics import UnbiasedVariance
 from multitl.recipes import Recipe
 from multitl.system import interrupts
@@ -166,7 +167,9 @@ def train_steps(
     phase: Phase, step: Step, recipe: Recipe, numbers: Sequence[int], advance: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float]:
     """Mean loss and accuracy of some steps of the phase, counted from 0, and the last one's learning rate."""
-    variance = UnbiasedVariance(phase.model, min(recipe.batch_size, phase.count)) if phase.unbiased_variance else None
+    size = min(recipe.batch_size, phase.count)
+    parts = count_parts(size, recipe.accumulate)
+    variance = UnbiasedVariance(phase.model, size // parts) if phase.unbiased_variance else None
     drawn = list(draws(phase.count, recipe.batch_size, recipe.seed, numbers))
     told = []
     with step:
@@ -176,7 +179,7 @@ def train_steps(
                 told.append(step(*batch, learning_rate=rate))
             advance()
     if variance:
-        variance.correct(steps=len(told))
+        variance.correct(steps=len(told) * parts)
     with interrupts.held_back():  # the device may still be at work
         rows = [keras.ops.convert_to_numpy(figures) for figures in told]
     loss, accuracy = np.mean(rows, axis=0, dtype="float64")

@@ -114,7 +114,7 @@ class Race:
         fresh = read_variables(optimizer)
         with waiting("timing   "):  # compiling may take minutes
             tempo = self._measure(step, state)
-        while trial := state.trial or self._next_trial(state, tempo):
+        while trial := state.trial or self._next_trial(state):
             if not state.variables:
                 write_variables(mutable, start)
                 write_variables(optimizer, fresh)
@@ -122,6 +122,7 @@ class Race:
             tried = self._try_out(trial, step, state, tempo)
             state.tried, state.trial, state.step = [*state.tried, tried], None, 0
             state.variables, state.optimizer = [], []
+            _settle(state, tempo)
             self._save(state)
             console().print(describe_trial(tried), markup=False)
             if tried["outcome"] in WON:
@@ -135,12 +136,9 @@ class Race:
         state.finished = True
         write_variables(mutable, state.best or start)
 
-    def _next_trial(self, state: TrainingState, tempo: Tempo) -> Trial | None:
+    def _next_trial(self, state: TrainingState) -> Trial | None:
         if any(one["outcome"] == "out of time" for one in state.tried):
             return None
-        if state.budget_steps is not None:
-            done = sum(one["steps"] for one in state.tried)
-            state.budget_steps = int(min(state.budget_steps, done + tempo.affordable()))
         return next_trial(self.recipe, self.phase.count, state.budget_steps, state.tried)
 
     def _try_out(self, trial: Trial, step: Step, state: TrainingState, tempo: Tempo) -> TriedOut:
@@ -246,6 +244,13 @@ def compare(
     if gain > (noise if is_head else 0.0):
         return "better", gain, noise
     return ("within noise" if is_head else "no worse"), gain, noise
+
+
+def _settle(state: TrainingState, tempo: Tempo) -> None:
+    """How many steps there is time for after a trial, never more than before: whoever resumes ends this plan."""
+    if state.budget_steps is not None:
+        done = sum(one["steps"] for one in state.tried)
+        state.budget_steps = int(min(state.budget_steps, done + tempo.affordable()))
 
 
 def _choose(tempo: Tempo, trial: Trial, start: int, stop: int) -> Sequence[int]:

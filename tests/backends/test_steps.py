@@ -12,6 +12,7 @@ import pytest
 from multitl.adapters import load_backend
 from multitl.contracts import Step
 from multitl.models.freezing import frozen_variables
+from multitl.models.objective import count_parts
 from multitl.recipes import Recipe
 from multitl.training.checkpoints import read_variables, write_variables
 from multitl.training.phases import compile_model, compile_step
@@ -159,6 +160,30 @@ def test_a_batch_in_parts_is_the_same_step(accumulate: int, parts: int, monkeypa
     for whole, cut in zip(*ends, strict=True):
         np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-6)
     assert sizes[0] == 8 and sizes[-1] == 8 // parts
+
+
+@pytest.mark.parametrize(
+    ("images", "least", "parts"),
+    [(32, 1, 1), (32, 2, 2), (32, 3, 4), (32, 99, 32), (31, 2, 1), (127, 4, 1), (33, 2, 3)],
+)
+def test_a_batch_is_cut_into_equal_parts(images: int, least: int, parts: int) -> None:
+    assert count_parts(images, least) == parts
+
+
+def test_rows_of_an_embedding_are_added_up() -> None:
+    """Its gradients are sparse on TensorFlow."""
+    tokens = np.arange(8, dtype="int32").reshape(8, 1) % 4
+    ends = []
+    for accumulate in (1, 4):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((1,), dtype="int32")
+        x = keras.layers.Flatten()(keras.layers.Embedding(4, 5)(inputs))
+        model = keras.Model(inputs, keras.layers.Dense(3)(x))
+        with compile_step(model, replace(RECIPE, accumulate=accumulate)) as step:
+            step((tokens,), *BATCHES[0][1:], learning_rate=0.01)
+        ends.append(read_variables(model.trainable_variables))
+    for whole, cut in zip(*ends, strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_statistics_move_with_every_part() -> None:

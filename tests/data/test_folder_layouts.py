@@ -155,6 +155,15 @@ TABLES = {
         rows(PETS, "photo,kind"), {"reading": Reading(path_column="foto")},
         "DATA/table.csv has no column 'foto'. Mend: --path-column NAME",
     ),
+    "two factors, each with each": (
+        rows(["Apple|rust", "Apple|healthy", "Corn|rust", "Corn|healthy"]), {}, "Apple|healthy, Apple|rust, *",
+    ),
+    "two columns of one name": (
+        rows(["cat,x", "dog,y"], "path,label,label"), {}, "DATA/table.csv has columns of the same name*rename them*",
+    ),
+    "blank lines before the header": (
+        "\n\n" + rows(PETS, "path;label").replace("png,", "png;"), {}, f"cat, dog: {CUT}",
+    ),
     "several labels, |": (
         rows(["cat", "dog", "cat|dog"]), {},
         "DATA/table.csv looks like several labels an image, not one class. Mend: keep one label in these rows*",

@@ -13,9 +13,11 @@ import pytest
 
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs.folders import check_folder, finished_result, start_run
+from multitl.runs.folders import RUN_FILES, check_folder, finished_result, start_run
+from multitl.runs.promises import FILES, REPORT
 from multitl.system.cache import cache_folder
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
+from multitl.training.checkpoints import CHECKPOINT, PREVIOUS
 
 RECIPE = Recipe()
 
@@ -227,3 +229,7 @@ def test_damaged_json_of_the_right_syntax(tmp_path: Path, content: str) -> None:
         claim(tmp_path, resume=True)
     with pytest.raises(RunError, match=r"card\.json"):
         finished_result(tmp_path)
+
+
+def test_whatever_a_run_leaves_goes_with_it() -> None:
+    assert {*FILES, REPORT, "card.json", CHECKPOINT, PREVIOUS} <= {*RUN_FILES}

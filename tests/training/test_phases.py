@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from itertools import pairwise
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,11 +19,13 @@ from multitl.training.checkpoints import TrainingState, load_state, read_variabl
 from multitl.training.phases import (
     Phase,
     compile_model,
+    compile_step,
     draws,
     epoch_order,
     learning_rate_at,
     run_phase,
     steps_per_epoch,
+    train_steps,
 )
 
 COUNT, CLASSES = 50, 3
@@ -196,3 +199,22 @@ def test_the_loss_is_the_documented_objective() -> None:
     smooth = 0.9 * ONE_HOT + 0.1 / CLASSES
     expected = -(smooth * log_probabilities).sum(axis=1).mean() + 0.01 * squared
     assert state.rows[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_unbiased_variances_are_of_the_parts_that_were_seen(accumulate: int) -> None:
+    """As PyTorch has them, n / (n - 1), part by part."""
+    inputs = keras.Input((2,))
+    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    values = np.random.default_rng(0).normal(3, 2, (8, 2)).astype("float32")
+    one_hot, weights = np.eye(2, dtype="float32")[np.arange(8) % 2], np.ones(8, "float32")
+    recipe = Recipe(batch_size=8, accumulate=accumulate)
+    phase = Phase("finetune", model, 8, 2, 1, 0.0, lambda draws: (((values,), one_hot, weights) for _ in draws),
+                  lambda: (0.0, 0.0), unbiased_variance=True)  # fmt: skip
+    train_steps(phase, compile_step(model, recipe), recipe, range(2))
+    moving = np.ones(2)
+    for part in np.split(values, accumulate) * 2:
+        moving = 0.9 * moving + 0.1 * part.var(axis=0, ddof=1)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model.get_layer("norm").moving_variance), moving, rtol=1e-4)
