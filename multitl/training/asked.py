@@ -29,9 +29,8 @@ def check_finetune(
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
     if not is_finished:  # one that is needs no weights any more
-        for name in names_in(recipe.backbone):
-            check_backbone(name)
-        check_weights(recipe.weights)
+        names = listed(recipe.backbone)
+        _check_backbones([(recipe.backbone, recipe.weights)] if len(names) == 1 else _split(names, recipe))
     check_for_training(data, recipe)
 
 
@@ -41,18 +40,18 @@ def check_choose(
 ) -> None:  # fmt: skip
     """Raises what `choose` would, as far as names tell."""
     _check_different(names)
-    for name in names:
-        check_backbone(split_weights(name, "")[0])
+    _check_backbones(_split(names, recipe))
     check_choice_folder(choice_folder(data, output), overwrite=overwrite)
     check_for_training(data, recipe)
 
 
-def names_in(backbone: str) -> list[str]:
-    """The backbones that a recipe names, without weights of their own; a comma may also be part of a file's name."""
+def listed(backbone: str) -> list[str]:
+    """The backbones that a recipe names, each with its weights if it has its own; a comma may be part of a file's name.
+
+    A single one has none: an @ is part of its name.
+    """
     names = backbone.split(",")
-    if len(names) == 1 or not all("/" in name for name in names):
-        return [backbone]
-    return [split_weights(name, "")[0] for name in names]
+    return names if all("/" in name for name in names) else [backbone]
 
 
 def split_weights(name: str, weights: str) -> tuple[str, str]:
@@ -91,6 +90,16 @@ def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
             received=str(folder),
             fix="add --overwrite to choose again (stored features are reused), or choose another --out",
         )
+
+
+def _split(names: Sequence[str], recipe: Recipe) -> list[tuple[str, str]]:
+    return [split_weights(name, recipe.weights) for name in names]
+
+
+def _check_backbones(backbones: Sequence[tuple[str, str]]) -> None:
+    for name, weights in backbones:
+        check_backbone(name)
+        check_weights(weights)
 
 
 def _check_different(names: Sequence[str]) -> None:

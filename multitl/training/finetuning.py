@@ -42,7 +42,7 @@ from multitl.runs.promises import REPORT, broken_files
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
 from multitl.system.progress import console, progress_bar, waiting
-from multitl.training.asked import run_folder, split_weights
+from multitl.training.asked import listed, run_folder, split_weights
 from multitl.training.checkpoints import (
     CHECKPOINT,
     TrainingState,
@@ -173,8 +173,8 @@ def _run(
 
 def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tuple[Recipe, list[dict[str, Any]]]:
     """The recipe with the best of the backbones that it names, and how they stood; nothing to say of a single one."""
-    names = recipe.backbone.split(",")
-    if len(names) == 1 or not all("/" in name for name in names):  # the comma is part of a file's name
+    names = listed(recipe.backbone)
+    if len(names) == 1:
         return recipe, []
     found = []
     for one in rank(dataset, names, recipe, backend):
