@@ -387,7 +387,7 @@ Answer: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # images (batch, heigh
 
 
 class Runtime(Protocol):
-    """A function that opens an artefact as its users will, without Keras: backends/multitl_*/runtime.py, ..."""
+    """A function that opens an artefact as its users will, without Keras: multitl/standalone/runtimes.py, ..."""
 
     def __call__(self, folder: Path) -> Answer: ...
 

@@ -25,7 +25,7 @@ ORDER = {
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards locks folders promises",
+    "runs": "cards locks promises folders",
     "data": "augmentation split_names folders layouts listings resampling splits parts checks labels places tables "
     "tiffs depths geometry images readable_images pixel_store pixels scanning",
     "standalone": "runtimes classify programs",

@@ -30,14 +30,3 @@ def open_state_dict(folder: Path) -> Answer:
             return network(tensor.permute(0, 3, 1, 2)).softmax(dim=1).numpy()
 
     return answer
-
-
-def open_program(folder: Path) -> Answer:
-    """By torch.export.load."""
-    module = torch.export.load(folder / "model.pt2").module()
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return module(torch.from_numpy(images)).numpy()
-
-    return answer

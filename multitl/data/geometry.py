@@ -1,4 +1,4 @@
-"""From a picture to pixels: the geometry of `Preprocess`.
+"""From a picture to pixels: RGB, and the geometry of `Preprocess`.
 
 Nothing but Pillow and NumPy is used: this is also what classify.py does, which goes with every model that leaves.
 """
@@ -18,6 +18,18 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of 8 bits as RGB, what is transparent over white. Raises ValueError for a mode without a way."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(layer, mask=layer)  # by its alpha, without a copy of that
+    return white
 
 
 def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from multitl.contracts import Decoding, Preprocess
 from multitl.data.depths import GREYS, Look, kind_of, look_at, to_eight_bits, unfit
-from multitl.data.geometry import MAX_PIXELS, fit_pixels
+from multitl.data.geometry import MAX_PIXELS, fit_pixels, to_rgb
 from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
 
@@ -235,19 +235,7 @@ def _one_line_reasons() -> Iterator[None]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any pixel format to RGB; the rules are in `decode_rgb`."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if not image.has_transparency_data:
-        return _convert(image, "RGB")
-    layer = image if image.mode == "RGBA" else _convert(image, "RGBA")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(layer, mask=layer)  # by its alpha, without a copy of that
-    return white
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
     try:
-        return image.convert(mode)
+        return to_rgb(image)
     except ValueError as error:
         raise UnreadableImage(f"unsupported pixel format {image.mode}") from error

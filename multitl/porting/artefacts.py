@@ -29,14 +29,6 @@ def write_onnx(export: Export, folder: Path) -> None:
     save_onnx(onnx_model(export.model, ["probabilities"], classes), folder / "model.onnx")
 
 
-def open_keras(folder: Path) -> Answer:
-    """By Keras in safe mode, on the backend of KERAS_BACKEND, as users will: this program wrote the file."""
-    import keras
-
-    model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
-    return lambda images: np.asarray(model.predict_on_batch(images))
-
-
 def open_onnx(folder: Path) -> Answer:
     """By onnxruntime on the CPU."""
     from multitl.onnx_graphs.running import run_onnx

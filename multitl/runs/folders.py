@@ -10,13 +10,14 @@ from multitl.contracts import Result
 from multitl.errors import RunError
 from multitl.recipes import Recipe
 from multitl.runs.cards import Started, checked, read_card, read_metrics, read_started
+from multitl.runs.promises import FILES, REPORT
 from multitl.system.scratch import clear
 from multitl.system.writing import cannot_write, write_json, write_text
 
-RUN_FILES = (  # the first one marks a folder as a run
-    "recipe.toml", "run.json", "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors",
-    "card.json", "metrics.json", "history.csv", "predictions.csv", "model.keras", "classify.py", "preprocess.json",
-    "labels.txt", "report.html", "tensorboard",
+MARK, STARTED_BY, *MADE = FILES  # by the first a folder is known as a run
+RUN_FILES = (  # in the order in which they go: what tells of the others before them
+    MARK, STARTED_BY, "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors", "card.json", *MADE,
+    REPORT, "tensorboard",
 )  # fmt: skip
 
 

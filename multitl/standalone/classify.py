@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from multitl.data.geometry import fit_pixels
+from multitl.data.geometry import fit_pixels, to_rgb
 from multitl.standalone.runtimes import open_keras as open_model
 
 
@@ -42,13 +42,7 @@ def read_rgb(path: str, how: Any) -> Image.Image:
                 f"{path} has more than 8 bits a value, which `multitl predict` reads, but not this program"
             )
         image.load()
-        upright = ImageOps.exif_transpose(image)
-    if not upright.has_transparency_data:
-        return upright.convert("RGB")
-    layer = upright.convert("RGBA")
-    white = Image.new("RGB", upright.size, "white")
-    white.paste(layer, mask=layer)
-    return white
+        return to_rgb(ImageOps.exif_transpose(image))
 
 
 def as_taken(pixels: np.ndarray, how: Any) -> np.ndarray:
