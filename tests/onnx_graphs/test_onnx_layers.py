@@ -114,7 +114,8 @@ def test_a_layer_over_space(name: str):
 def test_a_layer_over_space_after_a_convolution(name: str):
     """What it takes lies channels first already, and is no constant to it."""
     layer, shape = SPACES[name]
-    before = layers.Conv1D(4, 1) if len(shape) == 2 else layers.Conv2D(4, 1)
+    # named: the others got their names when this file was imported, and a test before may have begun to count anew
+    before = layers.Conv1D(4, 1, name="before") if len(shape) == 2 else layers.Conv2D(4, 1, name="before")
     assert_same(network(before, type(layer).from_config(layer.get_config()), shape=shape))
 
 
@@ -127,7 +128,7 @@ def test_a_layer(name: str):
 @pytest.mark.parametrize("name", [name for name, (_, shape) in OTHERS.items() if shape == NHWC])
 def test_a_layer_after_a_convolution(name: str):
     layer, shape = OTHERS[name]
-    assert_same(network(layers.Conv2D(4, 1), type(layer).from_config(layer.get_config()), shape=shape))
+    assert_same(network(layers.Conv2D(4, 1, name="before"), type(layer).from_config(layer.get_config()), shape=shape))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -168,7 +168,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "Sum": lambda x: K.sum(x, (1, 3)),
     "Swapaxes": lambda x: K.swapaxes(x, 1, -1),
     "Take": lambda x: [K.take(x, np.array([0, 3, -1]), 1), K.take(x, np.array(2), 3)],
-    "Tan": K.tan,
+    "Tan": lambda x: K.tan(K.tanh(x)),  # away from its poles, where rounding decides
     "Tanh": K.tanh,
     "Tile": lambda x: [K.tile(x, (1, 2, 1, 3)), K.tile(x, (2, 1))],
     "TopK": lambda x: [K.top_k(x, 2)[0], K.cast(K.top_k(x, 3)[1], "int32"), K.negative(K.top_k(K.negative(x), 3)[0])],
