@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack
 
-from multitl.adapters import check_backbone, check_backend, check_head, check_weights, load_backend, translate_module
+from multitl.adapters import check_backbone, check_backend, check_head, load_backend, translate_module
 from multitl.contracts import Head, Preprocess, Pretrained, Result, Split, Stage
 from multitl.errors import (
     BackboneError,
@@ -84,8 +84,7 @@ def load_pretrained(
     Raises BackboneError for an unknown name and WeightsError for weights that are missing or do not fit.
     """
     check_head(head)
-    check_backbone(name)
-    check_weights(str(weights))
+    check_backbone(name, str(weights))
     load_backend()
     from multitl.sources import pretrained
 

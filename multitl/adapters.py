@@ -164,32 +164,20 @@ def load_source(name: str) -> tuple[Source, str]:
     return _import_source(prefix), rest
 
 
-def check_backbone(name: str) -> None:
-    """What shows before anything is loaded: BackboneError for a name that its source does not list, WeightsError for a
-    file that is not there. Variants are the source's to check; any handle is a name of tfhub's.
+def check_backbone(name: str, weights: str = "default") -> None:
+    """What shows before a framework is loaded: BackboneError for a name that its source does not know, WeightsError for
+    a file that is not there, or whose package is not installed.
     """
-    if name.startswith(FILE):
-        _check_path(name.removeprefix(FILE), "model file", "a .keras or .h5 file", FILE)
-        return
-    load_source(name)
-    source = name.partition("/")[0]
-    known = {info.name for info in backbones(source)}
-    plain = name.partition(":")[0]  # tags of weights follow a colon, in timm's names a dot
-    if source != "tfhub" and plain not in known and plain.partition(".")[0] not in known:
-        raise BackboneError(
-            f"Unknown backbone {name!r}.",
-            expected="a name that multitl backbones lists",
-            received=name,
-            nearest=nearest_names(plain, known),
-            fix=f"multitl backbones {source}/",
-        )
+    check_weights(weights)
+    source, rest = load_source(name)
+    source.check(rest, weights)
 
 
 def check_weights(weights: str) -> None:
     """Raises WeightsError for a file or folder that is not there."""
     if weights not in ("default", "none", "imagenet"):
         expected = "default or imagenet (the official ones), none (random), or the path of a file or folder"
-        _check_path(weights, "weights file", expected, "--weights")
+        check_path(weights, "weights file", expected, "--weights")
 
 
 def check_head(head: str) -> None:
@@ -204,7 +192,8 @@ def check_head(head: str) -> None:
         )
 
 
-def _check_path(path: str, what: str, expected: str, after: str) -> None:
+def check_path(path: str, what: str, expected: str, after: str) -> None:
+    """Raises WeightsError, with those beside it whose names are similar, for a file or folder that is not there."""
     try:
         Path(path).expanduser().stat()
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL

@@ -329,6 +329,9 @@ class Source(Protocol):
     def backbones(self) -> Sequence[BackboneInfo]:
         """All names, without loading a framework."""
 
+    def check(self, name: str, weights: str) -> None:
+        """Raises what `load` would, as far as names tell and what is installed; loads no framework."""
+
     def load(self, name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
         """Build `name` ("ResNet50" or "MobileNet:alpha=0.25", without the source's prefix) and fill in its weights.
 

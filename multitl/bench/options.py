@@ -43,7 +43,7 @@ class Options:
         _check_all("task", self.tasks, TASKS, "--task")
         _check_all("dtype", self.dtypes, DTYPES, "--dtype")
         for backbone in self.backbones:
-            check_backbone(backbone)
+            check_backbone(backbone, self.weights)
         if self.budget < SHORTEST:
             raise RecipeError(
                 f"A budget of {self.budget:g} seconds is too small.",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from multitl.adapters import SOURCES, check_backbone, check_head, check_weights, folder_name
+from multitl.adapters import SOURCES, check_backbone, check_head, folder_name
 from multitl.data.scanning import check_path
 from multitl.errors import PortError, nearest_names
 from multitl.judging.opening import load_run
@@ -31,8 +31,7 @@ def check_port(
     if folder:
         load_run(folder)
     else:
-        check_backbone(source_name(model))
-        check_weights(weights)
+        check_backbone(source_name(model), weights)
     for to in formats:
         check_output(output_of(model, to, output, alone=len(formats) == 1), overwrite=overwrite)
         if images is None and not (folder and (folder / "predictions.csv").is_file()):
@@ -47,8 +46,7 @@ def check_translate(
 ) -> None:
     """Raises what `translate` would, as far as names tell. backend: the name of one that is installed."""
     check_head(head)
-    check_backbone(recipe.backbone)
-    check_weights(recipe.weights)
+    check_backbone(recipe.backbone, recipe.weights)
     with locked(run_lock(Path(output)), Path(output)):
         check_folder(Path(output), recipe, backend, overwrite=overwrite, resume=False)
 

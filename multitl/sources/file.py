@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multitl.adapters import FILE, check_path
 from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained, Translation
 from multitl.errors import BackboneError, MultitlError, WeightsError
 from multitl.system.hashes import file_sha256
@@ -29,6 +30,11 @@ _KEPT = "a model that ends with one output a class, or with a single sigmoid"
 def backbones() -> list[BackboneInfo]:
     """One line that stands for every file."""
     return [BackboneInfo("file:PATH", 0, "that of the file", "your own .keras or .h5 of Keras 2, tf_keras or Keras 3")]
+
+
+def check(name: str, weights: str) -> None:
+    """See `contracts.Source`."""
+    check_path(name, "model file", "a .keras or .h5 file", FILE)
 
 
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:

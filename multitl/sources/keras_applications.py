@@ -30,6 +30,11 @@ def backbones() -> list[BackboneInfo]:
     ]
 
 
+def check(name: str, weights: str) -> None:
+    """See `contracts.Source`."""
+    find_architecture(name)
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build one of `backbones()`. See `contracts.Source`.
 
@@ -72,7 +77,7 @@ def find_architecture(name: str) -> Architecture:
     if not rows:
         known = [one.name for one in ARCHITECTURES if not one.variant]
         raise BackboneError(
-            f"Unknown backbone keras/{name}.",
+            f"Unknown backbone 'keras/{name}'.",
             expected="one of the 40 networks of keras.applications",
             received=f"keras/{name}",
             nearest=[f"keras/{near}" for near in nearest_names(plain, known)],

@@ -58,6 +58,13 @@ def backbones() -> Sequence[BackboneInfo]:
     ]
 
 
+def check(name: str, weights: str) -> None:
+    """See `contracts.Source`."""
+    _network(name)
+    if weights in ("default", "imagenet"):
+        _installed_file(name)
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build a network up to its last convolution (1280 channels, stride 32), or all of it, and fill in its weights.
 

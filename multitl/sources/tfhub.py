@@ -37,6 +37,11 @@ def backbones() -> list[BackboneInfo]:
     return [BackboneInfo(f"tfhub/{name}", size, "Apache-2.0", "downloaded by tensorflow_hub") for name, size in listed]
 
 
+def check(name: str, weights: str) -> None:
+    """See `contracts.Source`."""
+    _located(name)
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Translate a module, or take it from the cache. See `contracts.Source`.
 
@@ -100,19 +105,30 @@ def find(name: str) -> tuple[str, str]:
 
     Raises WeightsError for what looks like a path and is none.
     """
-    path = Path(name).expanduser()
+    path = _located(name)
+    if path is None:
+        return name, ""
     try:
+        return str(path), _folder_sha256(path) if path.is_dir() else file_sha256(path)
+    except (OSError, RecursionError) as error:  # RecursionError: folders without end
+        raise _no_module(name, str(error)) from error
+
+
+def _located(name: str) -> Path | None:
+    """The folder or archive, or None for a handle. Raises WeightsError for what looks like a path and is none."""
+    try:
+        path = Path(name).expanduser()
         if path.is_dir():
-            return str(path.resolve()), _folder_sha256(path)
+            return path.resolve()
         if path.is_file():
             if not _is_archive(path):
                 raise _no_module(name, "a file that is no tar archive, or a damaged one")
-            return str(path.resolve()), file_sha256(path)
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: a NUL; RecursionError: folders without end
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL
         raise _no_module(name, str(error)) from error
     if not name or path.is_absolute() or name.startswith((".", "~")):
         raise _no_module(name, "no such file or folder")
-    return name, ""
+    return None
 
 
 def _is_archive(path: Path) -> bool:

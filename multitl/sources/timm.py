@@ -29,6 +29,20 @@ def backbones() -> list[BackboneInfo]:
     ]
 
 
+def check(name: str, weights: str) -> None:
+    """See `contracts.Source`. Tags are left to timm, whose next release may have more."""
+    known = _networks()
+    if name.partition(".")[0] in known:
+        return
+    raise BackboneError(
+        f"Unknown backbone 'timm/{name}'.",
+        expected=f"one of {len(known)} networks of timm",
+        received=f"timm/{name}",
+        nearest=[f"timm/{near}" for near in nearest_names(name.partition(".")[0], known)],
+        fix="multitl backbones timm/",
+    )
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Translate a network of timm, or take it from the cache. See `contracts.Source`.
 
@@ -44,7 +58,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     from multitl.sources.translated import Network, as_pretrained, of_features, say
     from multitl.translation.store import translated
 
-    check_name(name)
+    check(name, weights)
     entry = translated(Job("timm", name, weights, image_size, head))
     say(entry.card.weights_note)
     sha256 = None if weights == "none" else entry.card.weights_sha256
@@ -57,20 +71,6 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         class_names=class_names(entry.translation.model.output_shape[-1]),
     )
     return as_pretrained(network, head) if entry.card.has_classifier else of_features(network)
-
-
-def check_name(name: str) -> None:
-    """Raises BackboneError for a name that timm does not have; tags are left to timm."""
-    known = _networks()
-    if name.partition(".")[0] in known:
-        return
-    raise BackboneError(
-        f"Unknown backbone timm/{name}.",
-        expected=f"one of {len(known)} networks of timm",
-        received=f"timm/{name}",
-        nearest=[f"timm/{near}" for near in nearest_names(name.partition(".")[0], known)],
-        fix="multitl backbones timm/",
-    )
 
 
 def _licence(weights: str, official: str) -> str:

@@ -49,6 +49,11 @@ def backbones() -> list[BackboneInfo]:
     ]
 
 
+def check(name: str, weights: str) -> None:
+    """See `contracts.Source`."""
+    find(name)
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build one of `backbones()`. See `contracts.Source`.
 
@@ -92,7 +97,7 @@ def find(name: str) -> tuple[str, Checkpoint]:
     known = networks()
     if plain not in known:
         raise BackboneError(
-            f"Unknown backbone torchvision/{name}.",
+            f"Unknown backbone 'torchvision/{name}'.",
             expected=f"one of the {len(known)} classification networks of torchvision.models",
             received=f"torchvision/{name}",
             nearest=[f"torchvision/{near}" for near in nearest_names(plain, known)],

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from multitl.adapters import check_backbone, check_weights, folder_name
+from multitl.adapters import check_backbone, folder_name
 from multitl.data.scanning import check_for_training
 from multitl.errors import BackboneError, RunError
 from multitl.recipes import Recipe
@@ -98,8 +98,7 @@ def _split(names: Sequence[str], recipe: Recipe) -> list[tuple[str, str]]:
 
 def _check_backbones(backbones: Sequence[tuple[str, str]]) -> None:
     for name, weights in backbones:
-        check_backbone(name)
-        check_weights(weights)
+        check_backbone(name, weights)
 
 
 def _check_different(names: Sequence[str]) -> None:

@@ -252,7 +252,7 @@ def test_an_unknown_variant_names_the_valid_ones(name, expected):
 
 
 def test_an_unknown_name_names_near_ones():
-    with pytest.raises(BackboneError, match="Unknown backbone keras/resnet5O") as caught:
+    with pytest.raises(BackboneError, match="Unknown backbone 'keras/resnet5O'") as caught:
         load("resnet5O", "none", 0)
     assert "keras/ResNet50" in caught.value.nearest
 
