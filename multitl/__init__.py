@@ -282,8 +282,8 @@ def evaluate(
     data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
     images: the folder that the paths in a table are relative to.  path_column, label_column: names of its columns; by
     default those that the run was trained with.
-    Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, per_class, confusion_matrix, intervals (*_ci) and,
-    with more than five classes, top5_accuracy.
+    Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, roc_auc, map, kappa, per_class, confusion_matrix,
+    intervals (*_ci) and, with more than five classes, top5_accuracy; of classes that are grades kappa_quadratic.
     """
     from multitl.data.tables import Reading
     from multitl.judging import opening

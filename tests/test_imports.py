@@ -36,7 +36,8 @@ ORDER = {
     "reductions normalisations writing running",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
-    "judging": "axes metrics predictions charts opening proportions evaluation findings reporting choice_page",
+    "judging": "axes separation metrics predictions charts opening proportions evaluation findings reporting "
+    "choice_page",
     "training": "asked targets checkpoints extractors feature_store logs recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
     "finetuning choosing",

@@ -25,8 +25,16 @@ FIGURES = {
     "f1_macro": "macro F1",
     "f1_weighted": "weighted F1",
     "ece": "calibration error",
+    "map": "mean average precision",
+    "roc_auc": "ROC AUC",
+    "kappa": "Cohen's kappa",
+    "kappa_quadratic": "kappa, quadratic weights",
     "log_loss": "log loss",
 }
+PER_CLASS = {
+    "precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "roc_auc": "ROC AUC",
+    "average_precision": "AP",
+}  # fmt: skip
 STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
 
 
@@ -101,9 +109,10 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     overall.add_row("accuracy of guessing", *_figures(known.chance), "")
     show(overall)
     _print_cautions(metrics, "")
-    classes = table("class", "precision", "recall", "F1", "images", right=["precision", "recall", "F1", "images"])
+    columns = [*PER_CLASS.values(), "images"]
+    classes = table("class", *columns, right=columns)
     for row in metrics["per_class"]:
-        figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
+        figures = ("" if row[name] is None else f"{row[name]:.3f}" for name in PER_CLASS)
         classes.add_row(printable(row["class"]), *figures, str(row["support"]))
     show(classes)
 

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
+from multitl.judging.separation import agreement, mean_of, separation
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 TOP_K = 5
@@ -66,6 +67,9 @@ def score(
     Macro F1 averages over the classes that occur in the labels or in the predictions (scikit-learn's default): a class
     that is absent from this data and never predicted neither helps nor hurts, one predicted though absent counts 0.
     Undefined precision, recall and F1 count 0. `confusion_matrix` and `per_class` list all k classes, rows are true.
+    `roc_auc` and `map` (mean average precision) average over the classes that have both images and others; Cohen's
+    `kappa` is agreement beyond chance, `kappa_quadratic` that of grades: see separation.py. None of these four is there
+    where it is undefined.
     `ece`: expected calibration error, 15 equal-width bins of confidence (Guo et al. 2017, arXiv:1706.04599).
     `*_ci`: 95 % bootstrap percentile intervals, widened to contain the figure itself where resampling is biased (the
     calibration error of few examples). `top5_accuracy` is there with more than 5 classes only.
@@ -85,7 +89,11 @@ def score(
             sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=TOP_K, labels=every_class)
         )
     result["log_loss"] = float(sklearn_metrics.log_loss(labels, probabilities, labels=every_class))
-    result["per_class"] = _per_class(judged, class_names)
+    apart = separation(labels, probabilities)
+    ranks = {"roc_auc": mean_of(apart, "roc_auc"), "map": mean_of(apart, "average_precision")}
+    ranks |= agreement(labels, probabilities.argmax(axis=1), class_names)
+    result |= {name: value for name, value in ranks.items() if value is not None}
+    result["per_class"] = [row | more for row, more in zip(_per_class(judged, class_names), apart, strict=True)]
     confusion = sklearn_metrics.confusion_matrix(judged.label, judged.predicted, labels=every_class)
     return result | {"confusion_matrix": confusion.tolist()}
 

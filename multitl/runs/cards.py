@@ -30,6 +30,7 @@ Line = Annotated[str, Meta(min_length=1, max_length=2**12, pattern=r"\A[^\x00-\x
 ClassName = Annotated[str, Meta(min_length=1, max_length=2**12)]  # a folder's name may hold anything but NUL and "/"
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Agreement = Annotated[float, Meta(ge=-1, le=1)]
 Positive = Annotated[float, Meta(ge=0)]
 HeadKind = Literal["linear", "mean", "kernel"]
 Hex = Annotated[str, Meta(pattern=r"\A[0-9a-f]{0,64}\Z")]
@@ -255,6 +256,9 @@ class ClassFigures(Struct, frozen=True, kw_only=True, rename={"name": "class"}):
     recall: Share
     f1: Share
     support: Count
+    specificity: Share | None = None
+    roc_auc: Share | None = None
+    average_precision: Share | None = None
 
 
 class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -273,6 +277,10 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     per_class: tuple[ClassFigures, ...]
     confusion_matrix: tuple[tuple[Count, ...], ...]
     top5_accuracy: Share | None = None
+    roc_auc: Share | None = None
+    map: Share | None = None
+    kappa: Agreement | None = None
+    kappa_quadratic: Agreement | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.per_class), len(self.confusion_matrix), *map(len, self.confusion_matrix)}

@@ -32,7 +32,19 @@ METRICS = {
     "ece": 0.03,
     "ece_ci": [0.02, 0.05],
     "log_loss": 0.2,
-    "per_class": [{"class": "[red]shoes", "precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 20}],
+    "kappa": 0.91,
+    "per_class": [
+        {
+            "class": "[red]shoes",
+            "precision": 0.9,
+            "recall": 0.8,
+            "specificity": 0.99,
+            "f1": 0.85,
+            "roc_auc": None,
+            "average_precision": 0.97,
+            "support": 20,
+        },
+    ],
     "confusion_matrix": [[20]],
 }
 PREDICTIONS = [
@@ -173,7 +185,8 @@ def test_evaluate_prints_overall_and_per_class(evaluate: Calls, capsys):
     out = capsys.readouterr().out
     assert evaluate == [(("run", "photos"), {"backend": "jax", "split": "validation", **AS_TRAINED})]
     assert re.search(r"accuracy +0\.950 +\[0\.900, 0\.988\]", out)
-    assert re.search(r"\[red\]shoes +0\.900 +0\.800 +0\.850 +20", out)
+    assert re.search(r"Cohen's kappa +0\.910", out)
+    assert re.search(r"\[red\]shoes +0\.900 +0\.800 +0\.990 +0\.850 +0\.970 +20", out)
 
 
 @pytest.mark.parametrize(("count", "said"), [(1, "1 image; in brackets"), (2, "2 images; in brackets")])

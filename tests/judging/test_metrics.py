@@ -161,7 +161,9 @@ def test_perfect_predictions_score_one(labels: list[int]) -> None:
 def test_absent_classes_do_not_count_in_macro_f1_unless_predicted() -> None:
     right = score(np.array([0, 1]), np.eye(3)[[0, 1]], _names(3), resamples=5)
     assert right["f1_macro"] == 1.0
-    assert right["per_class"][2] == {"class": "class 2", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    absent = {"class": "class 2", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert right["per_class"][2] == absent | {"specificity": 1.0, "roc_auc": None, "average_precision": None}
+    assert (right["roc_auc"], right["map"], right["kappa"]) == (1.0, 1.0, 1.0)
     assert right["confusion_matrix"] == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     wrong = score(np.array([0, 1]), np.eye(3)[[0, 2]], _names(3), resamples=5)
     assert wrong["f1_macro"] == pytest.approx(1 / 3)
