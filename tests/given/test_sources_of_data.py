@@ -93,7 +93,7 @@ def parquet_bytes(folder: Path, scratch: Path):
 
 
 def parquet_of_hugging_face(folder: Path, scratch: Path):
-    """In two files, with numbers for labels, and paths that are not the names' order."""
+    """In two files, with numbers for labels whose names are in its metadata."""
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table, classes = arrow_structs(folder, scratch), ["dog", "cat"]
     features = {"label": {"names": classes, "_type": "ClassLabel"}}
@@ -102,8 +102,7 @@ def parquet_of_hugging_face(folder: Path, scratch: Path):
         {"huggingface": json.dumps({"info": {"features": features}})}
     )
     (scratch / "shards").mkdir()
-    for shard, rows in enumerate([slice(0, 13), slice(13, None)]):
-        part = table.take(range(len(table))[rows])
+    for shard, part in enumerate([table.slice(0, 13), table.slice(13)]):
         parquet.write_table(part, scratch / "shards" / f"photos-{shard:05}-of-00002.parquet", row_group_size=4)
     return scratch / "shards"
 
@@ -153,8 +152,18 @@ def torch_dataset(folder: Path, scratch: Path):
     return data.Subset(Photos(), range(len(files_of(folder))))
 
 
-def image_folder_of_torchvision(folder: Path, scratch: Path):
-    return pytest.importorskip("torchvision.datasets").ImageFolder(folder)
+def torch_dataset_of_dicts(folder: Path, scratch: Path):
+    data = pytest.importorskip("torch.utils.data")
+    images, labels = torch_tensors(folder, scratch)
+
+    class Photos(data.Dataset):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int):
+            return {"image": images[index], "label": labels[index]}
+
+    return Photos()
 
 
 def shuffled_tf_data(folder: Path, scratch: Path):
@@ -192,7 +201,7 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 SOURCES = [
     list_of_paths, list_of_images, arrays, images_and_labels, torch_tensors, jax_arrays, pandas_bytes, pandas_paths,
     polars_bytes, arrow_structs, parquet_bytes, parquet_of_hugging_face, webdataset_shards, tar_of_the_folder,
-    hugging_face, torch_dataset, image_folder_of_torchvision, shuffled_tf_data, tf_data_of_files, py_dataset,
+    hugging_face, torch_dataset, torch_dataset_of_dicts, shuffled_tf_data, tf_data_of_files, py_dataset,
 ]  # fmt: skip
 
 
