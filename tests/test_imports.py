@@ -28,7 +28,7 @@ ORDER = {
     "runs": "cards locks promises folders",
     "data": "augmentation split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers places tables shards tiffs depths geometry images readable_images pixel_store "
-    "pixels scanning",
+    "pixels remote scanning",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "

@@ -34,6 +34,7 @@ from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Parts
 from multitl.data.readable_images import ReadableImages
+from multitl.data.remote import local
 from multitl.data.shards import list_shards
 from multitl.data.split_names import parse_split
 from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, list_table
@@ -154,7 +155,7 @@ def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
     paths: one, or several.  Raises DataError for a path that does not exist and if there is no image at all.
     """
-    given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    given = [Path(local(path)) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     found: list[Path] = []
     for path in given:
         if not holds(str(path)):

@@ -58,10 +58,10 @@ KINDS: tuple[tuple[tuple[str, str], Kind], ...] = (
 )
 # what looks like data and is not read: in a class's order of bases these come first
 REFUSED: tuple[tuple[tuple[str, str], str], ...] = (
-    (("torch", "IterableDataset"), "give a map-style Dataset, or the .tar files if it is made of webdataset shards"),
-    (("torch", "DataLoader"), "give its dataset: loader.dataset"),
     (("datasets", "IterableDataset"), "load it without streaming=True"),
     (("datasets", "IterableDatasetDict"), "load it without streaming=True"),
+    (("torch", "IterableDataset"), "give a map-style Dataset, or the .tar files if it is made of webdataset shards"),
+    (("torch", "DataLoader"), "give its dataset: loader.dataset"),
     (("polars", "LazyFrame"), "frame.collect()"),
 )
 

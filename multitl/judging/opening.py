@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.contracts import SPLITS, Split
+from multitl.data.remote import local
 from multitl.data.scanning import check_for_evaluation, list_images
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError, RunError, WeightsError, nearest_names
@@ -94,7 +95,7 @@ def lent_images(images: Any) -> Iterator[tuple[Any, dict[str, str]]]:
 def lent_data(run: str | os.PathLike[str], data: Any, reading: Reading) -> Iterator[str | os.PathLike[str]]:
     """Labelled data as a path, likewise."""
     if isinstance(data, str | os.PathLike):
-        yield data
+        yield local(data)
         return
     with shelves.lent(data, reading_for(run, reading), needs_labels=True) as shelf:
         yield shelf.table

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.adapters import check_backbone, check_weights, folder_name
+from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
 from multitl.data.tables import Reading
 from multitl.errors import BackboneError, RunError
@@ -24,9 +25,11 @@ WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
 
 
 def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os.PathLike[str]:
-    """A path as it is, anything else as the table that it becomes, once the backbones are known to be there."""
+    """A path as it is, a URL as what is fetched from it, anything else as the table that it becomes, once the backbones
+    are known to be there.
+    """
     if isinstance(data, str | os.PathLike):
-        return data
+        return local(data)
     _check_backbones([(backbones[0], recipe.weights)] if len(backbones) == 1 else _split(backbones, recipe))
     return shelves.keep(data, Reading(recipe.images, recipe.path_column, recipe.label_column))
 
