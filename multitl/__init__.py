@@ -192,7 +192,7 @@ def port(
 
 
 def finetune(
-    data: str | PathLike[str],
+    data: Any,
     *,
     backbone: str | None = None,
     weights: str | PathLike[str] | None = None,
@@ -206,7 +206,9 @@ def finetune(
     """Fine-tune a pretrained backbone on labelled images; judge, save and report the classifier.
 
     data: a folder `class/images` or `train|validation|test/class/images`, or a CSV or Parquet file with the columns
-    path,label[,split].
+    path,label[,split]; or `(images, labels)` or `(images, labels, splits)` of arrays (n, height, width[, channels]) or
+    lists; a list of (image or path, label[, split]); a DataFrame of pandas, Polars or Arrow; a data set of Hugging
+    Face, PyTorch or Keras, or a tf.data.Dataset; or a dict of any of these by split. Pixels are uint8.
     backbone, weights: as for `load_pretrained`.  backend: "jax", "tensorflow" or "torch".
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
     recipe: a `Recipe`, a dict of some options, or the path of a TOML file of them, such as a run's recipe.toml.
@@ -222,7 +224,9 @@ def finetune(
     complete = combine(recipe, named | options, also=own)
     from multitl.training import asked
 
-    asked.check_finetune(data, check_backend(backend), output, complete, overwrite=overwrite, resume=resume)
+    known = check_backend(backend)
+    data = asked.settle_data(data, asked.listed(complete.backbone), complete)
+    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 
@@ -233,7 +237,7 @@ def finetune(
 
 
 def choose(
-    data: str | PathLike[str],
+    data: Any,
     backbones: Iterable[str],
     *,
     backend: str | None = None,
@@ -259,6 +263,7 @@ def choose(
     complete, names = combine(recipe, {}), list(backbones)
     from multitl.training import asked
 
+    data = asked.settle_data(data, names, complete)
     asked.check_choose(data, names, output, complete, overwrite=overwrite)
     adapter = load_backend(backend)
     from multitl.training import choosing
@@ -269,7 +274,7 @@ def choose(
 
 def evaluate(
     run: str | PathLike[str],
-    data: str | PathLike[str],
+    data: Any,
     *,
     split: Split = "test",
     backend: str | None = None,
@@ -289,31 +294,35 @@ def evaluate(
     from multitl.judging import opening
 
     reading = Reading(str(images), path_column, label_column)
-    opening.check_evaluate(run, data, split, reading)
-    adapter = load_backend(backend)
-    from multitl.judging import evaluation
+    with opening.lent_data(run, data, reading) as path:
+        opening.check_evaluate(run, path, split, reading)
+        adapter = load_backend(backend)
+        from multitl.judging import evaluation
 
-    with adapter.fast_paths():
-        return evaluation.evaluate_run(run, data, split, reading)
+        with adapter.fast_paths():
+            return evaluation.evaluate_run(run, path, split, reading)
 
 
 def predict(
     run: str | PathLike[str],
-    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    images: Any,
     *,
     backend: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Classify image files, or folders of them, with a finished run.
+    """Classify image files, or folders of them, with a finished run; or images of an object.
 
-    images: one path, or any number of them.
+    images: one path, or any number of them; or what `finetune` takes, with labels or without: an array, a list of
+    images, a DataFrame. Images without a path are called row-0, row-1, ...
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
     or path and error for a file that cannot be read. Raises DataError for a path that does not exist, or no image.
     """
     from multitl.judging import opening
 
-    opened, paths = opening.check_predict(run, images)
-    adapter = load_backend(backend)
-    from multitl.judging import evaluation
+    with opening.lent_images(images) as (files, names):
+        opened, paths = opening.check_predict(run, files)
+        adapter = load_backend(backend)
+        from multitl.judging import evaluation
 
-    with adapter.fast_paths():
-        return list(evaluation.classify(opened, paths))
+        with adapter.fast_paths():
+            rows = list(evaluation.classify(opened, paths))
+    return [row | {"path": names.get(row["path"], row["path"])} for row in rows]

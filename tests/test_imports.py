@@ -26,8 +26,10 @@ ORDER = {
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards locks promises folders",
-    "data": "augmentation split_names folders layouts listings resampling splits parts checks labels places tables "
-    "tiffs depths geometry images readable_images pixel_store pixels scanning",
+    "data": "augmentation split_names folders layouts listings resampling splits parts checks labels "
+    "parquet_images tars containers places tables shards tiffs depths geometry images readable_images pixel_store "
+    "pixels remote scanning",
+    "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective statistics weight_files feature_maps heads model_files",

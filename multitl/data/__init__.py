@@ -2,4 +2,7 @@
 images. Read `scanning.py` first, then `pixels.py` and `images.py`.
 """
 
-__all__ = ["augmentation", "depths", "geometry", "images", "pixel_store", "pixels", "resampling", "scanning", "tables"]
+__all__ = [
+    "augmentation", "depths", "geometry", "images", "parquet_images", "pixel_store", "pixels", "remote", "resampling",
+    "scanning", "split_names", "tables",
+]  # fmt: skip

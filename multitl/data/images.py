@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from multitl.contracts import Decoding, Preprocess
+from multitl.data.containers import read_address, split_address
 from multitl.data.depths import GREYS, Look, kind_of, look_at, to_eight_bits, unfit
 from multitl.data.geometry import MAX_PIXELS, fit_pixels, to_rgb
 from multitl.data.tiffs import count_pages, describe_tiff
@@ -63,20 +64,24 @@ def decode_and_look(data: bytes, preprocess: Preprocess, budget: Budget) -> tupl
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of an ordinary, non-empty file. Raises UnreadableImage."""
-    file = Path(path)
+    """The bytes of an ordinary, non-empty file, or of an image in a container. Raises UnreadableImage."""
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImage("not a file")  # reading a pipe or a device could last for ever
-        if status.st_size > MAX_BYTES:
-            raise UnreadableImage(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
-        data = file.read_bytes()
+        address = split_address(str(path))
+        data = read_address(*address) if address else _read_ordinary(Path(path))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UnreadableImage(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise UnreadableImage("empty: 0 bytes")
     return data
+
+
+def _read_ordinary(file: Path) -> bytes:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImage("not a file")  # reading a pipe or a device could last for ever
+    if status.st_size > MAX_BYTES:
+        raise UnreadableImage(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+    return file.read_bytes()
 
 
 def count_pixels(data: bytes, decoding: Decoding = PLAINLY) -> int:
@@ -113,6 +118,15 @@ def check_image(data: bytes, decoding: Decoding = PLAINLY) -> Look:
         if look.kind not in GREYS:
             _to_rgb(image)
         return look
+
+
+def suffix_of(data: bytes) -> str:
+    """How a file of these bytes is called: ".jpeg"; "" for what is no image."""
+    Image.init()
+    accepts = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN}
+    known = [name for name, accept in accepts.items() if accept and accept(data[:16]) is True]
+    kind = "HEIC" if _is_heif(data) else known[0] if known else ""
+    return f".{kind.lower()}" if kind else ""
 
 
 def thumbnail_jpeg(path: str | Path, side: int, decoding: Decoding = PLAINLY) -> bytes:

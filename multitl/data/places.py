@@ -15,6 +15,7 @@ from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
+from multitl.data.containers import holds
 from multitl.data.folders import IMAGE_SUFFIXES, subfolders
 from multitl.errors import DataError
 
@@ -60,7 +61,7 @@ class _Search:
 
     def as_written(self, folder: Path, cell: str) -> str | None:
         path = str(folder / cell)
-        if os.path.isfile(path):  # never raises
+        if os.path.isfile(path) or holds(path):  # neither raises
             return path
         matches = [] if os.path.isabs(cell) else self._matches(folder, _parts(cell))
         return matches[0] if len(matches) == 1 else None

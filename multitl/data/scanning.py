@@ -26,6 +26,7 @@ from multitl.data.checks import (
     warn_of_copies,
     warn_of_gaps,
 )
+from multitl.data.containers import TAR, holds, is_container, list_images_in, shards_in
 from multitl.data.depths import Look, Looks, unfit
 from multitl.data.folders import find_files, is_image
 from multitl.data.images import AT_ONCE, PLAINLY, UnreadableImage, check_image, count_pixels, read_file
@@ -33,6 +34,8 @@ from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Parts
 from multitl.data.readable_images import ReadableImages
+from multitl.data.remote import local
+from multitl.data.shards import list_shards
 from multitl.data.split_names import parse_split
 from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, list_table
 from multitl.errors import DataError, shorten
@@ -152,11 +155,12 @@ def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
     paths: one, or several.  Raises DataError for a path that does not exist and if there is no image at all.
     """
-    given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    given = [Path(local(path)) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     found: list[Path] = []
     for path in given:
-        check_exists(path, "an image file, or a folder of images")
-        found += [file for file in find_files(path) if is_image(file)] if path.is_dir() else [path]
+        if not holds(str(path)):
+            check_exists(path, "an image file, or a folder of images")
+        found += _images_at(path)
     if not found:
         raise DataError(
             "There is no image to look at.",
@@ -165,6 +169,13 @@ def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
             fix="check the path" if given else "name an image file or a folder",
         )
     return list(dict.fromkeys(map(str, found)))
+
+
+def _images_at(path: Path) -> list[Path]:
+    if path.is_dir():
+        shards = shards_in(path)
+        return [image for shard in shards for image in _images_at(shard)] or list(filter(is_image, find_files(path)))
+    return list(map(Path, list_images_in(path))) if is_container(path) else [path]
 
 
 def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
@@ -195,7 +206,10 @@ def _look_at(
 def _list_data(path: Path, reading: Reading) -> Listing:
     check_exists(path)
     if path.is_dir():
-        return list_folder(path)
+        shards = shards_in(path)
+        return list_shards(path, shards, reading) if shards else list_folder(path)
+    if path.suffix.lower() in TAR and path.is_file():
+        return list_shards(path, [path], reading)
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         return list_table(path, reading)
     raise DataError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from multitl.contracts import SPLITS
+from multitl.data import parquet_images
 from multitl.data.folders import is_image
 from multitl.data.labels import describe_columns, describe_labels, follows
 from multitl.data.listings import Listing, Record, check_exists, list_records
@@ -58,7 +59,7 @@ def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, asked)
     raw_files = _column(path, table, "path", reading.path_column)
     if any(isinstance(value, bytes | dict | list) for value in raw_files):
-        raise _bad_table(path, "holds the images themselves", "paths of files", "bytes", "write them to files, named")
+        raise _bad_table(path, "holds no images and no paths", "bytes of images, or paths", "lists", "write the images")
     files = [_text(value) for value in raw_files]
     labels = [_text(value) for value in _column(path, table, "label", reading.label_column)]
     raw_splits = _find(table, "split")
@@ -212,8 +213,11 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
     return {name: [row[index] if index < len(row) else "" for row in rows[1:]] for index, name in enumerate(names)}
 
 
-def _read_parquet(path: Path, asked: Collection[str]) -> dict[str, list[Any]]:
-    """The columns of a Parquet file that may be of use, by name; others are named but not read."""
+def _read_parquet(path: Path, asked: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of a Parquet file that may be of use, by name; others are named but not read.
+
+    Of images in the table themselves the addresses are given. asked: the columns of paths and labels, "" for any.
+    """
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -228,12 +232,21 @@ def _read_parquet(path: Path, asked: Collection[str]) -> dict[str, list[Any]]:
     try:
         schema = parquet.read_schema(path)
         names = schema.names
+        pictures = parquet_images.picture_column(schema, asked[0], COLUMNS["path"])
+        if pictures:
+            names = [name for name in names if name == asked[1] or name.strip().lower() not in COLUMNS["path"]]
+            names = [name for name in names if name != pictures]
         wanted = [name for name in names if name.strip() in asked or _is_known(name)]
         if not any(name.strip() in asked or name.strip().lower() in COLUMNS["label"] for name in names):  # one-hot?
-            are_numbers = [types.is_boolean(it) or types.is_integer(it) or types.is_floating(it) for it in schema.types]
+            kinds = [schema.field(name).type for name in names]
+            are_numbers = [types.is_boolean(it) or types.is_integer(it) or types.is_floating(it) for it in kinds]
             wanted += [name for name in compress(names, are_numbers) if name not in wanted]
         values = parquet.read_table(path, columns=wanted).to_pydict()
+        for name, classes in parquet_images.class_names(schema).items():
+            values |= {name: parquet_images.named(values[name], classes)} if name in values else {}
+        addresses = parquet_images.list_members(str(path), pictures) if pictures else []
     except (OSError, arrow.ArrowException) as error:
         problem = str(error).partition("\n")[0]
         raise _bad_table(path, "cannot be read", "a Parquet file", problem, "write the table again") from error
-    return {name: values.get(name, []) for name in names}
+    inside = {asked[0] or "path": [f"{path.absolute()}/{one}" for one in addresses]} if pictures else {}
+    return inside | {name: values.get(name, []) for name in names}

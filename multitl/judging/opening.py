@@ -6,16 +6,19 @@ Nothing here loads a framework before that, so that a misspelt folder is found a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multitl.contracts import SPLITS, Split
+from multitl.data.remote import local
 from multitl.data.scanning import check_for_evaluation, list_images
-from multitl.data.tables import Reading
+from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError, RunError, WeightsError, nearest_names
+from multitl.given import shelves
 from multitl.runs.cards import Card, read_card
 
 if TYPE_CHECKING:
@@ -49,6 +52,12 @@ def load_run(run: str | os.PathLike[str]) -> Run:
     return Run(folder, read_card(folder))
 
 
+def reading_for(run: str | os.PathLike[str], reading: Reading) -> Reading:
+    """Of a table whose columns, where `reading` does not name them, are called as those that the run learned from."""
+    recipe = load_run(run).card.recipe
+    return reading.or_else(recipe.path_column, recipe.label_column)
+
+
 def check_evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading) -> None:
     """Raises what `evaluate` would, as far as names tell."""
     if split not in SPLITS:
@@ -59,9 +68,7 @@ def check_evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str], sp
             nearest=nearest_names(str(split), SPLITS),
             fix="leave it out for test",
         )
-    card = load_run(run).card
-    reading = reading.or_else(card.recipe.path_column, card.recipe.label_column)
-    check_for_evaluation(data, card.class_names, split, reading)
+    check_for_evaluation(data, load_run(run).card.class_names, split, reading_for(run, reading))
 
 
 def check_predict(
@@ -69,6 +76,29 @@ def check_predict(
 ) -> tuple[Run, list[str]]:
     """The run and the paths that are to be classified. Raises what `predict` would, as far as names tell."""
     return load_run(run), list_images(images)
+
+
+@contextmanager
+def lent_images(images: Any) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Paths to classify: as they are, or of the files that the images of an object become for as long as it takes.
+
+    Also what to call those: path -> name.
+    """
+    if shelves.are_paths(images):
+        yield images, {}
+        return
+    with shelves.lent(images, AS_USUAL, needs_labels=False) as shelf:
+        yield shelf.paths, dict(zip(shelf.paths, shelf.shown, strict=True))
+
+
+@contextmanager
+def lent_data(run: str | os.PathLike[str], data: Any, reading: Reading) -> Iterator[str | os.PathLike[str]]:
+    """Labelled data as a path, likewise."""
+    if isinstance(data, str | os.PathLike):
+        yield local(data)
+        return
+    with shelves.lent(data, reading_for(run, reading), needs_labels=True) as shelf:
+        yield shelf.table
 
 
 def _similar_runs(folder: Path) -> list[str]:

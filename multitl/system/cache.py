@@ -22,6 +22,7 @@ from multitl.system.scratch import clear
 
 KINDS = {
     "features": "of images, by backbone",
+    "given": "images that Python gave without files",
     "images": "which files were found readable",
     "pixels": "of images, decoded and brought to size",
     "translations": "of networks into Keras",

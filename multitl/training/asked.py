@@ -8,16 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from multitl.adapters import check_backbone, folder_name
+from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
+from multitl.data.tables import Reading
 from multitl.errors import BackboneError, RunError
+from multitl.given import shelves
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, is_used
 from multitl.runs.locks import locked, run_lock
 
 CHOICE = "choice.json"
 WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
+
+
+def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os.PathLike[str]:
+    """A path as it is, a URL as what is fetched from it, anything else as the table that it becomes, once the backbones
+    are known to be there.
+    """
+    if isinstance(data, str | os.PathLike):
+        return local(data)
+    _check_backbones([(backbones[0], recipe.weights)] if len(backbones) == 1 else _split(backbones, recipe))
+    return shelves.keep(data, Reading(recipe.images, recipe.path_column, recipe.label_column))
 
 
 def check_finetune(

@@ -112,7 +112,7 @@ def test_parquet(folder):
         ({"path": ["pictures/0.png", "pictures/1.png"], "label": [1.0, None]}, "1 empty labels"),
         ({"path": ["pictures/0.png", "pictures/1.png"], "label": [1.0, float("nan")]}, "1 empty labels"),
         ({"path": ["gone.png"], "label": ["a"]}, "1 files that do not exist"),
-        ({"image": [{"bytes": b"123", "path": "a.png"}], "label": [0]}, "holds the images themselves"),
+        ({"image": [[1, 2], [3]], "label": [0, 1]}, "holds no images and no paths"),
     ],
 )
 def test_parquet_that_is_refused(folder, columns, problem):

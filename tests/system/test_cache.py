@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_kinds_are_counted() -> None:
     found = {one.kind: (one.files, one.size) for one in look()}
-    assert found == {"features": (1, 30), "images": (0, 0), "pixels": (2, 500), "translations": (0, 0)}
+    assert found == {"features": (1, 30), "given": (0, 0), "images": (0, 0), "pixels": (2, 500), "translations": (0, 0)}
 
 
 def test_one_kind_goes_and_the_others_stay(folder: Path) -> None:

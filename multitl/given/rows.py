@@ -1,0 +1,65 @@
+"""What every adapter makes of what it is given: rows of an image, its label and its split, in the order given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from multitl.data.tables import Reading
+from multitl.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as it was given.
+
+    image: the path of a file, the bytes of one, a PIL image, or an array: see pictures.py.
+    cells: name of a column -> text; the label and the split are among them, if there are any.
+    name: of the file that the image once was, "" if nobody knows.
+    """
+
+    image: Any
+    cells: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+
+
+Read = Callable[[Any, Reading], Iterator[Row]]  # what an adapter is
+
+
+def comes_from(value: Any, package: str, name: str) -> bool:
+    """Whether a value is of a class, told by names alone, so that nothing is imported: ("pandas", "DataFrame")."""
+    return any(one.__name__ == name and one.__module__.partition(".")[0] == package for one in type(value).__mro__)
+
+
+def labelled(image: Any, label: Any, reading: Reading, *, names: Sequence[str] = (), split: Any = None) -> Row:
+    """A row of an adapter whose source has no names of columns. names: of the classes that numbers stand for."""
+    cells = {reading.label_column or "label": label_text(label, names)}
+    return Row(image, cells if split is None else cells | {"split": cell_text(split)})
+
+
+def label_text(label: Any, names: Sequence[str] = ()) -> str:
+    """A label as a class name; "" for a missing one. Raises DataError for several numbers an image."""
+    value = np.asarray(label)
+    if value.size != 1:
+        raise DataError(
+            "The labels are not one class an image.",
+            expected="a name or a whole number an image",
+            received=f"{value.dtype} of shape {value.shape} for one image",
+            fix="labels.argmax(axis=-1), if they are one-hot",
+        )
+    text = cell_text(value.reshape(()).item())
+    return str(names[int(text)]) if names and text.isdecimal() and int(text) < len(names) else text
+
+
+def cell_text(value: Any) -> str:
+    """Any cell as text, as tables have it: "" for a missing one, whole numbers without a point."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is None or (isinstance(value, float) and value != value) or repr(value) in ("<NA>", "NaT"):
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()

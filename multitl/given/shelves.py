@@ -1,0 +1,178 @@
+"""Data of a program's memory become a table of files, once: everything after that reads files, as it always does.
+
+    <cache>/given/arrays-3fa9c1d20b5e.csv     path,label[,split]; its name is a hash of what is in it
+    <cache>/given/arrays-3fa9c1d20b5e/row-000.png, row-001.png, ...
+
+Why files, and not readers in memory: content hashes, splits, stores, the report's pictures, `--resume`, `evaluate` and
+`port` in a later process all need the images again, by name and at random, when the array is gone. Bytes are written as
+they are, pixels without loss (pictures.py), paths stay where they are. The same data give the same table again, so a
+run that was cut off goes on. `evaluate` and `predict` need theirs no longer than they last: a temporary folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from multitl.data.images import suffix_of
+from multitl.data.tables import Reading
+from multitl.errors import DataError
+from multitl.given.arrays import is_path
+from multitl.given.kinds import is_known, is_ordered, kind_of
+from multitl.given.pictures import as_bytes
+from multitl.given.rows import Row
+from multitl.system.cache import cache_folder
+from multitl.system.progress import progress_bar
+from multitl.system.scratch import temporary_folder
+from multitl.system.threads import default_threads, map_batches
+from multitl.system.writing import atomic_write, cannot_write
+
+AT_ONCE = 32  # images that are encoded
+AHEAD = 2
+LONGEST = 80  # characters of a name that are kept
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """table: of the files.  paths: of the images in order; shown: what to call each."""
+
+    table: Path
+    paths: tuple[str, ...]
+    shown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image that is written. path: of its file, absolute.  sha256: of its content; of a path that of the path."""
+
+    row: Row
+    path: str
+    sha256: str
+    suffix: str = ""
+
+
+def are_paths(images: Any) -> bool:
+    """Whether images to classify are a path or any iterable of paths; an object that adapters know is not."""
+    if isinstance(images, list | tuple):
+        return all(map(is_path, images))
+    return is_path(images) or (isinstance(images, Iterable) and not is_known(images))
+
+
+def keep(data: Any, reading: Reading) -> Path:
+    """The table of what is given, in the cache. Raises DataError, and RunError where nothing can be written."""
+    return _shelve(data, reading, cache_folder() / "given", needs_labels=True).table
+
+
+@contextmanager
+def lent(data: Any, reading: Reading, *, needs_labels: bool) -> Iterator[Shelf]:
+    """The same for as long as it takes."""
+    with temporary_folder() as folder:
+        yield _shelve(data, reading, folder, needs_labels=needs_labels)
+
+
+def _shelve(data: Any, reading: Reading, folder: Path, *, needs_labels: bool) -> Shelf:
+    kind = kind_of(data)
+    try:
+        with temporary_folder(folder) as temporary:
+            items = _write_all(kind.read(data, reading), temporary, reading, needs_labels)
+            if needs_labels and not is_ordered(data):  # by content, so that nothing depends on it
+                items.sort(key=lambda item: (sorted(item.row.cells.items()), item.sha256))
+            names = _names(items)
+            place = folder / f"{kind.name}-{_key(items, names)}"
+            paths = [_put(item, place / f"{name}{item.suffix}") for item, name in zip(items, names, strict=True)]
+        shown = [item.path if is_path(item.row.image) else name for item, name in zip(items, names, strict=True)]
+        table = place.with_name(f"{place.name}.csv")
+        _write_table(table, paths, items, reading)
+        return Shelf(table, tuple(paths), tuple(shown))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _write_all(rows: Iterator[Row], folder: Path, reading: Reading, needs_labels: bool) -> list[_Item]:
+    """Every image as a file; labels are looked at on the way."""
+    found: list[_Item] = []
+    numbered = enumerate(rows)
+    batches = iter(lambda: list(islice(numbered, AT_ONCE)), [])
+    with progress_bar() as bar:
+        task = bar.add_task("gathering", total=None, note="")
+        for items in map_batches(partial(_write, folder), batches, threads=default_threads(), ahead=AHEAD):
+            found += items
+            bar.update(task, completed=len(found))
+    if not found:
+        raise DataError("There is no image in these data.", expected="images", received="none", fix="look into them")
+    if needs_labels:
+        _check_labels(found, reading)
+    return found
+
+
+def _write(folder: Path, numbered: tuple[int, Row]) -> _Item:
+    number, row = numbered
+    if is_path(row.image):
+        path = os.path.abspath(row.image)  # noqa: PTH100  (as it is: a link keeps its name)
+        return _Item(row, path, hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest())
+    data = as_bytes(row.image, f"Row {number}")
+    path = folder / str(number)
+    path.write_bytes(data)
+    light = Row(b"", row.cells, row.name)  # the image itself is let go
+    return _Item(light, str(path), hashlib.sha256(data).hexdigest(), suffix_of(data))
+
+
+def _check_labels(items: Sequence[_Item], reading: Reading) -> None:
+    """Raises DataError where labels are missing, of all images or of some."""
+    name = reading.label_column or "label"
+    if not any(item.row.cells for item in items):
+        raise DataError(
+            "These data have no labels.",
+            expected="a label for each image: (images, labels), or a list of (image, label)",
+            received=f"{len(items)} images",
+            fix="give the labels as well",
+        )
+    missing = [str(row) for row, item in enumerate(items) if item.row.cells.get(name) == ""]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(items)} images have no label.",
+            expected="a label for each image",
+            received="none for row " + ", ".join(missing[:5]),
+            fix="leave these rows out, or label them",
+        )
+
+
+def _names(items: Sequence[_Item]) -> list[str]:
+    """row-007, or row-007-robin of a file that was once robin.jpg: sorted by name they are in order."""
+    digits = len(str(len(items) - 1))
+    stems = (Path(item.row.name).stem[:LONGEST] for item in items)
+    return ["-".join(filter(None, ["row", f"{row:0{digits}}", stem])) for row, stem in enumerate(stems)]
+
+
+def _key(items: Sequence[_Item], names: Sequence[str]) -> str:
+    contents = [[name, item.sha256, sorted(item.row.cells.items())] for name, item in zip(names, items, strict=True)]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:12]
+
+
+def _put(item: _Item, place: Path) -> str:
+    """Where an image is from now on. One that is there already is the same: its folder's name says so."""
+    if is_path(item.row.image):
+        return item.path
+    place.parent.mkdir(exist_ok=True)
+    if not place.is_file():
+        Path(item.path).replace(place)
+    return str(place)
+
+
+def _write_table(table: Path, paths: Sequence[str], items: Sequence[_Item], reading: Reading) -> None:
+    columns = list(dict.fromkeys(name for item in items for name in item.row.cells))
+    with atomic_write(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow([reading.path_column or "path", *columns])
+        for path, item in zip(paths, items, strict=True):
+            cells: Mapping[str, str] = item.row.cells
+            writer.writerow([path, *(cells.get(name, "") for name in columns)])

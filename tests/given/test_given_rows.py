@@ -1,0 +1,200 @@
+"""What is refused with which words, and what becomes of the rest: no model is needed for it."""
+
+from __future__ import annotations
+
+import csv
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multitl
+from multitl.data.tables import AS_USUAL, Reading
+from multitl.errors import DataError
+from multitl.given.shelves import are_paths, keep, lent
+
+NOISE = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
+LABELS = ["cat", "cat", "dog", "dog"]
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.read_text().splitlines()))
+
+
+def test_arrays_become_the_files_that_pillow_saves(tmp_path):
+    table = keep((NOISE, LABELS), AS_USUAL)
+    rows = rows_of(table)
+    assert [Path(row["path"]).name for row in rows] == ["row-0.png", "row-1.png", "row-2.png", "row-3.png"]
+    assert [row["label"] for row in rows] == LABELS
+    Image.fromarray(NOISE[2]).save(tmp_path / "saved.png")
+    assert Path(rows[2]["path"]).read_bytes() == (tmp_path / "saved.png").read_bytes()
+
+
+def test_the_same_data_are_the_same_table_and_what_was_lost_is_mended():
+    table = keep((NOISE, LABELS), AS_USUAL)
+    lost = Path(rows_of(table)[1]["path"])
+    before = lost.read_bytes()
+    lost.unlink()
+    assert keep((NOISE.copy(), np.array(LABELS)), AS_USUAL) == table and lost.read_bytes() == before
+    assert keep((NOISE, LABELS[::-1]), AS_USUAL) != table
+
+
+@pytest.mark.parametrize("grey", [NOISE[..., 0], NOISE[..., :1]])
+def test_grey_stays_grey(grey):
+    path = rows_of(keep((grey, LABELS), AS_USUAL))[3]["path"]
+    with Image.open(path) as image:
+        assert image.mode == "L" and np.array_equal(np.asarray(image), NOISE[3, ..., 0])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "F", "I;16"])
+def test_every_mode_of_pillow_comes_back_as_it_was(mode):
+    image = Image.new(mode, (5, 4))
+    path = rows_of(keep([(image, "a"), (Image.new(mode, (4, 5)), "b")], AS_USUAL))[0]["path"]
+    with Image.open(path) as found:
+        assert found.size == (5, 4) and np.array_equal(
+            np.asarray(found.convert("RGB")), np.asarray(image.convert("RGB"))
+        )
+
+
+def test_numbers_are_labels_and_splits_have_their_usual_names():
+    rows = rows_of(keep((NOISE, np.array([3.0, 3.0, 10.0, 10.0]), ["train", "val", "train", "test"]), AS_USUAL))
+    assert [row["label"] for row in rows] == ["3", "3", "10", "10"]
+    assert [row["split"] for row in rows] == ["train", "val", "train", "test"]
+
+
+def test_a_dict_of_parts():
+    rows = rows_of(keep({"training": (NOISE[:2], LABELS[:2]), "test": [(NOISE[2], "dog")]}, AS_USUAL))
+    assert [row["split"] for row in rows] == ["train", "train", "test"]
+
+
+def test_a_frame_keeps_its_other_columns_and_the_names_of_its_files():
+    data = [image.tobytes() for image in NOISE[:2]]
+    cells = [{"bytes": one, "path": f"far/robin {n}.jpg"} for n, one in enumerate(data)]
+    table = pytest.importorskip("pyarrow").table({"image": cells, "path": ["x", "y"], "species": [1, 2], "age": [7, 8]})
+    rows = rows_of(keep(table, Reading(label_column="species")))
+    assert rows[1].keys() == {"path", "species", "age"} and rows[1]["species"] == "2"
+    assert Path(rows[1]["path"]).name == "row-1-robin 1" and Path(rows[1]["path"]).read_bytes() == data[1]
+
+
+def test_images_are_lent_and_taken_back():
+    with lent([NOISE[0], Image.fromarray(NOISE[1])], AS_USUAL, needs_labels=False) as shelf:
+        assert shelf.shown == ("row-0", "row-1") and all(Path(path).is_file() for path in shelf.paths)
+    assert not Path(shelf.paths[0]).exists()
+
+
+@pytest.mark.parametrize("paths", ["a.png", Path("a"), ["a.png", Path("b")], ("a.png",), iter(["a.png"]), {"a.png"}])
+def test_paths_to_classify_stay_paths(paths):
+    assert are_paths(paths)
+
+
+@pytest.mark.parametrize("images", [NOISE, [NOISE[0]], (NOISE, LABELS), {"train": NOISE}, 7, [b"bytes"]])
+def test_what_is_no_path(images):
+    assert not are_paths(images)
+
+
+WRONG = {
+    "floats of 1": ((NOISE / np.float32(255), LABELS), "float32 from 0 to 1", r"\* 255"),
+    "floats of 255": ((NOISE.astype(float), LABELS), "float64 from 0 to 255", r"round\(\).astype\('uint8'\)"),
+    "normalised": ((NOISE / 64.0 - 2, LABELS), "float64 from -2 to", "before they were normalised"),
+    "channels first": ((NOISE.transpose(0, 3, 1, 2), LABELS), r"\(4, 3, 6, 5\)", r"transpose\(0, 2, 3, 1\)"),
+    "four channels": ((np.zeros((4, 6, 5, 4), np.uint8), LABELS), r"\(4, 6, 5, 4\)", r"\[\.\.\., :3\]"),
+    "one image": ((NOISE[0], LABELS), "6 images, 4 labels", "cut or filtered"),
+    "flat": ((NOISE.reshape(4, -1), LABELS), r"uint8 \(4, 90\)", "reshape"),
+    "fewer labels": ((NOISE, LABELS[:3]), "4 images, 3 labels", "cut or filtered"),
+    "fewer splits": ((NOISE, LABELS, ["train"]), "4 images, 4 labels, 1 splits", "cut or filtered"),
+    "one-hot": ((NOISE, np.eye(4)), r"float64 of shape \(4,\)", "argmax"),
+    "no labels": (NOISE, "4 images", "give the labels"),
+    "a missing label": ([(NOISE[0], "a"), (NOISE[1], None), (NOISE[2], float("nan"))], "row 1, 2", "label them"),
+    "a tuple of four": ((1, 2, 3, 4), "4 things", "a list"),
+    "rows of four": ([(NOISE[0], "a", "train", 1)], "4 things", "one of these"),
+    "a float image": ([(NOISE[0] / 255.0, "a")], "float64 from 0 to", r"\* 255"),
+    "no image": ([(object(), "a")], "builtins.object", "one of these"),
+    "nothing": ([], "none", "look into"),
+    "a number": (7, "builtins.int", "CLASS/images"),
+    "a generator": ((one for one in LABELS), "builtins.generator", "CLASS/images"),
+    "columns": ({"image": [1], "label": [2]}, "image, label", "DataFrame"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_refused(name):
+    given, received, fix = WRONG[name]
+    with pytest.raises(DataError, match=f"(?s)received: .*{received}.*to mend: .*{fix}"):
+        keep(given, AS_USUAL)
+
+
+FRAMES = {
+    "no images": ({"a": ["x"], "label": ["b"]}, AS_USUAL, "a, label", "path_column='NAME'"),
+    "misspelt": ({"path": ["x"], "species": ["b"]}, Reading(label_column="speces"), "nearest: species", "label_column"),
+    "an empty cell": ({"path": ["x.png", None], "label": ["b", "c"]}, AS_USUAL, "None|nan", "drop the rows"),
+    "no rows": ({"path": [], "label": []}, AS_USUAL, "0 rows", "lost"),
+    "no label": ({"path": ["x.png", "y.png"], "label": ["b", None]}, AS_USUAL, "row 1", "label them"),
+}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_that_are_refused(name, library):
+    columns, reading, received, fix = FRAMES[name]
+    with pytest.raises(DataError, match=f"(?s)received: .*({received}).*to mend: .*{fix}"):
+        keep(pytest.importorskip(library).DataFrame(columns), reading)
+
+
+def test_a_path_that_is_not_there_is_told_before_a_framework_loads(tmp_path):
+    with pytest.raises(DataError, match=r"names 1 files that do not exist, of 2"):
+        multitl.finetune([(__file__, "a"), (str(tmp_path / "gone.png"), "b")], output=tmp_path / "run")
+
+
+def test_data_sets_of_pytorch_that_are_refused():
+    torch = pytest.importorskip("torch")
+
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    class Random(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return np.random.default_rng().integers(0, 256, (6, 5, 3), np.uint8), 0
+
+    class NoLength(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return NOISE[index], 0
+
+    scaled = torch.utils.data.TensorDataset(torch.rand(4, 3, 6, 5), torch.zeros(4))
+    for given, words in [
+        (Endless(), "map-style"),
+        (torch.utils.data.DataLoader(Random()), r"loader\.dataset"),
+        (Random(), "random transforms"),
+        (NoLength(), "has no length"),
+        (scaled, "leave ToTensor out"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            keep(given, AS_USUAL)
+
+
+def test_channels_first_are_pytorchs_own():
+    torch = pytest.importorskip("torch")
+    table = keep(torch.utils.data.TensorDataset(torch.from_numpy(NOISE).permute(0, 3, 1, 2), torch.arange(4)), AS_USUAL)
+    assert table == keep([(image, label) for label, image in enumerate(NOISE)], AS_USUAL).with_name(table.name)
+
+
+def test_shuffled_tf_data_is_one_table_and_an_endless_one_is_refused():
+    data = pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((NOISE, LABELS))
+    first, again = (keep(data.shuffle(4, seed=seed), AS_USUAL) for seed in (1, 2))
+    assert first == again == keep(data.batch(3), AS_USUAL) and [row["label"] for row in rows_of(first)] == LABELS
+    with pytest.raises(DataError, match=r"repeat\(\)"):
+        keep(data.repeat(), AS_USUAL)
+    with pytest.raises(DataError, match="float32 from 0 to"):
+        keep(data.map(lambda image, label: (image / 255, label)), AS_USUAL)
+    gc.collect()
+
+
+def test_class_names_of_keras():
+    data = pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((NOISE, [0, 0, 1, 1])).batch(2)
+    data.class_names = ["cat", "dog"]
+    assert [row["label"] for row in rows_of(keep(data, AS_USUAL))] == LABELS
