@@ -31,6 +31,7 @@ from multitl.version import __version__
 if TYPE_CHECKING:  # nothing here loads a framework
     import keras
 
+    from multitl.classifiers import Classifier
     from multitl.porting.exporting import Ported
     from multitl.porting.translate import Translated
     from multitl.training.choosing import Choice
@@ -56,6 +57,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "from_torch",
+    "load",
     "load_pretrained",
     "port",
     "predict",
@@ -318,3 +320,18 @@ def predict(
 
     with adapter.fast_paths():
         return list(evaluation.classify(opened, paths))
+
+
+def load(run: str | PathLike[str], *, backend: str | None = None) -> Classifier:
+    """Open a finished run, or a folder of `translate`; the model itself is loaded when it is first needed.
+
+    Returns an object with `.predict(images)`, `.evaluate(data)` and `.port(to)`, which are the functions of those names
+    here, `.report()` (the page's path), `.model` (the Keras model), `.classes`, `.card` and `.metrics`; it shows itself
+    in a line, and in a notebook with the classes and the confusion matrix.
+    Raises RunError for a folder that is missing, unfinished or damaged.
+    """
+    if backend:
+        check_backend(backend)
+    from multitl import classifiers
+
+    return classifiers.load(run, backend)
