@@ -76,7 +76,8 @@ def load_pretrained(
     """Build a backbone and fill in its pretrained weights.
 
     name: "SOURCE/NAME[:variant]", e.g. "keras/MobileNet:alpha=0.25", "torchvision/resnet50", "timm/resnet50.a1_in1k";
-    or "file:PATH" for a .keras or .h5 model of your own.
+    the folder of a finished run, for its backbone as it was fine-tuned; or "file:PATH" for a .keras or .h5 model of
+    your own.
     weights: "default" or "imagenet" (the official ones), "none" (random), or the path of a weights file or folder.
     image_size: side of the square input in pixels; 0 for the backbone's own.
     head: "keep" for the whole network with its original classifier, whose logits `.class_names` name.

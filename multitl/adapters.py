@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from multitl.contracts import Backend, Head, Source, Translation, Translator
-from multitl.errors import BackboneError, BackendError, WeightsError, nearest_names
+from multitl.errors import BackboneError, BackendError, RunError, WeightsError, nearest_names
 
 BACKENDS = {
     "jax": "multitl_jax.backend",
@@ -31,6 +31,7 @@ BACKENDS = {
 # PyTorch's speed, PyTorch 0.3 (benchmarks/translated_h200.md).
 ON_CPU = ("tensorflow", "torch", "jax")
 ON_GPU = ("jax", "torch", "tensorflow")
+_OF_RUNS = ("card.json", "run.json")  # of a finished one, and of one that was begun
 NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 SOURCES = {
@@ -40,9 +41,10 @@ SOURCES = {
     "timm": "multitl.sources.timm",
     "tfhub": "multitl.sources.tfhub",
     "file": "multitl.sources.file",
+    "run": "multitl.sources.run",
 }
-FILE = "file:"  # and then a path, where other names have a source and "/"
-_NAMED = tuple(source for source in SOURCES if source != "file")
+FILE, RUN = "file:", "run:"  # and then a path, where other names have a source and "/"
+_NAMED = tuple(source for source in SOURCES if f"{source}:" not in (FILE, RUN))
 
 # Which module opens the networks of a source whose networks are translated, and the Keras backend it works under.
 TRANSLATORS = {
@@ -147,16 +149,18 @@ def keras_json_backend() -> str | None:
 
 def load_source(name: str) -> tuple[Source, str]:
     """Split "source/rest" or "file:path" and import the source. Returns the module and the rest ("keras/ResNet50" ->
-    "ResNet50").
+    "ResNet50"). The folder of a run is a name too.
     """
     if name.startswith(FILE):
         return _import_source("file"), name.removeprefix(FILE)
+    if is_run(name):
+        return _import_source("run"), name.removeprefix(RUN)
     prefix, slash, rest = name.partition("/")
-    if not slash or prefix not in SOURCES or prefix == "file":
+    if not slash or prefix not in _NAMED:
         is_path = name.lower().endswith((".h5", ".hdf5", ".keras"))
         raise BackboneError(
             f"Unknown backbone {name!r}.",
-            expected="SOURCE/NAME with a source of " + ", ".join(_NAMED) + ", or file:PATH",
+            expected="SOURCE/NAME with a source of " + ", ".join(_NAMED) + ", the folder of a run, or file:PATH",
             received=name,
             nearest=[] if is_path else _nearest_backbones(name),
             fix=f"{FILE}{name.removeprefix('file/')}" if is_path else "multitl backbones",
@@ -164,12 +168,25 @@ def load_source(name: str) -> tuple[Source, str]:
     return _import_source(prefix), rest
 
 
+def is_run(name: str) -> bool:
+    """Whether a backbone's name is the folder of a run: after "run:", or by itself where there is such a folder. What
+    begins like a name of another source is one.
+    """
+    if name.startswith(RUN):
+        return True
+    return bool(name) and name.partition("/")[0] not in _NAMED and any(_holds(name, file) for file in _OF_RUNS)
+
+
 def check_backbone(name: str) -> None:
     """What shows before anything is loaded: BackboneError for a name that its source does not list, WeightsError for a
-    file that is not there. Variants are the source's to check; any handle is a name of tfhub's.
+    file that is not there, RunError for a run that is not, or not finished. Variants are the source's to check; any
+    handle is a name of tfhub's.
     """
     if name.startswith(FILE):
         _check_path(name.removeprefix(FILE), "model file", "a .keras or .h5 file", FILE)
+        return
+    if is_run(name):
+        _check_run(name.removeprefix(RUN))
         return
     load_source(name)
     source = name.partition("/")[0]
@@ -204,6 +221,31 @@ def check_head(head: str) -> None:
         )
 
 
+def _check_run(folder: str) -> None:
+    if _holds(folder, "card.json"):
+        return
+    is_begun = any(_holds(folder, file) for file in _OF_RUNS)
+    raise RunError(
+        f"There is no finished run in {folder}.",
+        expected="a folder that multitl finetune made, with card.json and model.keras",
+        received="a run that is not finished" if is_begun else f"{folder}, which is none",
+        nearest=nearest_names(folder, _known_runs()),
+        fix="finish the run with --resume" if is_begun else "check the path, or look into runs/",
+    )
+
+
+def _holds(folder: str, file: str) -> bool:
+    try:
+        return Path(folder).expanduser().joinpath(file).is_file()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a home of nobody; ValueError: a NUL
+        return False
+
+
+def _known_runs() -> list[str]:
+    """Folders in runs/, where they are made by default."""
+    return [str(card.parent) for card in Path("runs").glob("*/card.json")]
+
+
 def _check_path(path: str, what: str, expected: str, after: str) -> None:
     try:
         Path(path).expanduser().stat()
@@ -229,15 +271,19 @@ def _similar_files(path: str) -> list[str]:
 def folder_name(backbone: str) -> str:
     """A backbone's name as a folder's, where only letters, digits and "._-" stay: "keras-MobileNet-alpha0.25".
 
-    That of a file goes without its folders and its ending.
+    That of a file goes without its folders and its ending, that of a run without the folders around it.
     """
-    name = FILE + Path(backbone.removeprefix(FILE)).stem if backbone.startswith(FILE) else backbone
+    name = backbone
+    if backbone.startswith(FILE):
+        name = FILE + Path(backbone.removeprefix(FILE)).stem
+    elif is_run(backbone):
+        name = RUN + Path(backbone.removeprefix(RUN)).name
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name.replace("=", ""))
 
 
 def _nearest_backbones(name: str) -> list[str]:
     """Backbones of that very name in any source, whatever source was asked for, else the most similar ones."""
-    known = [info.name for source in SOURCES for info in backbones(source)]
+    known = [info.name for source in SOURCES for info in backbones(source)] + _known_runs()
     plain = name.rpartition("/")[2].lower()
     return [full for full in known if full.partition("/")[2].lower() == plain] or nearest_names(name, known)
 

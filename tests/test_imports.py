@@ -35,7 +35,8 @@ ORDER = {
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
     "reductions normalisations writing running",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
-    "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
+    "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
+    "run",
     "judging": "axes metrics predictions charts opening proportions evaluation findings reporting "
     "summaries choice_page",
     "training": "asked targets checkpoints extractors feature_store logs recording phases features "
