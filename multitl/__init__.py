@@ -31,6 +31,7 @@ from multitl.version import __version__
 if TYPE_CHECKING:  # nothing here loads a framework
     import keras
 
+    from multitl.classifiers import Classifier
     from multitl.porting.exporting import Ported
     from multitl.porting.translate import Translated
     from multitl.training.choosing import Choice
@@ -56,6 +57,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "from_torch",
+    "load",
     "load_pretrained",
     "port",
     "predict",
@@ -74,7 +76,8 @@ def load_pretrained(
     """Build a backbone and fill in its pretrained weights.
 
     name: "SOURCE/NAME[:variant]", e.g. "keras/MobileNet:alpha=0.25", "torchvision/resnet50", "timm/resnet50.a1_in1k";
-    or "file:PATH" for a .keras or .h5 model of your own.
+    the folder of a finished run, for its backbone as it was fine-tuned; or "file:PATH" for a .keras or .h5 model of
+    your own.
     weights: "default" or "imagenet" (the official ones), "none" (random), or the path of a weights file or folder.
     image_size: side of the square input in pixels; 0 for the backbone's own.
     head: "keep" for the whole network with its original classifier, whose logits `.class_names` name.
@@ -326,3 +329,18 @@ def predict(
         with adapter.fast_paths():
             rows = list(evaluation.classify(opened, paths))
     return [row | {"path": names.get(row["path"], row["path"])} for row in rows]
+
+
+def load(run: str | PathLike[str], *, backend: str | None = None) -> Classifier:
+    """Open a finished run, or a folder of `translate`; the model itself is loaded when it is first needed.
+
+    Returns an object with `.predict(images)`, `.evaluate(data)` and `.port(to)`, which are the functions of those names
+    here, `.report()` (the page's path), `.model` (the Keras model), `.classes`, `.card` and `.metrics`; it shows itself
+    in a line, and in a notebook with the classes and the confusion matrix.
+    Raises RunError for a folder that is missing, unfinished or damaged.
+    """
+    if backend:
+        check_backend(backend)
+    from multitl import classifiers
+
+    return classifiers.load(run, backend)

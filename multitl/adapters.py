@@ -31,6 +31,7 @@ BACKENDS = {
 # PyTorch's speed, PyTorch 0.3 (benchmarks/translated_h200.md).
 ON_CPU = ("tensorflow", "torch", "jax")
 ON_GPU = ("jax", "torch", "tensorflow")
+OF_RUNS = ("card.json", "run.json")  # of a finished one, and of one that was begun
 NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 SOURCES = {
@@ -40,9 +41,10 @@ SOURCES = {
     "timm": "multitl.sources.timm",
     "tfhub": "multitl.sources.tfhub",
     "file": "multitl.sources.file",
+    "run": "multitl.sources.run",
 }
-FILE = "file:"  # and then a path, where other names have a source and "/"
-_NAMED = tuple(source for source in SOURCES if source != "file")
+FILE, RUN = "file:", "run:"  # and then a path, where other names have a source and "/"
+_NAMED = tuple(source for source in SOURCES if f"{source}:" not in (FILE, RUN))
 
 # Which module opens the networks of a source whose networks are translated, and the Keras backend it works under.
 TRANSLATORS = {
@@ -147,16 +149,18 @@ def keras_json_backend() -> str | None:
 
 def load_source(name: str) -> tuple[Source, str]:
     """Split "source/rest" or "file:path" and import the source. Returns the module and the rest ("keras/ResNet50" ->
-    "ResNet50").
+    "ResNet50"). The folder of a run is a name too.
     """
     if name.startswith(FILE):
         return _import_source("file"), name.removeprefix(FILE)
+    if is_run(name):
+        return _import_source("run"), name.removeprefix(RUN)
     prefix, slash, rest = name.partition("/")
-    if not slash or prefix not in SOURCES or prefix == "file":
+    if not slash or prefix not in _NAMED:
         is_path = name.lower().endswith((".h5", ".hdf5", ".keras"))
         raise BackboneError(
             f"Unknown backbone {name!r}.",
-            expected="SOURCE/NAME with a source of " + ", ".join(_NAMED) + ", or file:PATH",
+            expected="SOURCE/NAME with a source of " + ", ".join(_NAMED) + ", the folder of a run, or file:PATH",
             received=name,
             nearest=[] if is_path else _nearest_backbones(name),
             fix=f"{FILE}{name.removeprefix('file/')}" if is_path else "multitl backbones",
@@ -164,9 +168,18 @@ def load_source(name: str) -> tuple[Source, str]:
     return _import_source(prefix), rest
 
 
+def is_run(name: str) -> bool:
+    """Whether a backbone's name is the folder of a run: after "run:", or by itself where there is such a folder. What
+    begins like a name of another source is one.
+    """
+    if name.startswith(RUN):
+        return True
+    return bool(name) and name.partition("/")[0] not in _NAMED and any(holds(name, file) for file in OF_RUNS)
+
+
 def check_backbone(name: str, weights: str = "default") -> None:
     """What shows before a framework is loaded: BackboneError for a name that its source does not know, WeightsError for
-    a file that is not there, or whose package is not installed.
+    a file that is not there, or whose package is not installed, RunError for a run that is not, or not finished.
     """
     check_weights(weights)
     source, rest = load_source(name)
@@ -190,6 +203,19 @@ def check_head(head: str) -> None:
             nearest=nearest_names(str(head), get_args(Head)),
             fix='head="keep" for the whole network with its classifier, "cut" without',
         )
+
+
+def holds(folder: str, file: str) -> bool:
+    """Whether there is such a folder with such a file in it."""
+    try:
+        return Path(folder).expanduser().joinpath(file).is_file()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a home of nobody; ValueError: a NUL
+        return False
+
+
+def known_runs() -> list[str]:
+    """Folders in runs/, where they are made by default."""
+    return [str(card.parent) for card in Path("runs").glob("*/card.json")]
 
 
 def check_path(path: str, what: str, expected: str, after: str) -> None:
@@ -218,15 +244,19 @@ def _similar_files(path: str) -> list[str]:
 def folder_name(backbone: str) -> str:
     """A backbone's name as a folder's, where only letters, digits and "._-" stay: "keras-MobileNet-alpha0.25".
 
-    That of a file goes without its folders and its ending.
+    That of a file goes without its folders and its ending, that of a run without the folders around it.
     """
-    name = FILE + Path(backbone.removeprefix(FILE)).stem if backbone.startswith(FILE) else backbone
+    name = backbone
+    if backbone.startswith(FILE):
+        name = FILE + Path(backbone.removeprefix(FILE)).stem
+    elif is_run(backbone):
+        name = RUN + Path(backbone.removeprefix(RUN)).name
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name.replace("=", ""))
 
 
 def _nearest_backbones(name: str) -> list[str]:
     """Backbones of that very name in any source, whatever source was asked for, else the most similar ones."""
-    known = [info.name for source in SOURCES for info in backbones(source)]
+    known = [info.name for source in SOURCES for info in backbones(source)] + known_runs()
     plain = name.rpartition("/")[2].lower()
     return [full for full in known if full.partition("/")[2].lower() == plain] or nearest_names(name, known)
 

@@ -180,6 +180,7 @@ def test_a_bare_path_gets_the_right_spelling(name: str):
 
 def test_names_of_folders_leave_out_where_a_file_lies_and_what_paths_do_not_like():
     assert adapters.folder_name("file:~/models/my flowers.h5") == "file-my-flowers"
+    assert adapters.folder_name("run:old runs/flowers") == "run-flowers"
     assert adapters.folder_name("file:flowers.keras") == "file-flowers"
     assert adapters.folder_name("keras/MobileNet:alpha=0.25") == "keras-MobileNet-alpha0.25"
     assert adapters.folder_name("tfhub/é\n\x1b..\\*_x") == "tfhub-é--..--_x"
@@ -201,7 +202,7 @@ def test_name_without_its_source_is_recognised():
 @pytest.mark.parametrize("source", adapters.SOURCES)
 def test_every_source_lists_backbones_under_its_own_prefix(source: str):
     infos = adapters.backbones(source)
-    prefix = adapters.FILE if source == "file" else f"{source}/"
+    prefix = f"{source}:" if source in ("file", "run") else f"{source}/"
     assert infos and all(info.name.startswith(prefix) for info in infos)
     assert len({info.name for info in infos}) == len(infos)
 

@@ -147,7 +147,7 @@ def add_port_flags(parser: Parser) -> None:
 
 def add_choose_flags(parser: Parser) -> None:
     parser.add_argument("data", type=_path, metavar="DATA", help="labelled images, as for finetune")
-    names = "names that multitl backbones lists, or file:PATH; NAME@FILE for weights of its own"
+    names = "names that multitl backbones lists, folders of runs, or file:PATH; NAME@FILE for weights of its own"
     parser.add_argument("--backbones", required=True, metavar="A,B,...", help=names)
     _add_backend(parser)
     parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")

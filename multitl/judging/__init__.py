@@ -12,4 +12,5 @@ __all__ = [
     "predictions",
     "proportions",
     "reporting",
+    "summaries",
 ]

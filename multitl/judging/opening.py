@@ -27,10 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a finished run or a translated network; the model is loaded on first use."""
+    """The folder of a finished run or a translated network, which is a path like any other; the model is loaded on use.
+
+    A function that takes the path of a run and gets one of these reads neither card nor model again.
+    """
 
     folder: Path
     card: Card
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -39,7 +45,9 @@ class Run:
 
 
 def load_run(run: str | os.PathLike[str]) -> Run:
-    """Open a run folder. Raises RunError if it is missing, unfinished or damaged."""
+    """Open a run folder, unless it is open. Raises RunError if it is missing, unfinished or damaged."""
+    if isinstance(run, Run):
+        return run
     folder = Path(run)
     if not os.path.isdir(folder):  # noqa: PTH112  (never raises)
         raise RunError(

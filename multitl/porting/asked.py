@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from multitl.adapters import SOURCES, check_backbone, check_head, folder_name
+from multitl.adapters import FILE, RUN, SOURCES, check_backbone, check_head, folder_name
 from multitl.data.scanning import check_path
 from multitl.errors import PortError, nearest_names
 from multitl.judging.opening import load_run
@@ -79,7 +79,7 @@ def default_output(model: str, to: str) -> str:
 
 def folder_of(model: str) -> Path | None:
     """The folder of a run or a translated network that `model` names, by itself or by its model.keras."""
-    path = Path(model).expanduser()
+    path = Path(model.removeprefix(RUN)).expanduser()
     try:
         if path.is_dir():
             return path
@@ -93,7 +93,7 @@ def source_name(model: str) -> str:
     """What `load_pretrained` takes. Raises PortError for what is neither a path nor the name of a network."""
     if Path(model).expanduser().is_file():
         return f"file:{model}"
-    if model.startswith("file:") or model.partition("/")[0] in SOURCES:
+    if model.startswith(FILE) or model.partition("/")[0] in SOURCES:
         return model
     raise PortError(
         f"There is no model {model!r}.",

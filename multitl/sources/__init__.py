@@ -2,4 +2,4 @@
 as "torchvision/resnet50"; goes out: a `contracts.Pretrained`. Read `pretrained.py` first, then `torchvision.py`.
 """
 
-__all__ = ["file", "imagenet", "keras_applications", "pretrained", "pypi", "tfhub", "timm", "torchvision"]
+__all__ = ["file", "imagenet", "keras_applications", "pretrained", "pypi", "run", "tfhub", "timm", "torchvision"]

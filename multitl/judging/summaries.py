@@ -1,0 +1,37 @@
+"""A run in a line, and in a small piece of HTML for a notebook; both of its files alone: no model is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multitl.contracts import describe_figures
+from multitl.judging.findings import confusion
+from multitl.judging.opening import Run
+from multitl.judging.reporting import make_environment
+from multitl.runs.cards import as_line, read_metrics
+
+MOST_CLASSES = 10  # in the confusion matrix
+MOST_NAMES = 20
+
+
+def read_figures(run: Run) -> dict[str, Any] | None:
+    """metrics.json; None of a network that was not trained here. Raises RunError for a damaged file."""
+    return read_metrics(run.folder) if run.card.head is None else None
+
+
+def summarise(run: Run, metrics: dict[str, Any] | None) -> str:
+    """One line for people: where it lies, how good it is, what it is made of."""
+    count = len(run.card.class_names)
+    facts = [f"{count:,} classes" if count else "no classifier", as_line(run.card.backbone.name)]
+    figures = [describe_figures(metrics)] if metrics else []
+    return f"<multitl run {as_line(str(run.folder))}: {', '.join(figures + facts)}>"
+
+
+def summarise_as_html(run: Run, metrics: dict[str, Any] | None) -> str:
+    """The same with the classes and, of a run, the confusion matrix; no script, and every name is escaped."""
+    split = "test" if metrics and metrics["test"] else "validation"
+    figures = metrics[split] if metrics else None
+    return make_environment().get_template("run.html.j2").render(
+        folder=str(run.folder), card=run.card, split=split, metrics=figures, most_names=MOST_NAMES,
+        confusion=confusion(figures, MOST_CLASSES) if figures else None,
+    )  # fmt: skip
