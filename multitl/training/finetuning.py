@@ -41,7 +41,8 @@ from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
-from multitl.system.progress import console, progress_bar, waiting
+from multitl.system.messages import say, warn
+from multitl.system.progress import progress_bar, waiting
 from multitl.training.asked import listed, run_folder, split_weights
 from multitl.training.checkpoints import (
     CHECKPOINT,
@@ -97,7 +98,7 @@ def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
 
 
 def _leave(folder: Path) -> Result:
-    console().print(f"{folder} is complete already.", markup=False)
+    say(f"{folder} is complete already.")
     return finished_result(folder)
 
 
@@ -128,7 +129,7 @@ def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) ->
             received=f"neither {', '.join(broken)} nor {CHECKPOINT}",
             fix="start again with --overwrite; stored features are kept",
         )
-    console().print(f"missing or damaged: {names}; made again from the checkpoint", markup=False)
+    say(f"missing or damaged: {names}; made again from the checkpoint")
 
 
 def _run(
@@ -178,7 +179,7 @@ def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tupl
         return recipe, []
     found = []
     for one in rank(dataset, names, recipe, backend):
-        console().print(describe_standing(one), markup=False)
+        say(describe_standing(one))
         found += [one] if isinstance(one, Standing) else []
     found.sort(key=by_accuracy)
     name, weights = split_weights(found[0].name, recipe.weights)
@@ -220,7 +221,7 @@ def _leave_head(state: TrainingState, publisher: Publisher) -> None:
 
 def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
     for warning in state.warnings:
-        console().print(f"warning: {warning}", markup=False)
+        warn(warning)
     if state.kept:
         tried = state.tried[state.kept - 1]
         what = (
@@ -230,7 +231,7 @@ def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
     else:
         loss = min(row["val_loss"] for row in state.rows if row["phase"] == "head")
         what = str(solved) if solved else "the head"
-    console().print(f"kept: {what}, validation loss {loss:.4f}", markup=False)
+    say(f"kept: {what}, validation loss {loss:.4f}")
 
 
 class Clock(dict):
@@ -306,10 +307,9 @@ def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
     """Say what was found before anything long starts."""
-    out = console()
     counts = {split: Counter(example.label for example in dataset.split(split)) for split in SPLITS}
     sizes = ", ".join(f"{sum(counts[split].values())} {split}" for split in SPLITS)
-    out.print(f"[bold]{len(dataset.class_names)} classes[/], {sizes} images")
-    out.print(f"[bold]{pretrained.name}[/] on {backend.name} ({', '.join(backend.devices())})")
+    say(f"{len(dataset.class_names)} classes, {sizes} images")
+    say(f"{pretrained.name} on {backend.name} ({', '.join(backend.devices())})")
     for warning in dataset.warnings:
-        out.print(f"warning: {warning}", markup=False)
+        warn(warning)
