@@ -37,7 +37,7 @@ ORDER = {
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file",
     "judging": "axes metrics predictions charts opening proportions evaluation findings reporting choice_page",
-    "training": "asked targets checkpoints extractors feature_store logs recording phases features "
+    "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
     "finetuning choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "

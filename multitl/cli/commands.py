@@ -31,7 +31,7 @@ def finetune(options: argparse.Namespace) -> None:
         return
     result = multitl.finetune(
         options.data, backend=options.backend, output=options.out, recipe=recipe,
-        overwrite=options.overwrite, resume=options.resume,
+        overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
     )  # fmt: skip
     _print_result(result, _deeper(result, options.data, options.backend))
 
@@ -43,7 +43,7 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
     def run(one: Recipe, output: Path) -> multitl.Result:
         return multitl.finetune(
             options.data, backend=options.backend, output=output, recipe=one,
-            overwrite=options.overwrite, resume=options.resume,
+            overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
         )  # fmt: skip
 
     default = f"runs/{Path(options.data).resolve().stem}-{folder_name(recipe.backbone)}-repeats"

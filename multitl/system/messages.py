@@ -35,12 +35,12 @@ LOGGER.addHandler(Screen())
 
 def say(text: str) -> None:
     """Tell what was found or done."""
-    LOGGER.info("%s", text)
+    LOGGER.info("%s", text, stacklevel=2)
 
 
 def warn(text: str) -> None:
     """Tell what may be wrong."""
-    LOGGER.warning("%s", text)
+    LOGGER.warning("%s", text, stacklevel=2)
 
 
 def is_heard() -> bool:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ from multitl.training.checkpoints import (
 from multitl.training.features import JUDGED, compute_run_features
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
-from multitl.training.logs import EpochLog
+from multitl.training.listeners import Listeners, OnEpoch, listening
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
@@ -72,6 +72,8 @@ def finetune(
     recipe: Recipe,
     overwrite: bool,
     resume: bool,
+    on_epoch: OnEpoch | None = None,
+    log_to: str = "",
 ) -> Result:
     """See `multitl.finetune`."""
     folder = run_folder(data, output, recipe.backbone, backend.name)
@@ -86,8 +88,11 @@ def finetune(
             if (broken := broken_files(folder)) in ([], [REPORT]):
                 return remake_report(folder) if broken else _leave(folder)
             _check_can_be_remade(folder, recipe, broken)
-        with session(recipe, backend):
-            return _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch)
+        about = {"backend": backend.name, **asdict(recipe)}
+        with session(recipe, backend), listening(folder, about, on_epoch, log_to) as listeners:
+            result = _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch, listeners)
+            listeners.finish(result.metrics)
+            return result
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
@@ -134,7 +139,7 @@ def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) ->
 
 def _run(
     data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
-    clock: Clock, stopwatch: Stopwatch,
+    clock: Clock, stopwatch: Stopwatch, listeners: Listeners,
 ) -> Result:  # fmt: skip
     asked = recipe
     with clock("backbone"):
@@ -150,7 +155,8 @@ def _run(
     readers = {
         split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
     }
-    state, save = _load_state(folder, recipe), partial(_save_progress, folder, EpochLog(folder))
+    state, save = _load_state(folder, recipe), partial(_save_progress, folder, listeners)
+    listeners.catch_up(state.rows)
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
@@ -297,12 +303,11 @@ def _is_from_torch(pretrained: Pretrained) -> bool:
     return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
-def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
+def _save_progress(folder: Path, listeners: Listeners, state: TrainingState) -> None:
     save_state(folder, state)
-    if state.rows:
-        log.add(len(state.rows), state.rows[-1])
     if state.phase == "head":  # later the folder holds what was published
         write_history(folder, state.rows)
+    listeners.hear(state.rows)
 
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
