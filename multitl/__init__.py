@@ -7,7 +7,7 @@ alone, so that nobody waits for a framework to hear of a misspelt folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -204,6 +204,8 @@ def finetune(
     recipe: AnyRecipe = None,
     overwrite: bool = False,
     resume: bool = False,
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
+    log_to: str = "",
     **options: Unpack[Options],
 ) -> Result:
     """Fine-tune a pretrained backbone on labelled images; judge, save and report the classifier.
@@ -216,6 +218,9 @@ def finetune(
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
     recipe: a `Recipe`, a dict of some options, or the path of a TOML file of them, such as a run's recipe.toml.
     overwrite / resume: what to do if `output` exists; without either that is an error.
+    on_epoch: is called after each epoch with its line of history.csv as a dict: epoch, phase ("head" or "finetune"),
+    trial, step, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds. What it raises stops the run, which
+    `resume` continues.  log_to: "tensorboard", "mlflow" or "wandb", or several, a,b.
     options: single options, e.g. unfreeze="last", budget="20m"; `help(multitl.Recipe)` explains each.
     What is given by name, `backbone` and `weights` included, wins over the recipe, and the recipe over the defaults.
 
@@ -229,14 +234,15 @@ def finetune(
 
     known = check_backend(backend)
     data = asked.settle_data(data, asked.listed(complete.backbone), complete)
-    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
+    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume, log_to=log_to)
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 
     with adapter.fast_paths():
         return training.finetune(
-            data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume
-        )
+            data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
+            on_epoch=on_epoch, log_to=log_to,
+        )  # fmt: skip
 
 
 def choose(

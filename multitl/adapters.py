@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import platform
 import shutil
@@ -74,6 +75,7 @@ def load_backend(requested: str | None = None) -> Backend:
     """
     name = check_backend(requested)
     os.environ["KERAS_BACKEND"] = name
+    _quieten_frameworks()
     return _import_backend(name)
 
 
@@ -96,6 +98,12 @@ def check_backend(requested: str | None = None) -> str:
             fix=f"pip install 'multitl[{name}]'",
         )
     return name
+
+
+def _quieten_frameworks() -> None:
+    """Hide start-up chatter before a framework loads; TF_CPP_MIN_LOG_LEVEL=0 brings that of XLA and TensorFlow back."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # "falling back to cpu": doctor says it better
 
 
 def _import_backend(name: str) -> Backend:

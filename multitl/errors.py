@@ -10,6 +10,7 @@ import copyreg
 import difflib
 import errno
 import os
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,6 +42,16 @@ class MultitlError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy what is held: `Exception` would call the class with its text alone, and `fix` is missing."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the message, and below it where the user's own code came to it."""
+        own = os.path.dirname(__file__)  # noqa: PTH120  (of text that is no path at all, such as "<string>")
+        frames = [
+            frame
+            for frame in traceback.extract_tb(self.__traceback__)
+            if not frame.filename.startswith(own) and "/IPython/" not in frame.filename.replace(os.sep, "/")
+        ]
+        return [f"{type(self).__name__}: {self}", "", *(line.rstrip() for line in traceback.format_list(frames))]
 
 
 class BackendError(MultitlError):

@@ -20,8 +20,8 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
     "": "version errors contracts adapters options",
-    "system": "budgets flock regular_files heap hiding interrupts latency printing progress sizes threads scratch "
-    "hashes cache children session swapping writing workers",
+    "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
+    "sizes threads scratch hashes cache children session swapping writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
@@ -41,7 +41,7 @@ ORDER = {
     "run",
     "judging": "axes separation metrics predictions charts opening proportions evaluation findings reporting "
     "summaries choice_page",
-    "training": "asked targets checkpoints extractors feature_store logs recording phases features "
+    "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
     "finetuning choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
@@ -56,7 +56,7 @@ ORDER = {
 FACADE = ("multitl", "multitl.classifiers", "multitl.__main__")
 ADAPTER_MAY_USE = {
     "multitl.contracts", "multitl.errors", "multitl.models.freezing", "multitl.models.insides",
-    "multitl.models.objective", "multitl.system.interrupts", "multitl.porting.generated_code",
+    "multitl.models.objective", "multitl.system.chatter", "multitl.system.interrupts", "multitl.porting.generated_code",
     "multitl.system.regular_files", "multitl.system.scratch", "multitl.system.swapping",
     "multitl.translation.building", "multitl.translation.layouts", "multitl.translation.op_tables",
     "multitl.translation.parity", "multitl.translation.values", "multitl.version",

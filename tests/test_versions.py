@@ -14,7 +14,8 @@ from packaging.version import Version
 
 PROJECT = tomllib.loads((versions.ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-UNTRIED = {"all", "test", "tfhub"}  # tfhub: TF Hub needs an older setuptools than the rest, and the tests go without it
+# tfhub: TF Hub needs an older setuptools than the rest; of mlflow and wandb the tests are made by hand (test_listeners)
+UNTRIED = {"all", "test", "tfhub", "mlflow", "wandb"}
 REPORT = '<testsuites><testsuite tests="7" failures="1" errors="1" skipped="2" time="8.4"/></testsuites>'
 
 

@@ -12,10 +12,12 @@ import jax
 import keras
 
 from multitl.contracts import Forward
+from multitl.system.chatter import import_tensorflow_quietly
 from multitl_jax.depthwise import fast_depthwise
 from multitl_jax.insides import DEPTHWISE
 from multitl_jax.step import Step, inference
 
+import_tensorflow_quietly()
 name = "jax"
 is_slow_on_cpu = True  # EfficientNet-Lite0 at 0.6 of onnxruntime's speed
 _OLDEST_BFLOAT16_GPU = 8.0  # Ampere

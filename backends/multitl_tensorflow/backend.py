@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from multitl.system.chatter import no_start_up_notes
 
 if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
     import keras
@@ -16,32 +15,7 @@ if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
     from multitl.contracts import Forward
     from multitl_tensorflow.step import Step
 
-_START_UP_NOTE = re.compile(rb"I0000 |WARNING: All log messages before absl::InitializeLog")
-
-
-@contextlib.contextmanager
-def _no_start_up_notes() -> Iterator[None]:
-    """Drop TensorFlow's notes at import when TF_CPP_MIN_LOG_LEVEL asks for none; pass on everything else.
-
-    TensorFlow 2.21 prints them before it reads that variable, straight to file descriptor 2. Unset the variable to see
-    the last words of an import that kills the process.
-    """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") in ("", "0"):
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            os.write(2, b"".join(line for line in held if not _START_UP_NOTE.match(line)))
-
-
-with _no_start_up_notes():
+with no_start_up_notes():
     import tensorflow as tf
 
 name = "tensorflow"

@@ -13,11 +13,13 @@ import keras
 import torch
 
 from multitl.contracts import Forward
+from multitl.system.chatter import import_tensorflow_quietly
 from multitl_torch.channels_last import fast_channels_last
 from multitl_torch.fused_adam import fused_adam
 from multitl_torch.insides import ADAM, CHANNELS_LAST
 from multitl_torch.step import Step, inference
 
+import_tensorflow_quietly()
 name = "torch"
 is_slow_on_cpu = True  # EfficientNet-Lite0 at 0.2 to 0.5 of onnxruntime's speed
 

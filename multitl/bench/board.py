@@ -15,8 +15,8 @@ from multitl.bench.comparison import Change
 from multitl.bench.estimates import Ratio, Spread
 from multitl.bench.jobs import Job, Record
 from multitl.bench.standings import Contest, Standing, rank
+from multitl.system.messages import console
 from multitl.system.printing import results, show, table
-from multitl.system.progress import console
 
 STAGES = {"check": "checking", "measure": "measuring", "job": "whole job of"}
 RIGHT = ("images/s", "of the best", "of native", "import", "load", "compile", "memory", "device", "whole job")

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import fnmatch
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -26,14 +25,13 @@ MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 
 def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
-    _silence_frameworks()
     recipe = flags.recipe_from(options)
     if options.repeats:
         _finetune_repeatedly(options, recipe)
         return
     result = multitl.finetune(
         options.data, backend=options.backend, output=options.out, recipe=recipe,
-        overwrite=options.overwrite, resume=options.resume,
+        overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
     )  # fmt: skip
     _print_result(result, _deeper(result, options.data, options.backend))
 
@@ -45,7 +43,7 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
     def run(one: Recipe, output: Path) -> multitl.Result:
         return multitl.finetune(
             options.data, backend=options.backend, output=output, recipe=one,
-            overwrite=options.overwrite, resume=options.resume,
+            overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
         )  # fmt: skip
 
     default = f"runs/{Path(options.data).resolve().stem}-{folder_name(recipe.backbone)}-repeats"
@@ -57,7 +55,6 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
 
 def choose(options: argparse.Namespace) -> None:
     """Compare backbones on labelled images, without training any of them."""
-    _silence_frameworks()
     choice = multitl.choose(
         options.data, options.backbones.split(","), backend=options.backend, output=options.out,
         recipe=flags.recipe_from(options), overwrite=options.overwrite,
@@ -69,7 +66,6 @@ def choose(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Judge a finished run on labelled images."""
-    _silence_frameworks()
     metrics = multitl.evaluate(
         options.folder, options.data, backend=options.backend, split=options.split, images=options.images,
         path_column=options.path_column, label_column=options.label_column,
@@ -84,7 +80,6 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Classify image files with a finished run."""
-    _silence_frameworks()
     if options.csv or options.jsonl:
         _predict_as_it_comes(options)
         return
@@ -140,7 +135,6 @@ def list_backbones(options: argparse.Namespace) -> None:
 
 def translate(options: argparse.Namespace) -> None:
     """Save a pretrained network as a Keras model, its original classes included."""
-    _silence_frameworks()
     output = options.out or f"runs/{folder_name(options.name)}"
     made = multitl.translate(
         options.name, output, weights=options.weights, image_size=options.image_size, head=options.head,
@@ -156,7 +150,6 @@ def translate(options: argparse.Namespace) -> None:
 
 def port(options: argparse.Namespace) -> None:
     """Write a model for another ecosystem, proved there."""
-    _silence_frameworks()
     from multitl.porting.asked import check_port
 
     formats = options.to.split(",")
@@ -200,7 +193,6 @@ def demo(options: argparse.Namespace) -> None:
     """Try it: grade 2,624 photos of solar cells, all local."""
     from multitl.cli.demo import LICENCE, RECIPE, write_labels
 
-    _silence_frameworks()
     labels = write_labels(f"{options.out}-labels.csv")  # beside the run folder, which must start empty
     print(LICENCE, file=sys.stderr)
     result = multitl.finetune(
@@ -313,11 +305,3 @@ def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
 def _matches(name: str, pattern: str) -> bool:
     name, pattern = name.lower(), pattern.lower()
     return pattern in name or fnmatch.fnmatchcase(name, pattern)
-
-
-def _silence_frameworks() -> None:
-    """Hide start-up chatter before a framework loads; TF_CPP_MIN_LOG_LEVEL=0 brings TensorFlow's back."""
-    import logging
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # "falling back to cpu": doctor says it better

@@ -42,6 +42,9 @@ def add_finetune_flags(parser: Parser) -> None:
         metavar="N",
         help="N runs, with the seeds from --seed on, in DIR/seed-K; their mean and spread in DIR/summary.json",
     )
+    parser.add_argument(
+        "--log-to", default="", metavar="A,B", help="log each epoch to tensorboard (RUN/tensorboard), mlflow or wandb"
+    )
     parser.add_argument("--recipe", type=_path, metavar="FILE", help="TOML file of options, which those below override")
     group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
     for field in dataclasses.fields(Recipe):

@@ -30,6 +30,8 @@ FLAGS_MEANT = {
     "--topk": ("--top",),
     "--framework": ("--backend",),
     "--classes": ("--top",),
+    "--report-to": ("--log-to",),
+    "--logger": ("--log-to",),
 }
 NOT_TYPED = {  # what is no option here at all
     "device": "there is none: a GPU is used if the backend finds one (multitl doctor says), the one that "

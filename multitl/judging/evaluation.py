@@ -18,7 +18,8 @@ from multitl.errors import DataError
 from multitl.judging.metrics import score
 from multitl.judging.opening import Run, check_predict, load_run
 from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_padded, predict_pixels
-from multitl.system.progress import console, progress_bar
+from multitl.system.messages import say, warn
+from multitl.system.progress import progress_bar
 
 
 def evaluate_run(
@@ -43,7 +44,7 @@ def evaluate_run(
             decoding=opened.card.preprocess.decoding, reading=reading.or_else(recipe.path_column, recipe.label_column),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-        bar.console.print("".join(_oddities(dataset)), markup=False, soft_wrap=True, end="")
+        _tell_oddities(dataset)
         task = bar.add_task("judging  ", total=len(dataset.examples), note="")
         reader = PixelReader(dataset.examples, opened.card.preprocess, memory_limit=0)
         outputs = predict_pixels(compile_forward(opened.model), reader, lambda done: bar.advance(task, done))
@@ -80,7 +81,7 @@ def classify(run: Run, paths: Sequence[str], *, is_watched: bool = True) -> Iter
                     yield {"path": path, **_verdict(next(rows), run)}
             bar.advance(task, len(batch))
     for warning in looks.warnings(run.card.preprocess.decoding, of_a_run=True):
-        console().print(f"warning: {warning}", markup=False, soft_wrap=True)
+        warn(warning)
     if len(reasons) == len(paths):
         raise DataError(
             "None of the images can be read.",
@@ -99,8 +100,9 @@ def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
     }
 
 
-def _oddities(dataset: Dataset) -> list[str]:
-    """Lines for stderr: what is odd about the data, and the files left out."""
-    return [f"warning: {warning}\n" for warning in dataset.warnings] + [
-        f"left out: {file.path}: {file.reason}\n" for file in dataset.unreadable
-    ]
+def _tell_oddities(dataset: Dataset) -> None:
+    """What is odd about the data, and the files left out."""
+    for warning in dataset.warnings:
+        warn(warning)
+    for file in dataset.unreadable:
+        say(f"left out: {file.path}: {file.reason}")

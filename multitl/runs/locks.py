@@ -15,7 +15,7 @@ from pathlib import Path
 
 from multitl.errors import RunError
 from multitl.system.flock import is_at, open_to_lock, take
-from multitl.system.progress import console
+from multitl.system.messages import say
 from multitl.system.writing import cannot_write
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -70,7 +70,7 @@ def _acquire(file: Path, guarded: Path, wait: bool) -> int | None:
         except OSError as error:
             file.unlink(missing_ok=True)
             note = f"note: {guarded} cannot be locked ({error.strerror}): start no other process that writes to it"
-            console().print(note, markup=False)
+            say(note)
             return None
         finally:
             if not is_held:
@@ -107,7 +107,7 @@ def _take(descriptor: int, guarded: Path, wait: bool) -> bool:
             received="a second one, which has changed nothing",
             fix="wait until it ends, end it, or choose another folder with --out",
         )
-    console().print(f"waiting for {holder}, which is making {guarded}", markup=False)
+    say(f"waiting for {holder}, which is making {guarded}")
     return take(descriptor, wait=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from multitl.errors import RunError
 from multitl.runs.cards import read_card
 from multitl.system.hashes import file_sha256
-from multitl.system.progress import console
+from multitl.system.messages import say
 
 REPORT = "report.html"  # made from the others and from the card
 FILES = (
@@ -59,4 +59,4 @@ def _check_older(folder: Path, version: str) -> None:
             fix="start again with --overwrite; or use what is there with multitl predict, evaluate or port",
         )
     note = "that they are undamaged cannot be checked, since it kept no checksums. --overwrite makes the run anew."
-    console().print(f"{folder} was made by multitl {version}: all of its files are there; {note}", markup=False)
+    say(f"{folder} was made by multitl {version}: all of its files are there; {note}")

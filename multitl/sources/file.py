@@ -170,17 +170,16 @@ def _before_sigmoid(model: keras.Model) -> keras.Model | None:
 def _note_decoder(model: keras.Model, path: Path) -> None:
     """Say so where a model gives each place of an image its own prediction, as one that segments does."""
     from multitl.models.insides import producer_of
-    from multitl.system.progress import console
+    from multitl.system.messages import say
 
     enlarged = _first_enlarged(model) if len(model.output_shape) == 4 else None
     if enlarged is not None:
         _, height, width, channels = model.output_shape
-        console().print(
+        say(
             f"{path.name} gives a map of {height} x {width} places with {channels} channels each, as networks that "
             "segment or draw do. It has no classifier, so nothing of it is cut off: as a backbone it gives a new head "
             f"the mean of {channels} channels. Its encoder alone says more of an image; save and load that: "
-            f"keras.Model(model.input, model.get_layer({producer_of(enlarged).name!r}).output).save('encoder.keras')",
-            markup=False,
+            f"keras.Model(model.input, model.get_layer({producer_of(enlarged).name!r}).output).save('encoder.keras')"
         )
 
 

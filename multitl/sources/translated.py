@@ -25,10 +25,10 @@ class Network:
 
 def say(note: str) -> None:
     """Tell people what was chosen from a file of weights, and what was left out."""
-    from multitl.system.progress import console
+    from multitl.system import messages
 
     if note:
-        console().print(f"weights: {note}", markup=False)
+        messages.say(f"weights: {note}")
 
 
 def note_values(model: keras.Model, name: str, values: str) -> None:
@@ -36,13 +36,12 @@ def note_values(model: keras.Model, name: str, values: str) -> None:
 
     values: what it gets, in words.
     """
-    from multitl.system.progress import console
+    from multitl.system.messages import say
 
     if not _scales_pixels(model):
-        console().print(
+        say(
             f"{name} gets {values}: nothing in it rescales them. If it was trained on other values, name them: "
-            "--preprocess torch, caffe, tf, unit or bytes",
-            markup=False,
+            "--preprocess torch, caffe, tf, unit or bytes"
         )
 
 

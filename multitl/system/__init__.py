@@ -6,6 +6,7 @@ processes. Read `writing.py` first, then `children.py`. Nothing here knows of mo
 __all__ = [
     "budgets",
     "cache",
+    "chatter",
     "children",
     "flock",
     "hashes",
@@ -13,6 +14,7 @@ __all__ = [
     "hiding",
     "interrupts",
     "latency",
+    "messages",
     "printing",
     "progress",
     "regular_files",

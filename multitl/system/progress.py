@@ -1,8 +1,9 @@
-"""What a person sees while they wait, on stderr: bars on a terminal; plain lines where the output goes to a file."""
+"""What a person sees while they wait, on stderr: bars on a terminal; plain lines where the output goes to a file; below
+a notebook's cell lines with bars, written anew in their place.
+"""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,11 +23,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from multitl.system.printing import PIPE_WIDTH
+from multitl.system.messages import console, is_heard
+from multitl.system.notebooks import Display, Line, in_notebook
 
 MINUTE = 60.0  # seconds: so often there is a line at least
 FEW = 5  # steps of which each is a thing of its own: their rate says nothing
 MOMENT = 1.0  # seconds: and at most so often, where epochs are short
+BLINK = 0.25  # seconds: and so often a display is written anew at most
 
 
 class RateColumn(ProgressColumn):
@@ -37,15 +40,14 @@ class RateColumn(ProgressColumn):
         return Text(show_rate(speed) if speed else "-/s", style="progress.data.speed")
 
 
-def console() -> Console:
-    """Where messages for people go. Results go to stdout, so that they can be piped."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
-
-
 def progress_bar(*, is_shown: bool = True) -> Progress | PlainProgress:
-    """A live bar: description, bar, done/total, rate, time left, and a free `note`; or the same in plain lines."""
-    screen = console()
-    if not screen.is_interactive and not screen.is_jupyter:
+    """A live bar: description, bar, done/total, rate, time left, and a free `note`; or the same in plain lines, or in a
+    notebook. Nothing where the logger "multitl" tells warnings alone.
+    """
+    screen, is_shown = console(), is_shown and is_heard()
+    if is_shown and in_notebook():
+        return NotebookProgress(screen)
+    if is_shown and not screen.is_interactive:
         return PlainProgress(screen)
     return Progress(
         TextColumn("{task.description}"),
@@ -134,6 +136,55 @@ class PlainProgress(AbstractContextManager):
         now = time.monotonic()
         work.said, self._last_line = work.done, now
         self.console.print(describe(work, now), markup=False, soft_wrap=True)
+
+
+class NotebookProgress(PlainProgress):
+    """The same in one display: a line a work, the last of which is written anew as it goes on.
+
+    In the thread that calls, for a display belongs to that of the cell; so nothing moves during a long step.
+    """
+
+    def __init__(self, screen: Console) -> None:
+        super().__init__(screen)
+        self._display, self._ended_works = Display(), list[Line]()
+
+    def __enter__(self) -> NotebookProgress:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._show()
+
+    def add_task(self, description: str, *, total: float | None, completed: float = 0, note: str = "") -> TaskID:
+        self._ended_works += [_line(work) for work in self._works[-1:]]
+        task = super().add_task(description, total=total, completed=completed, note=note)
+        self._show()
+        return task
+
+    def advance(self, task: TaskID, advance: float = 1) -> None:
+        super().advance(task, advance)
+        self._show_at_times()
+
+    def update(
+        self, task: TaskID, *, total: float | None = None, completed: float | None = None, note: str | None = None
+    ) -> None:
+        super().update(task, total=total, completed=completed, note=note)
+        self._show_at_times()
+
+    def _say(self, work: Work) -> None:
+        """Displays are not written line by line."""
+
+    def _show_at_times(self) -> None:
+        if time.monotonic() - self._last_line >= BLINK:
+            self._show()
+
+    def _show(self) -> None:
+        self._last_line = time.monotonic()
+        self._display.show([*self._ended_works, *map(_line, self._works[-1:])])
+
+
+def _line(work: Work) -> Line:
+    share = min(work.done / work.total, 1.0) if work.total else None
+    return Line(describe(work, time.monotonic()), share)
 
 
 def describe(work: Work, now: float) -> str:

@@ -19,6 +19,7 @@ from multitl.given import shelves
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, is_used
 from multitl.runs.locks import locked, run_lock
+from multitl.training.trackers import check_trackers
 
 CHOICE = "choice.json"
 WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
@@ -36,9 +37,10 @@ def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os
 
 def check_finetune(
     data: str | os.PathLike[str], backend: str, output: str | os.PathLike[str] | None, recipe: Recipe, *,
-    overwrite: bool, resume: bool,
+    overwrite: bool, resume: bool, log_to: str = "",
 ) -> None:  # fmt: skip
     """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
+    check_trackers(log_to)
     folder = run_folder(data, output, recipe.backbone, backend)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)

@@ -21,7 +21,7 @@ import numpy as np
 
 from multitl.errors import RunError
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
-from multitl.system.progress import console
+from multitl.system.messages import warn
 from multitl.system.writing import cannot_write
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
@@ -145,7 +145,7 @@ def load_state(folder: Path) -> TrainingState:
             reasons.append(str(error))
             continue
         if reasons:
-            console().print(f"{paths[0]} is damaged: going on from the epoch before it.", markup=False)
+            warn(f"{paths[0]} is damaged: going on from the epoch before it.")
             paths[0].unlink()  # it must not take the place of the good one
         return state
     raise RunError(

@@ -17,7 +17,7 @@ from multitl.contracts import Backend, Dataset
 from multitl.judging.choice_page import write_choice_page
 from multitl.recipes import OF_FEATURES, Recipe
 from multitl.runs.locks import locked, run_lock
-from multitl.system.progress import console
+from multitl.system.messages import say
 from multitl.system.writing import write_json
 from multitl.training.asked import CHOICE, check_choice_folder, choice_folder, split_weights
 from multitl.training.finetuning import scan_for, session
@@ -55,7 +55,7 @@ def choose(
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
             for one in rank(dataset, names, recipe, backend):
-                console().print(describe_standing(one), markup=False)
+                say(describe_standing(one))
                 found.append(one)
                 choice = _conclude(folder, os.fspath(data), found, recipe, backend)
                 _write(choice, dataset, data, recipe, backend)

@@ -21,7 +21,7 @@ from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward
 from multitl.recipes import Recipe
-from multitl.system.progress import console
+from multitl.system.messages import say
 
 PACKAGES = ("onnx", "onnxruntime")
 FLOAT32 = ("auto", "float32", "tf32")  # values of the option precision, on a CPU
@@ -95,4 +95,4 @@ class Proved:
 
 def _say_why_not(reason: object) -> None:
     line = str(getattr(reason, "problem", reason)).partition("\n")[0]
-    console().print(f"features are computed by Keras: {line}", markup=False)
+    say(f"features are computed by Keras: {line}")

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ from multitl.runs.locks import locked, run_lock
 from multitl.runs.promises import REPORT, broken_files
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
-from multitl.system.progress import console, progress_bar, waiting
+from multitl.system.messages import say, warn
+from multitl.system.progress import progress_bar, waiting
 from multitl.training.asked import listed, run_folder, split_weights
 from multitl.training.checkpoints import (
     CHECKPOINT,
@@ -53,7 +54,7 @@ from multitl.training.checkpoints import (
 from multitl.training.features import JUDGED, compute_run_features
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
-from multitl.training.logs import EpochLog
+from multitl.training.listeners import Listeners, OnEpoch, listening
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
@@ -71,6 +72,8 @@ def finetune(
     recipe: Recipe,
     overwrite: bool,
     resume: bool,
+    on_epoch: OnEpoch | None = None,
+    log_to: str = "",
 ) -> Result:
     """See `multitl.finetune`."""
     folder = run_folder(data, output, recipe.backbone, backend.name)
@@ -85,8 +88,11 @@ def finetune(
             if (broken := broken_files(folder)) in ([], [REPORT]):
                 return remake_report(folder) if broken else _leave(folder)
             _check_can_be_remade(folder, recipe, broken)
-        with session(recipe, backend):
-            return _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch)
+        about = {"backend": backend.name, **asdict(recipe)}
+        with session(recipe, backend), listening(folder, about, on_epoch, log_to) as listeners:
+            result = _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch, listeners)
+            listeners.finish(result.metrics)
+            return result
 
 
 def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
@@ -97,7 +103,7 @@ def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
 
 
 def _leave(folder: Path) -> Result:
-    console().print(f"{folder} is complete already.", markup=False)
+    say(f"{folder} is complete already.")
     return finished_result(folder)
 
 
@@ -128,12 +134,12 @@ def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) ->
             received=f"neither {', '.join(broken)} nor {CHECKPOINT}",
             fix="start again with --overwrite; stored features are kept",
         )
-    console().print(f"missing or damaged: {names}; made again from the checkpoint", markup=False)
+    say(f"missing or damaged: {names}; made again from the checkpoint")
 
 
 def _run(
     data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
-    clock: Clock, stopwatch: Stopwatch,
+    clock: Clock, stopwatch: Stopwatch, listeners: Listeners,
 ) -> Result:  # fmt: skip
     asked = recipe
     with clock("backbone"):
@@ -149,7 +155,8 @@ def _run(
     readers = {
         split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
     }
-    state, save = _load_state(folder, recipe), partial(_save_progress, folder, EpochLog(folder))
+    state, save = _load_state(folder, recipe), partial(_save_progress, folder, listeners)
+    listeners.catch_up(state.rows)
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
@@ -178,7 +185,7 @@ def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tupl
         return recipe, []
     found = []
     for one in rank(dataset, names, recipe, backend):
-        console().print(describe_standing(one), markup=False)
+        say(describe_standing(one))
         found += [one] if isinstance(one, Standing) else []
     found.sort(key=by_accuracy)
     name, weights = split_weights(found[0].name, recipe.weights)
@@ -220,7 +227,7 @@ def _leave_head(state: TrainingState, publisher: Publisher) -> None:
 
 def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
     for warning in state.warnings:
-        console().print(f"warning: {warning}", markup=False)
+        warn(warning)
     if state.kept:
         tried = state.tried[state.kept - 1]
         what = (
@@ -230,7 +237,7 @@ def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
     else:
         loss = min(row["val_loss"] for row in state.rows if row["phase"] == "head")
         what = str(solved) if solved else "the head"
-    console().print(f"kept: {what}, validation loss {loss:.4f}", markup=False)
+    say(f"kept: {what}, validation loss {loss:.4f}")
 
 
 class Clock(dict):
@@ -296,20 +303,18 @@ def _is_from_torch(pretrained: Pretrained) -> bool:
     return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
-def _save_progress(folder: Path, log: EpochLog, state: TrainingState) -> None:
+def _save_progress(folder: Path, listeners: Listeners, state: TrainingState) -> None:
     save_state(folder, state)
-    if state.rows:
-        log.add(len(state.rows), state.rows[-1])
     if state.phase == "head":  # later the folder holds what was published
         write_history(folder, state.rows)
+    listeners.hear(state.rows)
 
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
     """Say what was found before anything long starts."""
-    out = console()
     counts = {split: Counter(example.label for example in dataset.split(split)) for split in SPLITS}
     sizes = ", ".join(f"{sum(counts[split].values())} {split}" for split in SPLITS)
-    out.print(f"[bold]{len(dataset.class_names)} classes[/], {sizes} images")
-    out.print(f"[bold]{pretrained.name}[/] on {backend.name} ({', '.join(backend.devices())})")
+    say(f"{len(dataset.class_names)} classes, {sizes} images")
+    say(f"{pretrained.name} on {backend.name} ({', '.join(backend.devices())})")
     for warning in dataset.warnings:
-        out.print(f"warning: {warning}", markup=False)
+        warn(warning)

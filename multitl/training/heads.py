@@ -12,7 +12,7 @@ import numpy as np
 from multitl.contracts import Dataset, Split
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
-from multitl.system.progress import console
+from multitl.system.messages import say
 from multitl.training.checkpoints import Row, TrainingState, read_variables, write_variables
 from multitl.training.features import RunFeatures, head_probabilities
 from multitl.training.head_choice import SolvedHead, choose_head, solve_again
@@ -33,7 +33,7 @@ def make_head(
     started = time.perf_counter()
     solved = choose_head(_task(features.train, ("train",), dataset, recipe), recipe)
     if verdict := solved.verdict():
-        console().print(verdict, markup=False)
+        say(verdict)
     head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
     fill_head(head, solved.solution)
     if not state.rows:

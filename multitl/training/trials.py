@@ -19,7 +19,8 @@ import numpy as np
 from multitl.contracts import Step
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.system.progress import console, waiting
+from multitl.system.messages import say
+from multitl.system.progress import waiting
 from multitl.training.calibration import divide_logits, fit_temperature, soften
 from multitl.training.checkpoints import WON, Outcome, TrainingState, Trial, TriedOut, read_variables, write_variables
 from multitl.training.phases import (
@@ -124,14 +125,14 @@ class Race:
             state.variables, state.optimizer = [], []
             _settle(state, tempo)
             self._save(state)
-            console().print(describe_trial(tried), markup=False)
+            say(describe_trial(tried))
             if tried["outcome"] in WON:
                 write_variables(mutable, state.best)
                 yield tried
         if not state.tried:
             state.warnings.append(NO_TIME.format(self.recipe.budget, state.budget_steps))
         elif further := next_trial(self.recipe, self.phase.count, None, state.tried):
-            console().print(MORE_TIME.format(**further), markup=False)
+            say(MORE_TIME.format(**further))
         self._insist_on_a_model(state)
         state.finished = True
         write_variables(mutable, state.best or start)

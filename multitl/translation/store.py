@@ -23,7 +23,7 @@ from multitl.runs.cards import EntryCard, read_entry_card
 from multitl.runs.locks import locked, place_lock
 from multitl.system.cache import cache_folder
 from multitl.system.hashes import file_sha256
-from multitl.system.progress import console
+from multitl.system.messages import say
 from multitl.system.scratch import temporary_folder
 from multitl.system.workers import run_worker
 from multitl.system.writing import cannot_write
@@ -89,7 +89,7 @@ def _load(folder: Path) -> Entry:
 
 
 def _make(job: Job, folder: Path) -> None:
-    console().print(f"translating {job.source}/{job.name}: once, then it comes from the cache", markup=False)
+    say(f"translating {job.source}/{job.name}: once, then it comes from the cache")
     try:
         with temporary_folder(folder.parent) as work:
             _run_worker(job, work)

@@ -97,7 +97,7 @@ DAMAGES = {
 
 def test_the_card_holds_the_checksum_of_each_file(finished: Path) -> None:
     files = json.loads((finished / "card.json").read_text())["files"]
-    assert set(files) == {path.name for path in finished.iterdir()} - {"card.json", "tensorboard", CHECKPOINT}
+    assert set(files) == {path.name for path in finished.iterdir()} - {"card.json", CHECKPOINT}
     for name, digest in files.items():
         assert digest == hashlib.sha256((finished / name).read_bytes()).hexdigest()
     assert broken_files(finished) == []
