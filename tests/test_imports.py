@@ -41,7 +41,7 @@ ORDER = {
     "run",
     "judging": "axes separation metrics predictions charts opening proportions evaluation findings reporting "
     "summaries choice_page",
-    "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
+    "training": "logs trackers asked targets checkpoints extractors feature_store listeners recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
     "finetuning choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
