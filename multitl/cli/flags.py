@@ -33,7 +33,10 @@ class Parser(argparse.ArgumentParser):
 
 def add_finetune_flags(parser: Parser) -> None:
     parser.add_argument(
-        "data", type=_path, metavar="DATA", help="folder class/images or train|validation|test/class/images, or a table"
+        "data",
+        type=_path,
+        metavar="DATA",
+        help="folder class/images or train|validation|test/class/images, a table, .tar shards, or a URL of one",
     )
     _add_run_flags(parser, "runs/<data>-<backbone>-<backend>")
     parser.add_argument(

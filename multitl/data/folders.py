@@ -9,11 +9,11 @@ from multitl.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".dcm", ".dicom",
 })  # fmt: skip
 # pictures that cannot be decoded here are named in a warning; all else (notes, thumbnail databases) is passed over
 OTHER_IMAGE_SUFFIXES = frozenset({
-    ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".tga", ".exr", ".hdr", ".dcm", ".eps", ".ico",
+    ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".tga", ".exr", ".hdr", ".eps", ".ico",
     ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
 })  # fmt: skip
 SKIPPED_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # copies and thumbnails that macOS and Synology leave behind

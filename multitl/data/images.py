@@ -20,6 +20,7 @@ from PIL import Image, ImageFile, ImageOps
 from multitl.contracts import Decoding, Preprocess
 from multitl.data.containers import read_address, split_address
 from multitl.data.depths import GREYS, Look, kind_of, look_at, to_eight_bits, unfit
+from multitl.data.dicoms import is_dicom, open_dicom
 from multitl.data.geometry import MAX_PIXELS, fit_pixels, to_rgb
 from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
@@ -125,7 +126,7 @@ def suffix_of(data: bytes) -> str:
     Image.init()
     accepts = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN}
     known = [name for name, accept in accepts.items() if accept and accept(data[:16]) is True]
-    kind = "HEIC" if _is_heif(data) else known[0] if known else ""
+    kind = "HEIC" if _is_heif(data) else "DCM" if is_dicom(data) else known[0] if known else ""
     return f".{kind.lower()}" if kind else ""
 
 
@@ -154,7 +155,7 @@ class _Bytes(io.BytesIO):
 
 def _decode(data: bytes, decoding: Decoding) -> tuple[Image.Image, Look]:
     with _one_line_reasons():
-        image = _identify(data)
+        image = _identify(data, is_windowed=decoding.values is None)
         look = _load(image, decoding)
         if reason := unfit(look, decoding):
             raise UnreadableImage(reason, fix="--range LOW,HIGH says which values are black and white")
@@ -185,9 +186,16 @@ def _turn_to(image: Image.Image, page: int) -> None:
         raise UnreadableImage(f"it has no page {page}", fix="choose another with --page N") from error
 
 
-def _identify(data: bytes) -> ImageFile.ImageFile:
-    """`Image.open` for FORMATS, minus its warning for large images, which no thread could catch safely."""
+def _identify(data: bytes, *, is_windowed: bool = True) -> ImageFile.ImageFile:
+    """`Image.open` for FORMATS, minus its warning for large images, which no thread could catch safely.
+
+    is_windowed: of DICOM, whether the file's own window is looked through.
+    """
     Image.init()
+    if is_dicom(data):
+        image = _open_dicom(data, is_windowed)
+        _check_size(image)
+        return image
     if _is_heif(data):
         file = _Bytes(data)
         return _checked(_open_heif(file), file)
@@ -218,6 +226,14 @@ def _open_heif(file: _Bytes) -> ImageFile.ImageFile:
         fix = "pip install 'multitl[heif]'"
         raise UnreadableImage(f"HEIC, which needs the package pillow-heif: {fix}", fix) from error
     return HeifImageFile(file, "")
+
+
+def _open_dicom(data: bytes, is_windowed: bool) -> ImageFile.ImageFile:
+    try:
+        return open_dicom(io.BytesIO(data), is_windowed=is_windowed)  # pydicom reads on to the end, and says what lacks
+    except ImportError as error:
+        fix = "pip install 'multitl[dicom]'"
+        raise UnreadableImage(f"DICOM, which needs the package pydicom: {fix}", fix) from error
 
 
 def _checked(image: ImageFile.ImageFile, file: _Bytes) -> ImageFile.ImageFile:

@@ -97,7 +97,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _member(row: int, digits: int, name: str | None) -> str:
-    file = PurePosixPath((name or "").replace("\\", "/")).name
+    file = PurePosixPath(str(name or "").replace("\\", "/")).name
     return f"row-{row:0{digits}}" + (f"-{file[-LONGEST:]}" if file else "")
 
 

@@ -33,7 +33,7 @@ class ReadableImages:
 
     def __init__(self, decoding: Decoding) -> None:
         codecs = {name: features.version(name) for name in CODECS if features.check(name)}
-        codecs |= installed_versions(["pillow-heif"])
+        codecs |= installed_versions(["pillow-heif", "pydicom"])
         key = {"multitl": __version__, "pillow": PIL.__version__, "codecs": codecs, "page": decoding.page}
         self._folder = store_folder("images", key)
         self._looks: dict[str, Look] = {}

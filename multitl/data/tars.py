@@ -23,6 +23,7 @@ from multitl.errors import DataError, shorten
 LABELS = (".cls", ".json")
 KEYS = ("label", "class", "class_name", "target", "cls")  # of the label in a .json
 LONGEST_LABEL = 2**20  # bytes of such a file
+MOST = 2**31  # bytes of an image
 SHARDS_KNOWN = 4096
 
 
@@ -36,6 +37,8 @@ class Place(NamedTuple):
 def read_member(path: str, member: str) -> bytes:
     """Raises OSError, KeyError for a file that is not in there, ValueError for a damaged archive."""
     place = index(path)[member]
+    if place.size > MOST:
+        raise ValueError(f"too large: {place.size:,} bytes, the limit is {MOST:,}")
     with open(path, "rb") as file:  # noqa: PTH123  (a million times)
         file.seek(place.offset)
         data = file.read(place.size)
@@ -73,9 +76,11 @@ def _index(path: str, size: int, changed: int) -> Mapping[str, Place]:
     """size, changed: so that an archive that is written anew is looked at anew."""
     try:
         with tarfile.open(path, "r:") as archive:
-            files = [one for one in archive if one.isreg() and not one.issparse()]
-    except tarfile.TarError as error:
-        raise ValueError(f"no plain tar archive: {error}") from error
+            files = [one for one in archive if one.isreg() and not one.issparse() and one.size >= 0]
+    except OSError:
+        raise
+    except Exception as error:  # tarfile's own, and RecursionError and others of headers that nobody meant
+        raise ValueError(f"no plain tar archive: {str(error) or type(error).__name__}") from error
     return {one.name.removeprefix("./"): Place(one.offset_data, one.size) for one in files}
 
 

@@ -67,7 +67,8 @@ def _one_against_rest(
         return {"roc_auc": None, "average_precision": None, "specificity": specificity}
     return {
         "roc_auc": float(sklearn_metrics.roc_auc_score(is_true, probability)),
-        "average_precision": float(sklearn_metrics.average_precision_score(is_true, probability)),
+        # a sum of shares, which rounding may lift above 1
+        "average_precision": min(1.0, float(sklearn_metrics.average_precision_score(is_true, probability))),
         "specificity": float((~is_predicted[others]).mean()),
     }
 

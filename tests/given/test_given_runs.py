@@ -50,7 +50,7 @@ def test_what_is_classified_is_called_by_row_or_by_path(of_arrays, photos):
     mixed = multitl.predict(of_arrays, [NOISE[2], (path, "cat"), b"no image"])
     assert [row["path"] for row in mixed] == ["row-0", path, "row-2"]
     assert mixed[0]["probabilities"] == rows[2]["probabilities"] and "not an image" in mixed[2]["error"]
-    with pytest.raises(DataError, match=r"ha.* no label"):
+    with pytest.raises(DataError, match="have no label"):
         multitl.evaluate(of_arrays, [(NOISE[0], "cat"), (NOISE[1], "")])
     with pytest.raises(DataError, match="bird"):
         multitl.evaluate(of_arrays, (NOISE[:2], ["cat", "bird"]))

@@ -72,3 +72,11 @@ def test_grades_are_weighed_by_their_distance():
 def test_which_classes_are_grades(names: list[str], ranks: list[int] | None):
     found = grades(names)
     assert found is None if ranks is None else list(found) == ranks
+
+
+@pytest.mark.parametrize("count", [7, 20, 49])
+def test_no_precision_is_above_one(count: int):
+    """Sums of n shares of 1 / n are."""
+    labels = np.repeat([0, 1], [count, 3])
+    rows = separation(labels, np.eye(2)[labels] * 0.9 + 0.05 + np.linspace(0, 0.01, len(labels))[:, None])
+    assert max(row["average_precision"] for row in rows) == 1.0
