@@ -72,7 +72,7 @@ def label_set_text(labels: Any, names: Sequence[str] = (), separator: str = "") 
             received=f"{values.dtype} of shape {values.shape} for one image: {values.ravel()[:5]}",
             fix="give names; or labels='one' for one class an image",
         )
-    return (separator or "|").join(str(names[index]) if names else str(index) for index in np.flatnonzero(values))
+    return (separator or "|").join(str(names[index] if names else index) for index in np.flatnonzero(values).tolist())
 
 
 def cell_text(value: Any) -> str:
