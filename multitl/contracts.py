@@ -332,16 +332,22 @@ class Result:
     warnings: tuple[str, ...] = field(default=())
 
     def __repr__(self) -> str:
-        return f"<multitl result {self.output}: {describe_figures(self.metrics)}, {len(self.class_names)} classes>"
+        what = "labels" if "per_label" in self.metrics["validation"] else "classes"
+        return f"<multitl result {self.output}: {describe_figures(self.metrics)}, {len(self.class_names)} {what}>"
 
 
 def describe_figures(metrics: Mapping[str, Any]) -> str:
-    """ "accuracy 0.953, macro F1 0.950 on 150 test images", or on the validation images where there are no others."""
+    """ "accuracy 0.953, macro F1 0.950 on 150 test images", or on the validation images where there are no others.
+
+    Where an image may have several labels, the mean average precision stands for the accuracy, if there is one.
+    """
     split = "test" if metrics["test"] else "validation"
     figures = metrics[split]
-    return (
-        f"accuracy {figures['accuracy']:.3f}, macro F1 {figures['f1_macro']:.3f} on {figures['count']:,} {split} images"
-    )
+    known = {"accuracy": figures.get("accuracy"), "mAP": figures.get("map"), "macro F1": figures["f1_macro"]}
+    if "accuracy" in figures:
+        known.pop("mAP")
+    shown = ", ".join(f"{title} {value:.3f}" for title, value in known.items() if value is not None)
+    return f"{shown} on {figures['count']:,} {split} images"
 
 
 class Source(Protocol):
