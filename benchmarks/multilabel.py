@@ -1,9 +1,10 @@
 """Several labels an image, against scikit-learn: `python benchmarks/multilabel.py CLOTHES [PAIRS] [BACKBONE] [SIZE]`
 
 CLOTHES is a folder CLASS/images of single garments, such as clothing_medium's train folder. Photos are paired side by
-side, PAIRS of them (default 1,000), so that each picture has two labels, or one where both are of a class; a twelfth has
-one garment beside a grey half, and a twelfth none. multitl's solved head is compared with scikit-learn's one-vs-rest
-LogisticRegression, with C chosen by five-fold cross-validation and with C = 1, on the same features and the same images: mean average precision on the test images. Ends with an error if multitl's is lower.
+side, PAIRS of them (default 1,000), so that a picture has two labels, or one where both are of a class; one in twelve
+has one garment beside a grey half, and one in twelve none. multitl's solved head is compared with scikit-learn's
+one-vs-rest LogisticRegression, with C chosen by five-fold cross-validation and with C = 1, on the same features and the
+same images: mean average precision on the test images. Ends with an error if multitl's is lower.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def compare(table: Path, recipe: Recipe, folder: Path) -> tuple[float, float, fl
         precisions.append(average_precision_score(truth["test"], scores))
     print(f"{machine()}; {recipe.backbone}, {preprocess.height} px, {keras.config.backend()}")
     print(f"{len(truth['known'])} pictures to fit, {len(truth['test'])} to test, {len(dataset.class_names)} labels")
-    print(f"multitl {result.metrics['test']['map']:.4f} ({seconds:.0f} s), scikit-learn with C chosen {precisions[0]:.4f}, "
-          f"with C = 1 {precisions[1]:.4f}")  # fmt: skip
-    return result.metrics["test"]["map"], precisions[0], precisions[1]
+    ours = result.metrics["test"]["map"]
+    print(f"multitl {ours:.4f} ({seconds:.0f} s), scikit-learn {precisions[0]:.4f}, with C = 1 {precisions[1]:.4f}")
+    return ours, precisions[0], precisions[1]
 
 
 def main() -> None:
