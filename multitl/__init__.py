@@ -298,6 +298,8 @@ def evaluate(
     default those that the run was trained with.
     Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, roc_auc, map, kappa, per_class, confusion_matrix,
     intervals (*_ci) and, with more than five classes, top5_accuracy; of classes that are grades kappa_quadratic.
+    Of a run with several labels an image count, map (mean average precision), f1_macro, f1_micro, subset_accuracy,
+    hamming_loss, roc_auc, log_loss, per_label and intervals.
     """
     from multitl.data.tables import Reading
     from multitl.judging import opening
@@ -323,7 +325,9 @@ def predict(
     images: one path, or any number of them; or what `finetune` takes, with labels or without: an array, a list of
     images, a DataFrame. Images without a path are called row-0, row-1, ...
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
-    or path and error for a file that cannot be read. Raises DataError for a path that does not exist, or no image.
+    or path and error for a file that cannot be read. Of a run with several labels an image `predicted` is the list of
+    those that are given, the likeliest first, and there is no confidence.
+    Raises DataError for a path that does not exist, or no image.
     """
     from multitl.judging import opening
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # contracts load no framework
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Triple = tuple[float, float, float]
+Labels = Literal["one", "several"]  # of an image: one class, or any number of labels, none among them
 MOST_SIDE = 4096  # pixels, of an image that a network takes
 Head = Literal["cut", "keep"]  # whether a network comes without its classifier, or with it
 
@@ -279,12 +280,20 @@ class BackboneInfo:
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image. `sha256` is of the file's bytes; `label` indexes `Dataset.class_names`."""
+    """One labelled image. `sha256` is of the file's bytes; `label` indexes `Dataset.class_names`.
+
+    label: of a data set with several labels an image a tuple, rising, of those that it has.
+    """
 
     path: str
-    label: int
+    label: int | tuple[int, ...]
     split: Split
     sha256: str
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All that it has, however many an image may have."""
+        return self.label if isinstance(self.label, tuple) else (self.label,)
 
 
 @dataclass(frozen=True)
@@ -323,16 +332,22 @@ class Result:
     warnings: tuple[str, ...] = field(default=())
 
     def __repr__(self) -> str:
-        return f"<multitl result {self.output}: {describe_figures(self.metrics)}, {len(self.class_names)} classes>"
+        what = "labels" if "per_label" in self.metrics["validation"] else "classes"
+        return f"<multitl result {self.output}: {describe_figures(self.metrics)}, {len(self.class_names)} {what}>"
 
 
 def describe_figures(metrics: Mapping[str, Any]) -> str:
-    """ "accuracy 0.953, macro F1 0.950 on 150 test images", or on the validation images where there are no others."""
+    """ "accuracy 0.953, macro F1 0.950 on 150 test images", or on the validation images where there are no others.
+
+    Where an image may have several labels, the mean average precision stands for the accuracy, if there is one.
+    """
     split = "test" if metrics["test"] else "validation"
     figures = metrics[split]
-    return (
-        f"accuracy {figures['accuracy']:.3f}, macro F1 {figures['f1_macro']:.3f} on {figures['count']:,} {split} images"
-    )
+    known = {"accuracy": figures.get("accuracy"), "mAP": figures.get("map"), "macro F1": figures["f1_macro"]}
+    if "accuracy" in figures:
+        known.pop("mAP")
+    shown = ", ".join(f"{title} {value:.3f}" for title, value in known.items() if value is not None)
+    return f"{shown} on {figures['count']:,} {split} images"
 
 
 class Source(Protocol):
@@ -407,6 +422,65 @@ class Runtime(Protocol):
     def __call__(self, folder: Path) -> Answer: ...
 
 
+class Goal(Protocol):
+    """A module that knows what is asked of an image: multitl/models/one_class.py, several_labels.py; see goals.py.
+
+    Of n images and k classes or labels, the *truth* is what a data set says, as arrays of the goal's own form;
+    *targets* (n, k) are 0 and 1; *logits* (n, k) a network's last numbers; *probabilities* (n, k) what becomes of them.
+    """
+
+    def truth_of(self, examples: Sequence[Example], classes: int) -> np.ndarray:
+        """What is true of images: (n,) or (n, k)."""
+
+    def targets_of(self, truth: np.ndarray, classes: int) -> np.ndarray:
+        """The same as targets, float32."""
+
+    def smoothed(self, targets: Any, smoothing: float) -> Any:
+        """Targets with the share `smoothing` of each spread evenly over all answers."""
+
+    def activate(self, logits: np.ndarray) -> np.ndarray:
+        """Logits -> probabilities."""
+
+    def exact(self, outputs: np.ndarray) -> np.ndarray:
+        """What a saved model gives, perhaps rounded to 16 bits, as probabilities in float32."""
+
+    def soften(self, probabilities: np.ndarray, temperature: float) -> np.ndarray:
+        """What would be given if logits were divided by the temperature, float64."""
+
+    def log_loss_and_accuracy(self, truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+        """Mean negative log-probability of what is true of an image, and the share of answers that are right."""
+
+    def losses_and_accuracy(self, logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+        """The same from logits, the loss of each row (n,)."""
+
+    def misfit(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """The sum of log losses, and its gradient by the logits. logits: (n, problems, k), of several problems at once.
+
+        weights: (n, problems, 1), which the targets are multiplied by already.
+        """
+
+    def flatness(self, classes: int) -> float:
+        """One over the curvature of the log loss by a logit where all logits are zero, about."""
+
+    def kinds(self, targets: np.ndarray) -> np.ndarray:
+        """A number for each image (n,): those that are alike are to be spread evenly over folds."""
+
+    def last_layer(self) -> keras.layers.Layer:
+        """Logits -> probabilities in the saved model, float32, by the name "probabilities"."""
+
+    def loss(self, smoothing: float) -> Loss:
+        """What a training step minimises."""
+
+
+class Loss(Protocol):
+    """A `keras.losses.Loss` on logits that knows which answers are right."""
+
+    def __call__(self, targets: Any, logits: Any, sample_weight: Any = None) -> Any: ...
+
+    def right(self, targets: Any, logits: Any) -> Any:
+        """The share of right answers in a batch, a scalar: in `keras.ops`, compiled with the step."""
+
+
 class Step(Protocol):
     """Steps of one model's training: compiled once, the state on the device, and nothing of it on the host meanwhile.
 
@@ -422,7 +496,8 @@ class Step(Protocol):
     def __call__(
         self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
     ) -> Any:
-        """Do one, or have it queued. inputs: each (n, ...).  labels: one-hot (n, classes).  weights: (n,).
+        """Do one, or have it queued. inputs: each (n, ...).  labels: 0 and 1 (n, classes), one-hot
+        unless an image may have several.  weights: (n,).
 
         Returns loss and accuracy of the batch before the step, (2,), on the device: whoever reads them waits.
         """

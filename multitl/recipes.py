@@ -21,7 +21,8 @@ from multitl.system.regular_files import read_regular_text
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
     "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
-    "max_unreadable", "shots", "bits", "range", "page", "images", "path_column", "label_column",
+    "max_unreadable", "shots", "bits", "range", "page", "images", "path_column", "label_column", "labels",
+    "label_separator",
 )  # fmt: skip
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
@@ -112,6 +113,13 @@ class Recipe:
     images: str = option("", "folder that the paths in a table are relative to; by itself the table's own")
     path_column: str = option("", "a table's column of the files; by itself path, file, image or their like")
     label_column: str = option("", "a table's column of the classes; by itself label, class, target or their like")
+    labels: str = option(
+        "one",
+        "one: an image is of one class; several: it has any number of labels, by a table's column such as cat|dog, or "
+        "by columns of 0 and 1, which label_column = a,b,c names",
+        choices=("one", "several"),
+    )
+    label_separator: str = option("", "what stands between several labels in a cell; by itself |, ; or a comma")
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
     head: str = option(
@@ -189,6 +197,8 @@ class Recipe:
                 received=f"hidden = {self.hidden}, dropout = {self.dropout:g}, head_epochs = {self.head_epochs}",
                 fix="--head linear",
             )
+        if self.labels == "several":
+            self._check_several()
         if self.shots == 1:
             raise RecipeError(
                 "Of one image a class none can be spared for validation.",
@@ -196,6 +206,17 @@ class Recipe:
                 received="shots = 1",
                 fix="--shots 2",
             )
+
+    def _check_several(self) -> None:
+        """Raises RecipeError for what goes with one class an image only."""
+        for name, wrong, instead in (("head", "mean", "linear"), ("class_weights", "balanced", "none")):
+            if getattr(self, name) == wrong:
+                raise RecipeError(
+                    f"{name} = {wrong} is for one class an image.",
+                    expected=f"labels = one, or another {name}",
+                    received=f"labels = several, {name} = {wrong}",
+                    fix=f"--{name.replace('_', '-')} {instead}",
+                )
 
     @property
     def decoding(self) -> Decoding:
@@ -248,6 +269,8 @@ class Options(TypedDict, total=False):
     images: str
     path_column: str
     label_column: str
+    labels: str
+    label_separator: str
     pooling: str
     head: str
     hidden: int

@@ -116,7 +116,7 @@ class Step:
             weighed, others, self._prepare(*inputs), training=True, return_losses=True
         )
         loss = objective(self._model, logits, labels, weights, penalties)
-        return self._scale(loss, optimizer), (figures(loss, logits, labels), others)
+        return self._scale(loss, optimizer), (figures(self._model, loss, logits, labels), others)
 
     def _merge(self, moving: Values, constants: Values) -> Values:
         """In the order that the model has them."""

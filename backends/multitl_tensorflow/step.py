@@ -68,4 +68,4 @@ class Step:
         dense = [
             None if one is None else tf.convert_to_tensor(one) for one in gradients
         ]  # of embeddings they are sparse
-        return dense, figures(loss, logits, labels)
+        return dense, figures(model, loss, logits, labels)

@@ -82,7 +82,7 @@ class Step:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self._model(self._prepare(*inputs), training=True)
         loss = objective(self._model, logits, labels, weights, self._model.losses)
-        return loss, figures(loss.detach(), logits.detach(), labels)
+        return loss, figures(self._model, loss.detach(), logits.detach(), labels)
 
     def _forget_gradients(self) -> None:
         for variable in self._model.trainable_variables:

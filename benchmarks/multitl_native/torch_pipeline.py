@@ -30,7 +30,7 @@ class Pictures(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         example = self.examples[index]
         with Image.open(example.path) as image:
-            return np.asarray(self.transform(image.convert("RGB"))), example.label
+            return np.asarray(self.transform(image.convert("RGB"))), example.labels[0]
 
 
 def open_loader(job: Job, examples: Sequence[Example], *, shuffle: bool) -> DataLoader:

@@ -50,7 +50,7 @@ def answer(rival: Rival) -> None:
     train, validation, test = (_read(found, split, preprocess) for split in ("train", "validation", "test"))
     probabilities, chosen = rival(Task(train, validation, test, len(found.class_names), int(seed)))
     examples = found.split("test")
-    rows = [("test", one.path, found.class_names[one.label], values)
+    rows = [("test", one.path, found.class_names[one.labels[0]], values)
             for one, values in zip(examples, probabilities, strict=True)]  # fmt: skip
     write_predictions(predictions, rows, found.class_names)
     print(chosen)

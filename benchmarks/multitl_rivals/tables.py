@@ -50,7 +50,7 @@ def open_table(folder: Path, name: str, seed: int, data: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         source = _source(DATA_SETS[name].place, folder, data)
         found = look_at(source, seed)
-        write_rows(table, [(str(Path(one.path).resolve()), found.class_names[one.label], one.split)
+        write_rows(table, [(str(Path(one.path).resolve()), found.class_names[one.labels[0]], one.split)
                        for one in found.examples])  # fmt: skip
     return table
 

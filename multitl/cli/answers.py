@@ -14,6 +14,7 @@ from typing import Any
 
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
+from multitl.judging.predictions import JOINT
 from multitl.system.writing import cannot_write
 
 Row = Mapping[str, Any]
@@ -34,7 +35,8 @@ def check_new(file: str, *, overwrite: bool) -> None:
 def write_csv(path: str, rows: Iterable[Row], class_names: Sequence[str]) -> tuple[int, int]:
     """How many rows there were, and how many of them of files that cannot be read.
 
-    Of classes that a row does not list the cell is empty.
+    Of classes that a row does not list the cell is empty. Where an image may have several labels, those that it was
+    given stand in one cell, with | between them, and there is no confidence.
     """
     count = faults = 0
     try:
@@ -44,7 +46,9 @@ def write_csv(path: str, rows: Iterable[Row], class_names: Sequence[str]) -> tup
                 known = row.get("probabilities", {})
                 values = [_digits(known[name]) if name in known else "" for name in class_names]
                 confidence = _digits(row["confidence"]) if "confidence" in row else ""
-                write_row(file, [row["path"], row.get("predicted", ""), confidence, row.get("error", ""), *values])
+                predicted = row.get("predicted", "")
+                answer = predicted if isinstance(predicted, str) else JOINT.join(predicted)
+                write_row(file, [row["path"], answer, confidence, row.get("error", ""), *values])
                 count, faults = count + 1, faults + ("error" in row)
     except OSError as error:
         raise cannot_write(Path(path), error) from error

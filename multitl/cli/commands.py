@@ -87,9 +87,12 @@ def predict(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
     else:
-        from multitl.cli.terminal import print_predictions
+        from multitl.cli.terminal import print_labelled, print_predictions
 
-        print_predictions([_likeliest(row, options.top or 1) for row in predictions])
+        if any(isinstance(row.get("predicted"), list) for row in predictions):
+            print_labelled(predictions, options.top or 0)
+        else:
+            print_predictions([_likeliest(row, options.top or 1) for row in predictions])
 
 
 def _predict_as_it_comes(options: argparse.Namespace) -> None:

@@ -26,14 +26,22 @@ FIGURES = {
     "f1_weighted": "weighted F1",
     "ece": "calibration error",
     "map": "mean average precision",
+    "f1_micro": "micro F1",
+    "subset_accuracy": "all labels right",
+    "hamming_loss": "Hamming loss",
     "roc_auc": "ROC AUC",
     "kappa": "Cohen's kappa",
     "kappa_quadratic": "kappa, quadratic weights",
     "log_loss": "log loss",
 }
+SUMMARY, LABEL_SUMMARY = ("accuracy", "f1_macro"), ("map", "f1_macro", "subset_accuracy")
 PER_CLASS = {
     "precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "roc_auc": "ROC AUC",
     "average_precision": "AP",
+}  # fmt: skip
+PER_LABEL = {
+    "average_precision": "AP", "roc_auc": "ROC AUC", "f1": "F1", "precision": "precision", "recall": "recall",
+    "threshold": "threshold",
 }  # fmt: skip
 STYLES = {"ok": "green", "note": "yellow", "trap": "bold red"}
 
@@ -42,16 +50,17 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     """The closing summary of a run: both splits' figures, the files, what to try next (purpose -> command)."""
     from multitl.judging.proportions import baselines
 
-    screen, grid = results(), table("split", "images", "accuracy", "macro F1", right=["images"])
+    part, judged = next((part, result.metrics[part]) for part in ("test", "validation") if result.metrics.get(part))
+    names = LABEL_SUMMARY if "per_label" in judged else SUMMARY
+    screen, grid = results(), table("split", "images", *(FIGURES[name] for name in names), right=["images"])
     for split in ("test", "validation"):
         if metrics := result.metrics.get(split):
-            grid.add_row(
-                split, str(metrics["count"]), _with_interval(metrics, "accuracy"), _with_interval(metrics, "f1_macro")
-            )
-    part, judged = next((part, result.metrics[part]) for part in ("test", "validation") if result.metrics.get(part))
-    known = baselines(judged)
-    grid.add_row(f"always {printable(known.majority)}", "", *_figures(known.majority_accuracy, known.majority_f1_macro))
-    grid.add_row("guessing", "", *_figures(known.chance))
+            grid.add_row(split, str(metrics["count"]), *(_with_interval(metrics, name) for name in names))
+    if "per_class" in judged:
+        known = baselines(judged)
+        figures = _figures(known.majority_accuracy, known.majority_f1_macro)
+        grid.add_row(f"always {printable(known.majority)}", "", *figures)
+        grid.add_row("guessing", "", *_figures(known.chance))
     show(grid)
     _print_cautions(judged, part)
     screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
@@ -95,15 +104,20 @@ def print_repeats(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
-    """One judgement: overall figures with 95 % intervals, then every class."""
-    from multitl.judging.proportions import baselines
-
+    """One judgement: overall figures with 95 % intervals, then every class or label."""
     screen = results()
     screen.print(f"{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
     overall = table("overall", "", "")
     for name, title in FIGURES.items():
         if name in metrics:
             overall.add_row(title, *_with_interval(metrics, name).split(" ", 1))
+    if "per_label" in metrics:
+        show(overall)
+        _print_cautions(metrics, "")
+        _print_labels(metrics["per_label"])
+        return
+    from multitl.judging.proportions import baselines
+
     known = baselines(metrics)
     overall.add_row(f"accuracy of always {printable(known.majority)}", *_figures(known.majority_accuracy), "")
     overall.add_row("accuracy of guessing", *_figures(known.chance), "")
@@ -115,6 +129,32 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         figures = ("" if row[name] is None else f"{row[name]:.3f}" for name in PER_CLASS)
         classes.add_row(printable(row["class"]), *figures, str(row["support"]))
     show(classes)
+
+
+def _print_labels(rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = [*PER_LABEL.values(), "images"]
+    labels = table("label", *columns, right=columns)
+    for row in rows:
+        figures = ("" if row[name] is None else f"{row[name]:.3f}" for name in PER_LABEL)
+        labels.add_row(printable(row["label"]), *figures, str(row["support"]))
+    show(labels)
+
+
+def print_labelled(predictions: Sequence[Mapping[str, Any]], top: int) -> None:
+    """One line an image, which may have several labels: those that it was given, each with its probability.
+
+    top: how many of the likeliest labels are listed beside, given or not.
+    """
+    grid = table("image", "labels", *(["likeliest"] if top else []), prose=["labels", "likeliest"])
+    for row in predictions:
+        if "error" in row:
+            grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
+            continue
+        known = row["probabilities"]
+        shown = [row["predicted"], *([sorted(known, key=lambda name: -known[name])[:top]] if top else [])]
+        cells = (", ".join(f"{printable(one)} {known[one]:.3f}" for one in names) or "none" for names in shown)
+        grid.add_row(printable(row["path"]), *cells)
+    show(grid)
 
 
 def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
@@ -253,9 +293,10 @@ def _images(count: int) -> str:
 
 
 def _print_cautions(metrics: Mapping[str, Any], part: str) -> None:
+    from multitl.judging.label_findings import label_cautions
     from multitl.judging.proportions import cautions
 
-    for caution in cautions(metrics, part):
+    for caution in label_cautions(metrics, part) if "per_label" in metrics else cautions(metrics, part):
         results().print(f"note: {caution}")
 
 
@@ -265,4 +306,6 @@ def _figures(*values: float) -> list[str]:
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
     interval = metrics.get(f"{name}_ci")
+    if metrics[name] is None:
+        return "- "
     return f"{metrics[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " ")

@@ -59,7 +59,8 @@ def _one_class(listing: Listing) -> DataError:
 
 def check_known(records: Iterable[Record], class_names: Sequence[str], knower: str) -> None:
     """Raise DataError for labels outside `class_names`, which are those that `knower` knows."""
-    unknown = sorted({printable(record.label) for record in records if record.label not in class_names})
+    labels = {label for record in records for label in record.labels}
+    unknown = sorted(printable(label) for label in labels.difference(class_names))
     if unknown:
         raise DataError(
             f"There are classes that {knower} does not know: {shorten(unknown)}.",
@@ -90,7 +91,7 @@ def check_readable(root: str, count: int, unreadable: Sequence[Unreadable], most
 
 def check_every_class_trained(listing: Listing, readable: Iterable[Record]) -> None:
     """Raise DataError for a class without a readable training image."""
-    trained = {record.label for record in readable if record.split in (None, "train")}
+    trained = {label for record in readable if record.split in (None, "train") for label in record.labels}
     missing = [name for name in listing.class_names if name not in trained]
     if missing:
         raise DataError(
@@ -120,9 +121,10 @@ def warn_of_gaps(dataset: Dataset) -> list[str]:
             "There is no test part: figures on the validation images, by which the best epoch is chosen, flatter."
         )
     for split in SPLITS[1:]:
-        present = {example.label for example in dataset.split(split)}
+        examples = dataset.split(split)
+        present = {label for example in examples for label in example.labels}
         missing = [name for label, name in enumerate(dataset.class_names) if label not in present]
-        if present and missing:
+        if examples and missing:
             warnings.append(f"The {split} part has no image of {shorten(missing)}.")
     return warnings
 
@@ -143,13 +145,13 @@ def warn_of_copies(dataset: Dataset) -> list[str]:
             f"e.g. {first.path} ({first.split}) and {second.path} ({second.split})."
         )
     if doubts:
-        first, second = doubts[0]
-        names = dataset.class_names
-        warnings.append(
-            f"{len(doubts)} images carry two labels; "
-            f"e.g. {first.path} ({names[first.label]}) and {second.path} ({names[second.label]})."
-        )
+        shown = " and ".join(f"{one.path} ({_name_labels(one, dataset)})" for one in doubts[0])
+        warnings.append(f"{len(doubts)} images carry two labels; e.g. {shown}.")
     return warnings
+
+
+def _name_labels(example: Example, dataset: Dataset) -> str:
+    return ", ".join(dataset.class_names[label] for label in example.labels) or "none"
 
 
 def printable(name: str) -> str:

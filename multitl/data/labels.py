@@ -1,7 +1,7 @@
 """Labels of a table that are not one class an image: several at once, several columns of them, or numbers to predict.
 
 Taken for classes they would train without a word. The names of classes are free all the same: they may be numbers, or
-hold a comma.
+hold a comma. Where a user says that an image has several labels, they are read here.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from multitl.errors import shorten
 
 NUMBER = re.compile(r"[-+]?\d*[.,]?\d+(e[-+]?\d+)?", re.IGNORECASE)
 FRACTION = re.compile(r"[-+]?\d*[.,]\d*[1-9]\d*")
 MOST_FRACTIONS = 20  # classes of such names that may well be classes
-BITS = frozenset({"0", "1", "0.0", "1.0", "true", "false"})
+ONES = frozenset({"1", "1.0", "true"})
+BITS = ONES | {"0", "0.0", "false"}
 SHARED = 0.8  # of the parts of joined labels, those that stand in another label too
 
 
@@ -37,24 +39,59 @@ def describe_labels(labels: Sequence[str]) -> tuple[str, str, str] | None:
         return (
             "several labels an image, not one class",
             f"{rows} rows such as {shorten(joined, most=3)}",
-            "keep one label in these rows, or leave them out; a combination that is a class, write as one: cat_dog",
+            "train several labels an image: --labels several; or keep one label in these rows; a combination that is a "
+            "class, write as one: cat_dog",
         )
     return None
 
 
 def describe_columns(table: Mapping[str, Sequence[str]]) -> tuple[str, str, str] | None:
     """The same for a table without a column of labels. table: column -> its cells."""
-    bits = {name: cells for name, cells in table.items() if cells and BITS.issuperset(map(str.lower, cells))}
-    if len(bits) < 2:
+    bits = columns_of_bits(table)
+    if not bits:
         return None
     shown = f"0 and 1 in {shorten(bits)}"
-    ones = {sum(cell.lower() in ("1", "1.0", "true") for cell in row) for row in zip(*bits.values(), strict=True)}
-    if ones == {1}:
+    if {len(labels) for labels in labels_of_bits(bits)} == {1}:
         first, *_, last = bits
         code = f"t['label'] = t.loc[:, {first!r}:{last!r}].idxmax(axis=1)"
         return "one column a class (one-hot), not one of labels", shown, f"write their names into one: {code} in pandas"
-    advice = f"choose one of them, as in --label-column {next(iter(bits))}; multitl learns one class an image"
+    advice = f"learn them all: --labels several; or choose one of them, as in --label-column {next(iter(bits))}"
     return "several labels an image, one column each", shown, advice
+
+
+def columns_of_bits(table: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The columns of 0 and 1, or true and false, if there are two at least."""
+    bits = {name.strip(): cells for name, cells in table.items() if cells and BITS.issuperset(map(str.lower, cells))}
+    return bits if len(bits) > 1 else {}
+
+
+def labels_of_bits(bits: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Of each row the names of the columns that say yes, sorted."""
+    rows = zip(*bits.values(), strict=True)
+    return [tuple(sorted(name for name, cell in zip(bits, row, strict=True) if cell.lower() in ONES)) for row in rows]
+
+
+def split_labels(cells: Sequence[Any], separator: str) -> list[tuple[str, ...]]:
+    """Of each cell the labels in it, sorted; of an empty one none. A cell may be a list.
+
+    separator: between the labels of a cell of text, "" for the one that is found there.
+    """
+    texts = [_without_brackets(cell) for cell in cells if not isinstance(cell, list)]
+    separator = separator or find_separator(texts)
+    rows = (cell if isinstance(cell, list) else _without_brackets(cell).split(separator) for cell in cells)
+    return [tuple(sorted({part for one in row if (part := str(one).strip(" \t'\""))})) for row in rows]
+
+
+def find_separator(texts: Sequence[str]) -> str:
+    """| or ; or a comma, the first that occurs; else a space where it is seen to stand between labels."""
+    plain = (separator for separator in "|;," if any(separator in text for text in texts))
+    return next(plain, " " if _joined_by(" ", dict.fromkeys(texts, 1)) else "|")
+
+
+def _without_brackets(cell: Any) -> str:
+    """ "['cat', 'dog']" -> "'cat', 'dog'"; what else there is as it is, "" for a missing cell."""
+    text = "" if cell is None or cell != cell else str(cell).strip()  # nan is not itself
+    return text[1:-1] if re.fullmatch(r"\[.*\]|\{.*\}", text) else text
 
 
 def follows(cells: Sequence[str], labels: Sequence[str]) -> bool:

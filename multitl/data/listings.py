@@ -21,11 +21,19 @@ from multitl.errors import DataError, nearest_names, shorten
 
 @dataclass(frozen=True)
 class Record:
-    """One image before it is opened. `label` is a class name; `split` is None where the data names no splits."""
+    """One image before it is opened. `split` is None where the data names no splits.
+
+    label: a class name; of a data set with several labels an image a tuple of those that it has, sorted.
+    """
 
     path: str
-    label: str
+    label: str | tuple[str, ...]
     split: Split | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that it has, however many an image may have."""
+        return self.label if isinstance(self.label, tuple) else (self.label,)
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def list_folder(root: Path) -> Listing:
 def list_records(root: str | os.PathLike[str], records: Iterable[Record]) -> Listing:
     """A listing of records that were not found by walking folders."""
     kept = tuple(records)
-    class_names = sorted({record.label for record in kept if record.split in (None, "train")})
+    class_names = sorted({label for record in kept if record.split in (None, "train") for label in record.labels})
     return Listing(os.fspath(root), tuple(class_names), kept)
 
 
@@ -125,7 +133,8 @@ def _stems(records: Iterable[Record]) -> dict[str, set[str]]:
     """Class name -> names of its files without their endings."""
     stems = defaultdict[str, set[str]](set)
     for record in records:
-        stems[record.label].add(os.path.splitext(os.path.basename(record.path))[0])  # noqa: PTH119, PTH122  (a million)
+        stem = os.path.splitext(os.path.basename(record.path))[0]  # noqa: PTH119, PTH122  (a million)
+        stems[record.labels[0]].add(stem)
     return stems
 
 

@@ -11,7 +11,7 @@ from itertools import compress
 
 from multitl.contracts import Split
 from multitl.data.listings import Record
-from multitl.data.splits import cut_splits, draw_shots
+from multitl.data.splits import cut_by_labels, cut_splits, draw_shots
 from multitl.errors import shorten
 
 Placed = tuple[list[Record], list[str]]  # records that all have a split, and warnings
@@ -30,7 +30,7 @@ class Parts:
         """The parts that are missing, cut from the training images."""
         fractions = self._missing(records)
         is_cut = [record.split in (None, "train") for record in records]
-        cut, whole = cut_splits(self._contents(compress(records, is_cut)), fractions, self.seed)
+        cut, whole = self._cut(list(compress(records, is_cut)), fractions)
         splits = iter(cut)
         placed = [
             replace(record, split=next(splits)) if own else record for record, own in zip(records, is_cut, strict=True)
@@ -48,7 +48,7 @@ class Parts:
         """
         judge: Split = "test" if any(record.split == "test" for record in placed) else "validation"
         pool = [record for record in placed if record.split != judge]
-        is_drawn, fewer = draw_shots(self._contents(pool), shots, self.seed)
+        is_drawn, fewer = self._draw(pool, shots)
         drawn = [replace(record, split="train") for record in compress(pool, is_drawn)]
         records, warnings = self.cut(drawn + [record for record in placed if record.split == judge])
         warning = f"Classes of fewer than {shots} images beside those that judge, all of them taken: {shorten(fewer)}."
@@ -63,5 +63,20 @@ class Parts:
             return {"validation": self.validation_fraction}
         return {"test": self.test_fraction, "validation": self.validation_fraction}
 
-    def _contents(self, records: Iterable[Record]) -> list[tuple[str, str]]:
-        return [(record.label, self.hashes[record.path]) for record in records]
+    def _cut(self, records: Sequence[Record], fractions: Mapping[Split, float]) -> tuple[list[Split], list[str]]:
+        """See splits.py; classes are cut one by one, labels that share images all together."""
+        if any(isinstance(record.label, tuple) for record in records):
+            sets = [(record.labels, self.hashes[record.path]) for record in records]
+            return cut_by_labels(sets, fractions, self.seed), []
+        return cut_splits(self._pairs(records), fractions, self.seed)
+
+    def _draw(self, records: Sequence[Record], shots: int) -> tuple[list[bool], list[str]]:
+        """See splits.py; an image is drawn if it is among those of any of its labels."""
+        owners = [row for row, record in enumerate(records) for _ in record.labels or ("",)]
+        are_drawn, fewer = draw_shots(self._pairs(records), shots, self.seed)
+        drawn = set(compress(owners, are_drawn))
+        return [row in drawn for row in range(len(records))], [name for name in fewer if name]
+
+    def _pairs(self, records: Iterable[Record]) -> list[tuple[str, str]]:
+        """(label, sha256), those of an image one after the other; of one without labels a single one, ""."""
+        return [(label, self.hashes[record.path]) for record in records for label in record.labels or ("",)]

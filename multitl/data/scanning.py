@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from multitl.data.readable_images import ReadableImages
 from multitl.data.remote import local
 from multitl.data.shards import list_shards
 from multitl.data.split_names import parse_split
-from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, list_table
+from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, check_one_class_each, list_table
 from multitl.errors import DataError, shorten
 from multitl.recipes import Recipe
 from multitl.system.budgets import Budget
@@ -90,7 +90,7 @@ def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Pr
         max_unreadable=recipe.max_unreadable,
         shots=recipe.shots,
         decoding=recipe.decoding,
-        reading=_reading_of(recipe),
+        reading=Reading.of(recipe),
         progress=progress,
     )
 
@@ -135,7 +135,7 @@ def scan_for_evaluation(
 
 def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
     """Raises the DataErrors of `scan_for_training` that names alone lead to; opens no image."""
-    check_trainable(_list_data(Path(path), _reading_of(recipe)))
+    check_trainable(_list_data(Path(path), Reading.of(recipe)))
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -180,7 +180,7 @@ def _images_at(path: Path) -> list[Path]:
 
 def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
     """Images by split and class name, zeros included."""
-    counts = Counter((example.split, example.label) for example in dataset.examples)
+    counts = Counter((example.split, label) for example in dataset.examples for label in example.labels)
     return {split: {name: counts[split, label] for label, name in enumerate(dataset.class_names)} for split in SPLITS}
 
 
@@ -206,8 +206,10 @@ def _look_at(
 def _list_data(path: Path, reading: Reading) -> Listing:
     check_exists(path)
     if path.is_dir():
-        shards = shards_in(path)
-        return list_shards(path, shards, reading) if shards else list_folder(path)
+        if shards := shards_in(path):
+            return list_shards(path, shards, reading)
+        check_one_class_each(path, reading)
+        return list_folder(path)
     if path.suffix.lower() in TAR and path.is_file():
         return list_shards(path, [path], reading)
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
@@ -218,10 +220,6 @@ def _list_data(path: Path, reading: Reading) -> Listing:
         received=f"a file that ends in {path.suffix or 'nothing'}",
         fix="unpack it if it is an archive, and give the folder",
     )
-
-
-def _reading_of(recipe: Recipe) -> Reading:
-    return Reading(recipe.images, recipe.path_column, recipe.label_column)
 
 
 def _list_to_judge(path: str | os.PathLike[str], class_names: Sequence[str], split: Split, reading: Reading) -> Listing:
@@ -317,9 +315,9 @@ def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path:
 def _dataset(
     listing: Listing, placed: Sequence[Record], hashes: dict[str, str], unreadable: tuple[Unreadable, ...]
 ) -> Dataset:
-    labels = {name: label for label, name in enumerate(listing.class_names)}
+    numbers = {name: number for number, name in enumerate(listing.class_names)}
     examples = [
-        Example(record.path, labels[record.label], record.split, hashes[record.path])
+        Example(record.path, _numbered(record, numbers), record.split, hashes[record.path])
         for record in placed
         if record.split  # for type checkers: by now all have one
     ]
@@ -327,6 +325,11 @@ def _dataset(
     dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable)
     warnings = (*listing.warnings, *warn_of_copies(dataset))
     return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))
+
+
+def _numbered(record: Record, numbers: Mapping[str, int]) -> int | tuple[int, ...]:
+    labels = tuple(sorted(numbers[name] for name in record.labels))
+    return labels if isinstance(record.label, tuple) else labels[0]
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from multitl.data.containers import TAR
 from multitl.data.listings import Listing, Record, list_records
 from multitl.data.split_names import parse_splits
-from multitl.data.tables import Reading, list_table
+from multitl.data.tables import Reading, check_one_class_each, list_table
 from multitl.data.tars import list_tar
 from multitl.errors import DataError
 
@@ -31,6 +31,7 @@ def list_shards(root: Path, shards: Sequence[Path], reading: Reading) -> Listing
 def _records_of(shard: Path, reading: Reading) -> Sequence[Record]:
     if shard.suffix.lower() not in TAR:
         return list_table(shard, reading).records
+    check_one_class_each(shard, reading)
     try:
         return list_tar(shard)
     except (OSError, ValueError) as error:

@@ -43,6 +43,67 @@ def cut_splits(
     return [chosen.get(sha256, "train") for _, sha256 in images], too_small
 
 
+def cut_by_labels(
+    images: Sequence[tuple[tuple[str, ...], str]], fractions: Mapping[Split, float], seed: int
+) -> list[Split]:
+    """`cut_splits` of (labels, sha256), any number of labels an image: iterative stratification (Sechidis et al. 2011).
+
+    The label with the fewest images left goes first, as the hardest to spread: each of its images, in the order of the
+    hash, joins the split that lacks most of that label. Images without labels are spread like those of one more label.
+    Every label has an image in train, and one in each split where it has enough that no rarer label decided on.
+    """
+    if not fractions:
+        return ["train"] * len(images)
+    sets: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for labels, sha256 in images:
+        sets[sha256].add(labels or ("",))
+    movable = {sha256: found.pop() for sha256, found in sets.items() if len(found) == 1}
+    chosen = _spread(movable, _shares(fractions), seed)
+    return [chosen.get(sha256, "train") for _, sha256 in images]
+
+
+def _shares(fractions: Mapping[Split, float]) -> dict[Split, float]:
+    """Of all images, train last: each fraction is of what is left by then."""
+    shares: dict[Split, float] = {}
+    for split, fraction in fractions.items():
+        shares[split] = fraction * (1 - sum(shares.values()))
+    return shares | {"train": 1 - sum(shares.values())}
+
+
+def _spread(movable: Mapping[str, tuple[str, ...]], shares: Mapping[Split, float], seed: int) -> dict[str, Split]:
+    """The split of each content. movable: sha256 -> labels, at least one."""
+    having: dict[str, list[str]] = defaultdict(list)  # label -> contents, in the order of the hash
+    for sha256 in _shuffled(movable, seed):
+        for label in movable[sha256]:
+            having[label].append(sha256)
+    left = dict(having)
+    wanted = {label: _wanted(len(contents), shares) for label, contents in left.items()}
+    room = {split: share * len(movable) for split, share in shares.items()}
+    chosen: dict[str, Split] = {}
+    while left:
+        rarest = min(left, key=lambda label: (len(left[label]), label))
+        for sha256 in left.pop(rarest):
+            lacks = wanted[rarest]
+            split = max(shares, key=lambda one: (lacks[one], room[one]))
+            chosen[sha256] = split
+            room[split] -= 1
+            for label in movable[sha256]:
+                wanted[label][split] -= 1
+        left = {label: [one for one in contents if one not in chosen] for label, contents in left.items()}
+        left = {label: contents for label, contents in left.items() if contents}
+    for contents in having.values():
+        if all(chosen[sha256] != "train" for sha256 in contents):
+            chosen[contents[0]] = "train"
+    return chosen
+
+
+def _wanted(count: int, shares: Mapping[Split, float]) -> dict[Split, float]:
+    """How many images of a label each split is to get: at least one, train first of all."""
+    wanted = {split: max(1.0, share * count) for split, share in shares.items()}
+    wanted["train"] = max(1.0, count - sum(wanted.values()) + wanted["train"])
+    return wanted
+
+
 def draw_shots(images: Sequence[tuple[str, str]], shots: int, seed: int) -> tuple[list[bool], list[str]]:
     """Whether each (class, sha256) is among `shots` of its class drawn by the seed; and the classes that have fewer.
 

@@ -10,14 +10,23 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from multitl.contracts import SPLITS
+from multitl.contracts import SPLITS, Labels
 from multitl.data import parquet_images
 from multitl.data.folders import is_image
-from multitl.data.labels import describe_columns, describe_labels, follows
+from multitl.data.labels import (
+    BITS,
+    columns_of_bits,
+    describe_columns,
+    describe_labels,
+    follows,
+    labels_of_bits,
+    split_labels,
+)
 from multitl.data.listings import Listing, Record, check_exists, list_records
 from multitl.data.places import find_places
 from multitl.data.split_names import parse_split
 from multitl.errors import DataError, nearest_names, shorten
+from multitl.recipes import Recipe
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": (
@@ -36,43 +45,94 @@ TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".pq")
 class Reading:
     """What a table does not say of itself. images: the folder that its paths are relative to, "" for its own.
 
-    path_column, label_column: names, "" for one of COLUMNS.
+    path_column, label_column: names, "" for one of COLUMNS; of several labels an image a,b,c for columns of 0 and 1.
+    labels: how many an image has.  separator: between those of a cell, "" for the one that is seen there.
     """
 
     images: str = ""
     path_column: str = ""
     label_column: str = ""
+    labels: Labels = "one"
+    separator: str = ""
 
-    def or_else(self, path_column: str, label_column: str) -> Reading:
-        """The same, with these names of columns where it has none."""
-        return replace(
-            self, path_column=self.path_column or path_column, label_column=self.label_column or label_column
-        )
+    @classmethod
+    def of(cls, recipe: Recipe) -> Reading:
+        labels: Labels = "several" if recipe.labels == "several" else "one"
+        return cls(recipe.images, recipe.path_column, recipe.label_column, labels, recipe.label_separator)
+
+    def as_trained(self, recipe: Recipe) -> Reading:
+        """The same for a table to judge a run on: what it does not name is as the run was trained with."""
+        trained = Reading.of(recipe)
+        columns = self.path_column or trained.path_column, self.label_column or trained.label_column
+        return replace(trained, images=self.images, path_column=columns[0], label_column=columns[1])
 
 
 AS_USUAL = Reading()
 
 
+def check_one_class_each(folder: Path, reading: Reading) -> None:
+    """Raise DataError where several labels an image are to be read from folders, or an archive of them."""
+    if reading.labels == "several":
+        raise DataError(
+            f"{folder} is no table, and an image in it is of one class: that of its folder.",
+            expected="for labels = several a table, CSV or Parquet, with a column of labels or columns of 0 and 1",
+            received="a folder of images, labels = several",
+            fix=f"give the table, and --images {folder}; or leave out --labels",
+        )
+
+
 def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     """List a CSV, TSV or Parquet file. Relative paths are relative to its folder. Raises DataError."""
-    asked = [reading.path_column, reading.label_column]
+    asked = [reading.path_column, reading.label_column, *_listed(reading)]
     table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, asked)
     raw_files = _column(path, table, "path", reading.path_column)
     if any(isinstance(value, bytes | dict | list) for value in raw_files):
         raise _bad_table(path, "holds no images and no paths", "bytes of images, or paths", "lists", "write the images")
     files = [_text(value) for value in raw_files]
-    labels = [_text(value) for value in _column(path, table, "label", reading.label_column)]
+    labels: Sequence[str | tuple[str, ...]] = _label_sets(path, table, reading) or _classes(path, table, reading)
     raw_splits = _find(table, "split")
     splits = None if raw_splits is None else [_text(value) for value in raw_splits]
-    _check_cells(path, files, labels, splits)
-    if not reading.label_column:
-        _refuse_second_target(path, table, labels)
-    _refuse(path, describe_labels(labels))
+    _check_cells(path, files, splits)
     parsed = [parse_split(split) for split in splits] if splits else [None] * len(files)
     places, warnings = _find_files(path, files, reading.images)
     rows = zip(places, labels, parsed, strict=True)
     listing = list_records(path, [Record(file, label, split) for file, label, split in rows])
     return replace(listing, warnings=warnings)
+
+
+def _classes(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[str]:
+    """One class an image. Raises DataError for what is something else."""
+    labels = [_text(value) for value in _column(path, table, "label", reading.label_column)]
+    _check_filled(path, "label", labels)
+    if not reading.label_column:
+        _refuse_second_target(path, table, labels)
+    _refuse(path, describe_labels(labels))
+    return labels
+
+
+def _label_sets(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[tuple[str, ...]]:
+    """The labels of each image, from columns of 0 and 1 or from one column; nothing where an image has one class."""
+    if reading.labels == "one":
+        return []
+    texts = {name: [_text(cell) for cell in cells] for name, cells in table.items()}
+    if listed := _listed(reading):
+        bits = {name: [_text(cell) for cell in _named(path, table, "label", name)] for name in listed}
+        if wrong := [name for name, cells in bits.items() if not BITS.issuperset(map(str.lower, cells))]:
+            held = shorten(sorted(set(bits[wrong[0]])))
+            raise _bad_table(
+                path, f"has other values than 0 and 1 in the column {wrong[0]}", "0 and 1", held, "mend them"
+            )
+        return labels_of_bits(bits)
+    others: dict[str, Sequence[str]] = {name: cells for name, cells in texts.items() if not _is_known(name)}
+    if not reading.label_column and _find(table, "label") is None and (found := columns_of_bits(others)):
+        return labels_of_bits(found)
+    return split_labels(_column(path, table, "label", reading.label_column), reading.separator)
+
+
+def _listed(reading: Reading) -> list[str]:
+    """Several columns of labels, if that is what was asked for."""
+    names = [name.strip() for name in reading.label_column.split(",")]
+    return names if reading.labels == "several" and len(names) > 1 else []
 
 
 def _find(table: Mapping[str, list[Any]], meaning: str) -> list[Any] | None:
@@ -150,15 +210,18 @@ def _text(value: Any) -> str:
     return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
-def _check_cells(path: Path, files: list[str], labels: list[str], splits: list[str] | None) -> None:
+def _check_filled(path: Path, name: str, cells: list[str]) -> None:
+    if "" in cells:
+        rows = [f"row {row}" for row, cell in enumerate(cells, start=1) if not cell]
+        raise _bad_table(
+            path, f"has {len(rows)} empty {name}s", f"a {name} in every row", shorten(rows), "fill or delete them"
+        )
+
+
+def _check_cells(path: Path, files: list[str], splits: list[str] | None) -> None:
     if not files:
         raise _bad_table(path, "has a header but no rows", "one row an image", "no rows", "add the images")
-    for name, cells in (("path", files), ("label", labels)):
-        if "" in cells:
-            rows = [f"row {row}" for row, cell in enumerate(cells, start=1) if not cell]
-            raise _bad_table(
-                path, f"has {len(rows)} empty {name}s", f"a {name} in every row", shorten(rows), "fill or delete them"
-            )
+    _check_filled(path, "path", files)
     unknown = sorted({cell for cell in splits or () if parse_split(cell) is None})
     if unknown:
         received = shorten(repr(cell) for cell in unknown)

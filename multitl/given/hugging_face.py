@@ -6,6 +6,7 @@ Images are taken as the bytes that the data set holds, before it decodes them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from multitl.data.parquet_images import named
@@ -22,7 +23,7 @@ def read_hugging_face(given: Any, reading: Reading) -> Iterator[Row]:
     features = dict(given.features)
     pictures = _pictures_in(features, reading)
     names = {name: list(one.names) for name, one in features.items() if comes_from(one, "datasets", "ClassLabel")}
-    plain, asked = given.with_format("arrow"), Reading(reading.images, pictures, reading.label_column)
+    plain, asked = given.with_format("arrow"), replace(reading, path_column=pictures)
     for first in range(0, len(given), AT_ONCE):
         table = plain[first : first + AT_ONCE]
         columns = {name: table.column(name).to_pylist() for name in table.column_names if _is_cell(features[name])}

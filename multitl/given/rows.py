@@ -36,7 +36,8 @@ def comes_from(value: Any, package: str, name: str) -> bool:
 
 def labelled(image: Any, label: Any, reading: Reading, *, names: Sequence[str] = (), split: Any = None) -> Row:
     """A row of an adapter whose source has no names of columns. names: of the classes that numbers stand for."""
-    cells = {reading.label_column or "label": label_text(label, names)}
+    text = label_text(label, names) if reading.labels == "one" else label_set_text(label, names, reading.separator)
+    cells = {reading.label_column or "label": text}
     return Row(image, cells if split is None else cells | {"split": cell_text(split)})
 
 
@@ -52,6 +53,26 @@ def label_text(label: Any, names: Sequence[str] = ()) -> str:
         )
     text = cell_text(value.reshape(()).item())
     return str(names[int(text)]) if names and text.isdecimal() and int(text) < len(names) else text
+
+
+def label_set_text(labels: Any, names: Sequence[str] = (), separator: str = "") -> str:
+    """Several labels of an image as a cell, "cat|dog". labels: such a text, names, or a row of 0 and 1, one a name.
+
+    Raises DataError for other numbers.
+    """
+    if isinstance(labels, str):
+        return labels.strip()
+    values = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels))
+    if values.size and values.dtype.kind not in "biuf":
+        return (separator or "|").join(cell_text(one) for one in values)
+    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
+        raise DataError(
+            "The labels of an image are neither names nor a row of 0 and 1.",
+            expected='("cat", "dog"), or [1, 0, 1]',
+            received=f"{values.dtype} of shape {values.shape} for one image: {values.ravel()[:5]}",
+            fix="give names; or labels='one' for one class an image",
+        )
+    return (separator or "|").join(str(names[index] if names else index) for index in np.flatnonzero(values).tolist())
 
 
 def cell_text(value: Any) -> str:

@@ -7,6 +7,8 @@ __all__ = [
     "charts",
     "choice_page",
     "evaluation",
+    "judges",
+    "label_findings",
     "metrics",
     "opening",
     "predictions",

@@ -15,9 +15,9 @@ from multitl.data.pixels import PixelReader, read_files
 from multitl.data.scanning import scan_for_evaluation
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError
-from multitl.judging.metrics import score
 from multitl.judging.opening import Run, check_predict, load_run
-from multitl.models.inference import BATCH, as_probabilities, compile_forward, predict_padded, predict_pixels
+from multitl.models.goals import goal_of
+from multitl.models.inference import BATCH, compile_forward, predict_padded, predict_pixels
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar
 
@@ -28,7 +28,8 @@ def evaluate_run(
     split: Split | None = None,
     reading: Reading = AS_USUAL,
 ) -> dict[str, Any]:
-    """Judge a run on labelled images: see `metrics.score` for the figures.
+    """Judge a run on labelled images: see `metrics.score` for the figures, or of several labels an image
+    `label_metrics.score_labels`.
 
     data: as for `finetune`; of data with splits `split` (None: test) is used, else every image. The run must know its
     classes. Files that cannot be read are left out and named on stderr; too many of them raise DataError.
@@ -41,15 +42,16 @@ def evaluate_run(
         task = bar.add_task("reading  ", total=None, note="")
         dataset = scan_for_evaluation(
             data, opened.card.class_names, split=split or "test", max_unreadable=recipe.max_unreadable,
-            decoding=opened.card.preprocess.decoding, reading=reading.or_else(recipe.path_column, recipe.label_column),
+            decoding=opened.card.preprocess.decoding, reading=reading.as_trained(recipe),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
         _tell_oddities(dataset)
         task = bar.add_task("judging  ", total=len(dataset.examples), note="")
         reader = PixelReader(dataset.examples, opened.card.preprocess, memory_limit=0)
         outputs = predict_pixels(compile_forward(opened.model), reader, lambda done: bar.advance(task, done))
-    labels = np.array([example.label for example in dataset.examples])
-    return score(labels, as_probabilities(outputs), opened.card.class_names, opened.card.seed)
+    goal = goal_of(recipe)
+    truth = goal.truth_of(dataset.examples, len(opened.card.class_names))
+    return opened.judge.score(truth, goal.exact(outputs))
 
 
 def predict_images(
@@ -65,20 +67,20 @@ def classify(run: Run, paths: Sequence[str], *, is_watched: bool = True) -> Iter
 
     is_watched: with a progress bar.
     """
-    forward = compile_forward(run.model)
+    forward, goal = compile_forward(run.model), goal_of(run.card.recipe)
     looks, reasons = Looks(), list[str]()
     contents = zip(paths, read_files(paths, run.card.preprocess, looks), strict=True)
     with progress_bar(is_shown=is_watched) as bar:
         task = bar.add_task("classify ", total=len(paths), note="")
         while batch := list(itertools.islice(contents, BATCH)):
             pixels = [content for _, content in batch if not isinstance(content, Unreadable)]
-            rows = iter(as_probabilities(predict_padded(forward, np.stack(pixels))) if pixels else ())
+            rows = iter(goal.exact(predict_padded(forward, np.stack(pixels))) if pixels else ())
             for path, content in batch:
                 if isinstance(content, Unreadable):
                     reasons.append(f"{path}: {content.reason}")
                     yield {"path": path, "error": content.reason}
                 else:
-                    yield {"path": path, **_verdict(next(rows), run)}
+                    yield {"path": path, **run.judge.answer(next(rows))}
             bar.advance(task, len(batch))
     for warning in looks.warnings(run.card.preprocess.decoding, of_a_run=True):
         warn(warning)
@@ -89,15 +91,6 @@ def classify(run: Run, paths: Sequence[str], *, is_watched: bool = True) -> Iter
             received="; ".join(reasons[:3]),
             fix="name files that an image viewer opens, or a folder of them",
         )
-
-
-def _verdict(row: np.ndarray, run: Run) -> dict[str, Any]:
-    best = int(row.argmax())
-    return {
-        "predicted": run.card.class_names[best],
-        "confidence": float(row[best]),
-        "probabilities": {name: float(value) for name, value in zip(run.card.class_names, row, strict=True)},
-    }
 
 
 def _tell_oddities(dataset: Dataset) -> None:

@@ -19,6 +19,7 @@ from multitl.data.scanning import check_for_evaluation, list_images
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError, RunError, WeightsError, nearest_names
 from multitl.given import shelves
+from multitl.judging.judges import Judge, judge_of
 from multitl.runs.cards import Card, read_card
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Run:
 
     def __fspath__(self) -> str:
         return str(self.folder)
+
+    @cached_property
+    def judge(self) -> Judge:
+        return judge_of(self.card.recipe, self.card.class_names, self.card.thresholds)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -62,8 +67,7 @@ def load_run(run: str | os.PathLike[str]) -> Run:
 
 def reading_for(run: str | os.PathLike[str], reading: Reading) -> Reading:
     """Of a table whose columns, where `reading` does not name them, are called as those that the run learned from."""
-    recipe = load_run(run).card.recipe
-    return reading.or_else(recipe.path_column, recipe.label_column)
+    return reading.as_trained(load_run(run).card.recipe)
 
 
 def check_evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,11 +18,18 @@ from multitl.system.regular_files import MOST_TEXT, read_regular
 from multitl.system.writing import atomic_write
 
 COLUMNS = ("split", "path", "label", "predicted", "confidence")  # and "p:CLASS" for each class
+LABEL_COLUMNS = ("split", "path", "labels", "predicted")  # and "is:LABEL", then "p:LABEL" for each label
+JOINT = "|"  # between labels, for people: what is true stands in "is:LABEL", 0 or 1
+
+Judged = tuple[str, str, Any, np.ndarray]  # split, path, what is true, probabilities (k,) of an image
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What predictions.csv holds. paths are absolute.  labels: int (n,).  probabilities: float32 (n, k), k classes."""
+    """What predictions.csv holds. paths are absolute.
+
+    labels: int (n,), or bool (n, k) where an image may have several.  probabilities: float32 (n, k), k classes.
+    """
 
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
@@ -53,11 +60,31 @@ def write_predictions(
             write_row(file, [split, str(_absolute(image)), label, class_names[best], texts[best], *texts])
 
 
+def write_label_predictions(
+    path: str | os.PathLike[str], rows: Iterable[Judged], class_names: Sequence[str], thresholds: Sequence[float]
+) -> None:
+    """The same where an image may have several labels; what is true is bool (k,)."""
+    with atomic_write(path) as temporary, _open(temporary) as file:
+        write_row(
+            file, [*LABEL_COLUMNS, *(f"is:{name}" for name in class_names), *(f"p:{name}" for name in class_names)]
+        )
+        for split, image, truth, probabilities in rows:
+            values = np.asarray(probabilities, np.float32)
+            texts = [f"{value:.9g}" for value in values]
+            labels, given = (
+                JOINT.join(name for name, has in zip(class_names, which, strict=True) if has)
+                for which in (truth, values >= np.asarray(thresholds))
+            )
+            write_row(file, [split, str(_absolute(image)), labels, given, *(str(int(has)) for has in truth), *texts])
+
+
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """Read predictions.csv back. Raises RunError if it is missing or damaged."""
     try:
         text = read_regular(path, MOST_TEXT).decode("utf-8", "surrogateescape")
         header, *rows = ([original(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline="")))
+        if tuple(header[: len(LABEL_COLUMNS)]) == LABEL_COLUMNS:
+            return _of_several(header[len(LABEL_COLUMNS) :], rows)
         names = tuple(column.removeprefix("p:") for column in header[len(COLUMNS) :])
         index = {name: i for i, name in enumerate(names)}
         probabilities = np.array([row[len(COLUMNS) :] for row in rows], np.float32).reshape(len(rows), len(names))
@@ -70,6 +97,17 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
             received=repr(error),
             fix="finish the run with --resume, or start it again with --overwrite",
         ) from error
+
+
+def _of_several(columns: list[str], rows: list[list[str]]) -> Predictions:
+    """columns: after LABEL_COLUMNS. Raises ValueError where they are not those of as many labels twice."""
+    count, start = len(columns) // 2, len(LABEL_COLUMNS)
+    names = tuple(column.removeprefix("p:") for column in columns[count:])
+    if tuple(column.removeprefix("is:") for column in columns[:count]) != names:
+        raise ValueError("a header that is cut off")
+    truth = np.array([row[start : start + count] for row in rows], np.int8).reshape(len(rows), count)
+    probabilities = np.array([row[start + count :] for row in rows], np.float32).reshape(len(rows), count)
+    return Predictions(names, tuple(row[0] for row in rows), tuple(row[1] for row in rows), truth > 0, probabilities)
 
 
 def _absolute(image: str) -> Path:

@@ -27,6 +27,7 @@ from multitl.data.images import UnreadableImage, thumbnail_jpeg
 from multitl.errors import RunError
 from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
 from multitl.judging.findings import (
+    Picture,
     Trust,
     classes_by_f1,
     confused_pairs,
@@ -38,14 +39,17 @@ from multitl.judging.findings import (
     telling_pictures,
     trust_above,
 )
+from multitl.judging.label_findings import LabelPicture, describe_labels
 from multitl.judging.metrics import Judged, judge, reliability
 from multitl.judging.predictions import Predictions, read_predictions
 from multitl.judging.proportions import baselines, cautions
 from multitl.recipes import Recipe
-from multitl.runs.cards import HEAD_TITLES, Card, read_card, read_metrics
+from multitl.runs.cards import HEAD_TITLES, Card, read_card
+from multitl.runs.label_figures import read_figures
 from multitl.system.regular_files import read_regular_text
 from multitl.system.writing import write_text
 
+PAGES = {"one": "report.html.j2", "several": "labels.html.j2"}  # by how many labels an image has
 MOST_CLASSES = 50  # in the confusion matrix and the table of classes
 MOST_PICTURES = 12
 TRUST_LEVELS = (0.95, 0.8, 0.5)
@@ -86,7 +90,8 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     Raises RunError if a file is missing or damaged. A picture that is gone is replaced by a placeholder.
     """
     folder = Path(run_folder)
-    page = make_environment().get_template("report.html.j2").render(describe_run(folder))
+    found = describe_run(folder)
+    page = make_environment().get_template(PAGES[found["card"].recipe.labels]).render(found)
     # A file name may hold bytes that are not UTF-8; they become question marks.
     write_text(folder / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
     return folder / "report.html"
@@ -94,16 +99,15 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
 
 def describe_run(folder: Path) -> dict[str, Any]:
     """All that the template shows, by name."""
-    card, metrics = read_card(folder, MEND), read_metrics(folder, MEND)
+    card = read_card(folder, MEND)
+    metrics = read_figures(folder, card, MEND)
     history, predictions = read_history(folder / "history.csv"), read_predictions(folder / "predictions.csv")
     split = "test" if metrics["test"] else "validation"
     try:
         _insist_on_all(card, metrics, predictions)
-        proportions = {"baselines": baselines(metrics[split]), "cautions": cautions(metrics[split], split)}
+        judgement = _judgement if card.recipe.labels == "one" else _label_judgement
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
-            proportions
-            | _header(card)
-            | _judgement(metrics[split], predictions.of(split), Path(card.data.path), card.preprocess.decoding)
+            _header(card) | judgement(metrics[split], predictions.of(split), card, split)
             | _training(history, card) | _data(card) | _making(card)
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -117,7 +121,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 def _insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions) -> None:
     """Raises ValueError for other classes, or where predictions.csv was cut off between two lines."""
-    named = [tuple(row["class"] for row in figures["per_class"]) for figures in metrics.values() if figures]
+    rows, name = ("per_class", "class") if card.recipe.labels == "one" else ("per_label", "label")
+    named = [tuple(row[name] for row in figures[rows]) for figures in metrics.values() if figures]
     if {card.class_names} != {predictions.class_names, *named}:
         raise ValueError("files of different classes")
     for split, figures in metrics.items():
@@ -150,17 +155,27 @@ def _header(card: Card) -> dict[str, Any]:
         "backbone_name": name or source,
         "data_name": Path(card.data.path).name or card.data.path,
         "backend_title": BACKEND_TITLES[card.backend.name],
-        "image_count": sum(sum(by_class.values()) for by_class in counts.values()),
+        "image_count": sum(card.data.images.values()) or sum(sum(by_class.values()) for by_class in counts.values()),
         "total_seconds": sum(card.seconds.values()),
         "head_titles": HEAD_TITLES,
     }
 
 
-def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path, decoding: Decoding) -> dict[str, Any]:
+def _label_judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, split: str) -> dict[str, Any]:
+    """Of several labels an image."""
+    found = describe_labels(metrics, predictions, card.thresholds, split, MOST_PICTURES)
+    return found | {"most_classes": MOST_CLASSES, "pictures": [_shown(picture, card) for picture in found["pictures"]]}
+
+
+def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, split: str) -> dict[str, Any]:
+    """Of one class an image."""
     judged = judge(predictions.labels, predictions.probabilities.astype(float))
     trusted = _trusted(judged)
     pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES)
     return {
+        "answers": "the validation images",
+        "baselines": baselines(metrics),
+        "cautions": cautions(metrics, split),
         "right": int(judged.correct.sum()),
         "error_bound": error_bound_without_mistakes(len(judged.label)),
         "confusion": confusion(metrics, MOST_CLASSES),
@@ -171,12 +186,14 @@ def _judgement(metrics: dict[str, Any], predictions: Predictions, root: Path, de
         "reliability": draw_reliability(reliability(judged), len(judged.label)),
         "trusted": trusted,
         "coverage": _draw_coverage(judged, trusted),
-        "pictures": [
-            dataclasses.asdict(p) | {"path": _shorten(p.path, root), "uri": _thumbnail(p.path, decoding)}
-            for p in pictures
-        ],
+        "pictures": [_shown(picture, card) for picture in pictures],
         "are_mistakes": are_mistakes,
     }
+
+
+def _shown(picture: Picture | LabelPicture, card: Card) -> dict[str, Any]:
+    uri = _thumbnail(picture.path, card.preprocess.decoding)
+    return dataclasses.asdict(picture) | {"path": _shorten(picture.path, Path(card.data.path)), "uri": uri}
 
 
 def _trusted(judged: Judged) -> list[Trust]:
@@ -219,7 +236,7 @@ def _data(card: Card) -> dict[str, Any]:
     return {
         "count_splits": list(counts),
         "count_rows": rows,
-        "count_totals": [sum(by_class.values()) for by_class in counts.values()],
+        "count_totals": [card.data.images.get(split, sum(by_class.values())) for split, by_class in counts.items()],
         "largest_class": max((sum(row) for _, row in rows), default=1) or 1,
     }
 

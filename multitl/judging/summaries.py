@@ -6,9 +6,11 @@ from typing import Any
 
 from multitl.contracts import describe_figures
 from multitl.judging.findings import confusion
+from multitl.judging.label_findings import labels_by_precision
 from multitl.judging.opening import Run
 from multitl.judging.reporting import make_environment
-from multitl.runs.cards import as_line, read_metrics
+from multitl.runs import label_figures
+from multitl.runs.cards import as_line
 
 MOST_CLASSES = 10  # in the confusion matrix
 MOST_NAMES = 20
@@ -16,13 +18,14 @@ MOST_NAMES = 20
 
 def read_figures(run: Run) -> dict[str, Any] | None:
     """metrics.json; None of a network that was not trained here. Raises RunError for a damaged file."""
-    return read_metrics(run.folder) if run.card.head is None else None
+    return label_figures.read_figures(run.folder, run.card) if run.card.head is None else None
 
 
 def summarise(run: Run, metrics: dict[str, Any] | None) -> str:
     """One line for people: where it lies, how good it is, what it is made of."""
     count = len(run.card.class_names)
-    facts = [f"{count:,} classes" if count else "no classifier", as_line(run.card.backbone.name)]
+    what = "classes" if run.card.recipe.labels == "one" else "labels"
+    facts = [f"{count:,} {what}" if count else "no classifier", as_line(run.card.backbone.name)]
     figures = [describe_figures(metrics)] if metrics else []
     return f"<multitl run {as_line(str(run.folder))}: {', '.join(figures + facts)}>"
 
@@ -33,5 +36,6 @@ def summarise_as_html(run: Run, metrics: dict[str, Any] | None) -> str:
     figures = metrics[split] if metrics else None
     return make_environment().get_template("run.html.j2").render(
         folder=str(run.folder), card=run.card, split=split, metrics=figures, most_names=MOST_NAMES,
-        confusion=confusion(figures, MOST_CLASSES) if figures else None,
+        confusion=confusion(figures, MOST_CLASSES) if figures and "confusion_matrix" in figures else None,
+        labels=labels_by_precision(figures)[:MOST_CLASSES] if figures and "per_label" in figures else [],
     )  # fmt: skip

@@ -7,6 +7,7 @@ __all__ = [
     "feature_maps",
     "folding",
     "freezing",
+    "goals",
     "heads",
     "inference",
     "initialisers",

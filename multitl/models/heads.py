@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from multitl.contracts import Preprocess, Pretrained, Takes
+from multitl.contracts import Goal, Preprocess, Pretrained, Takes
 from multitl.models.feature_maps import FeatureMap, scaled
+from multitl.models.goals import GOALS
 from multitl.models.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
 
@@ -36,11 +37,11 @@ def build_head(features: np.ndarray, classes: int, recipe: Recipe, fixed: Featur
     return keras.Model(inputs, _dense(x, classes, None, "logits", recipe, random), name="head")
 
 
-def build_classifier(pretrained: Pretrained, head: keras.Model, pooling: str) -> keras.Model:
+def build_classifier(pretrained: Pretrained, head: keras.Model, pooling: str, goal: Goal = GOALS["one"]) -> keras.Model:
     """The model that is saved: uint8 pixels (batch, height, width, 3) -> probabilities (batch, classes) float32."""
     pixels = pixel_input(pretrained.preprocess)
     logits = head(pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
-    return keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="probabilities")(logits), name="classifier")
+    return keras.Model(pixels, goal.last_layer()(logits), name="classifier")
 
 
 def build_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:

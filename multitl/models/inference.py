@@ -54,12 +54,6 @@ def predict_pixels(
     return np.concatenate(outputs)
 
 
-def as_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Outputs of a softmax (n, k) -> float32 rows that sum to 1, also where the model computed in 16 bits."""
-    exact = outputs.astype("float64")
-    return (exact / exact.sum(axis=1, keepdims=True)).astype("float32")
-
-
 def _fetch(outputs: Any, count: int) -> np.ndarray:
     with interrupts.held_back():
         return keras.ops.convert_to_numpy(outputs)[:count]

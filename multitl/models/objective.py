@@ -15,7 +15,7 @@ def objective(
 ) -> Tensor:
     """The loss a model was compiled with, of a batch, and what its layers add.
 
-    logits: (n, classes).  labels: one-hot (n, classes).  weights: (n,).  penalties: scalars, as `model.losses`.
+    logits: (n, classes).  labels: 0 and 1 (n, classes).  weights: (n,).  penalties: scalars, as `model.losses`.
     """
     return sum(penalties, start=model.loss(labels, logits, sample_weight=weights))
 
@@ -29,8 +29,6 @@ def count_parts(images: int, least: int) -> int:
     return next(parts for parts in (*upwards, *range(upwards.start, 0, -1)) if images % parts == 0)
 
 
-def figures(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss and accuracy of a batch, float32 (2,)."""
-    ops = keras.ops
-    right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(labels, axis=-1))
-    return ops.stack([ops.cast(loss, "float32"), ops.mean(ops.cast(right, "float32"))])
+def figures(model: keras.Model, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss and accuracy of a batch, float32 (2,), as the loss that a model was compiled with counts what is right."""
+    return keras.ops.stack([keras.ops.cast(loss, "float32"), model.loss.right(labels, logits)])

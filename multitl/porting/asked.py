@@ -29,7 +29,9 @@ def check_port(
         check_format(to)
     folder = folder_of(model)
     if folder:
-        load_run(folder)
+        card = load_run(folder).card
+        for to in formats:
+            check_goal(to, card.recipe)
     else:
         check_backbone(source_name(model), weights)
     for to in formats:
@@ -49,6 +51,17 @@ def check_translate(
     check_backbone(recipe.backbone, recipe.weights)
     with locked(run_lock(Path(output)), Path(output)):
         check_folder(Path(output), recipe, backend, overwrite=overwrite, resume=False)
+
+
+def check_goal(to: str, recipe: Recipe) -> None:
+    """Raises PortError for a format that ends in one class an image where there may be several labels."""
+    if FORMATS[to].is_state_dict and recipe.labels == "several":
+        raise PortError(
+            f"The format {to} cannot carry several labels an image: the network's own class ends in a softmax.",
+            expected="a model of one class an image, or another format",
+            received="labels = several",
+            fix="--to torch-export, which PyTorch opens as well; multitl ports lists all",
+        )
 
 
 def check_photos(to: str, *, are_photos: bool) -> None:

@@ -21,7 +21,7 @@ from multitl.adapters import BACKENDS, is_present
 from multitl.contracts import Backend, Preprocess, Takes
 from multitl.errors import MultitlError
 from multitl.models.preprocessing import normalise
-from multitl.porting.asked import check_photos, output_of
+from multitl.porting.asked import check_goal, check_photos, output_of
 from multitl.porting.departures import Departure, departing
 from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
@@ -92,6 +92,7 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
     """Write a model in one format, which this machine has what it takes for, and prove it."""
     chosen = FORMATS[to]
     takes: Takes = chosen.takes if preprocess else "normalised"
+    check_goal(to, departure.run.card.recipe)
     check_photos(to, are_photos=departure.reference.are_photos)
     with (
         folder_in_the_making(output, overwrite=overwrite) as work,
@@ -104,18 +105,19 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
         outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, scratch)
         bar.update(task, completed=2, note=f"comparing what {opened_by} gives")
         proof = prove(departure, outputs, to, scratch)
-        write_program(work, chosen.runtime.partition(":")[2], departure.run.card.preprocess, takes,
-                      departure.run.card.class_names)  # fmt: skip
+        card = departure.run.card
+        runtime = chosen.runtime.partition(":")[2]
+        write_program(work, runtime, card.preprocess, takes, card.class_names, card.thresholds)
         bar.update(task, completed=3, note="")
-        card = _card(departure, to, takes) | {
+        about = _card(departure, to, takes) | {
             "written_by": written,
             "opened_by": opened_by,
             "proof": proof,
             "bytes": size_of(work, chosen.files),
             "latency": {"milliseconds": round(milliseconds, 3), "threads": default_threads(), "images": 1},
         }
-        write_json(work / "card.json", card)
-    return Ported(output, card)
+        write_json(work / "card.json", about)
+    return Ported(output, about)
 
 
 def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path) -> dict[str, Any]:
@@ -172,6 +174,7 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
         },
         "takes": {"images": TAKES[takes], "shape": [None, card.preprocess.height, card.preprocess.width, 3]},
         "gives": {"probabilities": [None, len(card.class_names)]},
+        "thresholds": list(card.thresholds),
         "class_names": list(card.class_names),
         "backbone": kept,
     }

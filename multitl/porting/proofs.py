@@ -10,11 +10,13 @@ import numpy as np
 
 from multitl.contracts import Parity
 from multitl.errors import PortError
+from multitl.models.goals import goal_of
 from multitl.models.preprocessing import normalise
 from multitl.porting.departures import Departure
 from multitl.porting.divergence import first_divergence
 from multitl.porting.formats import FORMATS, Format
 from multitl.porting.references import Reference
+from multitl.recipes import Recipe
 from multitl.translation import parity
 
 MIN_AGREEMENT = 0.9  # share of images with the same class, of an artefact of 8 bits,
@@ -25,7 +27,8 @@ def prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> 
     """The figures for the card. Raises PortError where the answers are not the same."""
     chosen, reference = FORMATS[to], departure.reference
     found = parity.compare(reference.outputs, outputs)
-    before, after = _accuracy(reference, reference.outputs), _accuracy(reference, outputs)
+    recipe = departure.run.card.recipe
+    before, after = (_accuracy(reference, given, recipe) for given in (reference.outputs, outputs))
     if not _is_same(found, chosen, before, after):
         limit = f"the same class on {MIN_AGREEMENT:.0%} of the images, or at most {MAX_LOSS:g} less accuracy"
         accuracies = "" if before is None else f"; accuracy {before:.3f}, now {after:.3f}"
@@ -59,5 +62,8 @@ def _is_same(found: Parity, chosen: Format, before: float | None, after: float |
     return found.top1 >= MIN_AGREEMENT or keeps_accuracy
 
 
-def _accuracy(reference: Reference, outputs: np.ndarray) -> float | None:
-    return None if reference.labels is None else float(np.mean(outputs.argmax(1) == reference.labels))
+def _accuracy(reference: Reference, outputs: np.ndarray, recipe: Recipe) -> float | None:
+    """The share of right answers."""
+    if reference.labels is None:
+        return None
+    return goal_of(recipe).log_loss_and_accuracy(reference.labels, outputs)[1]

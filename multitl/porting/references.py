@@ -14,6 +14,7 @@ from multitl.data.tables import AS_USUAL
 from multitl.errors import DataError
 from multitl.judging.opening import Run
 from multitl.judging.predictions import read_predictions
+from multitl.models.goals import goal_of
 from multitl.models.inference import BATCH, compile_forward, predict_batches
 from multitl.system.latency import latencies
 from multitl.system.progress import progress_bar
@@ -26,7 +27,8 @@ CALIBRATION = 100  # images, as LiteRT's guide has it
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """pixels: uint8 (n, height, width, 3).  labels: int (n,), or None where they are not known.  outputs: (n, ...).
+    """pixels: uint8 (n, height, width, 3).  labels: the truth, as `contracts.Goal` has it, or None where nobody knows.
+    outputs: (n, ...).
 
     calibration: uint8 (m, height, width, 3), other images of the same kind where there are any.  origin,
     calibrated_on: where both come from, for people.  milliseconds: of a single image, median.  are_photos: False for
@@ -106,11 +108,12 @@ def _judged(run: Run, splits: tuple[str, ...]) -> _Images | None:
 def _given(run: Run, data: str | os.PathLike[str]) -> _Images:
     try:
         recipe, decoding = run.card.recipe, run.card.preprocess.decoding
-        reading = AS_USUAL.or_else(recipe.path_column, recipe.label_column)
+        reading = AS_USUAL.as_trained(recipe)
         examples = scan_for_evaluation(
             data, run.card.class_names, max_unreadable=1.0, decoding=decoding, reading=reading
         ).examples
-        paths, labels = [one.path for one in examples], np.array([one.label for one in examples])
+        truth = goal_of(recipe).truth_of(examples, len(run.card.class_names))
+        paths, labels = [one.path for one in examples], truth
     except DataError:  # of other classes or none: images all the same
         paths, labels = list_images(data), None
     order = _some(len(paths))

@@ -77,6 +77,7 @@ class Data(Struct, frozen=True, kw_only=True):
     path: Text = ""
     fingerprint: Hex = ""
     counts: dict[Split, dict[ClassName, Count]] = {}
+    images: dict[Split, Count] = {}  # which have one class each, unless they may have several labels
     unreadable: tuple[Unreadable, ...] = ()
     warnings: tuple[Text, ...] = ()
 
@@ -186,6 +187,7 @@ class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
     head: of a translated network, whether it has its own classifier; None for a run.  warnings: of the training.
+    thresholds: where an image may have several labels, the probability from which each is given.
     files: SHA-256 of each file of a run, by its name; None in a card of multitl 0.1.
     """
 
@@ -204,9 +206,14 @@ class Card(Struct, frozen=True, kw_only=True):
     ranked: tuple[Ranked, ...] = ()
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
+    thresholds: tuple[Share, ...] = ()
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
     files: dict[Line, Sha256] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != (len(self.class_names) if self.recipe.labels == "several" else 0):
+            raise ValueError(f"{len(self.thresholds)} thresholds of {len(self.class_names)} labels")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -305,17 +312,17 @@ class _Marked(Struct, frozen=True):
 
 def read_card(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> Card:
     """The card of a finished run or a translated network. Raises RunError, with the advice `missing`."""
-    return _read(Path(folder, "card.json"), Card, "the card that multitl wrote when it had finished", missing)
+    return read_json_of(Path(folder, "card.json"), Card, "the card that multitl wrote when it had finished", missing)
 
 
 def read_entry_card(folder: Path) -> EntryCard:
     """The card of a network in the cache. Raises RunError."""
-    return _read(folder / "card.json", EntryCard, "the card of a translated network", f"rm -r {folder}")
+    return read_json_of(folder / "card.json", EntryCard, "the card of a translated network", f"rm -r {folder}")
 
 
 def read_metrics(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> dict[str, Any]:
     """metrics.json as `metrics.score` gives it, by split; None for a split without images. Raises RunError."""
-    metrics = _read(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing)
+    metrics = read_json_of(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing)
     return msgspec.json.decode(msgspec.json.encode(metrics))  # lists again, as whoever reads the file gets them
 
 
@@ -324,7 +331,7 @@ def read_started(folder: Path) -> Started | None:
     path = folder / "run.json"
     if not path.exists() and not (folder / "card.json").exists():
         return None
-    return _read(path, Started, "what multitl wrote when it started the run", "start again with --overwrite")
+    return read_json_of(path, Started, "what multitl wrote when it started the run", "start again with --overwrite")
 
 
 def is_port(folder: Path) -> bool:
@@ -356,7 +363,8 @@ def _check_places(*weights: TranslatedWeight) -> None:
             raise ValueError(f"{one.name} of shape {one.shape}, split {one.split}, axes {one.axes}")
 
 
-def _read(path: Path, kind: type[T], expected: str, missing: str) -> T:
+def read_json_of(path: Path, kind: type[T], expected: str, missing: str) -> T:
+    """A file of this type. Raises RunError, with the advice `missing`."""
     try:
         return _decode(path, kind)
     except (OSError, ValueError, RecursionError, MultitlError) as error:  # MultitlError: an option outside its range

@@ -9,7 +9,8 @@ from pathlib import Path
 from multitl.contracts import Result
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs.cards import Started, checked, read_card, read_metrics, read_started
+from multitl.runs.cards import Started, checked, read_card, read_started
+from multitl.runs.label_figures import read_figures
 from multitl.runs.promises import FILES, REPORT
 from multitl.system.scratch import clear
 from multitl.system.writing import cannot_write, write_json, write_text
@@ -84,10 +85,10 @@ def check_same_data(folder: Path, fingerprint: str) -> None:
 def finished_result(folder: Path) -> Result:
     """The Result of a run whose card has been written."""
     again = "start again with --overwrite"
-    card, metrics = read_card(folder, again), read_metrics(folder, again)
+    card = read_card(folder, again)
     return Result(
         output=folder,
-        metrics=metrics,
+        metrics=read_figures(folder, card, again),
         class_names=card.class_names,
         model_path=folder / "model.keras",
         report_path=folder / "report.html",

@@ -1,8 +1,8 @@
 """Classify images by the model beside this file: `python classify.py IMAGE ...`
 
-Prints a line for each image: its path, the class, its probability. Needs NumPy, Pillow and what opens the model, and
-nothing of multitl, which wrote it. Pictures of 8 bits become pixels as for `multitl predict`, to the last bit; HEIC and
-more bits are beyond it.
+Prints a line for each image: its path, the class, its probability; where an image may have several labels, each that it
+has and its probability. Needs NumPy, Pillow and what opens the model, and nothing of multitl, which wrote it. Pictures
+of 8 bits become pixels as for `multitl predict`, to the last bit; HEIC and more bits are beyond it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,24 @@ from multitl.data.geometry import fit_pixels, to_rgb
 from multitl.standalone.runtimes import open_keras as open_model
 
 
-def classify(paths: list[str], folder: Path) -> Iterator[tuple[str, float]]:
-    """The class and its probability for each image. folder: where the model lies, preprocess.json and labels.txt."""
+def classify(paths: list[str], folder: Path) -> Iterator[list[tuple[str, float]]]:
+    """The class and its probability for each image; of several labels those that are given, the likeliest first.
+
+    folder: where the model lies, preprocess.json and labels.txt.
+    """
     how: Any = SimpleNamespace(**json.loads((folder / "preprocess.json").read_text(encoding="utf-8")))
     labels = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")
     answer = open_model(folder)
     for path in paths:
         pixels = fit_pixels(read_rgb(path, how), how)[np.newaxis]
         (probabilities,) = answer(as_taken(pixels, how))
-        yield labels[probabilities.argmax()], float(probabilities.max())
+        yield [(labels[index], float(probabilities[index])) for index in given(probabilities, how.thresholds)]
+
+
+def given(probabilities: np.ndarray, thresholds: list[float] | None) -> list[int]:
+    """Places of the labels that reach their thresholds, the likeliest first; without thresholds that of the class."""
+    ranked = [int(index) for index in np.argsort(-probabilities, kind="stable")]
+    return ranked[:1] if thresholds is None else [one for one in ranked if probabilities[one] >= thresholds[one]]
 
 
 def read_rgb(path: str, how: Any) -> Image.Image:
@@ -58,7 +67,5 @@ def as_taken(pixels: np.ndarray, how: Any) -> np.ndarray:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    for name, (label, probability) in zip(
-        sys.argv[1:], classify(sys.argv[1:], Path(__file__).resolve().parent), strict=True
-    ):
-        print(f"{name}\t{label}\t{probability:.4f}", flush=True)
+    for name, found in zip(sys.argv[1:], classify(sys.argv[1:], Path(__file__).resolve().parent), strict=True):
+        print("\t".join([name, *(f"{label}\t{probability:.4f}" for label, probability in found)]), flush=True)

@@ -20,14 +20,19 @@ from multitl.standalone import classify, runtimes
 from multitl.system.writing import write_json, write_text
 
 
-def write_program(folder: Path, runtime: str, preprocess: Preprocess, takes: Takes, labels: Sequence[str]) -> None:
+def write_program(
+    folder: Path, runtime: str, preprocess: Preprocess, takes: Takes, labels: Sequence[str],
+    thresholds: Sequence[float] = (),
+) -> None:  # fmt: skip
     """The three files, into a folder that holds a model.
 
     runtime: the function of runtimes.py that opens it.  takes: how it wants its images.  labels.txt has a line for each
-    class; a line break in a name becomes a space.
+    class; a line break in a name becomes a space.  thresholds: where an image may have several labels, the probability
+    from which each is given.
     """
     write_text(folder / "classify.py", program(runtime))
-    write_json(folder / "preprocess.json", asdict(preprocess) | {"takes": takes})
+    how = asdict(preprocess) | {"takes": takes, "thresholds": list(thresholds) or None}
+    write_json(folder / "preprocess.json", how)
     write_text(folder / "labels.txt", "".join(f"{' '.join(label.splitlines())}\n" for label in labels))
 
 

@@ -32,7 +32,7 @@ def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os
     if isinstance(data, str | os.PathLike):
         return local(data)
     _check_backbones([(backbones[0], recipe.weights)] if len(backbones) == 1 else _split(backbones, recipe))
-    return shelves.keep(data, Reading(recipe.images, recipe.path_column, recipe.label_column))
+    return shelves.keep(data, Reading.of(recipe))
 
 
 def check_finetune(

@@ -10,29 +10,23 @@ from __future__ import annotations
 import keras
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 
-from multitl.training.targets import log_loss_and_accuracy
+from multitl.contracts import Goal
 
 HIGHEST = 20.0
 
 
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature from 1 to 20 at which probabilities (n, classes) of labels (n,) have the lowest log loss.
+def fit_temperature(goal: Goal, truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature from 1 to 20 at which probabilities (n, classes) have the lowest log loss.
 
     Never below 1: where few images are all answered rightly, log loss would have the network be sure of everything.
     """
 
     def loss(log_temperature: float) -> float:
-        return log_loss_and_accuracy(labels, soften(probabilities, np.exp(log_temperature)))[0]
+        return goal.log_loss_and_accuracy(truth, goal.soften(probabilities, np.exp(log_temperature)))[0]
 
     found = minimize_scalar(loss, bounds=(0.0, np.log(HIGHEST)), method="bounded")
     return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
-
-
-def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What the softmax would give (n, classes) if logits were divided by the temperature."""
-    return softmax(np.log(np.maximum(probabilities.astype("float64"), 1e-30)) / temperature, axis=-1)
 
 
 def divide_logits(layer: keras.layers.Dense, temperature: float) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from multitl.models.feature_maps import FeatureMap
 from multitl.training.softmax_regression import Solution
-from multitl.training.solved_head import Attempt, Task, losses_and_accuracy
+from multitl.training.solved_head import Attempt, Task
 
 SCALES = tuple(2.0**power for power in range(9))
 UNKNOWN = 16.0  # the scale where there are too few images to choose by
@@ -28,7 +28,7 @@ def attempt_means(task: Task, fixed: FeatureMap) -> Attempt:
     for fold in np.unique(folds):
         one = _means(features[folds != fold], labels[folds != fold], 1.0)
         scores[folds == fold] = features[folds == fold] @ one.kernel + one.bias
-    judged = {scale: losses_and_accuracy(scale * scores, labels) for scale in SCALES}
+    judged = {scale: task.goal.losses_and_accuracy(scale * scores, labels) for scale in SCALES}
     scale = min(SCALES, key=lambda one: task.by_image(judged[one][0]).mean())
     losses, accuracy = judged[scale]
     finish = partial(find_means, task, fixed, scale)

@@ -8,10 +8,10 @@ from functools import cache, partial
 import keras
 import numpy as np
 import PIL
-from scipy.special import softmax
 
-from multitl.contracts import Backend, Dataset, Pretrained, Split
+from multitl.contracts import Backend, Dataset, Goal, Pretrained, Split
 from multitl.data.pixels import PixelReader
+from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe
 from multitl.system.progress import progress_bar
@@ -32,16 +32,16 @@ class RunFeatures:
     computed: int
     reused: int
 
-    def probabilities(self, head: keras.Model) -> dict[Split, np.ndarray]:
+    def probabilities(self, head: keras.Model, goal: Goal = GOALS["one"]) -> dict[Split, np.ndarray]:
         """What the whole classifier would say, at the cost of the head alone."""
-        return {split: head_probabilities(head, values) for split, values in self.judged.items()}
+        return {split: head_probabilities(head, values, goal) for split, values in self.judged.items()}
 
 
-def head_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
+def head_probabilities(head: keras.Model, features: np.ndarray, goal: Goal = GOALS["one"]) -> np.ndarray:
     """Features (n, channels) -> probabilities (n, classes) float32."""
     batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
-    return softmax(np.concatenate(list(logits)), axis=-1)
+    return goal.activate(np.concatenate(list(logits)))
 
 
 def compute_run_features(

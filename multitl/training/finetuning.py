@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,7 +19,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy.special import softmax
 
 from multitl.adapters import TRANSLATORS
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
@@ -31,6 +29,7 @@ from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
+from multitl.models.goals import goal_of
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward, predict_pixels
 from multitl.models.weight_hashes import weights_sha256
@@ -60,7 +59,7 @@ from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
 from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
-from multitl.training.targets import labels_of, targets_of
+from multitl.training.targets import targets_of, truth_of
 from multitl.training.trials import Examination, Race, brier_scores
 
 
@@ -221,8 +220,9 @@ def _leave_head(state: TrainingState, publisher: Publisher) -> None:
     state.phase, state.step, state.finished = "finetune", 0, False
     state.head, state.best = state.best, []
     if state.head:
-        truth = labels_of(publisher.dataset, "validation")
-        state.scores = [brier_scores(truth, publisher.features.probabilities(publisher.head)["validation"])]
+        targets, _ = targets_of(publisher.dataset, publisher.recipe, ("validation",))
+        answers = publisher.features.probabilities(publisher.head, goal_of(publisher.recipe))
+        state.scores = [brier_scores(targets, answers["validation"])]
 
 
 def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
@@ -288,12 +288,12 @@ def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
                 inputs = (pixels, changes_of(strength, drawn, *pixels.shape[1:3]))
             yield inputs, labels[one.indices], weights[one.indices]
 
-    forward = compile_forward(model)
+    forward, goal = compile_forward(model), goal_of(recipe)
 
     def predict() -> np.ndarray:
-        return softmax(predict_pixels(forward, readers["validation"]), axis=-1)
+        return goal.activate(predict_pixels(forward, readers["validation"]))
 
-    examination = Examination(predict, labels_of(dataset, "validation"))
+    examination = Examination(predict, truth_of(dataset, recipe, "validation"), goal)
     from_torch = _is_from_torch(pretrained)
     phase = Phase("finetune", model, len(labels), 0, 1, 0.0, batches, examination, from_torch)
     return phase if strength == "none" else replace(phase, prepare=application(strength)), examination
@@ -312,9 +312,9 @@ def _save_progress(folder: Path, listeners: Listeners, state: TrainingState) -> 
 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
     """Say what was found before anything long starts."""
-    counts = {split: Counter(example.label for example in dataset.split(split)) for split in SPLITS}
-    sizes = ", ".join(f"{sum(counts[split].values())} {split}" for split in SPLITS)
-    say(f"{len(dataset.class_names)} classes, {sizes} images")
+    sizes = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
+    what = "classes" if recipe.labels == "one" else "labels"
+    say(f"{len(dataset.class_names)} {what}, {sizes} images")
     say(f"{pretrained.name} on {backend.name} ({', '.join(backend.devices())})")
     for warning in dataset.warnings:
         warn(warning)

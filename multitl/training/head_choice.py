@@ -91,9 +91,9 @@ def _attempts(task: Task, recipe: Recipe) -> list[Attempt]:
     linear = attempt("linear", task, scaled(task.views[0]), recipe.l2)
     if recipe.head == "linear" or not linear.losses.size:
         return [linear]
-    means = attempt_means(task, directed(task.views[0]))
+    means = [attempt_means(task, directed(task.views[0]))] if recipe.labels == "one" else []
     is_quick = task.labels.size * len(task.views) <= MOST_UNASKED
-    return [linear, means, *([_attempt_kernel(task, recipe, WIDTHS[:1])] if is_quick else [])]
+    return [linear, *means, *([_attempt_kernel(task, recipe, WIDTHS[:1])] if is_quick else [])]
 
 
 def _attempt_kernel(task: Task, recipe: Recipe, widths: Sequence[float]) -> Attempt:

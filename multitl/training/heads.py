@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from multitl.contracts import Dataset, Split
+from multitl.models.goals import goal_of
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
 from multitl.system.messages import say
@@ -18,7 +19,7 @@ from multitl.training.features import RunFeatures, head_probabilities
 from multitl.training.head_choice import SolvedHead, choose_head, solve_again
 from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
 from multitl.training.solved_head import UNSOLVED_L2, Task, fill_head, is_solved
-from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
+from multitl.training.targets import targets_of, truth_of
 
 
 def make_head(
@@ -37,7 +38,7 @@ def make_head(
     head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
     fill_head(head, solved.solution)
     if not state.rows:
-        row = _head_row(head, features, dataset, time.perf_counter() - started)
+        row = _head_row(head, features, dataset, recipe, time.perf_counter() - started)
         state.rows, state.best_loss, state.finished = [row], row["val_loss"], True
         state.best = read_variables(mutable_variables(head))
         save(state)
@@ -64,14 +65,15 @@ def _train(
 def _task(views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
     """Stored features of the images of some splits, one after the other."""
     labels, weights = targets_of(dataset, recipe, splits)
-    return Task(views, labels, weights, recipe.label_smoothing, recipe.seed)
+    return Task(views, labels, weights, recipe.label_smoothing, recipe.seed, goal_of(recipe))
 
 
-def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, seconds: float) -> Row:
+def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe, seconds: float) -> Row:
     """The line of history.csv for a head that was solved."""
+    goal = goal_of(recipe)
 
     def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
-        return log_loss_and_accuracy(labels_of(dataset, split), head_probabilities(head, values))
+        return goal.log_loss_and_accuracy(truth_of(dataset, recipe, split), head_probabilities(head, values, goal))
 
     loss, accuracy = judge_split("train", features.train[0])
     val_loss, val_accuracy = judge_split("validation", features.judged["validation"])
@@ -83,7 +85,7 @@ def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, second
 
 def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:
     labels, weights = targets_of(dataset, recipe)
-    truth = labels_of(dataset, "validation")
+    goal, truth = goal_of(recipe), truth_of(dataset, recipe, "validation")
 
     def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
         for draw in draws:
@@ -91,7 +93,7 @@ def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, reci
             yield (view[draw.indices],), labels[draw.indices], weights[draw.indices]
 
     def validate() -> tuple[float, float]:
-        return log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"]))
+        return goal.log_loss_and_accuracy(truth, head_probabilities(head, features.judged["validation"], goal))
 
     epoch, rate = steps_per_epoch(len(labels), recipe.batch_size), recipe.head_learning_rate
     return Phase("head", head, len(labels), recipe.head_epochs * epoch, epoch, rate, batches, validate)

@@ -19,6 +19,7 @@ from multitl.adapters import load_backend
 from multitl.contracts import Step
 from multitl.errors import RunError
 from multitl.models.freezing import frozen_variables
+from multitl.models.goals import goal_of
 from multitl.models.objective import count_parts
 from multitl.models.statistics import UnbiasedVariance
 from multitl.recipes import Recipe
@@ -26,7 +27,7 @@ from multitl.system import interrupts
 from multitl.system.progress import progress_bar
 from multitl.training.checkpoints import PhaseName, Row, TrainingState, read_variables, write_variables
 
-# inputs (n, ...), one-hot labels (n, classes), weights (n,)
+# inputs (n, ...), labels of 0 and 1 (n, classes), weights (n,)
 Batch = tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]
 
 
@@ -141,8 +142,7 @@ def compile_step(model: keras.Model, recipe: Recipe, prepare: Callable[..., Any]
 
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:
     """Loss and optimizer alone."""
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    model.compile(_optimizer(recipe, learning_rate), loss)
+    model.compile(_optimizer(recipe, learning_rate), goal_of(recipe).loss(recipe.label_smoothing))
     model.optimizer.build(model.trainable_variables)
 
 

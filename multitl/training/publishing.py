@@ -16,11 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Forward, Pretrained, Result, Split
+from multitl.contracts import Dataset, Forward, Goal, Pretrained, Result, Split
 from multitl.data.pixels import PixelReader
 from multitl.errors import RunError
+from multitl.judging.judges import choose_thresholds
+from multitl.models.goals import goal_of
 from multitl.models.heads import build_classifier
-from multitl.models.inference import as_probabilities, compile_forward, predict_pixels
+from multitl.models.inference import compile_forward, predict_pixels
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
 from multitl.runs.promises import FILES, REPORT, broken_files
@@ -32,6 +34,7 @@ from multitl.training.features import JUDGED, RunFeatures
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.recording import finish, judge, save_model, write_history
+from multitl.training.targets import truth_of
 
 PROVED = 8  # images that the saved model answers for
 STARTED = ("recipe.toml", "run.json")  # which are there before training begins
@@ -61,11 +64,11 @@ class Publisher:
         One that was solved is fitted to the validation images too, if the recipe says so, and comes back as it was; the
         figures on them are from before.
         """
-        probabilities = self.features.probabilities(self.head)
+        probabilities = self.features.probabilities(self.head, self._goal)
         judged, before = probabilities, self.head.get_weights()
         if is_refitted := self.solved is not None and self.recipe.refit:
             refit_head(self.head, self.solved, self.features, self.dataset, self.recipe)
-            probabilities = self.features.probabilities(self.head)
+            probabilities = self.features.probabilities(self.head, self._goal)
             judged = probabilities | {"validation": judged["validation"]}
         self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted))
         self.head.set_weights(before)
@@ -73,7 +76,7 @@ class Publisher:
     def publish_trial(self, trained: int, state: TrainingState) -> None:
         """The network as it is. trained: parameters of the backbone that were."""
         splits = [split for split in JUDGED if len(self.readers[split])]
-        judged = {split: as_probabilities(predict_pixels(self._answer, self.readers[split])) for split in splits}
+        judged = {split: self._goal.exact(predict_pixels(self._answer, self.readers[split])) for split in splits}
         self._publish(judged["validation"], judged, state, self._describe(trained, is_refitted=False))
 
     def complete(self, state: TrainingState, seconds: Mapping[str, float]) -> Result:
@@ -83,10 +86,14 @@ class Publisher:
         trials = describe_trials(state, is_finished=True)
         return finish(self.folder, card | {"trials": trials, "seconds": dict(seconds), "warnings": state.warnings})
 
+    @property
+    def _goal(self) -> Goal:
+        return goal_of(self.recipe)
+
     @cached_property
     def _classifier(self) -> keras.Model:
         """Built once: each new model is compiled anew."""
-        return build_classifier(self.pretrained, self.head, self.recipe.pooling)
+        return build_classifier(self.pretrained, self.head, self.recipe.pooling, self._goal)
 
     @cached_property
     def _answer(self) -> Forward:
@@ -101,16 +108,20 @@ class Publisher:
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any]
     ) -> None:
         """answers: probabilities of the validation images that the saved model has to give."""
+        truth = truth_of(self.dataset, self.recipe, "validation")
+        thresholds = choose_thresholds(self.recipe, truth, judged["validation"])
         sample = self.readers["validation"].read(range(min(PROVED, len(self.readers["validation"]))))
         with temporary_folder(self.folder) as staged:
             for name in STARTED:
                 shutil.copy(self.folder / name, staged)
             difference = save_model(staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision)
-            write_program(staged, "open_keras", self.pretrained.preprocess, "pixels", self.dataset.class_names)
-            judge(staged, self.dataset, judged, self.recipe.seed)
+            how, names = self.pretrained.preprocess, self.dataset.class_names
+            write_program(staged, "open_keras", how, "pixels", names, thresholds)
+            judge(staged, self.dataset, judged, self.recipe, thresholds)
             write_history(staged, state.rows)
             trials = describe_trials(state, is_finished=False)
             made = {"saved_model_difference": difference, "trials": trials, "warnings": state.warnings}
+            made |= {"thresholds": thresholds}
             finish(staged, {**self.about, **about, **made})
             _move(staged, self.folder)
 

@@ -23,6 +23,7 @@ from multitl.data.pixels import PixelReader
 from multitl.errors import BackboneError, MultitlError
 from multitl.judging.charts import wilson_interval
 from multitl.models.feature_maps import scaled
+from multitl.models.goals import goal_of
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
@@ -103,7 +104,8 @@ class Candidate:
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def judge(self, labels: np.ndarray) -> Attempt:
         """The linear head out of fold on as many images as there are labels; its penalty is always chosen."""
-        task = Task([self.features[: len(labels)]], labels, np.ones(len(labels), "float32"), seed=self.recipe.seed)
+        seed, goal = self.recipe.seed, goal_of(self.recipe)
+        task = Task([self.features[: len(labels)]], labels, np.ones(len(labels), "float32"), seed=seed, goal=goal)
         return attempt("linear", task, scaled(task.views[0]), 0.0)
 
     def standing(self, judged: Attempt, of: int, stopped: str = "") -> Standing:
@@ -124,7 +126,8 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     Raises BackboneError if none can be loaded.
     """
     examples = shuffled(dataset, recipe.seed)
-    labels = np.eye(len(dataset.class_names), dtype="float32")[[example.label for example in examples]]
+    goal, classes = goal_of(recipe), len(dataset.class_names)
+    labels = goal.targets_of(goal.truth_of(examples, classes), classes)
     candidates: list[Candidate] = []
     failed: list[Unusable] = []
     pixels_of = cache(PixelStore)  # networks of one geometry share what is decoded

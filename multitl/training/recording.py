@@ -20,8 +20,8 @@ import numpy as np
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
-from multitl.judging.metrics import score
-from multitl.judging.predictions import write_predictions
+from multitl.judging.judges import judge_of
+from multitl.judging.predictions import Judged
 from multitl.judging.reporting import write_report
 from multitl.models.initialisers import numpy_initialisers
 from multitl.models.insides import parts_of
@@ -31,6 +31,7 @@ from multitl.runs.cards import as_line, checked
 from multitl.runs.folders import finished_result
 from multitl.runs.promises import REPORT, hash_files
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
+from multitl.training.targets import truth_of
 from multitl.version import __version__
 
 # on probabilities; float32 in practice is below 1e-5
@@ -68,15 +69,21 @@ def _forget_training(classifier: keras.Model) -> None:
             part.compiled, part.optimizer = False, None
 
 
-def judge(folder: Path, dataset: Dataset, probabilities: Mapping[Split, np.ndarray], seed: int) -> dict[str, Any]:
-    """Write metrics.json and predictions.csv for the judged splits; a split without images is null."""
+def judge(
+    folder: Path, dataset: Dataset, probabilities: Mapping[Split, np.ndarray], recipe: Recipe,
+    thresholds: Sequence[float] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Write metrics.json and predictions.csv for the judged splits; a split without images is null.
+
+    thresholds: see `judges.judge_of`.
+    """
     metrics: dict[str, Any] = {"test": None, "validation": None}
-    rows = []
+    rows, judge = list[Judged](), judge_of(recipe, dataset.class_names, thresholds)
     for split, values in probabilities.items():
-        examples = dataset.split(split)
-        metrics[split] = score(np.array([e.label for e in examples]), values, dataset.class_names, seed)
-        rows += [(split, e.path, dataset.class_names[e.label], row) for e, row in zip(examples, values, strict=True)]
-    write_predictions(folder / "predictions.csv", rows, dataset.class_names)
+        examples, truth = dataset.split(split), truth_of(dataset, recipe, split)
+        metrics[split] = judge.score(truth, values)
+        rows += [(split, e.path, true, row) for e, true, row in zip(examples, truth, values, strict=True)]
+    judge.write(folder / "predictions.csv", rows)
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -159,12 +166,15 @@ def describe_backbone(pretrained: Pretrained, sha256: str) -> dict[str, Any]:
 
 def _describe_data(data: str | os.PathLike[str], dataset: Dataset) -> dict[str, Any]:
     names = dataset.class_names
-    counts = {split: Counter(names[example.label] for example in dataset.split(split)) for split in SPLITS}
+    counts = {
+        split: Counter(names[label] for example in dataset.split(split) for label in example.labels) for split in SPLITS
+    }
     return {
         "path": str(Path(data).resolve()),
         "fingerprint": dataset.fingerprint,
         "class_names": list(names),
         "counts": {split: {name: counts[split][name] for name in names} for split in SPLITS},
+        "images": {split: len(dataset.split(split)) for split in SPLITS},
         "unreadable": [asdict(file) for file in dataset.unreadable],
         "warnings": list(dataset.warnings),
     }

@@ -1,4 +1,7 @@
-"""A linear head is solved, not trained: the minimum of mean cross-entropy + penalty * ||theta||^2 over all parameters.
+"""A linear head is solved, not trained: the minimum of mean log loss + penalty * ||theta||^2 over all parameters.
+
+The log loss is a goal's: cross-entropy after a softmax, or, of several labels an image, one after each sigmoid, which
+are as many regressions that do not know of each other.
 
 That is strictly convex, so there is one minimum, whatever the start, the order of the images or the framework. It is
 found by L-BFGS (Liu and Nocedal 1989, SciPy's) in float64, in coordinates in which the problem is nearly round: the
@@ -18,7 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+
+from multitl.contracts import Goal
+from multitl.models.goals import GOALS
 
 ROWS = 8192  # of a block, in a pass over the images to find their directions
 RANK = 1e-13  # of the largest eigenvalue: what lies below is rounding
@@ -31,13 +36,14 @@ FLATNESS = 1e-6  # what a solution may have at most
 class Samples:
     """What a head is fitted to.
 
-    features: (n, channels) float32, of a size near 1.  targets: (n, classes), each row sums to 1.
-    weights: (n,), of each row in the mean.
+    features: (n, channels) float32, of a size near 1.  targets: (n, classes); of one class an image each row sums to 1.
+    weights: (n,), of each row in the mean.  goal: whose log loss it is.
     """
 
     features: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    goal: Goal = GOALS["one"]
 
 
 @dataclass(frozen=True)
@@ -86,17 +92,17 @@ class SoftmaxRegression:
         weights: np.ndarray = shares[:, :, None].astype(dtype)
         targets = weights * self.samples.targets[:, None, :].astype(dtype)
         shape = (rows.shape[1], targets[0].size)
-        scale = 1 / np.sqrt(self.curvature / (2 * targets.shape[2]) + 2 * penalty)[:, None]
+        goal, classes = self.samples.goal, targets.shape[2]
+        scale = 1 / np.sqrt(self.curvature / goal.flatness(classes) + 2 * penalty)[:, None]
         norm = math.inf
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             nonlocal norm
             theta = flat.reshape(shape) * scale
-            log_p = log_softmax((rows @ theta.astype(dtype)).reshape(targets.shape), axis=-1)
-            residual = (np.exp(log_p) * weights - targets).reshape(len(rows), -1)
-            gradient = (rows.T @ residual + 2 * penalty * theta) * scale
+            misfit, residual = goal.misfit((rows @ theta.astype(dtype)).reshape(targets.shape), targets, weights)
+            gradient = (rows.T @ residual.reshape(len(rows), -1) + 2 * penalty * theta) * scale
             norm = float(np.linalg.norm(gradient))
-            return float(penalty * np.square(theta).sum() - np.vdot(targets, log_p)), gradient.ravel()
+            return float(penalty * np.square(theta).sum() + misfit), gradient.ravel()
 
         first = np.zeros(shape) if start is None else start.reshape(shape) / scale
         objective(np.zeros(first.size))

@@ -8,10 +8,11 @@ from functools import partial
 
 import keras
 import numpy as np
-from scipy.special import log_softmax
 
+from multitl.contracts import Goal
 from multitl.errors import RunError
 from multitl.models.feature_maps import FeatureMap
+from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
 from multitl.runs.cards import HeadKind, Tried
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
@@ -28,8 +29,8 @@ UNSOLVED_L2 = 1e-3  # the penalty of heads that are trained, where none is given
 class Task:
     """What a head is fitted to: stored features.
 
-    views: one (n, channels) a view of the same images.  labels: one-hot (n, classes).  weights: (n,).
-    smoothing: of labels, while fitting.  seed: of the folds.
+    views: one (n, channels) a view of the same images.  labels: 0 and 1 (n, classes).  weights: (n,).
+    smoothing: of labels, while fitting.  seed: of the folds.  goal: what the labels mean.
     """
 
     views: list[np.ndarray]
@@ -37,13 +38,14 @@ class Task:
     weights: np.ndarray
     smoothing: float = 0.0
     seed: int = 0
+    goal: Goal = GOALS["one"]
 
     def samples(self, fixed: FeatureMap) -> Samples:
         """Of all views, one after the other."""
-        targets = self.labels * (1 - self.smoothing) + self.smoothing / self.labels.shape[1]
+        targets = self.goal.smoothed(self.labels, self.smoothing)
         count = len(self.views)
         mapped = fixed(np.concatenate(self.views))
-        return Samples(mapped, np.tile(targets, (count, 1)), np.tile(self.weights, count))
+        return Samples(mapped, np.tile(targets, (count, 1)), np.tile(self.weights, count), self.goal)
 
     def all_labels(self) -> np.ndarray:
         """(views * n, classes), without smoothing."""
@@ -51,7 +53,7 @@ class Task:
 
     def folds(self) -> np.ndarray:
         """(views * n,): views of an image are in one fold."""
-        return np.tile(assign_folds(self.labels.argmax(axis=1), FOLDS, self.seed), len(self.views))
+        return np.tile(assign_folds(self.goal.kinds(self.labels), FOLDS, self.seed), len(self.views))
 
     def by_image(self, losses: np.ndarray) -> np.ndarray:
         """(views * n,) -> (n,): the views' mean, weighted, so that the mean of all is the loss that is minimised."""
@@ -172,12 +174,6 @@ def _judge(
 ) -> Step:
     """Each image by the one problem that it is not part of."""
     logits = (regression.rows @ theta.reshape(len(theta), -1)).reshape(*is_fitted.shape, -1)[~is_fitted]
-    losses, accuracy = losses_and_accuracy(logits, labels)
+    losses, accuracy = regression.samples.goal.losses_and_accuracy(logits, labels)
     log_loss = float(np.average(losses, weights=regression.samples.weights))
     return Step({"penalty": float(f"{penalty:.3g}"), "log_loss": log_loss, "accuracy": accuracy}, losses, theta)
-
-
-def losses_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Log loss of each row (n,), and the share that is right. labels: one-hot."""
-    losses = -(log_softmax(logits, axis=-1) * labels).sum(axis=1)
-    return losses, float((logits.argmax(axis=1) == labels.argmax(axis=1)).mean())

@@ -16,12 +16,13 @@ from functools import partial
 import keras
 import numpy as np
 
-from multitl.contracts import Step
+from multitl.contracts import Goal, Step
 from multitl.errors import RunError
+from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
 from multitl.system.messages import say
 from multitl.system.progress import waiting
-from multitl.training.calibration import divide_logits, fit_temperature, soften
+from multitl.training.calibration import divide_logits, fit_temperature
 from multitl.training.checkpoints import WON, Outcome, TrainingState, Trial, TriedOut, read_variables, write_variables
 from multitl.training.phases import (
     Batch,
@@ -34,7 +35,6 @@ from multitl.training.phases import (
     what_diverged,
 )
 from multitl.training.planning import OutOfTimeError, Pace, Stopwatch, Tempo, leg_of, next_trial
-from multitl.training.targets import log_loss_and_accuracy
 
 DIVERGED = (
     "Fine-tuning diverged at the learning rate {:g}, so what was best before it was kept: lower --learning-rate, or "
@@ -64,25 +64,26 @@ class Answers:
 class Examination:
     """The validation images, and what the network says of them. predict: () -> probabilities (n, classes)."""
 
-    def __init__(self, predict: Callable[[], np.ndarray], labels: np.ndarray) -> None:
-        """labels: class indices (n,)."""
-        self._predict, self._labels = predict, labels
+    def __init__(self, predict: Callable[[], np.ndarray], truth: np.ndarray, goal: Goal = GOALS["one"]) -> None:
+        """truth: of these images, as the goal has it."""
+        self._predict, self._truth, self._goal = predict, truth, goal
         self._probabilities = np.empty(0)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._truth)
 
     def __call__(self) -> tuple[float, float]:
         """Log loss and accuracy of the network as it is now."""
         self._probabilities = self._predict()
-        return log_loss_and_accuracy(self._labels, self._probabilities)
+        return self._goal.log_loss_and_accuracy(self._truth, self._probabilities)
 
     def calibrate(self) -> Answers:
         """Of the network as it was at the last call."""
-        temperature = fit_temperature(self._labels, self._probabilities)
-        softened = soften(self._probabilities, temperature)
-        loss, accuracy = log_loss_and_accuracy(self._labels, softened)
-        return Answers(temperature, loss, accuracy, brier_scores(self._labels, softened))
+        goal, truth = self._goal, self._truth
+        temperature = fit_temperature(goal, truth, self._probabilities)
+        softened = goal.soften(self._probabilities, temperature)
+        loss, accuracy = goal.log_loss_and_accuracy(truth, softened)
+        return Answers(temperature, loss, accuracy, brier_scores(goal.targets_of(truth, softened.shape[1]), softened))
 
 
 @dataclass(frozen=True)
@@ -221,9 +222,11 @@ class Race:
             )  # fmt: skip
 
 
-def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """For each image the squared distance of its probabilities (n, classes) from the truth (n,): 0 to 2."""
-    return np.square(probabilities - np.eye(probabilities.shape[1])[labels]).sum(axis=1)
+def brier_scores(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """For each image the squared distance of its probabilities (n, classes) from what is true: 0 to 2, or to classes
+    where an image may have all of them.
+    """
+    return np.square(probabilities - targets.astype("float64")).sum(axis=1)
 
 
 def compare(

@@ -166,7 +166,8 @@ TABLES = {
     ),
     "several labels, |": (
         rows(["cat", "dog", "cat|dog"]), {},
-        "DATA/table.csv looks like several labels an image, not one class. Mend: keep one label in these rows*",
+        "DATA/table.csv looks like several labels an image, not one class. Mend: train several labels an image: "
+        "--labels several*",
     ),
     "several labels, ;": (rows(["cat", "cat;dog"]), {}, "*looks like several labels an image*"),
     "paths of families": (rows(["pet|cat", "pet|dog"]), {}, f"pet|cat, pet|dog: {CUT}"),
@@ -188,8 +189,8 @@ TABLES = {
     "one-hot with points": (rows(["1.0,0.0", "0.0,1.0"], "image,MEL,NV"), {}, "*looks like one column a class *"),
     "several bits": (
         rows(["1,1", "0,1"], "image,cat,dog"), {},
-        "DATA/table.csv looks like several labels an image, one column each. Mend: choose one of them, as in "
-        "--label-column cat; *",
+        "DATA/table.csv looks like several labels an image, one column each. Mend: learn them all: "
+        "--labels several; or choose one of them, as in --label-column cat",
     ),
     "one bit, chosen": (
         rows(["1,1", "0,1"], "image,cat,dog"), {"reading": Reading(label_column="cat")}, f"0, 1: {CUT}",

@@ -7,12 +7,14 @@ from collections import Counter, defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitl.data.splits import cut_splits, draw_shots
+from multitl.data.splits import cut_by_labels, cut_splits, draw_shots
 
 BOTH = {"test": 0.2, "validation": 0.2}
 contents = st.integers(0, 60).map(lambda number: f"{number:064x}")
 classes = st.sampled_from(["a", "b", "c"])
 images = st.lists(st.tuples(classes, contents), min_size=1, max_size=120)
+sets = st.sets(classes).map(lambda some: tuple(sorted(some)))
+labelled = st.lists(st.tuples(sets, contents), min_size=1, max_size=120)
 fractions = st.sampled_from([BOTH, {"validation": 0.25}, {"test": 0.9, "validation": 0.9}, {}])
 
 
@@ -96,3 +98,32 @@ def test_shots_are_different_images_of_each_class_and_the_fewer_a_part_of_the_mo
 def test_the_seed_draws_the_shots():
     draws = {tuple(draw_shots(many("a", 50), 5, seed)[0]) for seed in range(5)}
     assert len(draws) == 5
+
+
+@given(labelled, fractions, st.integers(0, 9))
+def test_labels_that_share_images_are_cut_with_care(images, fractions, seed):
+    """Every label in train; copies, and images whose labels contradict each other, on one side; whatever the order."""
+    cut = cut_by_labels(images, fractions, seed)
+    assert dict(zip(images[::-1], cut_by_labels(images[::-1], fractions, seed), strict=True)) == dict(
+        zip(images, cut, strict=True)
+    )
+    sides = defaultdict(set)
+    for (_, sha256), split in zip(images, cut, strict=True):
+        sides[sha256].add(split)
+    assert all(len(found) == 1 for found in sides.values())
+    in_train = {label for (labels, _), split in zip(images, cut, strict=True) if split == "train" for label in labels}
+    assert in_train == {label for labels, _ in images for label in labels}
+
+
+def test_each_label_gets_its_share_of_each_split():
+    """Three labels of different frequency: shares within two images of the ideal; images without labels too."""
+    counts = {("rare", "some"): 4, ("rare",): 6, ("some",): 30, ("often", "some"): 20, ("often",): 100, (): 40}
+    images = [(labels, f"{labels}{number}") for labels, count in counts.items() for number in range(count)]
+    cut = cut_by_labels(images, BOTH, seed=0)
+    for label, count in {"rare": 10, "some": 54, "often": 120}.items():
+        found = Counter(split for (labels, _), split in zip(images, cut, strict=True) if label in labels)
+        ideal = {"test": 0.2, "validation": 0.16, "train": 0.64}
+        assert all(abs(found[split] - share * count) <= 2 for split, share in ideal.items()), (label, found)
+    none = Counter(split for (labels, _), split in zip(images, cut, strict=True) if not labels)
+    assert min(none.values()) >= 5 and len(none) == 3
+    assert cut != cut_by_labels(images, BOTH, seed=1)

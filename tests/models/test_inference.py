@@ -10,9 +10,9 @@ import pytest
 
 from multitl.contracts import Example, Preprocess
 from multitl.data.pixels import PixelReader
+from multitl.models import one_class
 from multitl.models.inference import (
     BATCH,
-    as_probabilities,
     compile_forward,
     index_batches,
     predict_padded,
@@ -57,7 +57,7 @@ def test_padding_is_dropped() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_rows_sum_to_one(dtype: str) -> None:
     outputs = np.random.default_rng(0).dirichlet(np.ones(50), 40).astype(dtype)
-    rows = as_probabilities(outputs)
+    rows = one_class.exact(outputs)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows.sum(axis=1, dtype="float64"), 1, atol=1e-6)
 

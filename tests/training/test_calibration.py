@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from multitl.training.calibration import divide_logits, fit_temperature, soften
+from multitl.models import one_class, several_labels
+from multitl.training.calibration import divide_logits, fit_temperature
 
 
 def draw(temperature: float, count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
@@ -21,19 +22,33 @@ def draw(temperature: float, count: int = 20000) -> tuple[np.ndarray, np.ndarray
 @pytest.mark.parametrize("temperature", [1.0, 2.5, 8.0])
 def test_the_temperature_is_found(temperature: float) -> None:
     labels, probabilities = draw(temperature)
-    assert fit_temperature(labels, probabilities) == pytest.approx(temperature, rel=0.05)
+    assert fit_temperature(one_class, labels, probabilities) == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_temperature_of_several_labels_is_found(temperature: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (20000, 3))
+    truth = random.random(logits.shape) < several_labels.activate(logits)
+    probabilities = several_labels.activate(temperature * logits)
+    assert fit_temperature(several_labels, truth, probabilities) == pytest.approx(temperature, rel=0.05)
+    np.testing.assert_allclose(
+        several_labels.soften(probabilities, temperature), several_labels.activate(logits), rtol=1e-6
+    )
 
 
 def test_it_is_never_below_one() -> None:
     labels, probabilities = draw(0.5)
-    assert fit_temperature(labels, probabilities) == 1.0
-    assert fit_temperature(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])) == 1.0  # all right: no end to it
+    assert fit_temperature(one_class, labels, probabilities) == 1.0
+    assert (
+        fit_temperature(one_class, np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])) == 1.0
+    )  # all right: no end to it
 
 
 def test_zero_probabilities_are_numbers_too() -> None:
     sure = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32")
-    temperature = fit_temperature(np.array([0, 1, 1]), sure)
-    assert temperature > 1 and np.isfinite(soften(sure, temperature)).all()
+    temperature = fit_temperature(one_class, np.array([0, 1, 1]), sure)
+    assert temperature > 1 and np.isfinite(one_class.soften(sure, temperature)).all()
 
 
 @pytest.mark.every_backend
@@ -46,5 +61,5 @@ def test_divided_logits_give_softened_probabilities_and_equal_answers() -> None:
     before = softmax(np.asarray(model.predict_on_batch(x)), axis=1)
     divide_logits(layer, 2.5)
     after = softmax(np.asarray(model.predict_on_batch(x)), axis=1)
-    np.testing.assert_allclose(after, soften(before, 2.5), atol=1e-5)
+    np.testing.assert_allclose(after, one_class.soften(before, 2.5), atol=1e-5)
     np.testing.assert_array_equal(after.argmax(1), before.argmax(1))

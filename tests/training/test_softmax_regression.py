@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
+from multitl.models import several_labels
 from multitl.training import softmax_regression
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression
 
@@ -50,6 +51,19 @@ def test_it_is_the_solution_of_scikit_learn(count: int, channels: int) -> None:
     theirs = LogisticRegression(C=c, fit_intercept=False, tol=1e-10, max_iter=10_000)
     theirs.fit(np.column_stack([samples.features, np.ones(count)]).astype("float64"), hard, samples.weights)
     np.testing.assert_allclose(np.vstack([ours.kernel, ours.bias]), theirs.coef_.T, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "channels"), [(90, 7), (24, 60)])
+def test_of_several_labels_it_is_as_many_regressions_of_scikit_learn(count: int, channels: int) -> None:
+    samples, penalty = draw(count, channels, 3), 1e-3
+    targets = np.random.default_rng(1).random((count, 3)) < 0.2 + 0.5 * samples.targets
+    ours = SoftmaxRegression(Samples(samples.features, targets, samples.weights, several_labels)).solve(penalty)
+    c = 1 / (2 * penalty * samples.weights.sum())
+    for number, label in enumerate(targets.T):
+        theirs = LogisticRegression(C=c, fit_intercept=False, tol=1e-10, max_iter=10_000)
+        theirs.fit(np.column_stack([samples.features, np.ones(count)]).astype("float64"), label, samples.weights)
+        found = np.append(ours.kernel[:, number], ours.bias[number])
+        np.testing.assert_allclose(found, theirs.coef_[0], atol=1e-4)
 
 
 def test_a_weight_of_two_is_a_row_that_comes_twice() -> None:

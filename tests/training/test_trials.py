@@ -247,4 +247,4 @@ def test_compare() -> None:
 
 def test_brier_scores() -> None:
     probabilities = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.25, 0.25]])
-    np.testing.assert_allclose(brier_scores(np.array([0, 0, 0]), probabilities), [0, 2, 0.25 + 2 / 16])
+    np.testing.assert_allclose(brier_scores(np.eye(3)[[0, 0, 0]], probabilities), [0, 2, 0.25 + 2 / 16])

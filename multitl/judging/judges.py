@@ -1,0 +1,88 @@
+"""Who judges a run: by one class an image, or by several labels. Whatever judging does differently for them is here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from multitl.judging.label_metrics import best_thresholds, score_labels
+from multitl.judging.metrics import score
+from multitl.judging.predictions import Judged, write_label_predictions, write_predictions
+from multitl.recipes import Recipe
+
+
+class Judge(Protocol):
+    """Of the images of a run. Truth and probabilities: see `contracts.Goal`."""
+
+    def score(self, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+        """The figures of one split."""
+
+    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """What is said of an image, of its probabilities (k,)."""
+
+    def write(self, path: str | os.PathLike[str], rows: Sequence[Judged]) -> None:
+        """predictions.csv."""
+
+
+@dataclass(frozen=True)
+class ClassJudge:
+    """One class an image."""
+
+    class_names: Sequence[str]
+    seed: int
+
+    def score(self, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+        return score(truth, probabilities, self.class_names, self.seed)
+
+    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
+        best = int(probabilities.argmax())
+        return {
+            "predicted": self.class_names[best],
+            "confidence": float(probabilities[best]),
+            "probabilities": _by_name(self.class_names, probabilities),
+        }
+
+    def write(self, path: str | os.PathLike[str], rows: Sequence[Judged]) -> None:
+        named = [(split, image, self.class_names[truth], values) for split, image, truth, values in rows]
+        write_predictions(path, named, self.class_names)
+
+
+@dataclass(frozen=True)
+class LabelJudge:
+    """Several labels an image, each given where its probability reaches its threshold."""
+
+    class_names: Sequence[str]
+    seed: int
+    thresholds: Sequence[float]
+
+    def score(self, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+        return score_labels(truth, probabilities, self.class_names, self.thresholds, self.seed)
+
+    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """The labels that are given, the likeliest first, and all probabilities."""
+        given = np.flatnonzero(probabilities >= np.asarray(self.thresholds))
+        names = [self.class_names[int(index)] for index in sorted(given, key=lambda one: -probabilities[one])]
+        return {"predicted": names, "probabilities": _by_name(self.class_names, probabilities)}
+
+    def write(self, path: str | os.PathLike[str], rows: Sequence[Judged]) -> None:
+        write_label_predictions(path, rows, self.class_names, self.thresholds)
+
+
+def choose_thresholds(recipe: Recipe, truth: np.ndarray, probabilities: np.ndarray) -> list[float]:
+    """Of the labels, on validation images; none where an image has one class."""
+    return [] if recipe.labels == "one" else best_thresholds(truth, probabilities)
+
+
+def judge_of(recipe: Recipe, class_names: Sequence[str], thresholds: Sequence[float]) -> Judge:
+    """thresholds: of the labels, if an image may have several."""
+    if recipe.labels == "one":
+        return ClassJudge(class_names, recipe.seed)
+    return LabelJudge(class_names, recipe.seed, thresholds)
+
+
+def _by_name(class_names: Sequence[str], probabilities: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(class_names, probabilities, strict=True)}

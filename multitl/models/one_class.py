@@ -1,0 +1,84 @@
+"""Each image is of one class: softmax and cross-entropy. Satisfies `multitl.contracts.Goal`.
+
+The truth (n,) are class indices, targets one-hot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from multitl.contracts import Example
+
+
+def truth_of(examples: Sequence[Example], classes: int) -> np.ndarray:
+    return np.array([example.label for example in examples])
+
+
+def targets_of(truth: np.ndarray, classes: int) -> np.ndarray:
+    return np.eye(classes, dtype="float32")[truth]
+
+
+def smoothed(targets: Any, smoothing: float) -> Any:
+    return targets * (1 - smoothing) + smoothing / targets.shape[1]
+
+
+def activate(logits: np.ndarray) -> np.ndarray:
+    return softmax(logits, axis=-1)
+
+
+def exact(outputs: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1."""
+    values = outputs.astype("float64")
+    return (values / values.sum(axis=1, keepdims=True)).astype("float32")
+
+
+def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    return softmax(np.log(np.maximum(probabilities.astype("float64"), 1e-30)) / temperature, axis=-1)
+
+
+def log_loss_and_accuracy(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """Of an image its best class is the answer."""
+    chosen = probabilities[np.arange(len(truth)), truth].astype("float64")
+    accuracy = np.mean(probabilities.argmax(axis=1) == truth)
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean()), float(accuracy)
+
+
+def losses_and_accuracy(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+    losses = -(log_softmax(logits, axis=-1) * targets).sum(axis=1)
+    return losses, float((logits.argmax(axis=1) == targets.argmax(axis=1)).mean())
+
+
+def misfit(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    log_p = log_softmax(logits, axis=-1)
+    return -float(np.vdot(targets, log_p)), np.exp(log_p) * weights - targets
+
+
+def flatness(classes: int) -> float:
+    return 2 * classes
+
+
+def kinds(targets: np.ndarray) -> np.ndarray:
+    """The class."""
+    return targets.argmax(axis=1)
+
+
+def last_layer() -> keras.layers.Layer:
+    return keras.layers.Softmax(dtype="float32", name="probabilities")
+
+
+def loss(smoothing: float) -> CrossEntropy:
+    return CrossEntropy(from_logits=True, label_smoothing=smoothing)
+
+
+class CrossEntropy(keras.losses.CategoricalCrossentropy):
+    """See `multitl.contracts.Loss`."""
+
+    def right(self, targets: Any, logits: Any) -> Any:
+        ops = keras.ops
+        are_right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets, axis=-1))
+        return ops.mean(ops.cast(are_right, "float32"))
