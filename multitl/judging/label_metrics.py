@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
 from multitl.judging.metrics import LEVEL
+from multitl.judging.separation import average_precision, mean_of
 
 HALF = 0.5  # the threshold of a label that no validation image has
 MOST_NUMBERS = 3 * 10**8  # resamples x images x labels: more are a minute
@@ -69,8 +70,7 @@ def score_labels(
     result: dict[str, Any] = {"count": len(truth)}
     for name, value in figures.items():
         result |= {name: value, f"{name}_ci": intervals[name]}
-    areas = [row["roc_auc"] for row in rows if row["roc_auc"] is not None]
-    result["roc_auc"] = float(np.mean(areas)) if areas else None
+    result["roc_auc"] = mean_of(rows, "roc_auc")
     result["log_loss"] = float(_log_losses(truth, probabilities).mean())
     return result | {"per_label": rows}
 
@@ -81,12 +81,11 @@ def _describe_label(
     """Figures of one label, and its two-by-two table: hits, false alarms, misses, and images rightly without it."""
     hits, alarms, misses = int((truth & given).sum()), int((given & ~truth).sum()), int((truth & ~given).sum())
     has_some = bool(truth.any())
-    precision = sklearn_metrics.average_precision_score(truth, probabilities) if has_some else None
     area = sklearn_metrics.roc_auc_score(truth, probabilities) if has_some and not truth.all() else None
     return {
         "label": str(name),
         "threshold": float(threshold),
-        "average_precision": None if precision is None else float(precision),
+        "average_precision": average_precision(truth, probabilities) if has_some else None,
         "roc_auc": None if area is None else float(area),
         "f1": 2 * hits / max(1, 2 * hits + alarms + misses),
         "precision": hits / max(1, hits + alarms),
@@ -100,7 +99,6 @@ def _describe_label(
 
 
 def _point_figures(truth: np.ndarray, given: np.ndarray, rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    precisions = [row["average_precision"] for row in rows if row["average_precision"] is not None]
     occurs = np.flatnonzero((truth | given).any(axis=0))
     f1 = {
         average: float(sklearn_metrics.f1_score(truth, given, labels=occurs, average=average, zero_division=0))
@@ -109,7 +107,7 @@ def _point_figures(truth: np.ndarray, given: np.ndarray, rows: Sequence[dict[str
         for average in ("macro", "micro")
     }
     return {
-        "map": float(np.mean(precisions)) if precisions else None,
+        "map": mean_of(rows, "average_precision"),
         "f1_macro": f1["macro"],
         "f1_micro": f1["micro"],
         "subset_accuracy": float(sklearn_metrics.accuracy_score(truth, given)),
@@ -172,7 +170,7 @@ def average_precisions(truth: np.ndarray, probabilities: np.ndarray, weights: np
     hits = (ranked * truth[order]).cumsum(axis=1)[:, ends]
     precision = hits / np.maximum(ranked.cumsum(axis=1)[:, ends], 1)
     gained = np.diff(hits, axis=1, prepend=0)
-    return (gained * precision).sum(axis=1) / np.where(hits[:, -1] > 0, hits[:, -1], np.nan)
+    return np.minimum(1, (gained * precision).sum(axis=1) / np.where(hits[:, -1] > 0, hits[:, -1], np.nan))
 
 
 def _ranked(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

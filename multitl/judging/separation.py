@@ -25,6 +25,11 @@ def separation(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, 
     ]
 
 
+def average_precision(is_true: np.ndarray, probability: np.ndarray) -> float:
+    """scikit-learn's, (n,), (n,); rounding lifts its sum of shares above 1."""
+    return min(1.0, float(sklearn_metrics.average_precision_score(is_true, probability)))
+
+
 def mean_of(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     """Over the classes that have the figure."""
     values = [row[name] for row in rows if row[name] is not None]
@@ -67,8 +72,7 @@ def _one_against_rest(
         return {"roc_auc": None, "average_precision": None, "specificity": specificity}
     return {
         "roc_auc": float(sklearn_metrics.roc_auc_score(is_true, probability)),
-        # a sum of shares, which rounding may lift above 1
-        "average_precision": min(1.0, float(sklearn_metrics.average_precision_score(is_true, probability))),
+        "average_precision": average_precision(is_true, probability),
         "specificity": float((~is_predicted[others]).mean()),
     }
 
