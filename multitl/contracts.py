@@ -33,16 +33,20 @@ class Decoding:
     """How the values in a file become the 8 bits of a picture, where that is open.
 
     page: of a file with several, from 1; 0 for the first.  values: those of grey with more than 8 bits that become
-    black and white; None for all that its kind can hold.
+    black and white; None for all that its kind can hold.  channels: which of a file's become red, green and blue, from
+    1; None where it has these.
     """
 
     page: int = 0
     values: tuple[float, float] | None = None
+    channels: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no file has."""
         if self.page < 0 or (self.values and not -math.inf < self.values[0] < self.values[1] < math.inf):
             raise ValueError(f"page {self.page}, values from {self.values}")
+        if self.channels is not None and (len(self.channels) != 3 or min(self.channels) < 1):
+            raise ValueError(f"channels {self.channels}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class Preprocess:
         """Back from JSON, which has no tuples, by which a `Preprocess` compares and hashes."""
         fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
         if read := fields.pop("decoding", None):
-            fields["decoding"] = Decoding(read["page"], tuple(read["values"]) if read["values"] else None)
+            black_white, channels = (tuple(read[it]) if read.get(it) else None for it in ("values", "channels"))
+            fields["decoding"] = Decoding(read["page"], black_white, channels)
         return cls(**fields)
 
     @property

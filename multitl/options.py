@@ -88,3 +88,18 @@ def parse_range(text: str) -> tuple[float, float] | None:
             fix="--range 0,4095, or --range=-1,1 where the first is negative",
         )
     return float(match[1]), float(match[2])
+
+
+def parse_channels(text: str) -> tuple[int, int, int] | None:
+    """ "4,3,2" -> (4, 3, 2); "": None. Raises RecipeError."""
+    if not text:
+        return None
+    match = re.fullmatch(r"\s*([1-9]\d{0,3})\s*,\s*([1-9]\d{0,3})\s*,\s*([1-9]\d{0,3})\s*", text, re.ASCII)
+    if not match:
+        raise RecipeError(
+            f"The option channels cannot be {text!r}.",
+            expected="R,G,B: three numbers of channels, from 1 on",
+            received=f"channels = {text!r}",
+            fix="--channels 4,3,2",
+        )
+    return int(match[1]), int(match[2]), int(match[3])

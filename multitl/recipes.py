@@ -16,12 +16,12 @@ from typing import Any, TypeAlias, TypedDict
 
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
-from multitl.options import check, described, option, parse_duration, parse_range
+from multitl.options import check, described, option, parse_channels, parse_duration, parse_range
 from multitl.system.regular_files import read_regular_text
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
     "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
-    "max_unreadable", "shots", "bits", "range", "page", "images", "path_column", "label_column", "labels",
+    "max_unreadable", "shots", "bits", "range", "page", "channels", "images", "path_column", "label_column", "labels",
     "label_separator",
 )  # fmt: skip
 GONE = {  # options of older versions: what to write instead
@@ -110,6 +110,7 @@ class Recipe:
     bits: int = option(0, "bits that are used in grey files of 16 or 32, such as 12; 0: all", least=0, most=32)
     range: str = option("", "values that become black and white in grey files of more than 8 bits, such as 0,4095")
     page: int = option(0, "page of files with several, from 1; 0: the first", least=0, most=9999)
+    channels: str = option("", "which channels of .npy files and TIFFs are red, green and blue, such as 4,3,2")
     images: str = option("", "folder that the paths in a table are relative to; by itself the table's own")
     path_column: str = option("", "a table's column of the files; by itself path, file, image or their like")
     label_column: str = option("", "a table's column of the classes; by itself label, class, target or their like")
@@ -176,6 +177,7 @@ class Recipe:
             check(field, getattr(self, field.name))
         parse_duration(self.budget)
         parse_range(self.range)
+        parse_channels(self.channels)
         if self.bits and self.range:
             raise RecipeError(
                 "bits and range say the same thing.",
@@ -221,7 +223,8 @@ class Recipe:
     @property
     def decoding(self) -> Decoding:
         """How files become pictures."""
-        return Decoding(self.page, (0.0, 2.0**self.bits - 1) if self.bits else parse_range(self.range))
+        values = (0.0, 2.0**self.bits - 1) if self.bits else parse_range(self.range)
+        return Decoding(self.page, values, parse_channels(self.channels))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -266,6 +269,7 @@ class Options(TypedDict, total=False):
     bits: int
     range: str
     page: int
+    channels: str
     images: str
     path_column: str
     label_column: str

@@ -27,7 +27,7 @@ ORDER = {
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards label_figures locks promises folders",
     "data": "augmentation split_names folders layouts listings resampling splits parts checks labels "
-    "parquet_images tars containers places tables shards tiffs dicoms depths geometry images readable_images "
+    "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
     "pixel_store pixels remote scanning",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes classify programs",

@@ -32,6 +32,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(["none", "90", "2.5s", "10m", "1.5h"])
     if field.name == "range":
         return st.sampled_from(["", "0,4095", "-1, 1", "-1e3,2.5"])
+    if field.name == "channels":
+        return st.sampled_from(["", "4,3,2", "1, 1,12"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]

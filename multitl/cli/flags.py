@@ -15,7 +15,13 @@ from multitl.recipes import OF_FEATURES, Recipe, combine
 
 DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
-NAMED_METAVARS = {"images": "DIR", "range": "LOW,HIGH", "path_column": "COLUMN", "label_column": "COLUMN"}
+NAMED_METAVARS = {
+    "images": "DIR",
+    "range": "LOW,HIGH",
+    "channels": "R,G,B",
+    "path_column": "COLUMN",
+    "label_column": "COLUMN",
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,7 +9,7 @@ from multitl.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".dcm", ".dicom",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".dcm", ".dicom", ".npy",
 })  # fmt: skip
 # pictures that cannot be decoded here are named in a warning; all else (notes, thumbnail databases) is passed over
 OTHER_IMAGE_SUFFIXES = frozenset({

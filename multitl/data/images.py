@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import stat
 import struct
 from collections.abc import Iterator
@@ -18,16 +19,18 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from multitl.contracts import Decoding, Preprocess
+from multitl.data import stacks
 from multitl.data.containers import read_address, split_address
-from multitl.data.depths import GREYS, Look, kind_of, look_at, to_eight_bits, unfit
+from multitl.data.depths import FLOATS, GREY16, GREYS, PLAIN, Look, kind_of, look_at, to_eight_bits, unfit
 from multitl.data.dicoms import is_dicom, open_dicom
 from multitl.data.geometry import MAX_PIXELS, fit_pixels, to_rgb
+from multitl.data.stacks import is_stack
 from multitl.data.tiffs import count_pages, describe_tiff
 from multitl.system.budgets import Budget
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
 UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel", "string index")  # of a TIFF, as Pillow tells it
-CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32"
+CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32; or pick three channels, --channels R,G,B"
 PLAINLY = Decoding()
 MAX_BYTES = 2**31
 AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
@@ -88,6 +91,8 @@ def _read_ordinary(file: Path) -> bytes:
 def count_pixels(data: bytes, decoding: Decoding = PLAINLY) -> int:
     """Width times height, by the header alone: what decoding will take from a `Budget`. Raises UnreadableImage."""
     with _one_line_reasons():
+        if is_stack(data, decoding):
+            return math.prod(_measure_stack(data)[:2])
         image = _identify(data)
         if decoding.page > 1:
             _turn_to(image, decoding.page)
@@ -110,6 +115,8 @@ def check_image(data: bytes, decoding: Decoding = PLAINLY) -> Look:
     A JPEG is decoded in grey at an eighth of its size: every byte still passes through the decoder, but sooner.
     """
     with _one_line_reasons():
+        if is_stack(data, decoding):
+            return _pick(data, decoding)[1]
         image = _identify(data)
         if image.format == "JPEG":
             image.draft("L", (1, 1))
@@ -127,7 +134,7 @@ def suffix_of(data: bytes) -> str:
     accepts = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN}
     known = [name for name, accept in accepts.items() if accept and accept(data[:16]) is True]
     kind = "HEIC" if _is_heif(data) else "DCM" if is_dicom(data) else known[0] if known else ""
-    return f".{kind.lower()}" if kind else ""
+    return ".npy" if data.startswith(stacks.NPY) else f".{kind.lower()}" if kind else ""
 
 
 def thumbnail_jpeg(path: str | Path, side: int, decoding: Decoding = PLAINLY) -> bytes:
@@ -155,13 +162,46 @@ class _Bytes(io.BytesIO):
 
 def _decode(data: bytes, decoding: Decoding) -> tuple[Image.Image, Look]:
     with _one_line_reasons():
+        if is_stack(data, decoding):
+            bands, look = _pick(data, decoding)
+            _check_fit(look, decoding)
+            eight = [to_eight_bits(band, look, decoding) if look.kind in GREYS else band for band in bands]
+            return Image.merge("RGB", eight), look
         image = _identify(data, is_windowed=decoding.values is None)
         look = _load(image, decoding)
-        if reason := unfit(look, decoding):
-            raise UnreadableImage(reason, fix="--range LOW,HIGH says which values are black and white")
+        _check_fit(look, decoding)
         with contextlib.suppress(Exception):  # damaged EXIF says nothing about the pixels
             ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(to_eight_bits(image, look, decoding) if look.kind in GREYS else image), look
+
+
+def _check_fit(look: Look, decoding: Decoding) -> None:
+    if reason := unfit(look, decoding):
+        raise UnreadableImage(reason, fix="--range LOW,HIGH says which values are black and white")
+
+
+def _pick(data: bytes, decoding: Decoding) -> tuple[list[Image.Image], Look]:
+    """The three channels that become red, green and blue, and what values they hold together."""
+    channels = _measure_stack(data)[2]
+    picked = decoding.channels or stacks.PLAINLY.get(channels)
+    if not picked or max(picked) > channels:
+        fix = "--channels R,G,B picks three of them, such as 4,3,2"
+        raise UnreadableImage(f"it has {channels} channels", fix)
+    values = stacks.read_stack(data)[..., [channel - 1 for channel in picked]]
+    bands = [stacks.as_band(values[..., place]) for place in range(3)]
+    kind = {"L": PLAIN, "F": FLOATS}.get(bands[0].mode, GREY16)
+    return bands, Look() if kind == PLAIN else Look(kind, float(values.min()), float(values.max()))
+
+
+def _measure_stack(data: bytes) -> tuple[int, int, int]:
+    try:
+        height, width, channels = stacks.measure(data)
+    except ImportError as error:
+        raise UnreadableImage(
+            f"a TIFF, whose channels need the package tifffile: {stacks.TIFFFILE}", stacks.TIFFFILE
+        ) from error
+    _check_room(width, height)
+    return height, width, channels
 
 
 def _load(image: ImageFile.ImageFile, decoding: Decoding) -> Look:
@@ -243,8 +283,12 @@ def _checked(image: ImageFile.ImageFile, file: _Bytes) -> ImageFile.ImageFile:
 
 
 def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width:,} x {image.height:,} pixels"
+    _check_room(image.width, image.height)
+
+
+def _check_room(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        size = f"{width:,} x {height:,} pixels"
         raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
 
 

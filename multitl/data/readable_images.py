@@ -35,6 +35,7 @@ class ReadableImages:
         codecs = {name: features.version(name) for name in CODECS if features.check(name)}
         codecs |= installed_versions(["pillow-heif", "pydicom"])
         key = {"multitl": __version__, "pillow": PIL.__version__, "codecs": codecs, "page": decoding.page}
+        key |= {"channels": decoding.channels} if decoding.channels else {}
         self._folder = store_folder("images", key)
         self._looks: dict[str, Look] = {}
         for path in self._folder.glob(f"*{SUFFIX}"):

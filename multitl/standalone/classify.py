@@ -43,6 +43,8 @@ def given(probabilities: np.ndarray, thresholds: list[float] | None) -> list[int
 
 def read_rgb(path: str, how: Any) -> Image.Image:
     """An upright picture of 8-bit RGB; what is transparent becomes white."""
+    if how.decoding["channels"]:
+        raise SystemExit(f"{path}: `multitl predict` picks channels, but not this program")
     with Image.open(path) as image:
         if how.decoding["page"] > 1 and getattr(image, "n_frames", 1) > 1:
             image.seek(how.decoding["page"] - 1)
