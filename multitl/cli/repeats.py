@@ -13,7 +13,8 @@ from multitl.recipes import Recipe
 from multitl.system.writing import write_json
 
 SUMMARY = "summary.json"
-FIGURES = ("accuracy", "map", "f1_macro", "subset_accuracy", "log_loss", "ece")  # those that a run has
+FIGURES = ("accuracy", "f1_macro", "log_loss", "ece")
+LABEL_FIGURES = ("map", "f1_macro", "subset_accuracy", "log_loss")  # where an image may have several labels
 
 
 def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, times: int) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, 
     standard_deviation (of the sample; 0 of a single run), by figure.
     """
     rows = [_describe(one.seed, run(one, place)) for one, place in plan(recipe, folder, times)]
-    columns = {name: [row[name] for row in rows] for name in FIGURES if all(name in row for row in rows)}
+    names = [name for name in dict.fromkeys(FIGURES + LABEL_FIGURES) if all(name in row for row in rows)]
+    columns = {name: [row[name] for row in rows] for name in names}
     summary = {
         "runs": rows,
         "mean": {name: statistics.fmean(values) for name, values in columns.items()},
@@ -48,4 +50,5 @@ def _describe(seed: int, result: Result) -> dict[str, Any]:
     split = "test" if result.metrics["test"] else "validation"
     figures = result.metrics[split]
     about = {"seed": seed, "folder": result.output.name, "split": split, "count": figures["count"]}
-    return about | {name: figures[name] for name in FIGURES if figures.get(name) is not None}
+    names = LABEL_FIGURES if "per_label" in figures else FIGURES
+    return about | {name: figures[name] for name in names if figures[name] is not None}

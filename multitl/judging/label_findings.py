@@ -45,6 +45,7 @@ def describe_labels(
     pictures, are_mistakes = telling_label_pictures(predictions, thresholds, most_pictures)
     return {
         "answers": "the answers on validation images",
+        "kind": "label",
         "cautions": label_cautions(metrics, part),
         "labels": labels_by_precision(metrics),
         "swaps": seen_for(predictions, thresholds, MOST_SWAPS),

@@ -174,6 +174,7 @@ def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, sp
     pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES)
     return {
         "answers": "the validation images",
+        "kind": "class",
         "baselines": baselines(metrics),
         "cautions": cautions(metrics, split),
         "right": int(judged.correct.sum()),

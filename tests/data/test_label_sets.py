@@ -99,7 +99,7 @@ def test_what_is_refused_names_what_to_do(
 
 
 def test_folders_are_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"an image is of one class") as error:
+    with pytest.raises(DataError, match=r"an image in it is of one class") as error:
         scan_for_training(folder, Recipe(labels="several"))
     assert "--images" in error.value.fix
 

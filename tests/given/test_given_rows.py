@@ -13,6 +13,7 @@ from PIL import Image
 import multitl
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError
+from multitl.given.rows import label_set_text
 from multitl.given.shelves import are_paths, keep, lent
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
@@ -198,3 +199,13 @@ def test_class_names_of_keras():
     data = pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((NOISE, [0, 0, 1, 1])).batch(2)
     data.class_names = ["cat", "dog"]
     assert [row["label"] for row in rows_of(keep(data, AS_USUAL))] == LABELS
+
+
+def test_several_labels_of_an_image_become_a_cell() -> None:
+    assert label_set_text("cat|dog ") == "cat|dog"
+    assert label_set_text(["dog", "cat"], separator="+") == "dog+cat" and label_set_text([]) == ""
+    assert label_set_text(np.array([1, 0, 1]), ["cat", "dog", "owl"]) == "cat|owl"
+    assert label_set_text([False, True]) == "1"
+    for wrong in ([0, 2], np.ones((2, 2))):
+        with pytest.raises(DataError, match=r"neither names nor a row of 0 and 1"):
+            label_set_text(wrong)
