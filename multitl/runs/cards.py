@@ -183,6 +183,35 @@ class Trials(Struct, frozen=True):
             raise ValueError(f"trial {self.kept} of {len(self.tried)}")
 
 
+class DomainFigures(TypedDict):
+    log_loss: Positive
+    accuracy: Share
+
+
+class WayTried(TypedDict):
+    """A way to adapt: log loss and accuracy there and back, and the mean entropy of what it says of the unlabelled
+    images, in nats."""
+
+    name: Line
+    log_loss: Positive
+    accuracy: Share
+    entropy: Positive
+
+
+class Adaptation(Struct, frozen=True):
+    """How a classifier was adapted to images without labels: see adaptation.py.
+
+    images: how many.  chosen: a way's name, "none" if it stayed as it was.  before, after: figures on the run's own
+    images, by split.
+    """
+
+    images: Count
+    chosen: Line
+    tried: tuple[WayTried, ...] = ()
+    before: dict[Split, DomainFigures] = {}
+    after: dict[Split, DomainFigures] = {}
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
@@ -207,6 +236,7 @@ class Card(Struct, frozen=True, kw_only=True):
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
     thresholds: tuple[Share, ...] = ()
+    adaptation: Adaptation | None = None
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
     files: dict[Line, Sha256] | None = None
