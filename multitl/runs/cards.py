@@ -183,33 +183,32 @@ class Trials(Struct, frozen=True):
             raise ValueError(f"trial {self.kept} of {len(self.tried)}")
 
 
-class DomainFigures(TypedDict):
+class WayFigures(TypedDict):
     log_loss: Positive
     accuracy: Share
 
 
 class WayTried(TypedDict):
-    """A way to adapt: log loss and accuracy there and back, and the mean entropy of what it says of the unlabelled
-    images, in nats."""
+    """A way to adapt: log loss and accuracy there and back, the mean entropy of what it says of the unlabelled images,
+    in nats, and its figures on the run's own images by split.
+    """
 
     name: Line
     log_loss: Positive
     accuracy: Share
     entropy: Positive
+    figures: dict[Split, WayFigures]
 
 
 class Adaptation(Struct, frozen=True):
-    """How a classifier was adapted to images without labels: see adaptation.py.
+    """How a classifier was adapted to so many images without labels: see adaptation.py.
 
-    images: how many.  chosen: a way's name, "none" if it stayed as it was.  before, after: figures on the run's own
-    images, by split.
+    chosen: the name of a way; "none", the first that is tried, leaves it as it is.
     """
 
     images: Count
     chosen: Line
     tried: tuple[WayTried, ...] = ()
-    before: dict[Split, DomainFigures] = {}
-    after: dict[Split, DomainFigures] = {}
 
 
 class Card(Struct, frozen=True, kw_only=True):

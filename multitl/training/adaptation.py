@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ from multitl.contracts import Backend, Dataset, Example, Split
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.errors import RecipeError
+from multitl.models.goals import goal_of
 from multitl.models.norm_statistics import measure_moments, movable_norms, move_statistics
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
@@ -46,43 +47,47 @@ from multitl.training.features import JUDGED, feature_key, head_probabilities
 from multitl.training.heads import task_of
 from multitl.training.publishing import Publisher
 from multitl.training.solved_head import Task, fill_head
-from multitl.training.targets import labels_of, log_loss_and_accuracy, targets_of
+from multitl.training.targets import targets_of, truth_of
 
 BATCH = 64  # images that are normalised by their own moments while those of all are found
 PRIOR = 32.0  # images that the training images' moments count as, beside the others' own
+
+TRAIN: tuple[Split, ...] = ("train",)
+ALL: tuple[Split, ...] = ("train", "validation")
 
 Weights = Sequence[Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """One way to adapt, and what it promises.
-
-    norms: the weights of the batch normalisations, moved or not.  head: NONE, CORAL or TRANSPORT.
-    target: features (m, channels) of the unlabelled images.  log_loss, accuracy: there and back.
-    entropy: mean, of the probabilities of the unlabelled images, in nats.
-    """
+class Seen:
+    """Features (n, channels) as the network sees images in one of its two states: with the batch normalisations
+    (`norms`: their weights) that it has, or with moved ones. target: of the unlabelled images.  judged: by split."""
 
     name: str
     norms: Weights
-    head: str
     target: np.ndarray
-    log_loss: float
-    accuracy: float
-    entropy: float
-
-    def about(self) -> dict[str, Any]:
-        """For the card."""
-        return {name: getattr(self, name) for name in ("name", "log_loss", "accuracy", "entropy")}
+    judged: dict[Split, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """answers: probabilities of the validation images that the model gives which is saved.  by_split: those to judge
-    it by, of the validation images from before the head was fitted to them too."""
+class Way:
+    """One way to adapt, what it promises, and what it gives.
 
-    answers: np.ndarray
-    by_split: dict[Split, np.ndarray]
+    kind: what the head is fitted to; NONE, CORAL or TRANSPORT.  log_loss, accuracy: there and back.
+    entropy: mean, of the probabilities of the unlabelled images, in nats.  judged: probabilities by split; of the
+    validation images from before the head was fitted to them too.
+    """
+
+    seen: Seen
+    kind: str
+    log_loss: float
+    accuracy: float
+    entropy: float
+    judged: dict[Split, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return name_way(self.seen, self.kind)
 
 
 def adapt(publisher: Publisher, state: TrainingState, backend: Backend) -> dict[str, Any]:
@@ -94,17 +99,14 @@ def adapt(publisher: Publisher, state: TrainingState, backend: Backend) -> dict[
     with waiting("adapting "):
         ways = list(adapter.ways())
         chosen = min(ways, key=lambda way: way.log_loss) if asked == "auto" else ways[-1]
-        before = adapter.judge(ways[0])
-        after = adapter.judge(chosen)  # the network is left like that
         about = {
             "images": len(publisher.dataset.unlabelled),
             "chosen": chosen.name,
-            "tried": [way.about() for way in ways],
-            "before": _figures(publisher, before),
-            "after": _figures(publisher, after),
+            "tried": [_describe(way, publisher) for way in ways],
         }
+        answers = adapter.settle(chosen)
         if chosen.name != NONE:
-            publisher.publish_adapted(after.answers, after.by_split, state, about)
+            publisher.publish_adapted(answers, chosen.judged, state, about)
     say(describe_adaptation(about))
     return about
 
@@ -122,15 +124,22 @@ def check_adaptable(network: keras.Model, recipe: Recipe) -> None:
 
 def describe_adaptation(about: Mapping[str, Any]) -> str:
     """Lines for the terminal."""
-    promises = ", ".join(f"{one['name']} {one['log_loss']:.4f}" for one in about["tried"])
-    lines = [f"adapted to {about['images']} images without labels: {about['chosen']}; there and back: {promises}"]
+    by_name = {one["name"]: one for one in about["tried"]}
+    promises = ", ".join(f"{name} {one['log_loss']:.4f}" for name, one in by_name.items())
+    lines = [
+        f"to {about['images']} images without labels: log loss there and back: {promises}",
+        f"adapted by: {about['chosen']}",
+    ]
     if about["chosen"] != NONE:
-        changes = (
-            f"{split} {about['before'][split]['accuracy']:.3f} -> {after['accuracy']:.3f}"
-            for split, after in about["after"].items()
-        )
-        lines.append(f"accuracy on images like those of training: {', '.join(changes)}")
+        before, after = by_name[NONE]["figures"], by_name[about["chosen"]]["figures"]
+        changes = (f"{it} {before[it]['accuracy']:.3f} -> {after[it]['accuracy']:.3f}" for it in before)
+        lines[-1] += f"; accuracy: {', '.join(changes)}"
     return "\n".join(lines)
+
+
+def name_way(seen: Seen, kind: str) -> str:
+    """As the option `adapt` has it."""
+    return "+".join(part for part in (seen.name, kind) if part != NONE) or NONE
 
 
 class Adapter:
@@ -140,70 +149,62 @@ class Adapter:
         self._publisher, self._backend = publisher, backend
         self._solved = None if state.kept else publisher.solved
         self._network = publisher.pretrained.backbone
-        self._own = self._norms()
         preprocess = publisher.pretrained.preprocess
         self._unlabelled = PixelReader(publisher.dataset.unlabelled, preprocess, store=PixelStore(preprocess))
 
     def ways(self) -> Iterator[Way]:
-        """The first leaves the classifier as it is; all others, or the one that is asked for."""
+        """The first leaves the classifier as it is; then all others, or the one that is asked for."""
         asked = self._publisher.recipe.adapt
-        for norms in self._states(asked):
-            self._put(norms)
-            target = self._features(self._publisher.dataset.unlabelled, self._unlabelled)
-            for head in (NONE, CORAL, TRANSPORT) if self._solved else (NONE,):
-                parts = [NORM] * (norms is not self._own) + [head] * (head != NONE)
-                name = "+".join(parts) or NONE
-                if name in (NONE, asked) or asked == "auto":
-                    yield self._try(name, norms, head, target)
+        own = self._see(NONE)
+        kinds = (NONE, CORAL, TRANSPORT) if self._solved else (NONE,)
+        yield from (self._try(own, kind, own) for kind in kinds if self._is_wanted(own, kind))
+        if movable_norms(self._network) and (asked == "auto" or NORM in asked.split("+")):
+            self._move()
+            moved = self._see(NORM)
+            yield from (self._try(moved, kind, own) for kind in kinds if self._is_wanted(moved, kind))
 
-    def judge(self, way: Way) -> Judged:
-        """The classifier stays as this way has it."""
-        self._put(way.norms)
-        publisher = self._publisher
-        splits = [split for split in JUDGED if publisher.dataset.split(split)]
-        seen = {split: self._features(publisher.dataset.split(split), publisher.readers[split]) for split in splits}
-        self._fit(way.head, ("train",), way.target)
-        by_split = {split: head_probabilities(publisher.head, values) for split, values in seen.items()}
-        if not self._solved or not publisher.recipe.refit:
-            return Judged(by_split["validation"], by_split)
-        self._fit(way.head, ("train", "validation"), way.target)
-        refitted = {split: head_probabilities(publisher.head, values) for split, values in seen.items()}
-        return Judged(refitted["validation"], refitted | {"validation": by_split["validation"]})
+    def settle(self, way: Way) -> np.ndarray:
+        """Leave the classifier as this way has it; what it says of the validation images then (n, classes)."""
+        for layer, weights in zip(movable_norms(self._network), way.seen.norms, strict=True):
+            layer.set_weights(weights)
+        self._fit(way.kind, ALL if self._publisher.recipe.refit else TRAIN, way.seen.target)
+        return head_probabilities(self._publisher.head, way.seen.judged["validation"])
 
-    def _states(self, asked: str) -> Iterator[Weights]:
-        """Weights of the batch normalisations: the network's own, and those moved to the other domain."""
-        yield self._own
-        if self._own and (asked == "auto" or NORM in asked.split("+")):
-            self._put(self._own)
-            yield self._moved()
+    def _is_wanted(self, seen: Seen, kind: str) -> bool:
+        return self._publisher.recipe.adapt in ("auto", name_way(seen, kind)) or name_way(seen, kind) == NONE
 
-    def _moved(self) -> Weights:
+    def _see(self, name: str) -> Seen:
+        dataset, readers = self._publisher.dataset, self._publisher.readers
+        return Seen(
+            name,
+            [layer.get_weights() for layer in movable_norms(self._network)],
+            self._features(dataset.unlabelled, self._unlabelled),
+            {one: self._features(dataset.split(one), readers[one]) for one in JUDGED if dataset.split(one)},
+        )
+
+    def _move(self) -> None:
         preprocess, count = self._publisher.pretrained.preprocess, len(self._unlabelled)
         source = measure_moments(self._network, preprocess, _batches(self._publisher.readers["train"]))
         share = count / (count + PRIOR)
         target = measure_moments(self._network, preprocess, _batches(self._unlabelled), source, share)
         move_statistics(self._network, source, {name: source[name].mixed(target[name], share) for name in source})
-        return self._norms()
 
-    def _try(self, name: str, norms: Weights, kind: str, target: np.ndarray) -> Way:
-        head = self._publisher.head
+    def _try(self, seen: Seen, kind: str, own: Seen) -> Way:
+        """own: as the network saw the images in training."""
+        self._fit(kind, TRAIN, seen.target)
+        given, judged = head_probabilities(self._publisher.head, seen.target), self._judge(seen)
         if self._solved:
-            loss, accuracy = there_and_back(kind, self._solved, self._task(("train",)), target)
-            self._fit(kind, ("train",), target)
-            given = head_probabilities(head, target)
+            loss, accuracy = there_and_back(kind, self._solved, self._task(TRAIN), seen.target)
+            if self._publisher.recipe.refit:
+                self._fit(kind, ALL, seen.target)
+                judged = self._judge(seen) | {"validation": judged["validation"]}
         else:
-            given = head_probabilities(head, target)
-            loss, accuracy = and_back(given, target, self._held, targets_of(*self._about, ("validation",))[0])
-        return Way(name, norms, kind, target, loss, accuracy, float(entr(given).sum(axis=1).mean()))
+            labels, _ = targets_of(*self._about, ("validation",))
+            loss, accuracy = and_back(given, seen.target, own.judged["validation"], labels)
+        return Way(seen, kind, loss, accuracy, float(entr(given).sum(axis=1).mean()), judged)
 
-    @cached_property
-    def _held(self) -> np.ndarray:
-        """Features of the validation images, as they were trained for."""
-        now = self._norms()
-        self._put(self._own)
-        found = self._features(self._publisher.dataset.split("validation"), self._publisher.readers["validation"])
-        self._put(now)
-        return found
+    def _judge(self, seen: Seen) -> dict[Split, np.ndarray]:
+        return {split: head_probabilities(self._publisher.head, values) for split, values in seen.judged.items()}
 
     def _fit(self, kind: str, splits: Sequence[Split], target: np.ndarray) -> None:
         """Solve the head anew, if it was solved."""
@@ -227,13 +228,6 @@ class Adapter:
         extractor = partial(make_extractor, pretrained, recipe.pooling, runtime)
         return compute_features(extractor, examples, reader, FeatureStore(key, self._network.output_shape[-1])).values
 
-    def _norms(self) -> Weights:
-        return [layer.get_weights() for layer in movable_norms(self._network)]
-
-    def _put(self, norms: Weights) -> None:
-        for layer, weights in zip(movable_norms(self._network), norms, strict=True):
-            layer.set_weights(weights)
-
 
 def _batches(reader: PixelReader) -> Iterator[np.ndarray]:
     """All images in batches of nearly one size, none so small that its moments say little."""
@@ -241,10 +235,12 @@ def _batches(reader: PixelReader) -> Iterator[np.ndarray]:
     return reader.batches(part.tolist() for part in np.array_split(np.arange(len(reader)), parts))
 
 
-def _figures(publisher: Publisher, judged: Judged) -> dict[Split, dict[str, float]]:
-    """Log loss and accuracy by split."""
-    found: dict[Split, dict[str, float]] = {}
-    for split, probabilities in judged.by_split.items():
-        loss, accuracy = log_loss_and_accuracy(labels_of(publisher.dataset, split), probabilities)
-        found[split] = {"log_loss": loss, "accuracy": accuracy}
-    return found
+def _describe(way: Way, publisher: Publisher) -> dict[str, Any]:
+    """For the card."""
+    figures, goal = {}, goal_of(publisher.recipe)
+    for split, probabilities in way.judged.items():
+        truth = truth_of(publisher.dataset, publisher.recipe, split)
+        loss, accuracy = goal.log_loss_and_accuracy(truth, probabilities)
+        figures[split] = {"log_loss": loss, "accuracy": accuracy}
+    promise = {name: getattr(way, name) for name in ("name", "log_loss", "accuracy", "entropy")}
+    return promise | {"figures": figures}

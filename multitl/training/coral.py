@@ -28,17 +28,24 @@ class Recolouring:
 
 def recolour(source: np.ndarray, target: np.ndarray, ridge: float = RIDGE) -> Recolouring:
     """The map that gives source features (n, channels) mean and, but for the ridge, covariance of the target's."""
-    whiten, colour = _power(covariance(source, ridge), -0.5), _power(covariance(target, ridge), 0.5)
-    return Recolouring(source.mean(axis=0, dtype="float64"), whiten @ colour, target.mean(axis=0, dtype="float64"))
+    matrix = covariance_power(source, ridge, -0.5) @ covariance_power(target, ridge, 0.5)
+    return Recolouring(source.mean(axis=0, dtype="float64"), matrix, target.mean(axis=0, dtype="float64"))
 
 
-def covariance(features: np.ndarray, ridge: float) -> np.ndarray:
-    """(channels, channels), with a share `ridge` of the mean variance added to each."""
-    found = np.cov(features.astype("float64"), rowvar=False, ddof=0)
-    return found + (ridge * np.trace(found) / len(found) + np.finfo("float64").tiny) * np.eye(len(found))
+def covariance_power(features: np.ndarray, ridge: float, exponent: float) -> np.ndarray:
+    """(channels, channels): the covariance, with a share `ridge` of the mean variance added to each, to a power."""
+    variances, directions = _principal_axes(features)
+    channels = len(directions)
+    floor = ridge * variances.sum() / channels + np.finfo("float64").tiny
+    rest = floor**exponent  # of directions that no image goes in
+    return rest * np.eye(channels) + (directions * ((variances + floor) ** exponent - rest)) @ directions.T
 
 
-def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    """Of a symmetric positive matrix."""
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.maximum(values, np.finfo("float64").tiny) ** exponent) @ vectors.T
+def _principal_axes(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances (k,) along directions (channels, k): all, or of fewer images than channels those that they span."""
+    centred = features.astype("float64") - features.mean(axis=0, dtype="float64")
+    if len(features) < features.shape[1]:
+        _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+        return sizes**2 / len(features), directions.T
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(features))
+    return np.maximum(variances, 0.0), directions
