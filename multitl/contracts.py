@@ -312,7 +312,10 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The result of looking at a user's data (scanning.py). Examples are sorted by split, then path."""
+    """The result of looking at a user's data (scanning.py). Examples are sorted by split, then path.
+
+    unlabelled: images of another domain, by content; their labels are -1 (unlabelled.py).
+    """
 
     root: str
     class_names: tuple[str, ...]
@@ -320,6 +323,7 @@ class Dataset:
     unreadable: tuple[Unreadable, ...] = ()
     warnings: tuple[str, ...] = ()
     fingerprint: str = ""  # over (split, label, sha256) of every example and the class names; not over paths
+    unlabelled: tuple[Example, ...] = ()
 
     def split(self, name: Split) -> tuple[Example, ...]:
         return tuple(example for example in self.examples if example.split == name)

@@ -121,6 +121,15 @@ class Recipe:
         choices=("one", "several"),
     )
     label_separator: str = option("", "what stands between several labels in a cell; by itself |, ; or a comma")
+    unlabelled: str = option(
+        "", "folder of images without labels, of the kind that the classifier is for: it is adapted to them"
+    )
+    adapt: str = option(
+        "auto",
+        "how to adapt to unlabelled images: norm (batch normalisation), coral (covariances of features), transport "
+        "(labels, carried to them), two at once, or auto: whichever promises the most, none included",
+        choices=("auto", "none", "norm", "coral", "transport", "norm+coral", "norm+transport"),
+    )
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
     head: str = option(
@@ -201,6 +210,7 @@ class Recipe:
             )
         if self.labels == "several":
             self._check_several()
+        self._check_adaptation()
         if self.shots == 1:
             raise RecipeError(
                 "Of one image a class none can be spared for validation.",
@@ -219,6 +229,33 @@ class Recipe:
                     received=f"labels = several, {name} = {wrong}",
                     fix=f"--{name.replace('_', '-')} {instead}",
                 )
+
+    def _check_adaptation(self) -> None:
+        """Raises RecipeError for a way to adapt without images to adapt to, or one that the head does not allow."""
+        if self.adapt != "auto" and not self.unlabelled:
+            raise RecipeError(
+                "There is nothing to adapt to.",
+                expected="a folder of images without labels, or adapt = 'auto'",
+                received=f"adapt = {self.adapt!r}, unlabelled = ''",
+                fix="--unlabelled DIR",
+            )
+        if self.unlabelled and self.labels == "several":
+            raise RecipeError(
+                "Only a classifier of one class an image is adapted to images without labels.",
+                expected="labels = 'one', or no unlabelled images",
+                received=f"labels = 'several', unlabelled = {self.unlabelled!r}",
+                fix="leave --unlabelled out",
+            )
+        if {"coral", "transport"} & {*self.adapt.split("+")} and (
+            self.hidden or self.dropout or not self.head_epochs or self.unfreeze != "none"
+        ):
+            raise RecipeError(
+                f"To adapt by {self.adapt} the head has to be solved, on a backbone that stays as it is.",
+                expected="unfreeze = 'none', hidden = 0, dropout = 0 and head_epochs > 0; or adapt = 'norm' or 'auto'",
+                received=f"unfreeze = {self.unfreeze!r}, hidden = {self.hidden}, dropout = {self.dropout:g}, "
+                f"head_epochs = {self.head_epochs}",
+                fix="--unfreeze none",
+            )
 
     @property
     def decoding(self) -> Decoding:
@@ -275,6 +312,8 @@ class Options(TypedDict, total=False):
     label_column: str
     labels: str
     label_separator: str
+    unlabelled: str
+    adapt: str
     pooling: str
     head: str
     hidden: int

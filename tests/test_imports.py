@@ -28,12 +28,12 @@ ORDER = {
     "runs": "cards label_figures locks promises folders",
     "data": "augmentation split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
-    "pixel_store pixels remote scanning",
+    "pixel_store pixels remote scanning unlabelled",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective one_class several_labels goals statistics weight_files feature_maps heads "
-    "model_files",
+    "norm_statistics model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
     "reductions normalisations writing running",
@@ -44,7 +44,7 @@ ORDER = {
     "findings label_findings reporting summaries choice_page",
     "training": "logs trackers asked targets checkpoints extractors feature_store listeners recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
-    "finetuning choosing",
+    "coral transport domain_heads adaptation finetuning choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

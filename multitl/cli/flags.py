@@ -17,6 +17,7 @@ DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 NAMED_METAVARS = {
     "images": "DIR",
+    "unlabelled": "DIR",
     "range": "LOW,HIGH",
     "channels": "R,G,B",
     "path_column": "COLUMN",

@@ -4,5 +4,5 @@ images. Read `scanning.py` first, then `pixels.py` and `images.py`.
 
 __all__ = [
     "augmentation", "depths", "geometry", "images", "parquet_images", "pixel_store", "pixels", "remote", "resampling",
-    "scanning", "split_names", "tables",
+    "scanning", "split_names", "tables", "unlabelled",
 ]  # fmt: skip

@@ -127,7 +127,7 @@ def scan_for_evaluation(
     Raises DataError for a class that the run does not know, and as `scan` does.
     """
     listing = _list_to_judge(path, class_names, split, reading)
-    hashes, unreadable, looks = _check_files(listing, max_unreadable, decoding, progress)
+    hashes, unreadable, looks = check_files(listing, max_unreadable, decoding, progress)
     placed = [replace(record, split="test") for record in listing.records if record.path in hashes]
     warnings = (*listing.warnings, *looks.warnings(decoding, of_a_run=True))
     return _dataset(replace(listing, class_names=tuple(class_names), warnings=warnings), placed, hashes, unreadable)
@@ -190,7 +190,7 @@ def _look_at(
 ) -> Dataset:  # fmt: skip
     """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
-    hashes, unreadable, looks = _check_files(listing, max_unreadable, decoding, progress)
+    hashes, unreadable, looks = check_files(listing, max_unreadable, decoding, progress)
     readable = [record for record in listing.records if record.path in hashes]
     check_every_class_trained(listing, readable)
     parts = Parts(hashes, validation_fraction, test_fraction, seed)
@@ -269,7 +269,7 @@ class _Verdict:
     fault: Unreadable | None = None
 
 
-def _check_files(
+def check_files(
     listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None
 ) -> tuple[dict[str, str], tuple[Unreadable, ...], Looks]:
     """Decode what is not known yet: path -> sha256 of the readable files, the others, and what values there are.

@@ -14,6 +14,7 @@ __all__ = [
     "insides",
     "keras_archives",
     "model_files",
+    "norm_statistics",
     "objective",
     "preprocessing",
     "stages",

@@ -183,6 +183,34 @@ class Trials(Struct, frozen=True):
             raise ValueError(f"trial {self.kept} of {len(self.tried)}")
 
 
+class WayFigures(TypedDict):
+    log_loss: Positive
+    accuracy: Share
+
+
+class WayTried(TypedDict):
+    """A way to adapt: log loss and accuracy there and back, the mean entropy of what it says of the unlabelled images,
+    in nats, and its figures on the run's own images by split.
+    """
+
+    name: Line
+    log_loss: Positive
+    accuracy: Share
+    entropy: Positive
+    figures: dict[Split, WayFigures]
+
+
+class Adaptation(Struct, frozen=True):
+    """How a classifier was adapted to so many images without labels: see adaptation.py.
+
+    chosen: the name of a way; "none", the first that is tried, leaves it as it is.
+    """
+
+    images: Count
+    chosen: Line
+    tried: tuple[WayTried, ...] = ()
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
@@ -207,6 +235,7 @@ class Card(Struct, frozen=True, kw_only=True):
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
     thresholds: tuple[Share, ...] = ()
+    adaptation: Adaptation | None = None
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
     files: dict[Line, Sha256] | None = None

@@ -14,6 +14,7 @@ from multitl.adapters import check_backbone, folder_name
 from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
 from multitl.data.tables import Reading
+from multitl.data.unlabelled import check_unlabelled
 from multitl.errors import BackboneError, RunError
 from multitl.given import shelves
 from multitl.recipes import Recipe
@@ -48,6 +49,7 @@ def check_finetune(
         names = listed(recipe.backbone)
         _check_backbones([(recipe.backbone, recipe.weights)] if len(names) == 1 else _split(names, recipe))
     check_for_training(data, recipe)
+    check_unlabelled(recipe.unlabelled)
 
 
 def check_choose(

@@ -27,6 +27,7 @@ from multitl.data.images import AT_ONCE
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
+from multitl.data.unlabelled import add_unlabelled
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.goals import goal_of
@@ -42,6 +43,7 @@ from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar, waiting
+from multitl.training.adaptation import adapt, check_adaptable
 from multitl.training.asked import listed, run_folder, split_weights
 from multitl.training.checkpoints import (
     CHECKPOINT,
@@ -81,6 +83,7 @@ def finetune(
         clock, stopwatch = Clock(), Stopwatch(parse_duration(recipe.budget))
         with clock("data"):
             dataset = scan_for(data, recipe)
+            dataset = add_unlabelled(dataset, recipe)
         if is_finished:
             check_same_data(folder, dataset.fingerprint)
         if is_finished and not has_more_to_try(folder):
@@ -147,6 +150,7 @@ def _run(
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
+        check_adaptable(pretrained.backbone, recipe)
     start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume)
     _introduce(dataset, pretrained, recipe, backend)
     budget = Budget(AT_ONCE)
@@ -173,8 +177,12 @@ def _run(
             stopwatch = Stopwatch(None, state.seconds)
         _race(publisher, policy, state, save, stopwatch, clock)
     _say_what_was_kept(state, solved)
+    adaptation = None
+    if dataset.unlabelled:
+        with clock("adaptation"):
+            adaptation = adapt(publisher, state, backend)
     remove_previous(folder)
-    return publisher.complete(state, clock)
+    return publisher.complete(state, clock, adaptation)
 
 
 def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tuple[Recipe, list[dict[str, Any]]]:
@@ -316,5 +324,7 @@ def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend
     what = "classes" if recipe.labels == "one" else "labels"
     say(f"{len(dataset.class_names)} {what}, {sizes} images")
     say(f"{pretrained.name} on {backend.name} ({', '.join(backend.devices())})")
+    if dataset.unlabelled:
+        say(f"{len(dataset.unlabelled)} images without labels, to adapt to")
     for warning in dataset.warnings:
         warn(warning)

@@ -32,7 +32,7 @@ def make_head(
         _train(head, features, dataset, recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
-    solved = choose_head(_task(features.train, ("train",), dataset, recipe), recipe)
+    solved = choose_head(task_of(features.train, ("train",), dataset, recipe), recipe)
     if verdict := solved.verdict():
         say(verdict)
     head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
@@ -48,7 +48,7 @@ def make_head(
 def refit_head(head: keras.Model, solved: SolvedHead, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
     """Once everything is chosen, the images that it was chosen by are training images as well."""
     views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
-    fill_head(head, solve_again(solved, _task(views, ("train", "validation"), dataset, recipe)))
+    fill_head(head, solve_again(solved, task_of(views, ("train", "validation"), dataset, recipe)))
 
 
 def _train(
@@ -62,7 +62,7 @@ def _train(
         write_variables(mutable_variables(head), state.head)
 
 
-def _task(views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
+def task_of(views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
     """Stored features of the images of some splits, one after the other."""
     labels, weights = targets_of(dataset, recipe, splits)
     return Task(views, labels, weights, recipe.label_smoothing, recipe.seed, goal_of(recipe))

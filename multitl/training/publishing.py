@@ -79,12 +79,24 @@ class Publisher:
         judged = {split: self._goal.exact(predict_pixels(self._answer, self.readers[split])) for split in splits}
         self._publish(judged["validation"], judged, state, self._describe(trained, is_refitted=False))
 
-    def complete(self, state: TrainingState, seconds: Mapping[str, float]) -> Result:
+    def publish_adapted(
+        self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any]
+    ) -> None:
+        """What was published, as it is now that it is adapted to other images: see `adaptation.py`."""
+        card = self._card()
+        about = {name: card[name] for name in ("trained_parameters", "solved_head")}
+        self._publish(answers, judged, state, about | {"adaptation": adaptation})
+
+    def complete(
+        self, state: TrainingState, seconds: Mapping[str, float], adaptation: dict[str, Any] | None = None
+    ) -> Result:
         """Say in the card and the report of what was published how it all went."""
         write_history(self.folder, state.rows)
-        card = read_json(self.folder / "card.json", missing="start again with --overwrite")
-        trials = describe_trials(state, is_finished=True)
-        return finish(self.folder, card | {"trials": trials, "seconds": dict(seconds), "warnings": state.warnings})
+        made = {"trials": describe_trials(state, is_finished=True), "adaptation": adaptation}
+        return finish(self.folder, self._card() | made | {"seconds": dict(seconds), "warnings": state.warnings})
+
+    def _card(self) -> dict[str, Any]:
+        return read_json(self.folder / "card.json", missing="start again with --overwrite")
 
     @property
     def _goal(self) -> Goal:
