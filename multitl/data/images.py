@@ -132,7 +132,8 @@ def suffix_of(data: bytes) -> str:
     """How a file of these bytes is called: ".jpeg"; "" for what is no image."""
     Image.init()
     accepts = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN}
-    known = [name for name, accept in accepts.items() if accept and accept(data[:16]) is True]
+    start = data[:16].ljust(16, b"\0")
+    known = [name for name, accept in accepts.items() if accept and accept(start) is True]
     kind = "HEIC" if _is_heif(data) else "DCM" if is_dicom(data) else known[0] if known else ""
     return ".npy" if data.startswith(stacks.NPY) else f".{kind.lower()}" if kind else ""
 

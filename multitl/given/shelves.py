@@ -23,9 +23,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from multitl.contracts import SPLITS
 from multitl.data.images import suffix_of
+from multitl.data.split_names import parse_split
 from multitl.data.tables import Reading
-from multitl.errors import DataError
+from multitl.errors import DataError, shorten
 from multitl.given.arrays import is_path
 from multitl.given.kinds import is_known, is_ordered, kind_of
 from multitl.given.pictures import as_bytes
@@ -111,6 +113,7 @@ def _write_all(rows: Iterator[Row], folder: Path, reading: Reading, needs_labels
         raise DataError("There is no image in these data.", expected="images", received="none", fix="look into them")
     if needs_labels:
         _check_labels(found, reading)
+        _check_splits(found)
     return found
 
 
@@ -143,6 +146,19 @@ def _check_labels(items: Sequence[_Item], reading: Reading) -> None:
             expected="a label for each image",
             received="none for row " + ", ".join(missing[:5]),
             fix="leave these rows out, or label them",
+        )
+
+
+def _check_splits(items: Sequence[_Item]) -> None:
+    """Raises DataError for a split that is not known, and where only some images have one."""
+    named = [(row, item.row.cells["split"]) for row, item in enumerate(items) if "split" in item.row.cells]
+    wrong = [f"{split!r} for row {row}" for row, split in named if parse_split(split) is None]
+    if wrong or 0 < len(named) < len(items):
+        raise DataError(
+            f"{len(wrong) or len(items) - len(named)} of {len(items)} images have no split that is known.",
+            expected=f"{', '.join(SPLITS)} (or common spellings) for every image, or no splits at all",
+            received=shorten(wrong) or "none for some",
+            fix="rename them, or leave the splits out",
         )
 
 

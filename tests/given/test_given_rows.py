@@ -108,6 +108,8 @@ WRONG = {
     "one-hot": ((NOISE, np.eye(4)), r"float64 of shape \(4,\)", "argmax"),
     "no labels": (NOISE, "4 images", "give the labels"),
     "a missing label": ([(NOISE[0], "a"), (NOISE[1], None), (NOISE[2], float("nan"))], "row 1, 2", "label them"),
+    "a misspelt split": ((NOISE, LABELS, ["train", "tset", "train", ""]), "'tset' for row 1, '' for row 3", "rename"),
+    "splits for some": ([(NOISE[0], "a", "train"), (NOISE[1], "b")], "none for some", "leave the splits out"),
     "a tuple of four": ((1, 2, 3, 4), "4 things", "a list"),
     "rows of four": ([(NOISE[0], "a", "train", 1)], "4 things", "one of these"),
     "a float image": ([(NOISE[0] / 255.0, "a")], "float64 from 0 to", r"\* 255"),
@@ -141,6 +143,11 @@ def test_frames_that_are_refused(name, library):
     columns, reading, received, fix = FRAMES[name]
     with pytest.raises(DataError, match=f"(?s)received: .*({received}).*to mend: .*{fix}"):
         keep(pytest.importorskip(library).DataFrame(columns), reading)
+
+
+def test_bytes_that_are_no_image_are_kept_as_they_are():
+    paths = [row["path"] for row in rows_of(keep([(b"", "a"), (b"1", "b"), (b"no image at all", "c")], AS_USUAL))]
+    assert [Path(path).name for path in paths] == ["row-0", "row-1", "row-2"] and not Path(paths[0]).read_bytes()
 
 
 def test_a_path_that_is_not_there_is_told_before_a_framework_loads(tmp_path):
