@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 
 import multitl
+from multitl.cli.main import main
 from multitl.models.heads import backbone_of
 from multitl.runs.cards import read_card
 from multitl.training.publishing import Publisher
 
 pytestmark = pytest.mark.every_backend
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "photos-of-another-camera.md"
 BACKBONE = "keras/MobileNet:alpha=0.25"
 QUICK = {"backbone": BACKBONE, "weights": "none", "image_size": 32, "unfreeze": "none", "head": "linear"}
 
@@ -144,3 +147,22 @@ def test_what_cannot_be_is_refused_by_name(
     with pytest.raises(multitl.MultitlError, match=problem):
         multitl.finetune(cameras[0], output=tmp_path / "run", **QUICK | options)
     assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_the_how_to(cameras: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands and its Python as they stand, on our photos and a small network."""
+    text = HOW_TO.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 25
+    monkeypatch.chdir(tmp_path)
+    for name, folder in zip(("photos", "new-photos"), cameras, strict=True):
+        Path(name).symlink_to(folder)
+    quick = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head", "linear"]
+    (commands,), (code,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("bash", "python"))
+    for line in commands.splitlines():
+        words = line.split()[1:]
+        assert main([*words, *(quick if words[0] == "finetune" else [])]) == 0
+    assert len(Path("answers.csv").read_text().splitlines()) == 33
+    names: dict = {}
+    small = f'backbone="{BACKBONE}", weights="none", image_size=32, output='
+    exec(code.replace("output=", small), names)
+    assert [one["name"] for one in read_card("runs/moved").adaptation.tried] == ["none", "norm"]
