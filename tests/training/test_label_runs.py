@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,19 +68,25 @@ def test_figures_are_those_of_the_saved_model(photos: Path, result: Result) -> N
 
 
 @pytest.mark.every_backend
-def test_fine_tuning_is_judged_and_resumed(photos: Path, recipe: Recipe, tmp_path: Path) -> None:
-    """From the other form of the table; the answers are those of the saved model, and a lost file is made again."""
-    done = multitl.finetune(photos / "bits.csv", output=tmp_path / "run", recipe=replace(recipe, head_epochs=0))
+def test_fine_tuning_is_judged_and_resumed_to_the_byte(photos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    """Cut off in the middle of a trial, it ends with the answers of a run that was not."""
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    deep = replace(recipe, head_epochs=0)
+    done = multitl.finetune(photos / "bits.csv", output=tmp_path / "whole", recipe=deep)
     (tried,) = json.loads((done.output / "card.json").read_text())["trials"]["tried"]
     assert done.metrics["validation"]["log_loss"] == pytest.approx(tried["val_loss"], rel=1e-3)
     judged = multitl.evaluate(done.output, photos / "photos.csv")
     assert judged["count"] == 48 and len(judged["per_label"]) == 3
-    before = (done.output / "predictions.csv").read_bytes()
-    (done.output / "predictions.csv").unlink()
-    again = multitl.finetune(
-        photos / "bits.csv", output=tmp_path / "run", recipe=replace(recipe, head_epochs=0), resume=True
-    )
-    assert again.metrics == done.metrics and (again.output / "predictions.csv").read_bytes() == before
+    with pytest.raises(KeyboardInterrupt):
+        multitl.finetune(photos / "bits.csv", output=tmp_path / "cut", recipe=deep, on_epoch=stop)
+    again = multitl.finetune(photos / "bits.csv", output=tmp_path / "cut", recipe=deep, resume=True)
+    assert again.metrics == done.metrics
+    name = "predictions.csv"
+    assert (again.output / name).read_bytes() == (done.output / name).read_bytes()
 
 
 @pytest.mark.every_backend
