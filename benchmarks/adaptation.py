@@ -1,12 +1,13 @@
-"""What `--unlabelled` gives on drawings of another vendor: every way to adapt, and the one that is chosen.
+"""What `--unlabelled` gives on images of another domain: every way to adapt, and the one that is chosen.
 
-    python benchmarks/adaptation.py ../shared/data/emoji_vendors > benchmarks/adaptation.md
+    python benchmarks/adaptation.py ../shared/data > benchmarks/adaptation.md
 
-Training images are one vendor's, those without labels the other's training part, test images the other's test part,
-whose labels judge and do nothing else. A run tries every way itself, so its card.json has all figures. Nearly every
-drawing of the one training part is in the other too, as the other vendor has it; "no pairs" takes every second drawing
-from the one and the rest from the other. "Labelled" trains on the other vendor's training part, labels and all. Rows
-are kept in runs/adaptation/rows.jsonl (`--results`) as they come.
+Labelled images are of one domain, those without labels and the test images of another; labels of the other domain judge
+and do nothing else. A run tries every way itself, so its card.json has all figures. "Pairs": drawings of emoji by one
+vendor and by another, nearly all of the one's training part being in the other's too. "No pairs": every second drawing
+is taken from the one, the rest from the other. "Made up": every second training image as it is, the rest and the test
+images altered, among them not at all. "Labelled" trains on the other vendor's training part, labels and all. Rows are
+kept in runs/adaptation/rows.jsonl (`--results`) as they come.
 """
 
 from __future__ import annotations
@@ -26,18 +27,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageFilter
 from zoo import Row, kept_in, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("none", "norm", "coral", "transport", "norm+coral", "norm+transport")
-TASKS = ("google -> twitter", "twitter -> google")
-KINDS = ("pairs", "no pairs", "labelled")
+VENDORS = ("google -> twitter", "twitter -> google")
+MADE_UP = tuple(f"{name} -> {change}" for name in ("clothing_tiny", "deeppcb_crops")
+                for change in ("as it is", "blurred", "darker", "noisy"))  # fmt: skip
+KINDS = {"pairs": VENDORS, "no pairs": VENDORS, "made up": MADE_UP, "labelled": VENDORS}
+SUFFIXES = (".png", ".jpg", ".jpeg")
 SIZE, BACKBONE = "96", "pypi/efficientnet_lite0"
 
 
 @dataclass(frozen=True)
 class Run:
-    """task: from which vendor to which.  kind: "pairs", "no pairs" or "labelled"."""
+    """task: from which domain to which, of those of `kind` in KINDS."""
 
     task: str
     kind: str
@@ -51,11 +56,13 @@ class Run:
 
 def runs(arguments: argparse.Namespace) -> Iterator[Run]:
     """The first task on every backend, all else on the first backend alone: features differ by rounding."""
+    first = (VENDORS[0], "pairs")
     for backend in arguments.backends:
-        yield from (Run(TASKS[0], KINDS[0], backend, seed) for seed in range(arguments.seeds))
+        yield from (Run(*first, backend, seed) for seed in range(arguments.seeds))
     for kind in arguments.kinds:
-        for task in TASKS if kind != KINDS[0] else TASKS[1:]:
-            yield from (Run(task, kind, arguments.backends[0], seed) for seed in range(arguments.seeds))
+        for task in (task for task in KINDS[kind] if (task, kind) != first):
+            seeds = 1 if kind == "made up" else arguments.seeds
+            yield from (Run(task, kind, arguments.backends[0], seed) for seed in range(seeds))
 
 
 def measure(run: Run, data: Path, cache: Path) -> Row:
@@ -79,16 +86,11 @@ def measure(run: Run, data: Path, cache: Path) -> Row:
 
 def write_data(run: Run, data: Path, folder: Path) -> bool:
     """table.csv with the labelled images, and a folder of the others; False where there are none."""
-    source, target = (data / vendor for vendor in run.task.split(" -> "))
-    train = images_of((target if run.kind == "labelled" else source) / "train")
-    others = [] if run.kind == "labelled" else images_of(target / "train")
-    if run.kind == "no pairs":
-        train = [path for path in train if is_second(path)]
-        others = [path for path in others if not is_second(path)]
+    train, others, test = made_up(run, data, folder) if run.kind == "made up" else of_vendors(run, data)
     with (folder / "table.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "label", "split"])
-        for split, paths in (("train", train), ("test", images_of(target / "test"))):
+        for split, paths in (("train", train), ("test", test)):
             rows.writerows([path, path.parent.name, split] for path in paths)
     (folder / "unlabelled").mkdir()
     for index, path in enumerate(others):
@@ -96,8 +98,44 @@ def write_data(run: Run, data: Path, folder: Path) -> bool:
     return bool(others)
 
 
+def of_vendors(run: Run, data: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Labelled images, the others, and those to judge by."""
+    source, target = (data / "emoji_vendors" / vendor for vendor in run.task.split(" -> "))
+    train, others, test = (images_of(part) for part in (source / "train", target / "train", target / "test"))
+    if run.kind == "labelled":
+        return others, [], test
+    if run.kind == "no pairs":
+        return [path for path in train if is_second(path)], [path for path in others if not is_second(path)], test
+    return train, others, test
+
+
+def made_up(run: Run, data: Path, folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    name, _, change = run.task.partition(" -> ")
+    train, random = images_of(data / name / "train"), np.random.default_rng(0)
+    others, test = [path for path in train if not is_second(path)], images_of(data / name / "test")
+    altered = [[alter(path, change, folder / part / path.parent.name, random) for path in paths]
+               for part, paths in (("others", others), ("judged", test))]  # fmt: skip
+    return [path for path in train if is_second(path)], *altered
+
+
+def alter(path: Path, change: str, folder: Path, random: np.random.Generator) -> Path:
+    """A copy, as another camera might have taken it."""
+    if change == "as it is":
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    image = Image.open(path).convert("RGB")
+    if change == "blurred":
+        image = image.filter(ImageFilter.GaussianBlur(1.5 * min(image.size) / int(SIZE)))
+    else:
+        pixels = np.asarray(image, "float64")
+        pixels = pixels * 0.35 if change == "darker" else pixels + random.normal(0, 30, pixels.shape)
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype("uint8"))
+    image.save(folder / f"{path.stem}.png")
+    return folder / f"{path.stem}.png"
+
+
 def images_of(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/*.png"))
+    return sorted(path for path in folder.glob("*/*") if path.suffix in SUFFIXES)
 
 
 def is_second(path: Path) -> bool:
@@ -115,9 +153,8 @@ def page(rows: Sequence[Row], made_by: str) -> str:
         made_by,
         "",
     ]
-    kinds = [kind for kind in ("pairs", "no pairs") if any(row["kind"] == kind for row in rows)]
-    for kind in kinds:
-        for task in TASKS:
+    for kind, tasks in KINDS.items():
+        for task in tasks if kind != "labelled" else ():
             for backend in dict.fromkeys(row["backend"] for row in rows):
                 chosen = [row for row in rows if (row["task"], row["kind"], row["backend"]) == (task, kind, backend)]
                 if chosen:
@@ -158,7 +195,7 @@ def spread(values: np.ndarray) -> str:
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, metavar="DATA", help="the folder emoji_vendors")
+    parser.add_argument("data", type=Path, metavar="DATA", help="the folder of the data sets")
     parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax", "torch"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seeds", type=int, default=3)

@@ -203,11 +203,13 @@ class WayTried(TypedDict):
 class Adaptation(Struct, frozen=True):
     """How a classifier was adapted to so many images without labels: see adaptation.py.
 
-    chosen: the name of a way; "none", the first that is tried, leaves it as it is.
+    chosen: the name of a way; "none", the first that is tried, leaves it as it is.  counterparts: share of the training
+    images that have a closer relative among the unlabelled ones than among themselves.
     """
 
     images: Count
     chosen: Line
+    counterparts: Share = 0.0
     tried: tuple[WayTried, ...] = ()
 
 

@@ -27,7 +27,7 @@ def attempt_means(task: Task, fixed: FeatureMap) -> Attempt:
     scores = np.empty(labels.shape)
     for fold in np.unique(folds):
         one = _means(features[folds != fold], labels[folds != fold], 1.0)
-        scores[folds == fold] = features[folds == fold] @ one.kernel + one.bias
+        scores[folds == fold] = _without_absent(features[folds == fold] @ one.kernel + one.bias, labels[folds != fold])
     judged = {scale: task.goal.losses_and_accuracy(scale * scores, labels) for scale in SCALES}
     scale = min(SCALES, key=lambda one: task.by_image(judged[one][0]).mean())
     losses, accuracy = judged[scale]
@@ -38,6 +38,15 @@ def attempt_means(task: Task, fixed: FeatureMap) -> Attempt:
 def find_means(task: Task, fixed: FeatureMap, scale: float) -> Solution:
     """Of all images."""
     return _means(fixed(np.concatenate(task.views)).astype("float64"), task.all_labels(), scale)
+
+
+def _without_absent(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Scores (n, classes) in which a class without an image among those with `labels` is as far as the furthest: from
+    the middle of all, where its mean is said to be, it would get each image that is unlike the others, and rightly so
+    wherever the only image of a class is held out.
+    """
+    furthest = scores.min(axis=1, keepdims=True)
+    return np.where(labels.any(axis=0), scores, furthest)
 
 
 def _means(features: np.ndarray, labels: np.ndarray, scale: float) -> Solution:

@@ -20,7 +20,7 @@ from multitl.training.coral import recolour
 from multitl.training.head_choice import SolvedHead, solve_again
 from multitl.training.softmax_regression import SoftmaxRegression, Solution
 from multitl.training.solved_head import FOLDS, Task, assign_folds
-from multitl.training.transport import MOST_IMAGES, carry_labels
+from multitl.training.transport import MOST_IMAGES, carry_labels, draw_some
 
 NONE, NORM, CORAL, TRANSPORT = "none", "norm", "coral", "transport"
 MOST_JUDGED = 2000  # images of each domain by which ways are compared
@@ -56,8 +56,8 @@ def there_and_back(kind: str, solved: SolvedHead, task: Task, target: np.ndarray
     """Log loss and accuracy on the training images, out of fold: fitted without a fold's images, then to the others
     with the labels that this gives, then looked at on that fold. MOST_JUDGED of each domain take part.
     """
-    task = _rows(task, _draw(len(task.labels), MOST_JUDGED, task.seed))
-    target = target[_draw(len(target), MOST_JUDGED, task.seed)]
+    task = _rows(task, draw_some(len(task.labels), MOST_JUDGED, task.seed))
+    target = target[draw_some(len(target), MOST_JUDGED, task.seed)]
     folds = assign_folds(task.labels.argmax(axis=1), min(FOLDS, len(task.labels)), task.seed)
     scores = np.empty(task.labels.shape)
     for fold in np.unique(folds):
@@ -84,7 +84,7 @@ def and_back(given: np.ndarray, target: np.ndarray, held: np.ndarray, labels: np
 
 def _with_carried(task: Task, target: np.ndarray) -> Task:
     """The training images, and those of the other domain with what is carried to them: `MOST_IMAGES` of each."""
-    some, others = (_draw(count, MOST_IMAGES, task.seed) for count in (len(task.labels), len(target)))
+    some, others = (draw_some(count, MOST_IMAGES, task.seed) for count in (len(task.labels), len(target)))
     carried = carry_labels(task.views[0][some], task.labels[some], target[others])
     weights = np.full(len(others), task.weights.mean())
     return replace(
@@ -93,11 +93,6 @@ def _with_carried(task: Task, target: np.ndarray) -> Task:
         labels=np.concatenate([task.labels, carried]),
         weights=np.concatenate([task.weights, weights]),
     )
-
-
-def _draw(count: int, most: int, seed: int) -> np.ndarray:
-    """Indices of at most so many, drawn without a change of their order."""
-    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def _rows(task: Task, chosen: np.ndarray) -> Task:

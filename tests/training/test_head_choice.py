@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from multitl.models.feature_maps import directed
 from multitl.recipes import Recipe
@@ -71,6 +72,19 @@ def test_the_nearest_class_mean_is_what_it_says() -> None:
         right += list(np.square(points[~rest, None] - means).sum(axis=2).argmin(axis=1) == labels[~rest])
     assert head.compared[0]["accuracy"] == pytest.approx(np.mean(right))
     assert head.penalty == 0 and head.tried == () and str(head) == "the nearest class mean"
+
+
+def test_of_one_image_a_class_nobody_is_sure() -> None:
+    """Whatever is held out is of a class that no other image is of: that it is unlike all others is no merit of the
+    class means, which once won by it with distances that counted 256 times, and a log loss of 12 and more.
+    """
+    random, labels = np.random.default_rng(3), np.arange(10)
+    task = task_of(random.normal(0, 1, (10, 30)) + np.eye(10, 30), labels)
+    others = random.normal(0, 1, (200, 30)) + np.eye(10, 30)[np.arange(200) % 10]
+    assert choose_head(task, Recipe()).kind == "linear"
+    head = choose_head(task, Recipe(head="mean"))
+    scores = head.fixed(others) @ head.solution.kernel + head.solution.bias
+    assert -log_softmax(scores, axis=1)[np.arange(200), np.arange(200) % 10].mean() < np.log(10)
 
 
 def test_a_given_penalty_leaves_nothing_to_compare() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from multitl.training.transport import carry_labels, find_plan
+from multitl.training.transport import carry_labels, find_counterparts, find_plan
 
 RANDOM = np.random.default_rng(11)
 
@@ -40,3 +40,17 @@ def test_labels_come_along_where_the_other_domain_lies_elsewhere() -> None:
     assert (carried.argmax(axis=1) == hidden).all()
     nearest = labels[np.linalg.norm(source[:, None] - target, axis=2).argmin(axis=0)]
     assert (nearest == hidden).mean() < 0.7
+
+
+def test_counterparts_are_the_same_things_again_and_no_others_of_their_class() -> None:
+    random = np.random.default_rng(5)
+    things = np.repeat(6 * np.eye(4, 20), 50, axis=0) + random.normal(0, 1, (200, 20))
+    again = 2 * things + random.normal(0, 0.3, (200, 20)) + 9
+    others = np.repeat(6 * np.eye(4, 20), 50, axis=0) + random.normal(0, 1, (200, 20))
+    share, is_clear = find_counterparts(things, again, 0)
+    assert share > 0.95 and is_clear
+    share, is_clear = find_counterparts(things, others, 0)
+    assert 0.35 < share < 0.6 and not is_clear
+    share, is_clear = find_counterparts(things[::10], np.repeat(others, 5, axis=0), 0)  # many of which one is near
+    assert share < 0.7 and not is_clear
+    assert find_counterparts(things[:4], again[:8], 0)[1] is False  # of so few nothing is clear
