@@ -233,8 +233,9 @@ def finetune(
     from multitl.training import asked
 
     known = check_backend(backend)
+    asked.check_listeners(on_epoch, log_to)
     data = asked.settle_data(data, asked.listed(complete.backbone), complete)
-    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume, log_to=log_to)
+    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 

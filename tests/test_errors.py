@@ -107,6 +107,15 @@ def test_a_pool_of_multiprocessing_does_not_wait_for_ever():
     assert_same(caught.value, make(DataError))
 
 
+def test_a_notebook_shows_the_message_and_the_users_own_lines():
+    with pytest.raises(MultitlError) as caught:
+        multitl.finetune("photos", hiden=3)  # type: ignore[call-arg]
+    head, blank, *frames = caught.value._render_traceback_()
+    assert head == f"RecipeError: {caught.value}" and blank == ""
+    (frame,) = frames
+    assert __file__ in frame and 'multitl.finetune("photos", hiden=3)' in frame
+
+
 def test_nearest_names_ignores_case_and_puts_the_best_first():
     assert nearest_names("resnet5O", ["VGG16", "ResNet50V2", "ResNet50"])[0] == "ResNet50"
 

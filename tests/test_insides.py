@@ -23,7 +23,7 @@ WHY = re.compile(r"\bWhy: \S+")
 NO_USES = {
     ("multitl/cli/flags.py", "argparse._ActionsContainer"): "a type's name, never evaluated; the parent of two classes",
     ("multitl/cli/flags.py", "self._option_string_actions"): "argparse's, which is no framework",
-    ("multitl/cli/commands.py", "'jax._src.xla_bridge'"): "a logger's name; with another one, JAX says a word more",
+    ("multitl/adapters.py", "'jax._src.xla_bridge'"): "a logger's name; with another one, JAX says a word more",
     ("multitl/files/torch_tensors.py", "'torch._utils _rebuild_parameter'"): "a name that stands in files",
     ("multitl/files/torch_tensors.py", "'torch._utils _rebuild_tensor'"): "a name that stands in files",
     ("multitl/files/torch_tensors.py", "'torch._utils _rebuild_tensor_v2'"): "a name that stands in files",

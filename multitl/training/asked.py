@@ -15,7 +15,7 @@ from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
 from multitl.data.tables import Reading
 from multitl.data.unlabelled import check_unlabelled
-from multitl.errors import BackboneError, RunError
+from multitl.errors import BackboneError, RecipeError, RunError
 from multitl.given import shelves
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, is_used
@@ -36,12 +36,23 @@ def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os
     return shelves.keep(data, Reading.of(recipe))
 
 
+def check_listeners(on_epoch: object, log_to: str) -> None:
+    """Raises RecipeError for what cannot be told of an epoch."""
+    check_trackers(log_to)
+    if on_epoch is not None and not callable(on_epoch):
+        raise RecipeError(
+            "on_epoch cannot be called.",
+            expected="a function of one argument, a dict",
+            received=f"a {type(on_epoch).__name__}",
+            fix="on_epoch=print",
+        )
+
+
 def check_finetune(
     data: str | os.PathLike[str], backend: str, output: str | os.PathLike[str] | None, recipe: Recipe, *,
-    overwrite: bool, resume: bool, log_to: str = "",
+    overwrite: bool, resume: bool,
 ) -> None:  # fmt: skip
     """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
-    check_trackers(log_to)
     folder = run_folder(data, output, recipe.backbone, backend)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)

@@ -17,7 +17,7 @@ from typing import Any
 from multitl.errors import RunError
 from multitl.system.messages import warn
 from multitl.training.checkpoints import Row
-from multitl.training.trackers import FIXES, Tracker, check_trackers, open_tracker
+from multitl.training.trackers import FIXES, MLflow, Tracker, WandB, check_trackers
 
 OnEpoch = Callable[[dict[str, Any]], object]
 
@@ -33,7 +33,7 @@ class Listeners:
     def begin(self, name: str, folder: Path, about: Mapping[str, Any]) -> None:
         """Have a tracker keep a record. Raises RunError if it cannot."""
         try:
-            self._trackers[name] = open_tracker(name, folder, about)
+            self._trackers[name] = _open_tracker(name, folder, about)
         except Exception as error:  # a server that does not answer, a login that is missing, ...
             raise RunError(
                 f"{name} cannot begin its record: {_first_line(error)}",
@@ -91,6 +91,17 @@ def listening(folder: Path, about: Mapping[str, Any], on_epoch: OnEpoch | None, 
         yield listeners
     finally:
         listeners.close()
+
+
+def _open_tracker(name: str, folder: Path, about: Mapping[str, Any]) -> Tracker:
+    """Whatever it raises comes through."""
+    if name == "mlflow":
+        return MLflow(folder, about)
+    if name == "wandb":
+        return WandB(folder, about)
+    from multitl.training.logs import EpochLog
+
+    return EpochLog(folder)
 
 
 def figures_of(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -34,13 +34,13 @@ class Tracker(Protocol):
 
 def check_trackers(log_to: str) -> list[str]:
     """The trackers in "a,b", installed all of them. Raises RecipeError, and loads nothing."""
-    names = [name.strip() for name in log_to.split(",")] if log_to else []
+    names = [name.strip() for name in str(log_to).split(",")] if log_to else []
     for name in names:
         if name not in PACKAGES:
             raise RecipeError(
                 f"Epochs cannot be logged to {name!r}.",
                 expected=f"one or several of {', '.join(PACKAGES)}",
-                received=log_to,
+                received=f"log_to = {log_to}",
                 nearest=nearest_names(name, PACKAGES),
                 fix=f"--log-to {'|'.join(PACKAGES)}; your own function is on_epoch of multitl.finetune",
             )
@@ -52,17 +52,6 @@ def check_trackers(log_to: str) -> list[str]:
                 fix=f"pip install 'multitl[{name}]'",
             )
     return names
-
-
-def open_tracker(name: str, folder: Path, about: Mapping[str, Any]) -> Tracker:
-    """A new record of the run in `folder`. about: its options. Whatever the tracker raises comes through."""
-    if name == "mlflow":
-        return MLflow(folder, about)
-    if name == "wandb":
-        return WandB(folder, about)
-    from multitl.training.logs import EpochLog
-
-    return EpochLog(folder)
 
 
 class MLflow:

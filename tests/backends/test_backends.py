@@ -152,15 +152,6 @@ def test_tensorflow_devices_and_precision(backend, monkeypatch, capability, poli
     assert (backend.devices(), backend.mixed_precision()) == (["Tesla"], policy)
 
 
-@only["tensorflow"]
-@pytest.mark.parametrize(("level", "expected"), [("3", ["real error"]), ("0", ["I0000 a note", "real error"])])
-def test_tensorflow_start_up_notes_are_dropped_and_errors_kept(backend, monkeypatch, capfd, level, expected):
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
-    with backend._no_start_up_notes():
-        backend.os.write(2, b"I0000 a note\nreal error\n")
-    assert capfd.readouterr().err.splitlines() == expected
-
-
 @only["torch"]
 @pytest.mark.parametrize(("native", "policy"), [(True, "mixed_bfloat16"), (False, "mixed_float16")])
 def test_torch_devices_and_precision_with_cuda(backend, monkeypatch, native, policy):

@@ -112,9 +112,10 @@ def other_value(field: dataclasses.Field):
 
 def test_finetune_passes_its_options_on(finetune: Calls):
     arguments = ["finetune", "photos", "--backend", "jax", "--out", "here", "--overwrite", "--backbone", "keras/VGG16"]
-    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "--log-to", "mlflow"]) == 0
     recipe = Recipe(backbone="keras/VGG16")
     wanted = {"backend": "jax", "output": "here", "recipe": recipe, "overwrite": True, "resume": False}
+    wanted["log_to"] = "mlflow"
     assert finetune == [(("photos",), wanted)]
 
 

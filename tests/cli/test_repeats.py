@@ -60,7 +60,7 @@ def test_the_command_passes_on_all_but_seed_and_folder(tmp_path: Path, monkeypat
         return run(options["recipe"], options["output"])
 
     monkeypatch.setattr(multitl, "finetune", fake)
-    out, shared = tmp_path / "out", {"backend": "jax", "overwrite": False, "resume": True}
+    out, shared = tmp_path / "out", {"backend": "jax", "overwrite": False, "resume": True, "log_to": ""}
     arguments = ["finetune", "photos", "--repeats", "2", "--seed", "1", "--shots", "5", "--backend", "jax", "--resume"]
     assert cli.main([*arguments, "--out", str(out)]) == 0
     recipes = [Recipe(seed=seed, shots=5) for seed in (1, 2)]

@@ -117,6 +117,11 @@ def test_a_tracker_that_is_not_there_is_refused_before_anything_loads(log_to: st
     assert caught.value.nearest == (("tensorboard",) if log_to == "tensorbord" else ())
 
 
+def test_what_is_no_function_is_refused():
+    with pytest.raises(multitl.RecipeError, match="on_epoch cannot be called"):
+        multitl.finetune("photos", on_epoch=[])  # type: ignore[arg-type]
+
+
 def test_no_tracker_is_loaded_unasked():
     packages = sorted(PACKAGES.values())
     code = f"import sys, multitl.training.finetuning as f\nprint([name for name in {packages} if name in sys.modules])"
