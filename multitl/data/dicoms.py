@@ -38,7 +38,7 @@ class _Windowed(ImageFile.ImageFile):
         self.fp.seek(0)
         header = pydicom.dcmread(self.fp, stop_before_pixels=True)
         self._size, self._frames = (int(header.Columns), int(header.Rows)), int(header.get("NumberOfFrames", 1) or 1)
-        self._mode, self._frame = _mode_of(header, self.is_windowed), 0
+        self._mode, self._frame, self._loaded = _mode_of(header, self.is_windowed), 0, -1
 
     def seek(self, frame: int) -> None:
         if not 0 <= frame < self._frames:
@@ -49,14 +49,14 @@ class _Windowed(ImageFile.ImageFile):
         return self._frame
 
     def load(self) -> Any:
-        if self._im is None:
+        if self._loaded != self._frame:
             import pydicom
 
             assert self.fp is not None
             self.fp.seek(0)
             values = _values(pydicom.dcmread(self.fp), self._frame, self.is_windowed)
             image = Image.fromarray(values)
-            self.im, self._mode, self._size = image.im, image.mode, image.size
+            self.im, self._mode, self._size, self._loaded = image.im, image.mode, image.size, self._frame
         return super().load()
 
 
