@@ -42,7 +42,7 @@ ORDER = {
     "run",
     "judging": "axes separation metrics label_metrics predictions judges charts opening proportions evaluation "
     "findings label_findings reporting summaries choice_page",
-    "training": "logs trackers asked targets checkpoints extractors feature_store listeners recording phases features "
+    "training": "trackers logs asked targets checkpoints extractors feature_store listeners recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
     "coral transport domain_heads adaptation finetuning choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
