@@ -300,7 +300,8 @@ def evaluate(
     Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, roc_auc, map, kappa, per_class, confusion_matrix,
     intervals (*_ci) and, with more than five classes, top5_accuracy; of classes that are grades kappa_quadratic.
     Of a run with several labels an image count, map (mean average precision), f1_macro, f1_micro, subset_accuracy,
-    hamming_loss, roc_auc, log_loss, per_label and intervals.
+    hamming_loss, roc_auc, log_loss, per_label and intervals; of one that predicts a number count, mae, rmse, median_ae,
+    r2, bias, intervals and always_mean, the errors of whoever always says the mean of the training images.
     """
     from multitl.data.tables import Reading
     from multitl.judging import opening
@@ -327,7 +328,8 @@ def predict(
     images, a DataFrame. Images without a path are called row-0, row-1, ...
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
     or path and error for a file that cannot be read. Of a run with several labels an image `predicted` is the list of
-    those that are given, the likeliest first, and there is no confidence.
+    those that are given, the likeliest first, and there is no confidence; of one that predicts a number there are path
+    and value.
     Raises DataError for a path that does not exist, or no image.
     """
     from multitl.judging import opening

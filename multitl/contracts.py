@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # contracts load no framework
     import keras
@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # contracts load no framework
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Triple = tuple[float, float, float]
-Labels = Literal["one", "several"]  # of an image: one class, or any number of labels, none among them
+Labels = Literal["one", "several", "number"]  # of an image: one class; any number of labels, none among them; a number
+VALUE = "value"  # what a number is called where classes have names
 MOST_SIDE = 4096  # pixels, of an image that a network takes
 Head = Literal["cut", "keep"]  # whether a network comes without its classifier, or with it
 
@@ -287,18 +288,28 @@ class BackboneInfo:
 class Example:
     """One labelled image. `sha256` is of the file's bytes; `label` indexes `Dataset.class_names`.
 
-    label: of a data set with several labels an image a tuple, rising, of those that it has.
+    label: of a data set with several labels an image a tuple, rising, of those that it has; of one with a number for
+    each image that number, a float.
     """
 
     path: str
-    label: int | tuple[int, ...]
+    label: int | tuple[int, ...] | float
     split: Split
     sha256: str
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """All that it has, however many an image may have."""
-        return self.label if isinstance(self.label, tuple) else (self.label,)
+        """All that it has, however many an image may have; of a number its name alone, `VALUE`."""
+        if isinstance(self.label, tuple):
+            return self.label
+        return (0,) if isinstance(self.label, float) else (self.label,)
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of the training images' numbers."""
+
+    mean: float
+    deviation: float
 
 
 @dataclass(frozen=True)
@@ -341,17 +352,29 @@ class Result:
     warnings: tuple[str, ...] = field(default=())
 
     def __repr__(self) -> str:
-        what = "labels" if "per_label" in self.metrics["validation"] else "classes"
-        return f"<multitl result {self.output}: {describe_figures(self.metrics)}, {len(self.class_names)} {what}>"
+        what = describe_answers(self.class_names, self.metrics)
+        return f"<multitl result {self.output}: {describe_figures(self.metrics)}, {what}>"
+
+
+def describe_answers(class_names: Sequence[str], metrics: Mapping[str, Any]) -> str:
+    """ "3 classes": what is answered."""
+    figures = metrics["validation"]
+    if "mae" in figures:
+        return "a number"
+    return f"{len(class_names):,} {'labels' if 'per_label' in figures else 'classes'}"
 
 
 def describe_figures(metrics: Mapping[str, Any]) -> str:
     """ "accuracy 0.953, macro F1 0.950 on 150 test images", or on the validation images where there are no others.
 
-    Where an image may have several labels, the mean average precision stands for the accuracy, if there is one.
+    Where an image may have several labels, the mean average precision stands for the accuracy, if there is one. Of
+    numbers it is the mean absolute error and R2.
     """
     split = "test" if metrics["test"] else "validation"
     figures = metrics[split]
+    if "mae" in figures:
+        explained = "" if figures["r2"] is None else f", R2 {figures['r2']:.3f}"
+        return f"MAE {figures['mae']:.4g}{explained} on {figures['count']:,} {split} images"
     known = {"accuracy": figures.get("accuracy"), "mAP": figures.get("map"), "macro F1": figures["f1_macro"]}
     if "accuracy" in figures:
         known.pop("mAP")
@@ -432,10 +455,13 @@ class Runtime(Protocol):
 
 
 class Goal(Protocol):
-    """A module that knows what is asked of an image: multitl/models/one_class.py, several_labels.py; see goals.py.
+    """A module, or an object, that knows what is asked of an image: multitl/models/one_class.py, several_labels.py,
+    numbers.py; see goals.py.
 
     Of n images and k classes or labels, the *truth* is what a data set says, as arrays of the goal's own form;
     *targets* (n, k) are 0 and 1; *logits* (n, k) a network's last numbers; *probabilities* (n, k) what becomes of them.
+    Of a number k is 1: truth and "probabilities" are numbers in the user's units, targets and logits the same numbers
+    standardised. Its log loss is the squared error of these, its accuracy the share of the variance that is explained.
     """
 
     def truth_of(self, examples: Sequence[Example], classes: int) -> np.ndarray:
@@ -452,6 +478,9 @@ class Goal(Protocol):
 
     def exact(self, outputs: np.ndarray) -> np.ndarray:
         """What a saved model gives, perhaps rounded to 16 bits, as probabilities in float32."""
+
+    def as_targets(self, probabilities: np.ndarray) -> np.ndarray:
+        """Probabilities as targets have it, so that differences can be told: as they are, or standardised."""
 
     def soften(self, probabilities: np.ndarray, temperature: float) -> np.ndarray:
         """What would be given if logits were divided by the temperature, float64."""
@@ -475,7 +504,7 @@ class Goal(Protocol):
         """A number for each image (n,): those that are alike are to be spread evenly over folds."""
 
     def last_layer(self) -> keras.layers.Layer:
-        """Logits -> probabilities in the saved model, float32, by the name "probabilities"."""
+        """Logits -> probabilities in the saved model, float32, by the name "probabilities" or "value"."""
 
     def loss(self, smoothing: float) -> Loss:
         """What a training step minimises."""

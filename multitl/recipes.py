@@ -117,8 +117,8 @@ class Recipe:
     labels: str = option(
         "one",
         "one: an image is of one class; several: it has any number of labels, by a table's column such as cat|dog, or "
-        "by columns of 0 and 1, which label_column = a,b,c names",
-        choices=("one", "several"),
+        "by columns of 0 and 1, which label_column = a,b,c names; number: a number is predicted, a table's column",
+        choices=("one", "several", "number"),
     )
     label_separator: str = option("", "what stands between several labels in a cell; by itself |, ; or a comma")
     unlabelled: str = option(
@@ -208,7 +208,7 @@ class Recipe:
                 received=f"hidden = {self.hidden}, dropout = {self.dropout:g}, head_epochs = {self.head_epochs}",
                 fix="--head linear",
             )
-        if self.labels == "several":
+        if self.labels != "one":
             self._check_several()
         self._check_adaptation()
         if self.shots == 1:
@@ -221,12 +221,16 @@ class Recipe:
 
     def _check_several(self) -> None:
         """Raises RecipeError for what goes with one class an image only."""
-        for name, wrong, instead in (("head", "mean", "linear"), ("class_weights", "balanced", "none")):
-            if getattr(self, name) == wrong:
+        fine: dict[str, tuple[Any, ...]] = {"head": ("linear", "kernel", "auto"), "class_weights": ("none",)}
+        if self.labels == "number":
+            fine |= {"shots": (0,), "label_smoothing": (0,)}
+        for name, choices in fine.items():
+            value, instead = getattr(self, name), choices[0]
+            if value not in choices:
                 raise RecipeError(
-                    f"{name} = {wrong} is for one class an image.",
+                    f"{name} = {value} is for one class an image.",
                     expected=f"labels = one, or another {name}",
-                    received=f"labels = several, {name} = {wrong}",
+                    received=f"labels = {self.labels}, {name} = {value}",
                     fix=f"--{name.replace('_', '-')} {instead}",
                 )
 

@@ -25,14 +25,14 @@ ORDER = {
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards label_figures locks promises folders",
-    "data": "augmentation split_names folders layouts listings resampling splits parts checks labels "
+    "runs": "cards number_figures label_figures locks promises folders",
+    "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
     "pixel_store pixels remote scanning unlabelled",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
-    "weight_hashes folding objective one_class several_labels goals statistics weight_files feature_maps heads "
+    "weight_hashes folding objective one_class several_labels numbers goals statistics weight_files feature_maps heads "
     "norm_statistics model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
@@ -40,8 +40,8 @@ ORDER = {
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
     "run",
-    "judging": "axes separation metrics label_metrics predictions judges charts opening proportions evaluation "
-    "findings label_findings reporting summaries choice_page",
+    "judging": "axes separation metrics label_metrics number_metrics predictions judges charts opening proportions "
+    "evaluation findings label_findings number_findings reporting summaries choice_page",
     "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
     "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
     "coral transport domain_heads adaptation finetuning choosing",

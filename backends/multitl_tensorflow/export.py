@@ -11,14 +11,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from multitl.contracts import Export
+from multitl.contracts import VALUE, Export
 
 
 def write_serving(export: Export, folder: Path) -> None:
-    """A SavedModel whose signature serving_default takes `images` and gives `probabilities`."""
+    """A SavedModel whose signature serving_default takes `images` and gives `probabilities`, or a `value`."""
     module = _trackable(export.model)
     serve = _inference(export)
-    module.serve = tf.function(lambda images: {"probabilities": serve(images)}, input_signature=[_spec(export)])
+    given = VALUE if export.class_names == (VALUE,) else "probabilities"
+    module.serve = tf.function(lambda images: {given: serve(images)}, input_signature=[_spec(export)])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve.get_concrete_function()})
 
 

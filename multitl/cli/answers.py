@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multitl.contracts import VALUE
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
 from multitl.judging.predictions import JOINT
@@ -19,6 +21,7 @@ from multitl.system.writing import cannot_write
 
 Row = Mapping[str, Any]
 COLUMNS = ("path", "predicted", "confidence", "error")  # and "p:CLASS" for each class, as in predictions.csv
+NUMBER_COLUMNS = ("path", VALUE, "error")
 
 
 def check_new(file: str, *, overwrite: bool) -> None:
@@ -36,23 +39,40 @@ def write_csv(path: str, rows: Iterable[Row], class_names: Sequence[str]) -> tup
     """How many rows there were, and how many of them of files that cannot be read.
 
     Of classes that a row does not list the cell is empty. Where an image may have several labels, those that it was
-    given stand in one cell, with | between them, and there is no confidence.
+    given stand in one cell, with | between them, and there is no confidence. Of a number there is nothing else.
     """
+    if tuple(class_names) == (VALUE,):
+        return _write_rows(path, NUMBER_COLUMNS, rows, _number_cells)
+    header = [*COLUMNS, *(f"p:{name}" for name in class_names)]
+    return _write_rows(path, header, rows, partial(_class_cells, class_names))
+
+
+def _write_rows(
+    path: str, header: Sequence[str], rows: Iterable[Row], cells: Callable[[Row], Sequence[str]]
+) -> tuple[int, int]:
     count = faults = 0
     try:
         with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1) as file:
-            write_row(file, [*COLUMNS, *(f"p:{name}" for name in class_names)])
+            write_row(file, header)
             for row in rows:
-                known = row.get("probabilities", {})
-                values = [_digits(known[name]) if name in known else "" for name in class_names]
-                confidence = _digits(row["confidence"]) if "confidence" in row else ""
-                predicted = row.get("predicted", "")
-                answer = predicted if isinstance(predicted, str) else JOINT.join(predicted)
-                write_row(file, [row["path"], answer, confidence, row.get("error", ""), *values])
+                write_row(file, cells(row))
                 count, faults = count + 1, faults + ("error" in row)
     except OSError as error:
         raise cannot_write(Path(path), error) from error
     return count, faults
+
+
+def _class_cells(class_names: Sequence[str], row: Row) -> list[str]:
+    known = row.get("probabilities", {})
+    values = [_digits(known[name]) if name in known else "" for name in class_names]
+    confidence = _digits(row["confidence"]) if "confidence" in row else ""
+    predicted = row.get("predicted", "")
+    answer = predicted if isinstance(predicted, str) else JOINT.join(predicted)
+    return [row["path"], answer, confidence, row.get("error", ""), *values]
+
+
+def _number_cells(row: Row) -> list[str]:
+    return [row["path"], _digits(row[VALUE]) if VALUE in row else "", row.get("error", "")]
 
 
 def print_lines(rows: Iterable[Row]) -> None:

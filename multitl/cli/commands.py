@@ -16,6 +16,7 @@ from multitl.adapters import SOURCES, backbones, check_backend, folder_name, loa
 from multitl.bench import flags as bench_flags
 from multitl.cli import flags
 from multitl.cli.repeats import SUMMARY, plan, repeat
+from multitl.contracts import VALUE
 from multitl.errors import BackboneError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
@@ -87,9 +88,11 @@ def predict(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
     else:
-        from multitl.cli.terminal import print_labelled, print_predictions
+        from multitl.cli.terminal import print_labelled, print_numbers, print_predictions
 
-        if any(isinstance(row.get("predicted"), list) for row in predictions):
+        if any(VALUE in row for row in predictions):
+            print_numbers(predictions)
+        elif any(isinstance(row.get("predicted"), list) for row in predictions):
             print_labelled(predictions, options.top or 0)
         else:
             print_predictions([_likeliest(row, options.top or 1) for row in predictions])
@@ -299,7 +302,7 @@ def program() -> str:
 
 def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
     """The prediction with its `count` (None: all) highest probabilities, highest first."""
-    if "error" in prediction:
+    if "probabilities" not in prediction:
         return prediction
     ranked = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
     return prediction | {"probabilities": dict(ranked[:count])}

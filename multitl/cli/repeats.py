@@ -15,6 +15,7 @@ from multitl.system.writing import write_json
 SUMMARY = "summary.json"
 FIGURES = ("accuracy", "f1_macro", "log_loss", "ece")
 LABEL_FIGURES = ("map", "f1_macro", "subset_accuracy", "log_loss")  # where an image may have several labels
+NUMBER_FIGURES = ("mae", "rmse", "r2")
 
 
 def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, times: int) -> dict[str, Any]:
@@ -27,7 +28,9 @@ def repeat(run: Callable[[Recipe, Path], Result], recipe: Recipe, folder: Path, 
     standard_deviation (of the sample; 0 of a single run), by figure.
     """
     rows = [_describe(one.seed, run(one, place)) for one, place in plan(recipe, folder, times)]
-    names = [name for name in dict.fromkeys(FIGURES + LABEL_FIGURES) if all(name in row for row in rows)]
+    names = [
+        name for name in dict.fromkeys(FIGURES + LABEL_FIGURES + NUMBER_FIGURES) if all(name in row for row in rows)
+    ]
     columns = {name: [row[name] for row in rows] for name in names}
     summary = {
         "runs": rows,
@@ -50,5 +53,5 @@ def _describe(seed: int, result: Result) -> dict[str, Any]:
     split = "test" if result.metrics["test"] else "validation"
     figures = result.metrics[split]
     about = {"seed": seed, "folder": result.output.name, "split": split, "count": figures["count"]}
-    names = LABEL_FIGURES if "per_label" in figures else FIGURES
+    names = LABEL_FIGURES if "per_label" in figures else NUMBER_FIGURES if "mae" in figures else FIGURES
     return about | {name: figures[name] for name in names if figures[name] is not None}

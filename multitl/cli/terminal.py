@@ -33,7 +33,13 @@ FIGURES = {
     "kappa": "Cohen's kappa",
     "kappa_quadratic": "kappa, quadratic weights",
     "log_loss": "log loss",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "median_ae": "median absolute error",
+    "r2": "R2",
+    "bias": "said minus true",
 }
+OF_NUMBERS = ("mae", "rmse", "median_ae", "r2", "bias")
 SUMMARY, LABEL_SUMMARY = ("accuracy", "f1_macro"), ("map", "f1_macro", "subset_accuracy")
 PER_CLASS = {
     "precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "roc_auc": "ROC AUC",
@@ -51,7 +57,7 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     from multitl.judging.proportions import baselines
 
     part, judged = next((part, result.metrics[part]) for part in ("test", "validation") if result.metrics.get(part))
-    names = LABEL_SUMMARY if "per_label" in judged else SUMMARY
+    names = LABEL_SUMMARY if "per_label" in judged else OF_NUMBERS[:4] if "mae" in judged else SUMMARY
     screen, grid = results(), table("split", "images", *(FIGURES[name] for name in names), right=["images"])
     for split in ("test", "validation"):
         if metrics := result.metrics.get(split):
@@ -61,6 +67,9 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
         figures = _figures(known.majority_accuracy, known.majority_f1_macro)
         grid.add_row(f"always {printable(known.majority)}", "", *figures)
         grid.add_row("guessing", "", *_figures(known.chance))
+    if "mae" in judged:
+        known_mean = judged["always_mean"]
+        grid.add_row(_always(known_mean), "", f"{known_mean['mae']:.4g}", f"{known_mean['rmse']:.4g}", "", "")
     show(grid)
     _print_cautions(judged, part)
     screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
@@ -94,17 +103,17 @@ def print_repeats(summary: Mapping[str, Any], path: Path) -> None:
     titles = {name: FIGURES[name] for name in summary["mean"]}
     screen, grid = results(), table("seed", "of", *titles.values(), right=["seed"])
     for row in summary["runs"]:
-        grid.add_row(str(row["seed"]), f"{row['count']} {row['split']}", *(f"{row[name]:.3f}" for name in titles))
+        grid.add_row(str(row["seed"]), f"{row['count']} {row['split']}", *(_show(name, row[name]) for name in titles))
     means, spreads = summary["mean"], summary["standard_deviation"]
     grid.add_section()
-    cells = (f"{means[name]:.3f} ± {spreads[name]:.3f}" for name in titles)
+    cells = (f"{_show(name, means[name])} ± {_show(name, spreads[name])}" for name in titles)
     grid.add_row("mean", f"{len(summary['runs'])} runs", *cells)
     show(grid)
     screen.print(f"summary {printable(path)}", soft_wrap=True)
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
-    """One judgement: overall figures with 95 % intervals, then every class or label."""
+    """One judgement: overall figures with 95 % intervals, then every class or label, if there are any."""
     screen = results()
     screen.print(f"{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
     overall = table("overall", "", "")
@@ -115,6 +124,12 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         show(overall)
         _print_cautions(metrics, "")
         _print_labels(metrics["per_label"])
+        return
+    if "mae" in metrics:
+        known_mean = metrics["always_mean"]
+        overall.add_row(f"mean absolute error of {_always(known_mean)}", f"{known_mean['mae']:.4g}", "")
+        show(overall)
+        _print_cautions(metrics, "")
         return
     from multitl.judging.proportions import baselines
 
@@ -129,6 +144,22 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         figures = ("" if row[name] is None else f"{row[name]:.3f}" for name in PER_CLASS)
         classes.add_row(printable(row["class"]), *figures, str(row["support"]))
     show(classes)
+
+
+def _always(baseline: Mapping[str, float]) -> str:
+    return f"always {baseline['value']:.4g}"
+
+
+def print_numbers(predictions: Sequence[Mapping[str, Any]]) -> None:
+    """One line an image: its number."""
+    has_errors = any("error" in row for row in predictions)
+    grid = table("image", "value", right=[] if has_errors else ["value"], prose=["value"] if has_errors else [])
+    for row in predictions:
+        if "error" in row:
+            grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
+        else:
+            grid.add_row(printable(row["path"]), f"{row['value']:.6g}")
+    show(grid)
 
 
 def _print_labels(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -294,9 +325,11 @@ def _images(count: int) -> str:
 
 def _print_cautions(metrics: Mapping[str, Any], part: str) -> None:
     from multitl.judging.label_findings import label_cautions
+    from multitl.judging.number_findings import number_cautions
     from multitl.judging.proportions import cautions
 
-    for caution in label_cautions(metrics, part) if "per_label" in metrics else cautions(metrics, part):
+    known = label_cautions if "per_label" in metrics else number_cautions if "mae" in metrics else cautions
+    for caution in known(metrics, part):
         results().print(f"note: {caution}")
 
 
@@ -308,4 +341,10 @@ def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
     interval = metrics.get(f"{name}_ci")
     if metrics[name] is None:
         return "- "
-    return f"{metrics[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " ")
+    low_high = f" [{_show(name, interval[0])}, {_show(name, interval[1])}]" if interval else " "
+    return _show(name, metrics[name]) + low_high
+
+
+def _show(name: str, value: float) -> str:
+    """Shares to a tenth of a per cent; numbers in the user's units to four digits."""
+    return f"{value:.4g}" if name in OF_NUMBERS else f"{value:.3f}"

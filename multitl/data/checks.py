@@ -11,6 +11,8 @@ from multitl.data.layouts import LAYOUTS, folder_of_folders
 from multitl.data.listings import Listing, Record
 from multitl.errors import DataError, nearest_names, shorten
 
+TRAINED = (None, "train")  # splits of records that are to be learned from
+
 
 def check_has_images(listing: Listing) -> None:
     """Raise DataError for a data set without a single image file."""
@@ -33,7 +35,12 @@ def check_trainable(listing: Listing) -> None:
             received="only " + ", ".join(sorted({str(record.split) for record in listing.records})),
             fix="add a train folder, or give a folder CLASS/images and let it be split",
         )
-    if len(listing.class_names) < 2:
+    numbers = [
+        record.label for record in listing.records if isinstance(record.label, float) and record.split in TRAINED
+    ]
+    if numbers:
+        check_numbers(listing.root, numbers)
+    elif len(listing.class_names) < 2:
         raise _one_class(listing)
     for name in listing.class_names:
         if printable(name) != name:
@@ -44,6 +51,17 @@ def check_trainable(listing: Listing) -> None:
                 fix="rename its folder",
             )
     check_known(listing.records, listing.class_names, f"the training part of {listing.root}")
+
+
+def check_numbers(root: str, numbers: Sequence[float]) -> None:
+    """Raise DataError where every training image has the same number."""
+    if min(numbers) == max(numbers):
+        raise DataError(
+            f"The training images of {root} all have the same number: {numbers[0]:g}.",
+            expected="numbers that differ, to be predicted",
+            received=f"{numbers[0]:g}, {len(numbers)} times",
+            fix="add images with other numbers, or name another column with --label-column",
+        )
 
 
 def _one_class(listing: Listing) -> DataError:
@@ -102,6 +120,13 @@ def check_every_class_trained(listing: Listing, readable: Iterable[Record]) -> N
         )
 
 
+def check_spread(dataset: Dataset) -> None:
+    """Raise DataError where numbers are to be predicted, and those of the training images that can be read are one."""
+    numbers = [example.label for example in dataset.split("train") if isinstance(example.label, float)]
+    if numbers:
+        check_numbers(dataset.root, numbers)
+
+
 def check_judgeable(dataset: Dataset) -> None:
     """Raise DataError if there is no validation image: no epoch could be told from another."""
     if not dataset.split("validation"):
@@ -146,11 +171,14 @@ def warn_of_copies(dataset: Dataset) -> list[str]:
         )
     if doubts:
         shown = " and ".join(f"{one.path} ({_name_labels(one, dataset)})" for one in doubts[0])
-        warnings.append(f"{len(doubts)} images carry two labels; e.g. {shown}.")
+        what = "numbers" if isinstance(doubts[0][0].label, float) else "labels"
+        warnings.append(f"{len(doubts)} images carry two {what}; e.g. {shown}.")
     return warnings
 
 
 def _name_labels(example: Example, dataset: Dataset) -> str:
+    if isinstance(example.label, float):
+        return f"{example.label:g}"
     return ", ".join(dataset.class_names[label] for label in example.labels) or "none"
 
 

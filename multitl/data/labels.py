@@ -1,7 +1,7 @@
 """Labels of a table that are not one class an image: several at once, several columns of them, or numbers to predict.
 
 Taken for classes they would train without a word. The names of classes are free all the same: they may be numbers, or
-hold a comma. Where a user says that an image has several labels, they are read here.
+hold a comma. Where a user says that an image has several labels, or a number, they are read here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 from multitl.errors import shorten
 
-NUMBER = re.compile(r"[-+]?\d*[.,]?\d+(e[-+]?\d+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", re.IGNORECASE)
 FRACTION = re.compile(r"[-+]?\d*[.,]\d*[1-9]\d*")
+LARGEST = 1e30  # of numbers that are predicted
 MOST_FRACTIONS = 20  # classes of such names that may well be classes
 ONES = frozenset({"1", "1.0", "true"})
 BITS = ONES | {"0", "0.0", "false"}
@@ -31,7 +32,8 @@ def describe_labels(labels: Sequence[str]) -> tuple[str, str, str] | None:
             return (
                 "a regression, numbers to be predicted, not classes",
                 f"{len(names)} different numbers, such as {shorten(fractions, most=3)}",
-                "group them, such as low, middle and high; if they are names of classes, write a letter before them",
+                "predict them: --labels number; or group them, such as low, middle and high; if they are names of "
+                "classes, write a letter before them",
             )
     joined = _joined(names)
     if joined:
@@ -92,6 +94,15 @@ def _without_brackets(cell: Any) -> str:
     """ "['cat', 'dog']" -> "'cat', 'dog'"; what else there is as it is, "" for a missing cell."""
     text = "" if cell is None or cell != cell else str(cell).strip()  # nan is not itself
     return text[1:-1] if re.fullmatch(r"\[.*\]|\{.*\}", text) else text
+
+
+def parse_number(cell: str) -> float | None:
+    """A number that float32 holds, with a point or a comma before its fractions; None for anything else."""
+    text = cell.strip()
+    if not NUMBER.fullmatch(text):
+        return None
+    number = float(text.replace(",", "."))
+    return number if abs(number) <= LARGEST else None
 
 
 def follows(cells: Sequence[str], labels: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from multitl.contracts import Split
+from multitl.contracts import VALUE, Split
 from multitl.data.folders import OTHER_IMAGE_SUFFIXES, find_files, is_image, own_images, subfolders
 from multitl.data.layouts import LAYOUTS, no_classes, refuse_other_layouts, refuse_twins, unwrapped, warn_of_namesakes
 from multitl.data.split_names import parse_splits
@@ -23,17 +23,20 @@ from multitl.errors import DataError, nearest_names, shorten
 class Record:
     """One image before it is opened. `split` is None where the data names no splits.
 
-    label: a class name; of a data set with several labels an image a tuple of those that it has, sorted.
+    label: a class name; of a data set with several labels an image a tuple of those that it has, sorted; of one with a
+    number for each image that number.
     """
 
     path: str
-    label: str | tuple[str, ...]
+    label: str | tuple[str, ...] | float
     split: Split | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All that it has, however many an image may have."""
-        return self.label if isinstance(self.label, tuple) else (self.label,)
+        """All that it has, however many an image may have; of a number its name alone, `VALUE`."""
+        if isinstance(self.label, tuple):
+            return self.label
+        return (VALUE,) if isinstance(self.label, float) else (self.label,)
 
 
 @dataclass(frozen=True)

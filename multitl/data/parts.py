@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from itertools import compress
 
 from multitl.contracts import Split
+from multitl.data.bins import bins_of
 from multitl.data.listings import Record
 from multitl.data.splits import cut_by_labels, cut_splits, draw_shots
 from multitl.errors import shorten
 
+BINS = 10  # of numbers, in which they are cut
 Placed = tuple[list[Record], list[str]]  # records that all have a split, and warnings
 
 
@@ -64,7 +66,14 @@ class Parts:
         return {"test": self.test_fraction, "validation": self.validation_fraction}
 
     def _cut(self, records: Sequence[Record], fractions: Mapping[Split, float]) -> tuple[list[Split], list[str]]:
-        """See splits.py; classes are cut one by one, labels that share images all together."""
+        """See splits.py; classes are cut one by one, and so are numbers, bin by bin; labels that share images all
+        together.
+        """
+        numbers = [record.label for record in records if isinstance(record.label, float)]
+        if numbers:
+            hashes = [self.hashes[record.path] for record in records]
+            binned = list(zip(map(str, bins_of(numbers, BINS)), hashes, strict=True))
+            return cut_splits(binned, fractions, self.seed)[0], []
         if any(isinstance(record.label, tuple) for record in records):
             sets = [(record.labels, self.hashes[record.path]) for record in records]
             return cut_by_labels(sets, fractions, self.seed), []

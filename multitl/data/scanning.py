@@ -21,6 +21,7 @@ from multitl.data.checks import (
     check_judgeable,
     check_known,
     check_readable,
+    check_spread,
     check_trainable,
     printable,
     warn_of_copies,
@@ -199,6 +200,7 @@ def _look_at(
         placed, notes = parts.draw(placed, shots)
     dataset = _dataset(listing, placed, hashes, unreadable)
     check_judgeable(dataset)
+    check_spread(dataset)
     warnings = (*dataset.warnings, *looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
     return replace(dataset, warnings=warnings)
 
@@ -327,7 +329,9 @@ def _dataset(
     return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))
 
 
-def _numbered(record: Record, numbers: Mapping[str, int]) -> int | tuple[int, ...]:
+def _numbered(record: Record, numbers: Mapping[str, int]) -> int | tuple[int, ...] | float:
+    if isinstance(record.label, float):
+        return record.label
     labels = tuple(sorted(numbers[name] for name in record.labels))
     return labels if isinstance(record.label, tuple) else labels[0]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from multitl.contracts import SPLITS, Labels
 from multitl.data import parquet_images
@@ -20,6 +20,7 @@ from multitl.data.labels import (
     describe_labels,
     follows,
     labels_of_bits,
+    parse_number,
     split_labels,
 )
 from multitl.data.listings import Listing, Record, check_exists, list_records
@@ -57,7 +58,7 @@ class Reading:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Reading:
-        labels: Labels = "several" if recipe.labels == "several" else "one"
+        labels = cast(Labels, recipe.labels)
         return cls(recipe.images, recipe.path_column, recipe.label_column, labels, recipe.label_separator)
 
     def as_trained(self, recipe: Recipe) -> Reading:
@@ -71,12 +72,13 @@ AS_USUAL = Reading()
 
 
 def check_one_class_each(folder: Path, reading: Reading) -> None:
-    """Raise DataError where several labels an image are to be read from folders, or an archive of them."""
-    if reading.labels == "several":
+    """Raise DataError where several labels an image, or numbers, are to be read from folders or an archive of them."""
+    if reading.labels != "one":
+        columns = {"several": "labels or columns of 0 and 1", "number": "numbers"}[reading.labels]
         raise DataError(
             f"{folder} is no table, and an image in it is of one class: that of its folder.",
-            expected="for labels = several a table, CSV or Parquet, with a column of labels or columns of 0 and 1",
-            received="a folder of images, labels = several",
+            expected=f"for labels = {reading.labels} a table, CSV or Parquet, with a column of {columns}",
+            received=f"a folder of images, labels = {reading.labels}",
             fix=f"give the table, and --images {folder}; or leave out --labels",
         )
 
@@ -89,7 +91,7 @@ def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     if any(isinstance(value, bytes | dict | list) for value in raw_files):
         raise _bad_table(path, "holds no images and no paths", "bytes of images, or paths", "lists", "write the images")
     files = [_text(value) for value in raw_files]
-    labels: Sequence[str | tuple[str, ...]] = _label_sets(path, table, reading) or _classes(path, table, reading)
+    labels = _READ[reading.labels](path, table, reading)
     raw_splits = _find(table, "split")
     splits = None if raw_splits is None else [_text(value) for value in raw_splits]
     _check_cells(path, files, splits)
@@ -111,9 +113,7 @@ def _classes(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> li
 
 
 def _label_sets(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[tuple[str, ...]]:
-    """The labels of each image, from columns of 0 and 1 or from one column; nothing where an image has one class."""
-    if reading.labels == "one":
-        return []
+    """The labels of each image, from columns of 0 and 1 or from one column."""
     texts = {name: [_text(cell) for cell in cells] for name, cells in table.items()}
     if listed := _listed(reading):
         bits = {name: [_text(cell) for cell in _named(path, table, "label", name)] for name in listed}
@@ -127,6 +127,25 @@ def _label_sets(path: Path, table: Mapping[str, list[Any]], reading: Reading) ->
     if not reading.label_column and _find(table, "label") is None and (found := columns_of_bits(others)):
         return labels_of_bits(found)
     return split_labels(_column(path, table, "label", reading.label_column), reading.separator)
+
+
+def _numbers(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[float]:
+    """A number for each image. Raises DataError for cells that are none."""
+    cells = [_text(value) for value in _column(path, table, "label", reading.label_column)]
+    numbers = [parse_number(cell) for cell in cells]
+    if wrong := [f"row {row}: {cells[row - 1] or 'empty'}" for row, one in enumerate(numbers, start=1) if one is None]:
+        raise _bad_table(
+            path, f"has {len(wrong)} cells that are no numbers", "a number in every row, such as 12.5", shorten(wrong),
+            "mend or delete these rows, or leave out --labels if they are classes,",
+        )  # fmt: skip
+    return [number for number in numbers if number is not None]
+
+
+_READ: Mapping[Labels, Callable[[Path, Mapping[str, list[Any]], Reading], Sequence[str | tuple[str, ...] | float]]] = {
+    "one": _classes,
+    "several": _label_sets,
+    "number": _numbers,
+}
 
 
 def _listed(reading: Reading) -> list[str]:

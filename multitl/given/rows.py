@@ -36,7 +36,10 @@ def comes_from(value: Any, package: str, name: str) -> bool:
 
 def labelled(image: Any, label: Any, reading: Reading, *, names: Sequence[str] = (), split: Any = None) -> Row:
     """A row of an adapter whose source has no names of columns. names: of the classes that numbers stand for."""
-    text = label_text(label, names) if reading.labels == "one" else label_set_text(label, names, reading.separator)
+    if reading.labels == "several":
+        text = label_set_text(label, names, reading.separator)
+    else:
+        text = label_text(label, names if reading.labels == "one" else ())
     cells = {reading.label_column or "label": text}
     return Row(image, cells if split is None else cells | {"split": cell_text(split)})
 

@@ -140,7 +140,7 @@ def _check_labels(items: Sequence[_Item], reading: Reading) -> None:
             fix="give the labels as well",
         )
     missing = [str(row) for row, item in enumerate(items) if item.row.cells.get(name) == ""]
-    if missing and reading.labels == "one":
+    if missing and reading.labels != "several":
         raise DataError(
             f"{len(missing)} of {len(items)} images have no label.",
             expected="a label for each image",

@@ -10,6 +10,7 @@ __all__ = [
     "judges",
     "label_findings",
     "metrics",
+    "number_findings",
     "opening",
     "predictions",
     "proportions",

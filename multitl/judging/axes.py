@@ -48,6 +48,17 @@ def linear_axis(values: Sequence[float], *, is_share: bool) -> tuple[float, floa
     return low, high, [(v, _as_percent(v, step) if is_share else f"{v:.{_decimals(step)}f}") for v in at]
 
 
+def spanning_axis(values: Sequence[float]) -> tuple[float, float, Ticks]:
+    """The same for values of any sign, around them as closely as round ticks allow."""
+    low, high = min(values), max(values)
+    if high <= low:
+        low, high = low - max(abs(low), 1.0) / 2, high + max(abs(high), 1.0) / 2
+    step = tick_step(high - low, most=6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [(number * step, f"{number * step:.{_decimals(step)}f}") for number in range(first, last + 1)]
+    return first * step, last * step, ticks
+
+
 def log_axis(values: Sequence[float]) -> tuple[float, float, Ticks]:
     """The same in powers of ten, over at most MOST_DECADES below the highest value."""
     positive = [v for v in values if math.isfinite(v) and v > 0]
@@ -76,4 +87,4 @@ def _as_percent(value: float, step: float) -> str:
 
 def _decimals(step: float) -> int:
     """As few as tell the steps apart."""
-    return next(digits for digits in range(12) if abs(round(step, digits) - step) < step * 1e-6)
+    return next((digits for digits in range(12) if abs(round(step, digits) - step) < step * 1e-6), 12)

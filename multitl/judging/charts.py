@@ -10,10 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from multitl.judging.axes import Scale, Tick, lift, linear_axis, log_axis, span_of, tick_step
+import numpy as np
+
+from multitl.judging.axes import Scale, Tick, lift, linear_axis, log_axis, span_of, spanning_axis, tick_step
 from multitl.judging.metrics import ReliabilityBin
 
 LOG_FROM = 30.0  # a loss that falls by more than this factor is a flat line on a linear axis
+MOST_POINTS = 2000  # dots of a figure
 MOST_SLOTS = 240  # epochs up to which each has a read-out under the pointer
 
 
@@ -113,6 +116,22 @@ class CoverageChart:
     marks: list[LabelledMark]
 
 
+@dataclass(frozen=True)
+class PointChart:
+    """line, dots: SVG paths.  hidden: points that are left out."""
+
+    size: float
+    left: float
+    top: float
+    bottom: float
+    right: float
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    line: str
+    dots: str
+    hidden: int
+
+
 def draw_curves(
     series: Mapping[str, Sequence[float]], phases: Sequence[str], steps: Sequence[int], best: int | None, *,
     is_share: bool,
@@ -176,6 +195,28 @@ def draw_coverage(points: Sequence[tuple[float, float]], marks: Sequence[tuple[f
         y_ticks=[Tick(y(at), label) for at, label in ticks],
         path=path + ("h.01" if len(points) == 1 else ""),
         marks=_spread_labels([(x(share), y(accuracy), text) for share, accuracy, text in marks]),
+    )  # fmt: skip
+
+
+def draw_points(across: np.ndarray, up: np.ndarray, *, is_square: bool) -> PointChart:
+    """A dot for each pair of numbers (n,), of at most MOST_POINTS spread evenly over `across`.
+
+    is_square: both axes have the same range, and the line is where they are equal; else it is where `up` is 0.
+    """
+    size, left, right, top, bottom = 400.0, 52.0, 390.0, 10.0, 348.0
+    order = np.argsort(across, kind="stable")
+    shown = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_POINTS, len(order))).round().astype(int))]
+    both = [*across.tolist(), *up.tolist()]
+    low_x, high_x, x_ticks = spanning_axis(both if is_square else across.tolist())
+    low_y, high_y, y_ticks = (low_x, high_x, x_ticks) if is_square else spanning_axis([*up.tolist(), 0.0])
+    x, y = Scale(low_x, high_x, left, right), Scale(low_y, high_y, bottom, top)
+    line = f"M{left:g} {bottom:g}L{right:g} {top:g}" if is_square else f"M{left:g} {y(0):g}H{right:g}"
+    dots = "".join(f"M{x(float(across[i])):g} {y(float(up[i])):g}h.01" for i in shown)
+    return PointChart(
+        size, left, top, bottom, right,
+        x_ticks=[Tick(x(at), label) for at, label in x_ticks],
+        y_ticks=[Tick(y(at), label) for at, label in y_ticks],
+        line=line, dots=dots, hidden=len(order) - len(shown),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Who judges a run: by one class an image, or by several labels. Whatever judging does differently for them is here."""
+"""Who judges a run: by one class an image, several labels, or a number. What judging does differently is here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from multitl.contracts import VALUE, Scale
 from multitl.judging.label_metrics import best_thresholds, score_labels
 from multitl.judging.metrics import score
-from multitl.judging.predictions import Judged, write_label_predictions, write_predictions
+from multitl.judging.number_metrics import score_numbers
+from multitl.judging.predictions import Judged, write_label_predictions, write_number_predictions, write_predictions
 from multitl.recipes import Recipe
 
 
@@ -72,13 +74,34 @@ class LabelJudge:
         write_label_predictions(path, rows, self.class_names, self.thresholds)
 
 
+@dataclass(frozen=True)
+class NumberJudge:
+    """A number an image. mean: of the training images."""
+
+    mean: float
+    seed: int
+
+    def score(self, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+        return score_numbers(truth, probabilities[:, 0], self.mean, self.seed)
+
+    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
+        return {VALUE: float(probabilities[0])}
+
+    def write(self, path: str | os.PathLike[str], rows: Sequence[Judged]) -> None:
+        write_number_predictions(path, rows)
+
+
 def choose_thresholds(recipe: Recipe, truth: np.ndarray, probabilities: np.ndarray) -> list[float]:
-    """Of the labels, on validation images; none where an image has one class."""
-    return [] if recipe.labels == "one" else best_thresholds(truth, probabilities)
+    """Of the labels, on validation images; none where an image has one class or a number."""
+    return best_thresholds(truth, probabilities) if recipe.labels == "several" else []
 
 
-def judge_of(recipe: Recipe, class_names: Sequence[str], thresholds: Sequence[float]) -> Judge:
-    """thresholds: of the labels, if an image may have several."""
+def judge_of(
+    recipe: Recipe, class_names: Sequence[str], thresholds: Sequence[float], scale: Scale | None = None
+) -> Judge:
+    """thresholds: of the labels, if an image may have several.  scale: of numbers."""
+    if scale:
+        return NumberJudge(scale.mean, recipe.seed)
     if recipe.labels == "one":
         return ClassJudge(class_names, recipe.seed)
     return LabelJudge(class_names, recipe.seed, thresholds)

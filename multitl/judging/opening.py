@@ -41,7 +41,7 @@ class Run:
 
     @cached_property
     def judge(self) -> Judge:
-        return judge_of(self.card.recipe, self.card.class_names, self.card.thresholds)
+        return judge_of(self.card.recipe, self.card.class_names, self.card.thresholds, self.card.scale)
 
     @cached_property
     def model(self) -> keras.Model:

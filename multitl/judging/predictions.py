@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from multitl.contracts import VALUE
 from multitl.errors import RunError
 from multitl.files.csv_cells import original, write_row
 from multitl.system.regular_files import MOST_TEXT, read_regular
@@ -19,6 +20,7 @@ from multitl.system.writing import atomic_write
 
 COLUMNS = ("split", "path", "label", "predicted", "confidence")  # and "p:CLASS" for each class
 LABEL_COLUMNS = ("split", "path", "labels", "predicted")  # and "is:LABEL", then "p:LABEL" for each label
+NUMBER_COLUMNS = ("split", "path", "true", "predicted")
 JOINT = "|"  # between labels, for people: what is true stands in "is:LABEL", 0 or 1
 
 Judged = tuple[str, str, Any, np.ndarray]  # split, path, what is true, probabilities (k,) of an image
@@ -28,7 +30,8 @@ Judged = tuple[str, str, Any, np.ndarray]  # split, path, what is true, probabil
 class Predictions:
     """What predictions.csv holds. paths are absolute.
 
-    labels: int (n,), or bool (n, k) where an image may have several.  probabilities: float32 (n, k), k classes.
+    labels: int (n,), or bool (n, k) where an image may have several, or numbers, float64 (n,).
+    probabilities: float32 (n, k), k classes; of a number (n, 1), what was said.
     """
 
     class_names: tuple[str, ...]
@@ -78,6 +81,14 @@ def write_label_predictions(
             write_row(file, [split, str(_absolute(image)), labels, given, *(str(int(has)) for has in truth), *texts])
 
 
+def write_number_predictions(path: str | os.PathLike[str], rows: Iterable[Judged]) -> None:
+    """The same where a number is predicted: what is true is a float, what was said (1,)."""
+    with atomic_write(path) as temporary, _open(temporary) as file:
+        write_row(file, NUMBER_COLUMNS)
+        for split, image, true, said in rows:
+            write_row(file, [split, str(_absolute(image)), repr(float(true)), f"{np.float32(said[0]):.9g}"])
+
+
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """Read predictions.csv back. Raises RunError if it is missing or damaged."""
     try:
@@ -85,6 +96,8 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         header, *rows = ([original(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline="")))
         if tuple(header[: len(LABEL_COLUMNS)]) == LABEL_COLUMNS:
             return _of_several(header[len(LABEL_COLUMNS) :], rows)
+        if tuple(header) == NUMBER_COLUMNS:
+            return _of_numbers(rows)
         names = tuple(column.removeprefix("p:") for column in header[len(COLUMNS) :])
         index = {name: i for i, name in enumerate(names)}
         probabilities = np.array([row[len(COLUMNS) :] for row in rows], np.float32).reshape(len(rows), len(names))
@@ -108,6 +121,15 @@ def _of_several(columns: list[str], rows: list[list[str]]) -> Predictions:
     truth = np.array([row[start : start + count] for row in rows], np.int8).reshape(len(rows), count)
     probabilities = np.array([row[start + count :] for row in rows], np.float32).reshape(len(rows), count)
     return Predictions(names, tuple(row[0] for row in rows), tuple(row[1] for row in rows), truth > 0, probabilities)
+
+
+def _of_numbers(rows: list[list[str]]) -> Predictions:
+    """Raises ValueError for what is no number."""
+    true = np.array([row[2] for row in rows], np.float64)
+    said = np.array([row[3] for row in rows], np.float32).reshape(len(rows), 1)
+    if not (np.isfinite(true).all() and np.isfinite(said).all()):
+        raise ValueError("numbers that are not finite")
+    return Predictions((VALUE,), tuple(row[0] for row in rows), tuple(row[1] for row in rows), true, said)
 
 
 def _absolute(image: str) -> Path:

@@ -41,6 +41,7 @@ from multitl.judging.findings import (
 )
 from multitl.judging.label_findings import LabelPicture, describe_labels
 from multitl.judging.metrics import Judged, judge, reliability
+from multitl.judging.number_findings import NumberPicture, describe_numbers
 from multitl.judging.predictions import Predictions, read_predictions
 from multitl.judging.proportions import baselines, cautions
 from multitl.recipes import Recipe
@@ -49,7 +50,10 @@ from multitl.runs.label_figures import read_figures
 from multitl.system.regular_files import read_regular_text
 from multitl.system.writing import write_text
 
-PAGES = {"one": "report.html.j2", "several": "labels.html.j2"}  # by how many labels an image has
+PAGES = {"one": "report.html.j2", "several": "labels.html.j2", "number": "numbers.html.j2"}  # by what an image has
+_OF_CLASSES = {"loss": "log loss", "right": "accuracy", "minimised": "cross-entropy", "given": "probabilities"}
+_OF_NUMBERS = {"loss": "squared error", "right": "variance explained", "minimised": "squared error", "given": "numbers"}
+TERMS = {"one": _OF_CLASSES, "several": _OF_CLASSES, "number": _OF_NUMBERS}  # what figures of training are called
 MOST_CLASSES = 50  # in the confusion matrix and the table of classes
 MOST_PICTURES = 12
 TRUST_LEVELS = (0.95, 0.8, 0.5)
@@ -105,7 +109,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     split = "test" if metrics["test"] else "validation"
     try:
         _insist_on_all(card, metrics, predictions)
-        judgement = _judgement if card.recipe.labels == "one" else _label_judgement
+        judgement = {"one": _judgement, "several": _label_judgement, "number": _number_judgement}[card.recipe.labels]
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
             _header(card) | judgement(metrics[split], predictions.of(split), card, split)
             | _training(history, card) | _data(card) | _making(card)
@@ -122,7 +126,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
 def _insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions) -> None:
     """Raises ValueError for other classes, or where predictions.csv was cut off between two lines."""
     rows, name = ("per_class", "class") if card.recipe.labels == "one" else ("per_label", "label")
-    named = [tuple(row[name] for row in figures[rows]) for figures in metrics.values() if figures]
+    named = [tuple(row[name] for row in figures[rows]) for figures in metrics.values() if figures and rows in figures]
     if {card.class_names} != {predictions.class_names, *named}:
         raise ValueError("files of different classes")
     for split, figures in metrics.items():
@@ -158,6 +162,7 @@ def _header(card: Card) -> dict[str, Any]:
         "image_count": sum(card.data.images.values()) or sum(sum(by_class.values()) for by_class in counts.values()),
         "total_seconds": sum(card.seconds.values()),
         "head_titles": HEAD_TITLES,
+        "terms": TERMS[card.recipe.labels],
     }
 
 
@@ -165,6 +170,12 @@ def _label_judgement(metrics: dict[str, Any], predictions: Predictions, card: Ca
     """Of several labels an image."""
     found = describe_labels(metrics, predictions, card.thresholds, split, MOST_PICTURES)
     return found | {"most_classes": MOST_CLASSES, "pictures": [_shown(picture, card) for picture in found["pictures"]]}
+
+
+def _number_judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, split: str) -> dict[str, Any]:
+    """Of a number an image."""
+    found = describe_numbers(metrics, predictions, split, MOST_PICTURES)
+    return found | {"pictures": [_shown(picture, card) for picture in found["pictures"]]}
 
 
 def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, split: str) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, sp
     }
 
 
-def _shown(picture: Picture | LabelPicture, card: Card) -> dict[str, Any]:
+def _shown(picture: Picture | LabelPicture | NumberPicture, card: Card) -> dict[str, Any]:
     uri = _thumbnail(picture.path, card.preprocess.decoding)
     return dataclasses.asdict(picture) | {"path": _shorten(picture.path, Path(card.data.path)), "uri": uri}
 
@@ -216,7 +227,7 @@ def _training(history: History, card: Card) -> dict[str, Any]:
     phases = [PHASE_TITLES.get(phase, phase) for phase in shown.phases]
     charts: dict[str, CurveChart] = {}
     if phases:
-        for title, name in (("Loss", "loss"), ("Accuracy", "accuracy")):
+        for title, name in (("Loss", "loss"), (TERMS[card.recipe.labels]["right"].capitalize(), "accuracy")):
             series = {"training": figures[name], "validation": figures[f"val_{name}"]}
             charts[title] = draw_curves(series, phases, shown.steps, best, is_share=name == "accuracy")
     at_best = {name: values[best] for name, values in figures.items()} if best is not None else {}

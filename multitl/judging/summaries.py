@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from multitl.contracts import describe_figures
+from multitl.contracts import describe_answers, describe_figures
 from multitl.judging.findings import confusion
 from multitl.judging.label_findings import labels_by_precision
 from multitl.judging.opening import Run
@@ -23,9 +23,9 @@ def read_figures(run: Run) -> dict[str, Any] | None:
 
 def summarise(run: Run, metrics: dict[str, Any] | None) -> str:
     """One line for people: where it lies, how good it is, what it is made of."""
-    count = len(run.card.class_names)
-    what = "classes" if run.card.recipe.labels == "one" else "labels"
-    facts = [f"{count:,} {what}" if count else "no classifier", as_line(run.card.backbone.name)]
+    names = run.card.class_names
+    what = describe_answers(names, metrics) if metrics else f"{len(names):,} classes" if names else "no classifier"
+    facts = [what, as_line(run.card.backbone.name)]
     figures = [describe_figures(metrics)] if metrics else []
     return f"<multitl run {as_line(str(run.folder))}: {', '.join(figures + facts)}>"
 

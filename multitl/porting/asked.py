@@ -54,12 +54,13 @@ def check_translate(
 
 
 def check_goal(to: str, recipe: Recipe) -> None:
-    """Raises PortError for a format that ends in one class an image where there may be several labels."""
-    if FORMATS[to].is_state_dict and recipe.labels == "several":
+    """Raises PortError for a format that ends in one class an image where there may be several labels, or a number."""
+    if FORMATS[to].is_state_dict and recipe.labels != "one":
+        what = {"several": "several labels an image", "number": "a number"}[recipe.labels]
         raise PortError(
-            f"The format {to} cannot carry several labels an image: the network's own class ends in a softmax.",
+            f"The format {to} cannot carry {what}: the network's own class ends in a softmax.",
             expected="a model of one class an image, or another format",
-            received="labels = several",
+            received=f"labels = {recipe.labels}",
             fix="--to torch-export, which PyTorch opens as well; multitl ports lists all",
         )
 

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import to_builtins
 
 from multitl.adapters import BACKENDS, is_present
-from multitl.contracts import Backend, Preprocess, Takes
+from multitl.contracts import VALUE, Backend, Preprocess, Takes
 from multitl.errors import MultitlError
 from multitl.models.preprocessing import normalise
 from multitl.porting.asked import check_goal, check_photos, output_of
@@ -173,7 +173,7 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
             "milliseconds": round(departure.reference.milliseconds, 3),
         },
         "takes": {"images": TAKES[takes], "shape": [None, card.preprocess.height, card.preprocess.width, 3]},
-        "gives": {"probabilities": [None, len(card.class_names)]},
+        "gives": {VALUE if card.scale else "probabilities": [None, len(card.class_names)]},
         "thresholds": list(card.thresholds),
         "class_names": list(card.class_names),
         "backbone": kept,

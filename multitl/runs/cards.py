@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from multitl.contracts import Head, Parity, Preprocess, Split, Stage, TranslatedWeight, Unreadable
+from multitl.contracts import VALUE, Head, Parity, Preprocess, Scale, Split, Stage, TranslatedWeight, Unreadable
 from multitl.errors import MultitlError, RunError
 from multitl.recipes import Recipe
 from multitl.system.regular_files import MOST_CARD, read_regular
@@ -218,6 +218,7 @@ class Card(Struct, frozen=True, kw_only=True):
 
     head: of a translated network, whether it has its own classifier; None for a run.  warnings: of the training.
     thresholds: where an image may have several labels, the probability from which each is given.
+    scale: of numbers, that by which those of the training images were standardised.
     files: SHA-256 of each file of a run, by its name; None in a card of multitl 0.1.
     """
 
@@ -237,6 +238,7 @@ class Card(Struct, frozen=True, kw_only=True):
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
     thresholds: tuple[Share, ...] = ()
+    scale: Scale | None = None
     adaptation: Adaptation | None = None
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
@@ -245,6 +247,12 @@ class Card(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.thresholds) != (len(self.class_names) if self.recipe.labels == "several" else 0):
             raise ValueError(f"{len(self.thresholds)} thresholds of {len(self.class_names)} labels")
+        if (self.scale is not None) != (self.recipe.labels == "number"):
+            raise ValueError(f"the scale {self.scale}, with labels = {self.recipe.labels}")
+        if self.scale and not (all(map(math.isfinite, self.scale)) and self.scale.deviation > 0):
+            raise ValueError(f"the scale {self.scale}")
+        if self.scale and self.class_names != (VALUE,):
+            raise ValueError("a number that is not called so")
 
     @property
     def class_names(self) -> tuple[str, ...]:

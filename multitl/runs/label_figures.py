@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from multitl.runs.cards import UNFINISHED, Card, ClassName, Count, Positive, Share, read_json_of, read_metrics
+from multitl.runs.number_figures import NumberMetrics
 
 Interval = tuple[Share, Share]
 
@@ -65,5 +66,6 @@ def read_figures(folder: str | os.PathLike[str], card: Card, missing: str = UNFI
     """metrics.json of a run with this card, by split; None for a split without images. Raises RunError."""
     if card.recipe.labels == "one":
         return read_metrics(folder, missing)
-    found = read_json_of(Path(folder, "metrics.json"), LabelMetrics, "the figures of a finished run", missing)
+    kind: type[Struct] = NumberMetrics if card.recipe.labels == "number" else LabelMetrics
+    found = read_json_of(Path(folder, "metrics.json"), kind, "the figures of a finished run", missing)
     return msgspec.json.decode(msgspec.json.encode(found))

@@ -1,8 +1,9 @@
 """Classify images by the model beside this file: `python classify.py IMAGE ...`
 
 Prints a line for each image: its path, the class, its probability; where an image may have several labels, each that it
-has and its probability. Needs NumPy, Pillow and what opens the model, and nothing of multitl, which wrote it. Pictures
-of 8 bits become pixels as for `multitl predict`, to the last bit; HEIC and more bits are beyond it.
+has and its probability; where a number is predicted, "value" and the number. Needs NumPy, Pillow and what opens the
+model, and nothing of multitl, which wrote it. Pictures of 8 bits become pixels as for `multitl predict`, to the last
+bit; HEIC and more bits are beyond it.
 """
 
 from __future__ import annotations

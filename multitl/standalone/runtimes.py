@@ -62,7 +62,7 @@ def open_serving(folder: Path) -> Answer:
     import tensorflow as tf
 
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    return lambda images: serve(images=tf.constant(images))["probabilities"].numpy()
+    return lambda images: next(iter(serve(images=tf.constant(images)).values())).numpy()
 
 
 def open_reusable(folder: Path) -> Answer:

@@ -30,7 +30,6 @@ from multitl.data.scanning import scan_for_training
 from multitl.data.unlabelled import add_unlabelled
 from multitl.errors import RunError
 from multitl.models.freezing import FreezePolicy, apply_policy
-from multitl.models.goals import goal_of
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward, predict_pixels
 from multitl.models.weight_hashes import weights_sha256
@@ -61,7 +60,7 @@ from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
 from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
-from multitl.training.targets import targets_of, truth_of
+from multitl.training.targets import goal_for, targets_of, truth_of
 from multitl.training.trials import Examination, Race, brier_scores
 
 
@@ -229,8 +228,9 @@ def _leave_head(state: TrainingState, publisher: Publisher) -> None:
     state.head, state.best = state.best, []
     if state.head:
         targets, _ = targets_of(publisher.dataset, publisher.recipe, ("validation",))
-        answers = publisher.features.probabilities(publisher.head, goal_of(publisher.recipe))
-        state.scores = [brier_scores(targets, answers["validation"])]
+        goal = goal_for(publisher.dataset, publisher.recipe)
+        answers = publisher.features.probabilities(publisher.head, goal)
+        state.scores = [brier_scores(targets, goal.as_targets(answers["validation"]))]
 
 
 def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
@@ -296,7 +296,7 @@ def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
                 inputs = (pixels, changes_of(strength, drawn, *pixels.shape[1:3]))
             yield inputs, labels[one.indices], weights[one.indices]
 
-    forward, goal = compile_forward(model), goal_of(recipe)
+    forward, goal = compile_forward(model), goal_for(dataset, recipe)
 
     def predict() -> np.ndarray:
         return goal.activate(predict_pixels(forward, readers["validation"]))
@@ -321,8 +321,9 @@ def _save_progress(folder: Path, listeners: Listeners, state: TrainingState) -> 
 def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend) -> None:
     """Say what was found before anything long starts."""
     sizes = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
-    what = "classes" if recipe.labels == "one" else "labels"
-    say(f"{len(dataset.class_names)} {what}, {sizes} images")
+    what = {"one": "classes", "several": "labels"}
+    count = f"{len(dataset.class_names)} {what[recipe.labels]}" if recipe.labels in what else "a number"
+    say(f"{count}, {sizes} images")
     say(f"{pretrained.name} on {backend.name} ({', '.join(backend.devices())})")
     if dataset.unlabelled:
         say(f"{len(dataset.unlabelled)} images without labels, to adapt to")

@@ -19,7 +19,7 @@ from multitl.training.features import RunFeatures, head_probabilities
 from multitl.training.head_choice import SolvedHead, choose_head, solve_again
 from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
 from multitl.training.solved_head import UNSOLVED_L2, Task, fill_head, is_solved
-from multitl.training.targets import targets_of, truth_of
+from multitl.training.targets import goal_for, targets_of, truth_of
 
 
 def make_head(
@@ -70,7 +70,7 @@ def task_of(views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, 
 
 def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe, seconds: float) -> Row:
     """The line of history.csv for a head that was solved."""
-    goal = goal_of(recipe)
+    goal = goal_for(dataset, recipe)
 
     def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
         return goal.log_loss_and_accuracy(truth_of(dataset, recipe, split), head_probabilities(head, values, goal))
@@ -85,7 +85,7 @@ def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe
 
 def _head_phase(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> Phase:
     labels, weights = targets_of(dataset, recipe)
-    goal, truth = goal_of(recipe), truth_of(dataset, recipe, "validation")
+    goal, truth = goal_for(dataset, recipe), truth_of(dataset, recipe, "validation")
 
     def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
         for draw in draws:

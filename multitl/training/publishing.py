@@ -20,7 +20,6 @@ from multitl.contracts import Dataset, Forward, Goal, Pretrained, Result, Split
 from multitl.data.pixels import PixelReader
 from multitl.errors import RunError
 from multitl.judging.judges import choose_thresholds
-from multitl.models.goals import goal_of
 from multitl.models.heads import build_classifier
 from multitl.models.inference import compile_forward, predict_pixels
 from multitl.recipes import Recipe
@@ -34,7 +33,7 @@ from multitl.training.features import JUDGED, RunFeatures
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.recording import finish, judge, save_model, write_history
-from multitl.training.targets import truth_of
+from multitl.training.targets import goal_for, scale_of, truth_of
 
 PROVED = 8  # images that the saved model answers for
 STARTED = ("recipe.toml", "run.json")  # which are there before training begins
@@ -100,7 +99,7 @@ class Publisher:
 
     @property
     def _goal(self) -> Goal:
-        return goal_of(self.recipe)
+        return goal_for(self.dataset, self.recipe)
 
     @cached_property
     def _classifier(self) -> keras.Model:
@@ -126,14 +125,17 @@ class Publisher:
         with temporary_folder(self.folder) as staged:
             for name in STARTED:
                 shutil.copy(self.folder / name, staged)
-            difference = save_model(staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision)
+            difference = save_model(
+                staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision, self._goal
+            )
             how, names = self.pretrained.preprocess, self.dataset.class_names
             write_program(staged, "open_keras", how, "pixels", names, thresholds)
-            judge(staged, self.dataset, judged, self.recipe, thresholds)
+            scale = scale_of(self.dataset, self.recipe)
+            judge(staged, self.dataset, judged, self.recipe, thresholds, scale)
             write_history(staged, state.rows)
             trials = describe_trials(state, is_finished=False)
             made = {"saved_model_difference": difference, "trials": trials, "warnings": state.warnings}
-            made |= {"thresholds": thresholds}
+            made |= {"thresholds": thresholds, "scale": scale}
             finish(staged, {**self.about, **about, **made})
             _move(staged, self.folder)
 

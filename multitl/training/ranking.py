@@ -35,6 +35,7 @@ from multitl.training.feature_store import SHARD, FeatureStore, compute_features
 from multitl.training.features import feature_key
 from multitl.training.head_choice import is_clearly_better
 from multitl.training.solved_head import Attempt, Task, attempt
+from multitl.training.targets import goal_for
 
 FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many, since each costs a path of penalties
 # Standard errors of the mean difference between two backbones' losses of the same images. Three, where a head asks for
@@ -126,7 +127,7 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     Raises BackboneError if none can be loaded.
     """
     examples = shuffled(dataset, recipe.seed)
-    goal, classes = goal_of(recipe), len(dataset.class_names)
+    goal, classes = goal_for(dataset, recipe), len(dataset.class_names)
     labels = goal.targets_of(goal.truth_of(examples, classes), classes)
     candidates: list[Candidate] = []
     failed: list[Unusable] = []

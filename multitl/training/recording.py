@@ -17,12 +17,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
+from multitl.contracts import SPLITS, Backend, Dataset, Goal, Pretrained, Result, Scale, Split
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
 from multitl.judging.judges import judge_of
 from multitl.judging.predictions import Judged
 from multitl.judging.reporting import write_report
+from multitl.models.goals import GOALS
 from multitl.models.initialisers import numpy_initialisers
 from multitl.models.insides import parts_of
 from multitl.models.keras_archives import write_keras_archive
@@ -39,11 +40,13 @@ TOLERANCE = {"auto": 1e-3, "float32": 1e-3, "tf32": 1e-3, "bfloat16": 3e-2, "flo
 
 
 def save_model(
-    folder: Path, classifier: keras.Model, pixels: np.ndarray, expected: np.ndarray, precision: str
-) -> float:
+    folder: Path, classifier: keras.Model, pixels: np.ndarray, expected: np.ndarray, precision: str,
+    goal: Goal = GOALS["one"],
+) -> float:  # fmt: skip
     """Write model.keras, load it again as a user would, and compare its probabilities with those of training.
 
-    pixels: uint8 (n, height, width, 3).  expected: (n, classes).  Returns the largest absolute difference.
+    pixels: uint8 (n, height, width, 3).  expected: (n, classes).  Returns the largest absolute difference, of numbers
+    in deviations of the training images'.
     Raises RunError if the file does not give the same answers.
     """
     _forget_training(classifier)
@@ -51,7 +54,8 @@ def save_model(
         write_keras_archive(classifier, path)
         with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
             loaded = keras.models.load_model(path, compile=False)
-        difference = float(np.abs(np.asarray(loaded.predict_on_batch(pixels)) - expected).max())
+        given = goal.as_targets(np.asarray(loaded.predict_on_batch(pixels)))
+        difference = float(np.abs(given - goal.as_targets(expected)).max())
         if difference > TOLERANCE[precision]:
             raise RunError(
                 "The saved model does not give the answers of the trained one, so it was not kept.",
@@ -71,14 +75,14 @@ def _forget_training(classifier: keras.Model) -> None:
 
 def judge(
     folder: Path, dataset: Dataset, probabilities: Mapping[Split, np.ndarray], recipe: Recipe,
-    thresholds: Sequence[float] = (),
+    thresholds: Sequence[float] = (), scale: Scale | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write metrics.json and predictions.csv for the judged splits; a split without images is null.
 
-    thresholds: see `judges.judge_of`.
+    thresholds, scale: see `judges.judge_of`.
     """
     metrics: dict[str, Any] = {"test": None, "validation": None}
-    rows, judge = list[Judged](), judge_of(recipe, dataset.class_names, thresholds)
+    rows, judge = list[Judged](), judge_of(recipe, dataset.class_names, thresholds, scale)
     for split, values in probabilities.items():
         examples, truth = dataset.split(split), truth_of(dataset, recipe, split)
         metrics[split] = judge.score(truth, values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from multitl.contracts import Dataset, Split
+from multitl.contracts import Dataset, Goal, Scale, Split
 from multitl.models.goals import goal_of
 from multitl.recipes import Recipe
 
@@ -14,11 +15,25 @@ from multitl.recipes import Recipe
 def targets_of(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("train",)) -> tuple[np.ndarray, np.ndarray]:
     """Targets (n, classes) and weights (n,) of the images of these splits, float32."""
     truth, classes = truth_of(dataset, recipe, *splits), len(dataset.class_names)
-    targets = goal_of(recipe).targets_of(truth, classes)
+    targets = goal_for(dataset, recipe).targets_of(truth, classes)
     if recipe.class_weights != "balanced":
         return targets, np.ones(len(targets), "float32")
     by_class = len(truth) / (classes * np.bincount(truth, minlength=classes))
     return targets, by_class[truth].astype("float32")
+
+
+def goal_for(dataset: Dataset, recipe: Recipe) -> Goal:
+    """The recipe's goal, which standardises numbers by those of the training images."""
+    return goal_of(recipe, scale_of(dataset, recipe))
+
+
+def scale_of(dataset: Dataset, recipe: Recipe) -> Scale | None:
+    """Of the training images' numbers, the same to the bit in whatever order they come; None of classes."""
+    if recipe.labels != "number":
+        return None
+    numbers = [float(example.label) for example in dataset.split("train") if not isinstance(example.label, tuple)]
+    mean = math.fsum(numbers) / len(numbers)
+    return Scale(mean, math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)))
 
 
 def truth_of(dataset: Dataset, recipe: Recipe, *splits: Split) -> np.ndarray:

@@ -83,7 +83,8 @@ class Examination:
         temperature = fit_temperature(goal, truth, self._probabilities)
         softened = goal.soften(self._probabilities, temperature)
         loss, accuracy = goal.log_loss_and_accuracy(truth, softened)
-        return Answers(temperature, loss, accuracy, brier_scores(goal.targets_of(truth, softened.shape[1]), softened))
+        targets = goal.targets_of(truth, softened.shape[1])
+        return Answers(temperature, loss, accuracy, brier_scores(targets, goal.as_targets(softened)))
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Race:
 
 def brier_scores(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """For each image the squared distance of its probabilities (n, classes) from what is true: 0 to 2, or to classes
-    where an image may have all of them.
+    where an image may have all of them. Of standardised numbers (n, 1) it is the squared error, which has no end.
     """
     return np.square(probabilities - targets.astype("float64")).sum(axis=1)
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from multitl.models import several_labels
+from multitl.models.numbers import Numbers
 from multitl.training import softmax_regression
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression
 
@@ -64,6 +65,17 @@ def test_of_several_labels_it_is_as_many_regressions_of_scikit_learn(count: int,
         theirs.fit(np.column_stack([samples.features, np.ones(count)]).astype("float64"), label, samples.weights)
         found = np.append(ours.kernel[:, number], ours.bias[number])
         np.testing.assert_allclose(found, theirs.coef_[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "channels"), [(90, 7), (24, 60)])
+@pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-5])
+def test_of_numbers_it_is_the_ridge_regression_of_scikit_learn(count: int, channels: int, penalty: float) -> None:
+    samples = draw(count, channels, 3)
+    numbers = samples.features[:, :1] * 2 + np.random.default_rng(1).normal(size=(count, 1))
+    ours = SoftmaxRegression(Samples(samples.features, numbers, samples.weights, Numbers())).solve(penalty)
+    theirs = Ridge(alpha=penalty * samples.weights.sum(), fit_intercept=False, solver="cholesky")
+    theirs.fit(np.column_stack([samples.features, np.ones(count)]).astype("float64"), numbers[:, 0], samples.weights)
+    np.testing.assert_allclose(np.append(ours.kernel, ours.bias), theirs.coef_, atol=1e-5)
 
 
 def test_a_weight_of_two_is_a_row_that_comes_twice() -> None:
