@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from multitl.class_tables import check_classes
 from multitl.contracts import Head, Parity, Preprocess, Split, Stage, TranslatedWeight, Unreadable
 from multitl.errors import MultitlError, RunError
 from multitl.recipes import Recipe
@@ -214,6 +215,7 @@ class Card(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.thresholds) != (len(self.class_names) if self.recipe.labels == "several" else 0):
             raise ValueError(f"{len(self.thresholds)} thresholds of {len(self.class_names)} labels")
+        check_classes(self.recipe.class_weights, "", self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
