@@ -19,7 +19,7 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # From the ground up: a package imports from those above this line, and a file of a package from the files before it.
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
-    "": "version errors contracts adapters options",
+    "": "version errors contracts adapters class_tables options",
     "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
     "sizes threads scratch hashes cache children session swapping writing workers",
     "recipes": "",
@@ -188,7 +188,7 @@ def test_a_face_shows_only_what_others_use(package: str):
 def test_files_in_the_root_are_those_that_belong_to_no_step():
     files = {path.stem for path in (ROOT / "multitl").glob("*.py")}
     facade = {"__init__", "__main__", "classifiers"}
-    assert files == facade | {"adapters", "contracts", "errors", "options", "recipes", "version"}
+    assert files == facade | {"adapters", "class_tables", "contracts", "errors", "options", "recipes", "version"}
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name not in FACADE and package_of(name) != "cli"])

@@ -34,6 +34,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(["", "0,4095", "-1, 1", "-1e3,2.5"])
     if field.name == "channels":
         return st.sampled_from(["", "4,3,2", "1, 1,12"])
+    if field.name == "class_weights":
+        return st.sampled_from(["none", "balanced", "cat=2,dog=0.5", '"a,b=1","c""d=2"', "weights.csv"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]
@@ -46,7 +48,9 @@ def fits_together(options: dict) -> bool:
     trains = bool(options["head_epochs"] or options["unfreeze"] != "none")
     is_solved = not options["hidden"] and not options["dropout"] and options["head_epochs"]
     is_one = not (options["bits"] and options["range"])
-    return trains and is_one and options["shots"] != 1 and bool(is_solved or options["head"] in ("auto", "linear"))
+    is_for_several = options["class_weights"] == "none" and options["head"] != "mean"
+    has_head = bool(is_solved or options["head"] in ("auto", "linear"))
+    return trains and is_one and has_head and options["shots"] != 1 and (options["labels"] == "one" or is_for_several)
 
 
 recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(fits_together)

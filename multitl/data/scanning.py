@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from multitl.class_tables import check_classes
 from multitl.contracts import SPLITS, Dataset, Decoding, Example, Split, Unreadable
 from multitl.data.checks import (
     check_every_class_trained,
@@ -135,8 +136,12 @@ def scan_for_evaluation(
 
 
 def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Raises the DataErrors of `scan_for_training` that names alone lead to; opens no image."""
-    check_trainable(_list_data(Path(path), Reading.of(recipe)))
+    """Raises the DataErrors of `scan_for_training` that names alone lead to, and a RecipeError for tables of other
+    classes; opens no image.
+    """
+    listing = _list_data(Path(path), Reading.of(recipe))
+    check_trainable(listing)
+    check_classes(recipe.class_weights, "", listing.class_names)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from multitl.class_tables import check_classes
 from multitl.contracts import VALUE, Head, Parity, Preprocess, Scale, Split, Stage, TranslatedWeight, Unreadable
 from multitl.errors import MultitlError, RunError
 from multitl.recipes import Recipe
@@ -253,6 +254,7 @@ class Card(Struct, frozen=True, kw_only=True):
             raise ValueError(f"the scale {self.scale}")
         if self.scale and self.class_names != (VALUE,):
             raise ValueError("a number that is not called so")
+        check_classes(self.recipe.class_weights, "", self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
