@@ -48,12 +48,23 @@ def fits_together(options: dict) -> bool:
     trains = bool(options["head_epochs"] or options["unfreeze"] != "none")
     is_solved = not options["hidden"] and not options["dropout"] and options["head_epochs"]
     is_one = not (options["bits"] and options["range"])
-    is_for_several = options["class_weights"] == "none" and options["head"] != "mean"
     has_head = bool(is_solved or options["head"] in ("auto", "linear"))
-    return trains and is_one and has_head and options["shots"] != 1 and (options["labels"] == "one" or is_for_several)
+    return trains and is_one and has_head and options["shots"] != 1
 
 
-recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(fits_together)
+def settled(options: dict) -> dict:
+    """Without the options that go with one class an image only, where it has another goal; an adaptation that can be."""
+    if options["labels"] != "one":
+        options = options | {"head": "auto", "class_weights": "none", "unlabelled": ""}
+    if options["labels"] == "number":
+        options = options | {"shots": 0, "label_smoothing": 0.0}
+    is_kept = options["unfreeze"] == "none" and not options["hidden"] and not options["dropout"]
+    can_adapt = options["unlabelled"] and is_kept and options["head_epochs"]
+    return options if can_adapt else options | {"adapt": "auto"}
+
+
+every = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()})
+recipes = every.map(settled).filter(fits_together)
 
 
 @given(recipes)
