@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 from multitl.class_tables import check_weights, is_file, weights_in
@@ -72,6 +73,11 @@ class Recipe:
         "pypi/efficientnet_lite0",
         "backbone as SOURCE/NAME[:variant], the folder of a run, or file:PATH; of several, A,B, the best out of fold; "
         "see `multitl backbones`",
+    )
+    from_run: str = option(
+        "",
+        "finished run to go on from: its backbone, its classifier for classes that are still there, and its options "
+        "where no others are given",
     )
     weights: str = option("default", "default or imagenet (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
@@ -303,6 +309,7 @@ class Recipe:
 class Options(TypedDict, total=False):
     """What `multitl.finetune` takes by name: all of a recipe but `backbone` and `weights`, which it names itself."""
 
+    from_run: str
     image_size: int
     preprocess: str
     seed: int
@@ -356,8 +363,10 @@ def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] =
     """A recipe in any form that `multitl.finetune` takes, and options beside it, which win over it.
 
     recipe: a Recipe, a mapping of some options, the path of a TOML file, or None for the defaults. A value that is
-    replaced is not looked at.  also: other names that may be meant where the name of an option is wrong. Tables that
-    are named by their files are read: see class_tables.py.
+    replaced is not looked at. One that goes on from a run has that run's options where it has none of its own. Tables
+    that are named by their files are read: see class_tables.py.
+
+    also: other names that may be meant where the name of an option is wrong.
     """
     _check_names(options, also=also)
     combined = _combine(recipe, options)
@@ -369,11 +378,11 @@ def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] =
 def _combine(recipe: AnyRecipe, options: Mapping[str, Any]) -> Recipe:
     """With files still named."""
     if recipe is None or isinstance(recipe, Mapping):
-        return Recipe.from_mapping(dict(recipe or {}) | dict(options))
+        return Recipe.from_mapping(_with_those_of_a_run(dict(recipe or {}) | dict(options)))
     if isinstance(recipe, Recipe):
         return Recipe.from_mapping(dataclasses.asdict(recipe) | dict(options))
     if isinstance(recipe, (str, os.PathLike)):
-        return Recipe.from_mapping(read_options(recipe) | dict(options), where=os.fspath(recipe))
+        return Recipe.from_mapping(_with_those_of_a_run(read_options(recipe) | dict(options)), where=os.fspath(recipe))
     raise RecipeError(
         f"A recipe cannot be of the type {type(recipe).__name__}.",
         expected="a multitl.Recipe, a dict of options, or the path of a TOML file",
@@ -406,6 +415,13 @@ def _read_table(path: str) -> str:
             received=path,
             fix="check the path; a run that was begun keeps the table in its recipe.toml: --recipe RUN/recipe.toml",
         ) from error
+
+
+def _with_those_of_a_run(given: dict[str, Any]) -> dict[str, Any]:
+    """A folder that is none is found when it is opened."""
+    run = given.get("from_run")
+    path = Path(run, "recipe.toml") if isinstance(run, (str, os.PathLike)) and run else None
+    return (read_options(path) if path and os.path.isfile(path) else {}) | given  # noqa: PTH113  (never raises)
 
 
 def _toml_value(value: Any) -> str:

@@ -25,7 +25,7 @@ ORDER = {
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards number_figures label_figures locks promises folders",
+    "runs": "cards images number_figures label_figures locks promises folders",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
     "pixel_store pixels remote scanning unlabelled",
@@ -43,8 +43,8 @@ ORDER = {
     "judging": "axes separation metrics label_metrics number_metrics predictions judges charts opening proportions "
     "evaluation findings label_findings number_findings reporting summaries choice_page",
     "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
-    "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
-    "coral transport domain_heads adaptation finetuning choosing",
+    "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials ranking "
+    "publishing coral transport domain_heads adaptation finetuning choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

@@ -53,7 +53,7 @@ def fits_together(options: dict) -> bool:
 
 
 def settled(options: dict) -> dict:
-    """Without the options that go with one class an image only, where it has another goal; an adaptation that can be."""
+    """Without options for one class an image only, where it has another goal; with an adaptation that can be."""
     if options["labels"] != "one":
         options = options | {"head": "auto", "class_weights": "none", "unlabelled": ""}
     if options["labels"] == "number":
