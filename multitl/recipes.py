@@ -74,11 +74,6 @@ class Recipe:
         "backbone as SOURCE/NAME[:variant], the folder of a run, or file:PATH; of several, A,B, the best out of fold; "
         "see `multitl backbones`",
     )
-    from_run: str = option(
-        "",
-        "finished run to go on from: its backbone, its classifier for classes that are still there, and its options "
-        "where no others are given",
-    )
     weights: str = option("default", "default or imagenet (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)
     preprocess: str = option(
@@ -86,6 +81,11 @@ class Recipe:
         "pixel values: auto (the backbone's own), or, for weights trained on others, torch, caffe or tf (the modes of "
         "keras.applications.imagenet_utils), unit ([0, 1]) or bytes ([0, 255])",
         choices=("auto", "torch", "caffe", "tf", "unit", "bytes"),
+    )
+    from_run: str = option(
+        "",
+        "finished run to go on from: its backbone, its classifier for classes that are still there, and its options "
+        "where no others are given",
     )
     seed: int = option(0, "seed of the split, the head's first weights, order and augmentation", least=0, most=10**9)
     precision: str = option(
@@ -309,9 +309,9 @@ class Recipe:
 class Options(TypedDict, total=False):
     """What `multitl.finetune` takes by name: all of a recipe but `backbone` and `weights`, which it names itself."""
 
-    from_run: str
     image_size: int
     preprocess: str
+    from_run: str
     seed: int
     precision: str
     deterministic: bool

@@ -137,7 +137,7 @@ def test_a_large_penalty_is_solved_as_well(penalty: float, seed: int) -> None:
 @pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-4])
 def test_towards_a_prior_the_gradient_of_the_plain_objective_is_zero(count: int, channels: int, penalty: float) -> None:
     plain, prior = draw(count, channels, 3), np.random.default_rng(1).normal(0, 0.3, (channels + 1, 3))
-    samples = Samples(plain.features, plain.targets, plain.weights, prior)
+    samples = Samples(plain.features, plain.targets, plain.weights, prior=prior)
     found = SoftmaxRegression(samples).solve(penalty)
     left = gradient(samples, found.kernel, found.bias, 0.0)
     left += 2 * penalty * (np.vstack([found.kernel, found.bias]) - prior)
@@ -147,7 +147,7 @@ def test_towards_a_prior_the_gradient_of_the_plain_objective_is_zero(count: int,
 
 def test_a_strong_pull_leaves_the_prior_and_a_weak_one_forgets_it() -> None:
     plain, prior = draw(200, 7, 3), np.random.default_rng(1).normal(0, 1, (8, 3))
-    pulled = SoftmaxRegression(Samples(plain.features, plain.targets, plain.weights, prior))
+    pulled = SoftmaxRegression(Samples(plain.features, plain.targets, plain.weights, prior=prior))
     strong, weak, anew = pulled.solve(1e5), pulled.solve(1e-7), SoftmaxRegression(plain).solve(1e-7)
     np.testing.assert_allclose(np.vstack([strong.kernel, strong.bias]), prior, atol=1e-4)
     features = np.column_stack([plain.features, np.ones(200)])
@@ -171,5 +171,5 @@ def test_a_prior_that_is_the_answer_already_is_left_as_it_is() -> None:
     plain = draw(200, 7, 3)
     best = SoftmaxRegression(plain).solve(1e-9)
     prior = np.vstack([best.kernel, best.bias])
-    again = SoftmaxRegression(Samples(plain.features, plain.targets, plain.weights, prior)).solve(1e-2)
+    again = SoftmaxRegression(Samples(plain.features, plain.targets, plain.weights, prior=prior)).solve(1e-2)
     np.testing.assert_allclose(again.kernel, best.kernel, atol=1e-5)
