@@ -243,11 +243,11 @@ class Recipe:
                 received=f"adapt = {self.adapt!r}, unlabelled = ''",
                 fix="--unlabelled DIR",
             )
-        if self.unlabelled and self.labels == "several":
+        if self.unlabelled and self.labels != "one":
             raise RecipeError(
                 "Only a classifier of one class an image is adapted to images without labels.",
                 expected="labels = 'one', or no unlabelled images",
-                received=f"labels = 'several', unlabelled = {self.unlabelled!r}",
+                received=f"labels = {self.labels!r}, unlabelled = {self.unlabelled!r}",
                 fix="leave --unlabelled out",
             )
         if {"coral", "transport"} & {*self.adapt.split("+")} and (
