@@ -7,7 +7,7 @@ alone, so that nobody waits for a framework to hear of a misspelt folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # nothing here loads a framework
     from multitl.porting.exporting import Ported
     from multitl.porting.translate import Translated
     from multitl.training.choosing import Choice
+    from multitl.training.several_heads import HeadsResult
 
 __all__ = [
     "BackboneError",
@@ -56,6 +57,7 @@ __all__ = [
     "choose",
     "evaluate",
     "finetune",
+    "finetune_heads",
     "from_torch",
     "load",
     "load_pretrained",
@@ -246,6 +248,45 @@ def finetune(
         )  # fmt: skip
 
 
+def finetune_heads(
+    data: str | PathLike[str],
+    heads: str | Mapping[str, str],
+    *,
+    backend: str | None = None,
+    output: str | PathLike[str] | None = None,
+    recipe: AnyRecipe = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> HeadsResult:
+    """Solve several heads on one backbone, each for a column of a table: its features are computed once.
+
+    data: a CSV or Parquet file with a column of paths, one a head, and perhaps one of splits; a cell may be empty.
+    heads: "defect=class, angle=number", or a dict of the same: columns, each with class, labels or number.
+    recipe: as for `finetune`, with unfreeze="none".  backend, output, overwrite, resume: as for `finetune`.
+
+    Returns `.output`, `.results` (a `Result` a head, whose run lies in output/heads/NAME), `.metrics` by head,
+    `.model_path`, a network with an output for each head by its name, and `.report_path`. `predict` and `evaluate` take
+    the folder. Raises a MultitlError that says what to mend.
+    """
+    complete = combine(recipe, {})
+    text = heads if isinstance(heads, str) else ",".join(f"{name}={kind}" for name, kind in heads.items())
+    from multitl.data.columns import list_targets, parse_targets
+    from multitl.runs.head_runs import check_heads
+    from multitl.training import asked
+
+    targets, known = parse_targets(text), check_backend(backend)
+    folder = asked.run_folder(data, output, complete.backbone, known)
+    check_heads(folder, complete, overwrite=overwrite, resume=resume)
+    list_targets(data, targets, complete)
+    adapter = load_backend(backend)
+    from multitl.training import several_heads
+
+    with adapter.fast_paths():
+        return several_heads.finetune_heads(
+            data, targets, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume
+        )
+
+
 def choose(
     data: Any,
     backbones: Iterable[str],
@@ -301,12 +342,20 @@ def evaluate(
     intervals (*_ci) and, with more than five classes, top5_accuracy; of classes that are grades kappa_quadratic.
     Of a run with several labels an image count, map (mean average precision), f1_macro, f1_micro, subset_accuracy,
     hamming_loss, roc_auc, log_loss, per_label and intervals; of one that predicts a number count, mae, rmse, median_ae,
-    r2, bias, intervals and always_mean, the errors of whoever always says the mean of the training images.
+    r2, bias, intervals and always_mean, the errors of whoever always says the mean of the training images; of a folder
+    with several heads the figures of each by its name.
     """
     from multitl.data.tables import Reading
     from multitl.judging import opening
+    from multitl.runs.head_runs import has_heads
 
     reading = Reading(str(images), path_column, label_column)
+    if has_heads(run):
+        adapter = load_backend(backend)
+        from multitl.judging import several_heads
+
+        with adapter.fast_paths():
+            return several_heads.evaluate_heads(run, data, split, reading)
     with opening.lent_data(run, data, reading) as path:
         opening.check_evaluate(run, path, split, reading)
         adapter = load_backend(backend)
@@ -329,18 +378,26 @@ def predict(
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
     or path and error for a file that cannot be read. Of a run with several labels an image `predicted` is the list of
     those that are given, the likeliest first, and there is no confidence; of one that predicts a number there are path
-    and value.
+    and value. Of a folder with several heads there is such a dict for each by its name, beside the path.
     Raises DataError for a path that does not exist, or no image.
     """
     from multitl.judging import opening
+    from multitl.runs.head_runs import has_heads
 
     with opening.lent_images(images) as (files, names):
-        opened, paths = opening.check_predict(run, files)
-        adapter = load_backend(backend)
-        from multitl.judging import evaluation
+        if has_heads(run):
+            adapter = load_backend(backend)
+            from multitl.judging import several_heads
 
-        with adapter.fast_paths():
-            rows = list(evaluation.classify(opened, paths))
+            with adapter.fast_paths():
+                rows = several_heads.predict_heads(run, files)
+        else:
+            opened, paths = opening.check_predict(run, files)
+            adapter = load_backend(backend)
+            from multitl.judging import evaluation
+
+            with adapter.fast_paths():
+                rows = list(evaluation.classify(opened, paths))
     return [row | {"path": names.get(row["path"], row["path"])} for row in rows]
 
 

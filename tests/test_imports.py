@@ -25,15 +25,15 @@ ORDER = {
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards images number_figures label_figures locks promises folders",
+    "runs": "cards images number_figures label_figures locks promises folders head_runs",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
-    "pixel_store pixels remote scanning unlabelled",
+    "pixel_store pixels remote scanning unlabelled columns",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective one_class several_labels numbers goals statistics weight_files feature_maps heads "
-    "norm_statistics model_files",
+    "joint norm_statistics model_files",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
     "reductions normalisations writing running",
@@ -41,10 +41,10 @@ ORDER = {
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
     "run",
     "judging": "axes separation metrics label_metrics number_metrics predictions judges charts opening proportions "
-    "evaluation findings label_findings number_findings reporting summaries choice_page",
+    "evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
     "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
     "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials ranking "
-    "publishing coral transport domain_heads adaptation finetuning choosing",
+    "publishing coral transport domain_heads adaptation finetuning several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

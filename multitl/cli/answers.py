@@ -47,6 +47,12 @@ def write_csv(path: str, rows: Iterable[Row], class_names: Sequence[str]) -> tup
     return _write_rows(path, header, rows, partial(_class_cells, class_names))
 
 
+def write_heads(path: str, rows: Iterable[Row], heads: Sequence[str]) -> tuple[int, int]:
+    """The same of several heads: a column for what each says, named as it is, and one for how sure it is of a class."""
+    header = ["path", *(name for head in heads for name in (head, f"{head}:confidence")), "error"]
+    return _write_rows(path, header, rows, partial(_head_cells, heads))
+
+
 def _write_rows(
     path: str, header: Sequence[str], rows: Iterable[Row], cells: Callable[[Row], Sequence[str]]
 ) -> tuple[int, int]:
@@ -66,13 +72,27 @@ def _class_cells(class_names: Sequence[str], row: Row) -> list[str]:
     known = row.get("probabilities", {})
     values = [_digits(known[name]) if name in known else "" for name in class_names]
     confidence = _digits(row["confidence"]) if "confidence" in row else ""
-    predicted = row.get("predicted", "")
-    answer = predicted if isinstance(predicted, str) else JOINT.join(predicted)
-    return [row["path"], answer, confidence, row.get("error", ""), *values]
+    return [row["path"], answer_text(row), confidence, row.get("error", ""), *values]
 
 
 def _number_cells(row: Row) -> list[str]:
     return [row["path"], _digits(row[VALUE]) if VALUE in row else "", row.get("error", "")]
+
+
+def _head_cells(heads: Sequence[str], row: Row) -> list[str]:
+    cells = [row["path"]]
+    for head in heads:
+        said = row.get(head, {})
+        cells += [answer_text(said), _digits(said["confidence"]) if "confidence" in said else ""]
+    return [*cells, row.get("error", "")]
+
+
+def answer_text(said: Mapping[str, Any]) -> str:
+    """What one head says of an image: a class, labels, or a number; "" for nothing."""
+    if VALUE in said:
+        return _digits(said[VALUE])
+    predicted = said.get("predicted", "")
+    return predicted if isinstance(predicted, str) else JOINT.join(predicted)
 
 
 def print_lines(rows: Iterable[Row]) -> None:

@@ -17,7 +17,7 @@ from multitl.bench import flags as bench_flags
 from multitl.cli import flags
 from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.contracts import VALUE
-from multitl.errors import BackboneError, nearest_names
+from multitl.errors import BackboneError, RunError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
 
@@ -27,6 +27,9 @@ MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
     recipe = flags.recipe_from(options)
+    if options.heads:
+        _finetune_heads(options, recipe)
+        return
     if options.repeats:
         _finetune_repeatedly(options, recipe)
         return
@@ -35,6 +38,23 @@ def finetune(options: argparse.Namespace) -> None:
         overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
     )  # fmt: skip
     _print_result(result, _deeper(result, options.data, options.backend))
+
+
+def _finetune_heads(options: argparse.Namespace, recipe: Recipe) -> None:
+    if options.repeats or options.log_to:
+        raise RunError(
+            "Several heads are solved once, without epochs.",
+            expected="neither --repeats nor --log-to beside --heads",
+            received=f"repeats = {options.repeats}, log_to = {options.log_to!r}",
+            fix="leave them out",
+        )
+    from multitl.cli.terminal import print_heads
+
+    result = multitl.finetune_heads(
+        options.data, options.heads, backend=options.backend, output=options.out, recipe=recipe,
+        overwrite=options.overwrite, resume=options.resume,
+    )  # fmt: skip
+    print_heads(result)
 
 
 def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
@@ -75,8 +95,11 @@ def evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(metrics, indent=2))
     else:
         from multitl.cli.terminal import print_metrics
+        from multitl.runs.head_runs import has_heads
 
-        print_metrics(metrics)
+        by_head = metrics if has_heads(options.folder) else {"": metrics}
+        for name, figures in by_head.items():
+            print_metrics(figures, name)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -88,9 +111,12 @@ def predict(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
     else:
-        from multitl.cli.terminal import print_labelled, print_numbers, print_predictions
+        from multitl.cli.terminal import print_answers, print_labelled, print_numbers, print_predictions
+        from multitl.runs.head_runs import has_heads
 
-        if any(VALUE in row for row in predictions):
+        if has_heads(options.folder):
+            print_answers(predictions)
+        elif any(VALUE in row for row in predictions):
             print_numbers(predictions)
         elif any(isinstance(row.get("predicted"), list) for row in predictions):
             print_labelled(predictions, options.top or 0)
@@ -100,23 +126,30 @@ def predict(options: argparse.Namespace) -> None:
 
 def _predict_as_it_comes(options: argparse.Namespace) -> None:
     """As many images as there are, each row written as soon as it is known."""
-    from multitl.cli.answers import check_new, print_lines, write_csv
+    from multitl.cli.answers import check_new, print_lines, write_csv, write_heads
     from multitl.judging.opening import check_predict
+    from multitl.runs.head_runs import has_heads, read_heads, run_of
 
     if options.csv:
         check_new(options.csv, overwrite=options.overwrite)
-    run, paths = check_predict(options.folder, options.images)
+    folder = Path(options.folder)
+    names = list(read_heads(folder).kinds) if has_heads(folder) else []
+    run, paths = check_predict(run_of(folder, names[0]) if names else folder, options.images)
     adapter = load_backend(options.backend)
     from multitl.judging.evaluation import classify
+    from multitl.judging.several_heads import load_heads
 
     with adapter.fast_paths():
-        _ = run.model  # what is wrong with it is found before a file is emptied
-        found = classify(run, paths, is_watched=bool(options.csv) or not sys.stdout.isatty())
+        answering = load_heads(folder) if names else run
+        _ = answering.model  # what is wrong with it is found before a file is emptied
+        found = classify(answering, paths, is_watched=bool(options.csv) or not sys.stdout.isatty())
         rows = (_likeliest(row, options.top) for row in found)
         if options.jsonl:
             print_lines(rows)
             return
-        count, faults = write_csv(options.csv, rows, run.card.class_names)
+        count, faults = write_heads(options.csv, rows, names) if names else write_csv(
+            options.csv, rows, run.card.class_names
+        )  # fmt: skip
     print(f"{count:,} images, {faults:,} of them unreadable: {options.csv}")
 
 

@@ -55,6 +55,12 @@ def add_finetune_flags(parser: Parser) -> None:
         help="N runs, with the seeds from --seed on, in DIR/seed-K; their mean and spread in DIR/summary.json",
     )
     parser.add_argument(
+        "--heads",
+        default="",
+        metavar="COLUMN=KIND,...",
+        help="several heads on one backbone that stays as it is, each for a column of DATA: class, labels or number",
+    )
+    parser.add_argument(
         "--log-to", default="", metavar="A,B", help="log each epoch to tensorboard (RUN/tensorboard), mlflow or wandb"
     )
     parser.add_argument("--recipe", type=_path, metavar="FILE", help="TOML file of options, which those below override")

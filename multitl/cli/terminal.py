@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multitl.porting.translate import Translated
     from multitl.system.cache import Kept
     from multitl.training.choosing import Choice
+    from multitl.training.several_heads import HeadsResult
 
 FIGURES = {
     "accuracy": "accuracy",
@@ -117,10 +118,37 @@ def print_repeats(summary: Mapping[str, Any], path: Path) -> None:
     screen.print(f"summary {printable(path)}", soft_wrap=True)
 
 
-def print_metrics(metrics: Mapping[str, Any]) -> None:
+def print_heads(result: HeadsResult) -> None:
+    """A line for each head: its figures, and where its report lies."""
+    from multitl.contracts import describe_figures
+
+    screen, grid = results(), table("head", "figures", "run", prose=["figures"])
+    for name, one in result.results.items():
+        grid.add_row(printable(name), describe_figures(one.metrics), printable(one.output))
+    show(grid)
+    screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
+    screen.print(f"model   {printable(result.model_path)}", soft_wrap=True)
+
+
+def print_answers(predictions: Sequence[Mapping[str, Any]]) -> None:
+    """One line an image: what each head says of it."""
+    from multitl.cli.answers import answer_text
+
+    heads = dict.fromkeys(name for row in predictions for name in row if name not in ("path", "error"))
+    grid = table("image", *map(printable, heads), prose=list(map(printable, heads)))
+    for row in predictions:
+        cells = (
+            [f"unreadable: {row['error']}"] if "error" in row else [printable(answer_text(row[one])) for one in heads]
+        )
+        grid.add_row(printable(row["path"]), *cells, style="red" if "error" in row else None)
+    show(grid)
+
+
+def print_metrics(metrics: Mapping[str, Any], head: str = "") -> None:
     """One judgement: overall figures with 95 % intervals, then every class or label, if there are any."""
     screen = results()
-    screen.print(f"{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
+    about = f"{printable(head)}: " if head else ""
+    screen.print(f"{about}{_images(metrics['count'])}; in brackets the 95 % bootstrap interval")
     overall = table("overall", "", "")
     for name, title in FIGURES.items():
         if name in metrics:

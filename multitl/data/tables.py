@@ -48,6 +48,7 @@ class Reading:
 
     path_column, label_column: names, "" for one of COLUMNS; of several labels an image a,b,c for columns of 0 and 1.
     labels: how many an image has.  separator: between those of a cell, "" for the one that is seen there.
+    skip_empty: rows without a class or number are left out.
     """
 
     images: str = ""
@@ -55,6 +56,7 @@ class Reading:
     label_column: str = ""
     labels: Labels = "one"
     separator: str = ""
+    skip_empty: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> Reading:
@@ -87,6 +89,9 @@ def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     """List a CSV, TSV or Parquet file. Relative paths are relative to its folder. Raises DataError."""
     asked = [reading.path_column, reading.label_column, *_listed(reading)]
     table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, asked)
+    if reading.skip_empty:
+        is_filled = [_text(cell) != "" for cell in _column(path, table, "label", reading.label_column)]
+        table = {name: list(compress(cells, is_filled)) for name, cells in table.items()}
     raw_files = _column(path, table, "path", reading.path_column)
     if any(isinstance(value, bytes | dict | list) for value in raw_files):
         raise _bad_table(path, "holds no images and no paths", "bytes of images, or paths", "lists", "write the images")

@@ -15,5 +15,6 @@ __all__ = [
     "predictions",
     "proportions",
     "reporting",
+    "several_heads",
     "summaries",
 ]

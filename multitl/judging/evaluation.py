@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import keras
 import numpy as np
 
 from multitl.contracts import Dataset, Split, Unreadable
@@ -15,11 +16,33 @@ from multitl.data.pixels import PixelReader, read_files
 from multitl.data.scanning import scan_for_evaluation
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError
-from multitl.judging.opening import Run, check_predict, load_run
+from multitl.judging.opening import check_predict, load_run
 from multitl.models.goals import goal_of
 from multitl.models.inference import BATCH, compile_forward, predict_padded, predict_pixels
+from multitl.runs.cards import Card
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar
+
+
+class Answers(Protocol):
+    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """What is said of an image, of the numbers that a network gives (k,)."""
+
+
+class Answering(Protocol):
+    """What can classify: a run, or several heads of one network. model: pixels (n, h, w, 3) -> (n, k)."""
+
+    @property
+    def card(self) -> Card: ...
+
+    @property
+    def model(self) -> keras.Model: ...
+
+    @property
+    def judge(self) -> Answers: ...
+
+    def exact(self, outputs: np.ndarray) -> np.ndarray:
+        """See `Goal.exact`."""
 
 
 def evaluate_run(
@@ -61,20 +84,20 @@ def predict_images(
     return list(classify(*check_predict(run, images)))
 
 
-def classify(run: Run, paths: Sequence[str], *, is_watched: bool = True) -> Iterator[dict[str, Any]]:
+def classify(run: Answering, paths: Sequence[str], *, is_watched: bool = True) -> Iterator[dict[str, Any]]:
     """For each path in order what `multitl.predict` gives, as soon as it is known: however many there are, memory holds
     a few batches. Raises DataError at the end if none could be read.
 
     is_watched: with a progress bar.
     """
-    forward, goal = compile_forward(run.model), goal_of(run.card.recipe)
+    forward = compile_forward(run.model)
     looks, reasons = Looks(), list[str]()
     contents = zip(paths, read_files(paths, run.card.preprocess, looks), strict=True)
     with progress_bar(is_shown=is_watched) as bar:
         task = bar.add_task("classify ", total=len(paths), note="")
         while batch := list(itertools.islice(contents, BATCH)):
             pixels = [content for _, content in batch if not isinstance(content, Unreadable)]
-            rows = iter(goal.exact(predict_padded(forward, np.stack(pixels))) if pixels else ())
+            rows = iter(run.exact(predict_padded(forward, np.stack(pixels))) if pixels else ())
             for path, content in batch:
                 if isinstance(content, Unreadable):
                     reasons.append(f"{path}: {content.reason}")

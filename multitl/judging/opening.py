@@ -21,9 +21,11 @@ from multitl.errors import DataError, RunError, WeightsError, nearest_names
 from multitl.given import shelves
 from multitl.judging.judges import Judge, judge_of
 from multitl.runs.cards import Card, read_card
+from multitl.runs.head_runs import FOLDER, has_heads, read_heads, run_of
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Run:
     def judge(self) -> Judge:
         return judge_of(self.card.recipe, self.card.class_names, self.card.thresholds, self.card.scale)
 
+    def exact(self, outputs: np.ndarray) -> np.ndarray:
+        """See `Goal.exact`."""
+        from multitl.models.goals import goal_of
+
+        return goal_of(self.card.recipe).exact(outputs)
+
     @cached_property
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
@@ -61,6 +69,14 @@ def load_run(run: str | os.PathLike[str]) -> Run:
             received=str(folder),
             nearest=_similar_runs(folder),
             fix="multitl finetune DATA --out " + str(folder),
+        )
+    if has_heads(folder):
+        raise RunError(
+            f"{folder} has several heads, each of which is a run of its own.",
+            expected="the folder of one head; or predict and evaluate, which take all of them",
+            received=str(folder),
+            nearest=[str(run_of(folder, name)) for name in read_heads(folder).kinds],
+            fix=f"name one of the folders in {folder / FOLDER}",
         )
     return Run(folder, read_card(folder))
 

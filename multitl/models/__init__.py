@@ -12,6 +12,7 @@ __all__ = [
     "inference",
     "initialisers",
     "insides",
+    "joint",
     "keras_archives",
     "model_files",
     "norm_statistics",

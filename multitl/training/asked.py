@@ -131,6 +131,14 @@ def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def _split(names: Sequence[str], recipe: Recipe) -> list[tuple[str, str]]:
+    """Of several backbones. Raises RecipeError where they could not be compared."""
+    if recipe.labels == "number":
+        raise RecipeError(
+            "Backbones are compared by the share of images that are answered rightly, which numbers have not.",
+            expected="one backbone where labels = number",
+            received=", ".join(names),
+            fix="run each of them with --backbone NAME, and compare their metrics.json",
+        )
     return [split_weights(name, recipe.weights) for name in names]
 
 
