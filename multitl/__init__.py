@@ -275,7 +275,7 @@ def finetune_heads(
     from multitl.training import asked
 
     targets, known = parse_targets(text), check_backend(backend)
-    folder = asked.run_folder(data, output, complete.backbone, known)
+    folder = asked.run_folder(data, output, complete, known)
     check_heads(folder, complete, overwrite=overwrite, resume=resume)
     list_targets(data, targets, complete)
     adapter = load_backend(backend)
