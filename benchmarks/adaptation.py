@@ -6,8 +6,8 @@ Labelled images are of one domain, those without labels and the test images of a
 and do nothing else. A run tries every way itself, so its card.json has all figures. "Pairs": drawings of emoji by one
 vendor and by another, nearly all of the one's training part being in the other's too. "No pairs": every second drawing
 is taken from the one, the rest from the other. "Made up": every second training image as it is, the rest and the test
-images altered; "as it is" is no shift at all. "Labelled" trains on the other vendor's training part, labels and all. Rows are
-kept in runs/adaptation/rows.jsonl (`--results`) as they come.
+images altered; "as it is" is no shift at all. "Labelled" trains on the other vendor's training part, labels and all.
+Rows are kept in runs/adaptation/rows.jsonl (`--results`) as they come.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def is_second(path: Path) -> bool:
 
 def page(rows: Sequence[Row], made_by: str) -> str:
     """Markdown: a table a task, a kind and a backend, a line a way."""
-    about = " ".join((__doc__ or "").split("\n\n")[2].partition(" Rows are")[0].split())
+    about = " ".join((__doc__ or "").split("\n\n")[2].partition("\nRows are")[0].split())
     lines = ["# Adapting to images without labels: `--unlabelled`", "", about, "", NOTE, "", made_by, ""]
     for kind, tasks in KINDS.items():
         for task in tasks if kind != "labelled" else ():
