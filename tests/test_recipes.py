@@ -24,6 +24,10 @@ NUMBERS = [name for name, field in FIELDS.items() if type(field.default) in (int
 def values_of(field: dataclasses.Field) -> st.SearchStrategy:
     """Any valid value of an option; free text includes what TOML has to escape."""
     limits, kind = field.metadata, type(field.default)
+    if field.name == "adapt":
+        return st.sampled_from(["auto", "auto", "none", "norm"])
+    if field.name == "unlabelled":
+        return st.sampled_from(["", "new photos"])
     if limits["choices"]:
         return st.sampled_from(limits["choices"])
     if kind is bool:
@@ -42,10 +46,17 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
     return st.floats(least, most if most is not None else 1e6)
 
 
+def suits_labels(options: dict) -> bool:
+    return options["head"] != "mean" and options["class_weights"] == "none"
+
+
 def fits_together(options: dict) -> bool:
     trains = bool(options["head_epochs"] or options["unfreeze"] != "none")
     is_solved = not options["hidden"] and not options["dropout"] and options["head_epochs"]
     is_one = not (options["bits"] and options["range"])
+    is_adapted = options["adapt"] == "auto" or options["unlabelled"]
+    if not is_adapted or (options["labels"] == "several" and (options["unlabelled"] or not suits_labels(options))):
+        return False
     return trains and is_one and options["shots"] != 1 and bool(is_solved or options["head"] in ("auto", "linear"))
 
 
