@@ -37,6 +37,10 @@ def finetune(options: argparse.Namespace) -> None:
         options.data, backend=options.backend, output=options.out, recipe=recipe,
         overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
     )  # fmt: skip
+    if recipe.from_run:
+        from multitl.cli.terminal import print_memory
+
+        print_memory(result.output)
     _print_result(result, _deeper(result, options.data, options.backend))
 
 

@@ -74,15 +74,19 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
         grid.add_row(_always(known_mean), "", f"{known_mean['mae']:.4g}", f"{known_mean['rmse']:.4g}", "", "")
     show(grid)
     _print_cautions(judged, part)
-    if (start := read_card(result.output).start) and start.old_test:
-        screen.print(
-            f"{start.old_test.split} images of {printable(start.run)}: accuracy {start.old_test}", soft_wrap=True
-        )
     screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
     screen.print(f"model   {printable(result.model_path)}", soft_wrap=True)
     screen.print("\nWhat to try next")
     for purpose, command in next_steps.items():
         screen.print(f"  {purpose}:\n    {printable(command)}", soft_wrap=True)
+
+
+def print_memory(folder: Path) -> None:
+    """Of a run that went on from another one: what it still knows of what that one was judged on."""
+    start = read_card(folder).start
+    if start and start.old_test:
+        of = f"{start.old_test.split} images of {printable(start.run)}"
+        results().print(f"{of}: accuracy {start.old_test}", soft_wrap=True)
 
 
 def print_choice(choice: Choice, command: str) -> None:
