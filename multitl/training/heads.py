@@ -33,7 +33,7 @@ def make_head(
         return head, recipe, None
     started = time.perf_counter()
     solved = choose_head(task_of(features.train, ("train",), dataset, recipe), recipe)
-    if verdict := solved.verdict():
+    if verdict := solved.verdict("squared error" if recipe.labels == "number" else "log loss"):
         say(verdict)
     head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
     fill_head(head, solved.solution)
