@@ -1,6 +1,6 @@
 """Heads on 1 to 10 images a class: `multitl finetune`'s choice beside what else could be put on the same features.
 
-    python benchmarks/few_shots.py ../shared/data > benchmarks/few_shots.md
+    KERAS_BACKEND=tensorflow python benchmarks/few_shots.py ../shared/data > benchmarks/few_shots.md
 
 Features are EfficientNet-Lite0's, of each image once, from the store where they are there. Each draw takes so many
 images a class from train and validation, and every head is fitted to all of them; the test part is always the whole.

@@ -13,6 +13,7 @@ import csv
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -84,6 +85,7 @@ def compare(table: Path, recipe: Recipe, folder: Path) -> tuple[float, float, fl
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)  # scikit-learn's, of each fit
     clothes = Path(sys.argv[1])
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     backbone = sys.argv[3] if len(sys.argv) > 3 else Recipe().backbone

@@ -220,7 +220,7 @@ def finetune(
     output: the run folder to make (default: runs/<data>-<backbone>-<backend>).
     recipe: a `Recipe`, a dict of some options, or the path of a TOML file of them, such as a run's recipe.toml.
     overwrite / resume: what to do if `output` exists; without either that is an error.
-    on_epoch: is called after each epoch with its line of history.csv as a dict: epoch, phase ("head" or "finetune"),
+    on_epoch: is called with each line of history.csv as a dict, when it is saved: epoch, phase ("head", "finetune"),
     trial, step, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds. What it raises stops the run, which
     `resume` continues.  log_to: "tensorboard", "mlflow" or "wandb", or several, a,b.
     options: single options, e.g. unfreeze="last", budget="20m"; `help(multitl.Recipe)` explains each.
@@ -275,7 +275,7 @@ def finetune_heads(
     from multitl.training import asked
 
     targets, known = parse_targets(text), check_backend(backend)
-    folder = asked.run_folder(data, output, complete.backbone, known)
+    folder = asked.run_folder(data, output, complete, known)
     check_heads(folder, complete, overwrite=overwrite, resume=resume)
     list_targets(data, targets, complete)
     adapter = load_backend(backend)

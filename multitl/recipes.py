@@ -12,8 +12,10 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
+from multitl.class_tables import check_weights, is_file, weights_in
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
 from multitl.options import check, described, option, parse_channels, parse_duration, parse_range
@@ -24,6 +26,8 @@ OF_FEATURES = (  # options that decide which images there are, and what their fe
     "max_unreadable", "shots", "bits", "range", "page", "channels", "images", "path_column", "label_column", "labels",
     "label_separator",
 )  # fmt: skip
+TABLES = {"class_weights": weights_in}  # options that may name a file: what becomes of what it holds
+MOST_TABLE = 2**26  # bytes
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
 }
@@ -77,6 +81,11 @@ class Recipe:
         "pixel values: auto (the backbone's own), or, for weights trained on others, torch, caffe or tf (the modes of "
         "keras.applications.imagenet_utils), unit ([0, 1]) or bytes ([0, 255])",
         choices=("auto", "torch", "caffe", "tf", "unit", "bytes"),
+    )
+    from_run: str = option(
+        "",
+        "finished run to go on from: its backbone, its classifier for classes that are still there, and its options "
+        "where no others are given",
     )
     seed: int = option(0, "seed of the split, the head's first weights, order and augmentation", least=0, most=10**9)
     precision: str = option(
@@ -153,7 +162,10 @@ class Recipe:
     schedule: str = option("cosine", "cosine: warm up, then cosine to zero", choices=("cosine", "constant"))
     warmup: float = option(0.1, "share of a phase's steps spent warming up", least=0, most=0.9)
     label_smoothing: float = option(0.0, "share of each label spread evenly over all classes", least=0, most=0.9)
-    class_weights: str = option("none", "balanced: weigh classes by 1 / frequency", choices=("none", "balanced"))
+    class_weights: str = option(
+        "none",
+        "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight",
+    )
     augment: str = option(
         "auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong")
     )
@@ -187,6 +199,7 @@ class Recipe:
         parse_duration(self.budget)
         parse_range(self.range)
         parse_channels(self.channels)
+        check_weights(self.class_weights)
         if self.bits and self.range:
             raise RecipeError(
                 "bits and range say the same thing.",
@@ -298,6 +311,7 @@ class Options(TypedDict, total=False):
 
     image_size: int
     preprocess: str
+    from_run: str
     seed: int
     precision: str
     deterministic: bool
@@ -349,15 +363,26 @@ def combine(recipe: AnyRecipe, options: Mapping[str, Any], also: Iterable[str] =
     """A recipe in any form that `multitl.finetune` takes, and options beside it, which win over it.
 
     recipe: a Recipe, a mapping of some options, the path of a TOML file, or None for the defaults. A value that is
-    replaced is not looked at.  also: other names that may be meant where the name of an option is wrong.
+    replaced is not looked at. One that goes on from a run has that run's options where it has none of its own. Tables
+    that are named by their files are read: see class_tables.py.
+
+    also: other names that may be meant where the name of an option is wrong.
     """
     _check_names(options, also=also)
+    combined = _combine(recipe, options)
+    named = {name: getattr(combined, name) for name in TABLES if is_file(getattr(combined, name))}
+    tables = {name: TABLES[name](_read_table(path)) for name, path in named.items()}
+    return Recipe(**(dataclasses.asdict(combined) | tables))
+
+
+def _combine(recipe: AnyRecipe, options: Mapping[str, Any]) -> Recipe:
+    """With files still named."""
     if recipe is None or isinstance(recipe, Mapping):
-        return Recipe.from_mapping(dict(recipe or {}) | dict(options))
+        return Recipe.from_mapping(_with_those_of_a_run(dict(recipe or {}) | dict(options)))
     if isinstance(recipe, Recipe):
         return Recipe.from_mapping(dataclasses.asdict(recipe) | dict(options))
     if isinstance(recipe, (str, os.PathLike)):
-        return Recipe.from_mapping(read_options(recipe) | dict(options), where=os.fspath(recipe))
+        return Recipe.from_mapping(_with_those_of_a_run(read_options(recipe) | dict(options)), where=os.fspath(recipe))
     raise RecipeError(
         f"A recipe cannot be of the type {type(recipe).__name__}.",
         expected="a multitl.Recipe, a dict of options, or the path of a TOML file",
@@ -378,6 +403,25 @@ def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
             received=str(path),
             fix="start from the recipe.toml of any finished run",
         ) from error
+
+
+def _read_table(path: str) -> str:
+    try:
+        return read_regular_text(path, MOST_TABLE).removeprefix("\ufeff")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8
+        raise RecipeError(
+            f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.",
+            expected="a CSV file of UTF-8",
+            received=path,
+            fix="check the path; a run that was begun keeps the table in its recipe.toml: --recipe RUN/recipe.toml",
+        ) from error
+
+
+def _with_those_of_a_run(given: dict[str, Any]) -> dict[str, Any]:
+    """A folder that is none is found when it is opened."""
+    run = given.get("from_run")
+    path = Path(run, "recipe.toml") if isinstance(run, (str, os.PathLike)) and run else None
+    return (read_options(path) if path and os.path.isfile(path) else {}) | given  # noqa: PTH113  (never raises)
 
 
 def _toml_value(value: Any) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from multitl.contracts import Preprocess
+from multitl.judging.label_metrics import score_labels
 from multitl.judging.metrics import score
-from multitl.judging.predictions import write_predictions
+from multitl.judging.predictions import write_label_predictions, write_predictions
 from multitl.recipes import Recipe
 from multitl.system.writing import write_json, write_text
 
@@ -54,6 +55,27 @@ def make_run(
     )
     write_text(folder / "history.csv", _history(random, phases))
     write_text(folder / "recipe.toml", Recipe().to_toml())
+    return folder
+
+
+def make_label_run(folder: Path, data: Path, class_names: Sequence[str] = CLOTHES, count: int = 40) -> Path:
+    """A finished run whose images may have several labels."""
+    random, names = np.random.default_rng(7), list(class_names)
+    thresholds = [0.4 + 0.2 * number / len(names) for number in range(len(names))]
+    rows, metrics = [], {}
+    for split in ("validation", "test"):
+        truth = random.random((count, len(names))) < 0.4
+        probabilities = 1 / (1 + np.exp(-random.normal(4 * truth - 2, 1.5)))
+        metrics[split] = score_labels(truth, probabilities, names, thresholds, resamples=200)
+        paths = (str(data / f"{split}/{number:04}.png") for number in range(count))
+        rows += list(zip([split] * count, paths, truth, probabilities, strict=True))
+    write_label_predictions(folder / "predictions.csv", rows, names, thresholds)
+    write_json(folder / "metrics.json", metrics)
+    card = _card(data, names, count, True, (), ()) | {"trials": _trials(0), "thresholds": thresholds}
+    card["recipe"]["labels"], card["data"]["images"] = "several", {"train": 120, "validation": count, "test": count}
+    write_json(folder / "card.json", card)
+    write_text(folder / "history.csv", _history(random, [("head", 1)]))
+    write_text(folder / "recipe.toml", Recipe(labels="several").to_toml())
     return folder
 
 

@@ -10,9 +10,9 @@ layers = keras.layers
 
 
 def save_backbone(path: Path, side: int = 32) -> Path:
-    """Three convolutions with batch normalisation on pixels (side, side, 3), and a classifier to cut off."""
+    """Three convolutions with batch normalisation on values (side, side, 3) in [0, 1], and a classifier to cut off."""
     image = keras.Input((side, side, 3))
-    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = image
     for number, width in enumerate((8, 12, 16), start=1):
         x = layers.Conv2D(
             width, 3, 2, "same", use_bias=False, name=f"conv{number}",

@@ -19,13 +19,13 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # From the ground up: a package imports from those above this line, and a file of a package from the files before it.
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
-    "": "version errors contracts adapters options",
+    "": "version errors contracts adapters class_tables options",
     "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
     "sizes threads scratch hashes cache children session swapping writing workers",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards number_figures label_figures locks promises folders head_runs",
+    "runs": "cards images number_figures label_figures locks promises folders head_runs",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
     "pixel_store pixels remote scanning unlabelled columns",
@@ -43,8 +43,8 @@ ORDER = {
     "judging": "axes separation metrics label_metrics number_metrics predictions judges charts opening proportions "
     "evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
     "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
-    "softmax_regression solved_head class_means head_choice heads planning calibration trials ranking publishing "
-    "coral transport domain_heads adaptation finetuning several_heads choosing",
+    "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials ranking "
+    "publishing coral transport domain_heads adaptation finetuning several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
@@ -188,7 +188,7 @@ def test_a_face_shows_only_what_others_use(package: str):
 def test_files_in_the_root_are_those_that_belong_to_no_step():
     files = {path.stem for path in (ROOT / "multitl").glob("*.py")}
     facade = {"__init__", "__main__", "classifiers"}
-    assert files == facade | {"adapters", "contracts", "errors", "options", "recipes", "version"}
+    assert files == facade | {"adapters", "class_tables", "contracts", "errors", "options", "recipes", "version"}
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name not in FACADE and package_of(name) != "cli"])

@@ -34,6 +34,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(["", "0,4095", "-1, 1", "-1e3,2.5"])
     if field.name == "channels":
         return st.sampled_from(["", "4,3,2", "1, 1,12"])
+    if field.name == "class_weights":
+        return st.sampled_from(["none", "balanced", "cat=2,dog=0.5", '"a,b=1","c""d=2"', "weights.csv"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]
@@ -46,10 +48,23 @@ def fits_together(options: dict) -> bool:
     trains = bool(options["head_epochs"] or options["unfreeze"] != "none")
     is_solved = not options["hidden"] and not options["dropout"] and options["head_epochs"]
     is_one = not (options["bits"] and options["range"])
-    return trains and is_one and options["shots"] != 1 and bool(is_solved or options["head"] in ("auto", "linear"))
+    has_head = bool(is_solved or options["head"] in ("auto", "linear"))
+    return trains and is_one and has_head and options["shots"] != 1
 
 
-recipes = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()}).filter(fits_together)
+def settled(options: dict) -> dict:
+    """Without options for one class an image only, where it has another goal; with an adaptation that can be."""
+    if options["labels"] != "one":
+        options = options | {"head": "auto", "class_weights": "none", "unlabelled": ""}
+    if options["labels"] == "number":
+        options = options | {"shots": 0, "label_smoothing": 0.0}
+    is_kept = options["unfreeze"] == "none" and not options["hidden"] and not options["dropout"]
+    can_adapt = options["unlabelled"] and is_kept and options["head_epochs"]
+    return options if can_adapt else options | {"adapt": "auto"}
+
+
+every = st.fixed_dictionaries({name: values_of(field) for name, field in FIELDS.items()})
+recipes = every.map(settled).filter(fits_together)
 
 
 @given(recipes)

@@ -16,6 +16,7 @@ from multitl.recipes import OF_FEATURES, Recipe, combine
 DEMO_FOLDER = "runs/demo"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 NAMED_METAVARS = {
+    "from_run": "RUN",
     "images": "DIR",
     "unlabelled": "DIR",
     "range": "LOW,HIGH",
@@ -23,6 +24,7 @@ NAMED_METAVARS = {
     "path_column": "COLUMN",
     "label_column": "COLUMN",
 }
+NAMED_FLAGS = {"from_run": "--from"}  # "from" is a word of Python, so it cannot be an option's name
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,7 +70,8 @@ def add_finetune_flags(parser: Parser) -> None:
 
 
 def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
-    flag, kind, limits = "--" + field.name.replace("_", "-"), type(field.default), field.metadata
+    flag = NAMED_FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
+    kind, limits = type(field.default), field.metadata
     values = ", ".join(filter(None, [range_of(field), f"default: {field.default}" if field.default != "" else ""]))
     text = (limits["help"] + (f" ({values})" if values else "")).replace("%", "%%")
     if kind is bool:
@@ -76,7 +79,7 @@ def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field
         return
     plain = NAMED_METAVARS.get(field.name, METAVARS[kind])
     metavar = "{" + ",".join(limits["choices"]) + "}" if limits["choices"] else plain
-    group.add_argument(flag, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
+    group.add_argument(flag, dest=field.name, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 
 def add_evaluate_flags(parser: Parser) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.adapters import BACKENDS
+from multitl.runs.cards import read_card
 from multitl.system.printing import printable, results, show, table
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
         grid.add_row(_always(known_mean), "", f"{known_mean['mae']:.4g}", f"{known_mean['rmse']:.4g}", "", "")
     show(grid)
     _print_cautions(judged, part)
+    if (start := read_card(result.output).start) and start.old_test:
+        screen.print(
+            f"{start.old_test.split} images of {printable(start.run)}: accuracy {start.old_test}", soft_wrap=True
+        )
     screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
     screen.print(f"model   {printable(result.model_path)}", soft_wrap=True)
     screen.print("\nWhat to try next")

@@ -3,6 +3,7 @@ images. Read `scanning.py` first, then `pixels.py` and `images.py`.
 """
 
 __all__ = [
-    "augmentation", "bins", "columns", "depths", "geometry", "images", "parquet_images", "pixel_store", "pixels",
+    "augmentation", "bins", "columns", "depths", "geometry", "images", "parquet_images", "parts", "pixel_store",
+    "pixels",
     "remote", "resampling", "scanning", "split_names", "tables", "unlabelled",
 ]  # fmt: skip

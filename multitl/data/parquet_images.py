@@ -1,6 +1,6 @@
 """Images in a Parquet table: a column of bytes, or of {bytes, path} as Hugging Face writes them.
 
-An image is read at random with the row group it is in; a few groups stay in memory, since neighbours come next.
+An image is read at random with the row group it is in, which stays in memory for a while, since neighbours come next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any
 
-GROUPS_KEPT = 4
+GROUPS_KEPT = 2  # each may be a whole file, of writers who did not choose
 TABLES_KNOWN = 256
 LONGEST = 80  # characters of a file's name that are kept
 _reading = threading.Lock()  # threads that want one group wait for the one that reads it

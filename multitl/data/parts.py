@@ -5,7 +5,7 @@ What the data say is kept, what they do not say is cut off by splits.py. Few ima
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -16,23 +16,37 @@ from multitl.data.splits import cut_by_labels, cut_splits, draw_shots
 from multitl.errors import shorten
 
 BINS = 10  # of numbers, in which they are cut
+Before = Callable[[str], Split | None]
 Placed = tuple[list[Record], list[str]]  # records that all have a split, and warnings
+
+
+def nowhere(sha256: str) -> Split | None:
+    """Of a data set that is new."""
+    return None
 
 
 @dataclass(frozen=True)
 class Parts:
-    """How records are placed. hashes: path -> sha256.  Both fractions are shares, 0 to 1."""
+    """How records are placed. hashes: path -> sha256.  Both fractions are shares, 0 to 1.
+
+    before: sha256 -> the part that an image was in when it was met before: whatever is cut, it stays there.
+    """
 
     hashes: Mapping[str, str]
     validation_fraction: float
     test_fraction: float
     seed: int
+    before: Before = nowhere
 
     def cut(self, records: Sequence[Record]) -> Placed:
         """The parts that are missing, cut from the training images."""
         fractions = self._missing(records)
-        is_cut = [record.split in (None, "train") for record in records]
+        stay = [self.before(self.hashes[record.path]) if fractions else None for record in records]
+        records = [self._placed_before(record, split, fractions) for record, split in zip(records, stay, strict=True)]
+        is_cut = [record.split in (None, "train") and not split for record, split in zip(records, stay, strict=True)]
         cut, whole = self._cut(list(compress(records, is_cut)), fractions)
+        judged = {record.label for record in records if record.split in fractions}  # by images of before
+        whole = [name for name in whole if name not in judged]
         splits = iter(cut)
         placed = [
             replace(record, split=next(splits)) if own else record for record, own in zip(records, is_cut, strict=True)
@@ -64,6 +78,13 @@ class Parts:
         if "test" in present:
             return {"validation": self.validation_fraction}
         return {"test": self.test_fraction, "validation": self.validation_fraction}
+
+    @staticmethod
+    def _placed_before(record: Record, split: Split | None, fractions: Mapping[Split, float]) -> Record:
+        """A part that the data have already is not added to."""
+        if not split or record.split not in (None, "train"):
+            return record
+        return replace(record, split=split if split in fractions else "train")
 
     def _cut(self, records: Sequence[Record], fractions: Mapping[Split, float]) -> tuple[list[Split], list[str]]:
         """See splits.py; classes are cut one by one, and so are numbers, bin by bin; labels that share images all

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from multitl.class_tables import check_classes
 from multitl.contracts import SPLITS, Dataset, Decoding, Example, Split, Unreadable
 from multitl.data.checks import (
     check_every_class_trained,
@@ -33,7 +34,7 @@ from multitl.data.folders import find_files, is_image
 from multitl.data.images import AT_ONCE, PLAINLY, UnreadableImage, check_image, count_pixels, read_file
 from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
-from multitl.data.parts import Parts
+from multitl.data.parts import Before, Parts, nowhere
 from multitl.data.readable_images import ReadableImages
 from multitl.data.remote import local
 from multitl.data.shards import list_shards
@@ -59,6 +60,7 @@ def scan(
     decoding: Decoding = PLAINLY,
     reading: Reading = AS_USUAL,
     progress: Progress | None = None,
+    before: Before = nowhere,
 ) -> Dataset:
     """Look at a folder, CSV or Parquet file: images new to this machine are decoded, and missing splits are cut off.
 
@@ -70,19 +72,25 @@ def scan(
     test, a validation part of the data included, and validation is cut from them anew. Test is as without shots; where
     there is none, validation is left as it is instead, and train alone is drawn from.
 
-    decoding: how the files become pictures.  reading: what a table does not say of itself.
+    decoding: how the files become pictures.  reading: what a table does not say of itself.  before: see `Parts`.
 
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
     listing = _list_data(Path(path), reading)
     return _look_at(
-        listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding
-    )
+        listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding,
+        before=before,
+    )  # fmt: skip
 
 
-def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None) -> Dataset:
-    """`scan` with the seed, the shares, the tolerance, the shots and the reading of files of a recipe."""
+def scan_for_training(
+    path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None, before: Before = nowhere
+) -> Dataset:
+    """`scan` with the seed, the shares, the tolerance, the shots and the reading of files of a recipe.
+
+    before: see `Parts`.
+    """
     return scan(
         path,
         seed=recipe.seed,
@@ -93,6 +101,7 @@ def scan_for_training(path: str | os.PathLike[str], recipe: Recipe, progress: Pr
         decoding=recipe.decoding,
         reading=Reading.of(recipe),
         progress=progress,
+        before=before,
     )
 
 
@@ -135,8 +144,12 @@ def scan_for_evaluation(
 
 
 def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Raises the DataErrors of `scan_for_training` that names alone lead to; opens no image."""
-    check_trainable(_list_data(Path(path), Reading.of(recipe)))
+    """Raises the DataErrors of `scan_for_training` that names alone lead to, and a RecipeError for tables of other
+    classes; opens no image.
+    """
+    listing = _list_data(Path(path), Reading.of(recipe))
+    check_trainable(listing)
+    check_classes(recipe.class_weights, "", listing.class_names)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -187,14 +200,14 @@ def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 def _look_at(
     listing: Listing, seed: int, validation_fraction: float, test_fraction: float, max_unreadable: float,
-    progress: Progress | None, shots: int = 0, decoding: Decoding = PLAINLY,
+    progress: Progress | None, shots: int = 0, decoding: Decoding = PLAINLY, before: Before = nowhere,
 ) -> Dataset:  # fmt: skip
     """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
     hashes, unreadable, looks = check_files(listing, max_unreadable, decoding, progress)
     readable = [record for record in listing.records if record.path in hashes]
     check_every_class_trained(listing, readable)
-    parts = Parts(hashes, validation_fraction, test_fraction, seed)
+    parts = Parts(hashes, validation_fraction, test_fraction, seed, before)
     placed, notes = parts.cut(readable)
     if shots:
         placed, notes = parts.draw(placed, shots)

@@ -48,6 +48,20 @@ class FeatureMap:
         return x
 
 
+def read_feature_map(head: keras.Model) -> FeatureMap:
+    """The map that a saved head begins with. Raises ValueError for a head that begins otherwise."""
+    names = {layer.name for layer in head.layers}
+    scale = head.get_layer("feature_scale")
+    size = 1 / float(scale.scale)
+    if "feature_length" not in names:
+        return FeatureMap(size)
+    centre = -np.asarray(scale.offset, "float32") * np.float32(size)
+    if "feature_waves" not in names:
+        return FeatureMap(size, centre)
+    directions, phases = head.get_layer("feature_waves").get_weights()
+    return FeatureMap(size, centre, (directions, phases))
+
+
 def scaled(features: np.ndarray) -> FeatureMap:
     """Divides by the root mean square, so that one rate or penalty suits backbones of any size of feature."""
     return FeatureMap(float(np.sqrt(np.mean(np.square(features, dtype="float64")))) or 1.0)

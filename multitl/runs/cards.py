@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from multitl.class_tables import check_classes
 from multitl.contracts import VALUE, Head, Parity, Preprocess, Scale, Split, Stage, TranslatedWeight, Unreadable
 from multitl.errors import MultitlError, RunError
 from multitl.recipes import Recipe
@@ -213,6 +214,47 @@ class Adaptation(Struct, frozen=True):
     tried: tuple[WayTried, ...] = ()
 
 
+class OldTest(Struct, frozen=True):
+    """What was learned before, on `images` of the earlier run's `split`: the share that was right then and is now.
+
+    gone: more of them that are not to be found.  dropped: of classes that are left out.  trained: that are trained on
+    now.
+    """
+
+    split: Split
+    images: Count
+    before: Share
+    after: Share
+    gone: Count = 0
+    dropped: Count = 0
+    trained: Count = 0
+
+    def __str__(self) -> str:
+        share = f"{self.before:.3f} before, {self.after:.3f} now"
+        left_out = {"gone": self.gone, "of classes left out": self.dropped, "trained on now": self.trained}
+        others = [f"{count:,} {why}" for why, count in left_out.items() if count]
+        return f"{share} ({self.images:,} images{'; ' if others else ''}{', '.join(others)})"
+
+
+class Start(Struct, frozen=True):
+    """The finished run that a run went on from. model_sha256: of its model.keras.
+
+    kept, new, dropped: classes.  images: that it was trained on, of classes that are kept, and known: how many of them
+    are among these; None where it did not write them down.  head: what became of its classifier: "solved anew", "drawn
+    towards it", "as it was", or "trained on".  old_test: None where none of its images are left to judge by.
+    """
+
+    run: Text
+    model_sha256: Sha256
+    kept: tuple[ClassName, ...]
+    new: tuple[ClassName, ...]
+    dropped: tuple[ClassName, ...]
+    head: Literal["solved anew", "drawn towards it", "as it was", "trained on"]
+    images: Count | None = None
+    known: Count | None = None
+    old_test: OldTest | None = None
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; the README explains the keys.
 
@@ -235,6 +277,7 @@ class Card(Struct, frozen=True, kw_only=True):
     saved_model_difference: Positive = 0.0
     features: Features = Features()
     ranked: tuple[Ranked, ...] = ()
+    start: Start | None = None
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
     thresholds: tuple[Share, ...] = ()
@@ -253,6 +296,7 @@ class Card(Struct, frozen=True, kw_only=True):
             raise ValueError(f"the scale {self.scale}")
         if self.scale and self.class_names != (VALUE,):
             raise ValueError("a number that is not called so")
+        check_classes(self.recipe.class_weights, "", self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -267,12 +311,13 @@ class Started(Struct, frozen=True, kw_only=True):
     """run.json: what a run was started with, which `--resume` compares.
 
     fingerprint: of the data, "" for a network that was not trained here.  weights_sha256: of the backbone's; None in a
-    run of multitl 0.1.
+    run of multitl 0.1.  from_sha256: of model.keras of the run that it goes on from; None if it began anew.
     """
 
     backend: Literal["jax", "tensorflow", "torch"]
     fingerprint: Hex
     weights_sha256: Sha256 | None = None
+    from_sha256: Sha256 | None = None
 
 
 class EntryCard(Struct, frozen=True, kw_only=True):

@@ -56,22 +56,28 @@ def check_folder(folder: Path, recipe: Recipe, backend: str, *, overwrite: bool,
 
 
 def start_run(
-    folder: Path, recipe: Recipe, backend: str, fingerprint: str, weights_sha256: str, *, resume: bool
-) -> None:
+    folder: Path, recipe: Recipe, backend: str, fingerprint: str, weights_sha256: str, *, resume: bool,
+    from_sha256: str | None = None,
+) -> None:  # fmt: skip
     """Make `folder` this run's own, once nothing about the input can be wrong any more.
 
     An older run's files go only now, so a mistyped option costs nobody a finished model. A run that is resumed must
-    go on with the same data, by `fingerprint`, and the same weights of the backbone.
+    go on with the same data, by `fingerprint`, and the same weights of the backbone.  from_sha256: of the model of the
+    run that it goes on from, which must be the same then, too.
     """
     clear(folder)  # of a killed process
     if resume and (known := read_started(folder)):
         check_same_data(folder, fingerprint)
         if known.weights_sha256 not in (None, weights_sha256):
             raise _changed(folder, "backbone's weights", "weights_sha256", known.weights_sha256, weights_sha256)
+        if from_sha256 and known.from_sha256 != from_sha256:
+            raise _changed(folder, "run that it goes on from", "from_sha256", known.from_sha256, from_sha256)
     else:
         _clear(folder)
     write_text(folder / "recipe.toml", recipe.to_toml())
     started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    if from_sha256:
+        started["from_sha256"] = from_sha256
     write_json(folder / "run.json", checked(started, Started))
 
 

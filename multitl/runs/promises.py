@@ -15,9 +15,10 @@ from multitl.system.messages import say
 REPORT = "report.html"  # made from the others and from the card
 FILES = (
     "recipe.toml", "run.json", "model.keras", "classify.py", "preprocess.json", "labels.txt", "metrics.json",
-    "predictions.csv", "history.csv",
+    "predictions.csv", "images.csv", "history.csv",
 )  # fmt: skip
-FIRST = tuple(name for name in (*FILES, REPORT) if name not in ("classify.py", "preprocess.json", "labels.txt"))
+_LATER = ("classify.py", "preprocess.json", "labels.txt", "images.csv")
+FIRST = tuple(name for name in (*FILES, REPORT) if name not in _LATER)
 # those of every version
 
 

@@ -51,7 +51,11 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     folder = Path(name).expanduser()
     card = read_card(folder)
     _check_asked(folder, card, weights, image_size, head)
-    model = open_model(folder, card)
+    return pretrained_of(folder, card, open_model(folder, card))
+
+
+def pretrained_of(folder: Path, card: Card, model: keras.Model) -> Pretrained:
+    """Of a run that is open. model: as `open_model` gives it. Raises RunError where it is not the card's."""
     backbone = _backbone(folder, card, model)
     sha256 = file_sha256(folder / "model.keras")
     about = card.backbone

@@ -17,12 +17,15 @@ from multitl.data.tables import Reading
 from multitl.data.unlabelled import check_unlabelled
 from multitl.errors import BackboneError, RecipeError, RunError
 from multitl.given import shelves
+from multitl.judging.opening import load_run
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, is_used
 from multitl.runs.locks import locked, run_lock
 from multitl.training.trackers import check_trackers
 
 CHOICE = "choice.json"
+OF_START = ("backbone", "weights", "image_size", "preprocess", "pooling", "bits", "range", "page")
+# what an earlier run's classifier hangs on
 WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
 
 
@@ -32,7 +35,8 @@ def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os
     """
     if isinstance(data, str | os.PathLike):
         return local(data)
-    _check_backbones([(backbones[0], recipe.weights)] if len(backbones) == 1 else _split(backbones, recipe))
+    if not recipe.from_run:
+        _check_backbones([(backbones[0], recipe.weights)] if len(backbones) == 1 else _split(backbones, recipe))
     return shelves.keep(data, Reading.of(recipe))
 
 
@@ -53,10 +57,12 @@ def check_finetune(
     overwrite: bool, resume: bool,
 ) -> None:  # fmt: skip
     """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
-    folder = run_folder(data, output, recipe.backbone, backend)
+    folder = run_folder(data, output, recipe, backend)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
-    if not is_finished:  # one that is needs no weights any more
+    if recipe.from_run:
+        _check_start(recipe, folder)
+    elif not is_finished:  # one that is needs no weights any more
         names = listed(recipe.backbone)
         _check_backbones([(recipe.backbone, recipe.weights)] if len(names) == 1 else _split(names, recipe))
     check_for_training(data, recipe)
@@ -90,10 +96,13 @@ def split_weights(name: str, weights: str) -> tuple[str, str]:
 
 
 def run_folder(
-    data: str | os.PathLike[str], output: str | os.PathLike[str] | None, backbone: str, backend: str
+    data: str | os.PathLike[str], output: str | os.PathLike[str] | None, recipe: Recipe, backend: str
 ) -> Path:
     """The folder of a run: the one asked for, or one called after what it is made of."""
-    return Path(output or f"runs/{Path(data).resolve().stem}-{folder_name(backbone)}-{backend}")
+    made_of = f"{folder_name(recipe.backbone)}-{backend}"
+    if recipe.from_run:
+        made_of = f"from-{Path(recipe.from_run).resolve().name}"
+    return Path(output or f"runs/{Path(data).resolve().stem}-{made_of}")
 
 
 def choice_folder(data: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
@@ -136,6 +145,44 @@ def _split(names: Sequence[str], recipe: Recipe) -> list[tuple[str, str]]:
 def _check_backbones(backbones: Sequence[tuple[str, str]]) -> None:
     for name, weights in backbones:
         check_backbone(name, weights)
+
+
+def _check_start(recipe: Recipe, folder: Path) -> None:
+    """Raises RunError for a run that cannot be gone on from, and RecipeError for options that would make its classifier
+    another."""
+    if recipe.labels != "one":
+        raise RecipeError(
+            "Only a classifier of one class an image is gone on from.",
+            expected="labels = 'one'",
+            received=f"labels = {recipe.labels!r}",
+            fix=f"take the backbone alone: --backbone {recipe.from_run} in place of --from",
+        )
+    run = load_run(Path(recipe.from_run).expanduser())
+    if run.card.head is not None:
+        raise RunError(
+            f"{run.folder} is no run: multitl translate made it.",
+            expected="the folder of a finished run",
+            received="a network that was not trained",
+            fix=f"--backbone {run.card.backbone.name} without --from",
+        )
+    if folder.resolve() == run.folder.resolve():
+        raise RunError(
+            f"A run cannot take the place of the one that it goes on from, {run.folder}.",
+            expected="another folder",
+            received=str(folder),
+            fix="choose another one with --out",
+        )
+    asked = Recipe.read(run.folder / "recipe.toml")
+    for name in OF_START:
+        ours, theirs = getattr(recipe, name), {getattr(one, name) for one in (asked, run.card.recipe)}
+        if ours not in theirs:
+            raise RecipeError(
+                f"What goes on from {run.folder} has its {name}.",
+                expected=f"{name} = {getattr(asked, name)!r}",
+                received=f"{name} = {ours!r}",
+                fix=f"leave --{name.replace('_', '-')} out; or begin a new classifier on its backbone: --backbone "
+                f"{run.folder} without --from",
+            )
 
 
 def _check_different(names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import PIL
 
-from multitl.contracts import Backend, Dataset, Goal, Pretrained, Split
+from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
 from multitl.data.pixels import PixelReader
 from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
@@ -77,6 +78,19 @@ def compute_run_features(
         sum(result.computed for result in results),
         sum(result.reused for result in results),
     )
+
+
+def compute_plain_features(
+    examples: Sequence[Example], reader: PixelReader, pretrained: Pretrained, recipe: Recipe, backend: Backend,
+    sha256: str,
+) -> np.ndarray:  # fmt: skip
+    """Of images beside the data set's: (n, channels) float32, without augmentation."""
+    runtime = runtime_of(backend, recipe)
+    key = feature_key(pretrained, recipe, backend.name, runtime, sha256, None)
+    store = FeatureStore(key, pretrained.backbone.output_shape[-1])
+    return compute_features(
+        partial(make_extractor, pretrained, recipe.pooling, runtime), examples, reader, store
+    ).values
 
 
 def feature_key(

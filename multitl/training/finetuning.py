@@ -24,6 +24,7 @@ from multitl.adapters import TRANSLATORS
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.images import AT_ONCE
+from multitl.data.parts import Before, nowhere
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
@@ -55,11 +56,13 @@ from multitl.training.features import JUDGED, compute_run_features
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
 from multitl.training.listeners import Listeners, OnEpoch, listening
+from multitl.training.memories import Memory
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
 from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
+from multitl.training.starts import Start, open_start, warn_of_start, what_became
 from multitl.training.targets import goal_for, targets_of, truth_of
 from multitl.training.trials import Examination, Race, brier_scores
 
@@ -76,12 +79,12 @@ def finetune(
     log_to: str = "",
 ) -> Result:
     """See `multitl.finetune`."""
-    folder = run_folder(data, output, recipe.backbone, backend.name)
+    folder = run_folder(data, output, recipe, backend.name)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
-        clock, stopwatch = Clock(), Stopwatch(parse_duration(recipe.budget))
+        clock, stopwatch, start = Clock(), Stopwatch(parse_duration(recipe.budget)), open_start(recipe)
         with clock("data"):
-            dataset = scan_for(data, recipe)
+            dataset = scan_for(data, recipe, start.split_before if start else nowhere)
             dataset = add_unlabelled(dataset, recipe)
         if is_finished:
             check_same_data(folder, dataset.fingerprint)
@@ -91,16 +94,18 @@ def finetune(
             _check_can_be_remade(folder, recipe, broken)
         about = {"backend": backend.name, **asdict(recipe)}
         with session(recipe, backend), listening(folder, about, on_epoch, log_to) as listeners:
-            result = _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch, listeners)
+            result = _run(data, dataset, folder, recipe, backend, resume, clock, stopwatch, listeners, start)
             listeners.finish(result.metrics)
             return result
 
 
-def scan_for(data: str | os.PathLike[str], recipe: Recipe) -> Dataset:
-    """Look at the data as the recipe says, with a progress bar."""
+def scan_for(data: str | os.PathLike[str], recipe: Recipe, before: Before = nowhere) -> Dataset:
+    """Look at the data as the recipe says, with a progress bar. before: see `data.parts.Parts`."""
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
-        return scan_for_training(data, recipe, lambda done, total: bar.update(task, completed=done, total=total))
+        return scan_for_training(
+            data, recipe, lambda done, total: bar.update(task, completed=done, total=total), before
+        )
 
 
 def _leave(folder: Path) -> Result:
@@ -140,17 +145,19 @@ def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) ->
 
 def _run(
     data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
-    clock: Clock, stopwatch: Stopwatch, listeners: Listeners,
+    clock: Clock, stopwatch: Stopwatch, listeners: Listeners, start: Start | None,
 ) -> Result:  # fmt: skip
     asked = recipe
     with clock("backbone"):
-        recipe, ranked = _settle_backbone(dataset, recipe, backend)
-        pretrained = load_backbone(recipe, backend)
+        recipe, ranked = (start.settle(recipe), []) if start else _settle_backbone(dataset, recipe, backend)
+        pretrained = start.pretrained() if start else load_backbone(recipe, backend)
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
         policy.select(pretrained.stages)  # a wrong name is found before the long part
         check_adaptable(pretrained.backbone, recipe)
-    start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume)
+    from_sha256 = start.sha256 if start else None
+    start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume, from_sha256=from_sha256)
+    dataset = replace(dataset, warnings=(*dataset.warnings, *(warn_of_start(start, dataset) if start else ())))
     _introduce(dataset, pretrained, recipe, backend)
     budget = Budget(AT_ONCE)
     store = PixelStore(pretrained.preprocess)
@@ -164,10 +171,13 @@ def _run(
     with clock("features"):
         features = compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
     with clock("head"):
-        head, settled, solved = make_head(features, dataset, recipe, state, save)
+        head, settled, solved = make_head(features, dataset, recipe, state, save, start)
+        memory = Memory.of(start, dataset, pretrained, recipe, backend, sha256) if start else None
     about = make_card(data, dataset, pretrained, recipe, backend, sha256)
     about |= {"features": {"computed": features.computed, "reused": features.reused}, "ranked": ranked}
-    publisher = Publisher(folder, dataset, pretrained, head, solved, settled, about, features, readers)
+    if start:
+        about["start"] = start.about(dataset) | {"head": what_became(recipe, solved)}
+    publisher = Publisher(folder, dataset, pretrained, head, solved, settled, about, features, readers, memory)
     if state.phase == "head" and state.rows:
         with clock("evaluation"):
             publisher.publish_head(state)

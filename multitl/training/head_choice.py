@@ -26,8 +26,21 @@ CLEAR = 2.0  # standard errors of the mean difference between two heads' losses 
 
 
 @dataclass(frozen=True, eq=False)
+class KnownHead:
+    """The linear head of an earlier run, for the classes of another. rows: (width + 1, classes), kernel and bias after
+    `fixed`; zero for a class that it did not have.
+    """
+
+    fixed: FeatureMap
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class SolvedHead:
-    """A head's last layer, what stands before it, and how both were chosen; see `SolvedHead` in cards.py."""
+    """A head's last layer, what stands before it, and how both were chosen; see `SolvedHead` in cards.py.
+
+    prior: what the layer was drawn towards, if it was; see `Samples`.
+    """
 
     kind: HeadKind
     fixed: FeatureMap
@@ -36,6 +49,7 @@ class SolvedHead:
     scale: float | None
     tried: tuple[Tried, ...]
     compared: tuple[Compared, ...]
+    prior: np.ndarray | None = None
 
     def about(self) -> dict[str, Any]:
         """For the card."""
@@ -76,10 +90,23 @@ def choose_head(task: Task, recipe: Recipe) -> SolvedHead:
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def solve_again(chosen: SolvedHead, task: Task) -> Solution:
-    """The same head fitted to other images: what was chosen for it stays."""
+    """The same head fitted to other images, most of which it knows: what was chosen for it stays, and the search begins
+    at its answer.
+    """
     if chosen.kind == "mean" and chosen.scale:
         return find_means(task, chosen.fixed, chosen.scale)
-    return solve(SoftmaxRegression(task.samples(chosen.fixed)), chosen.penalty)
+    regression = SoftmaxRegression(task.samples(chosen.fixed, chosen.prior))
+    return solve(regression, chosen.penalty, regression.coordinates(chosen.solution))
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def draw_towards(known: KnownHead, task: Task, recipe: Recipe) -> SolvedHead:
+    """A head of the same kind as one that is known, fitted to other images and drawn towards it; how strongly is chosen
+    by cross-validation like any penalty, so what these images do not say stays as it was.
+    """
+    kind: HeadKind = "linear" if known.fixed.waves is None else "kernel"
+    chosen = attempt(kind, task, known.fixed, recipe.l2, prior=known.rows)
+    return SolvedHead(kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows)
 
 
 def _attempts(task: Task, recipe: Recipe) -> list[Attempt]:

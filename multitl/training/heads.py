@@ -16,33 +16,74 @@ from multitl.recipes import Recipe
 from multitl.system.messages import say
 from multitl.training.checkpoints import Row, TrainingState, read_variables, write_variables
 from multitl.training.features import RunFeatures, head_probabilities
-from multitl.training.head_choice import SolvedHead, choose_head, solve_again
+from multitl.training.head_choice import CLEAR, SolvedHead, choose_head, draw_towards, solve_again
 from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
 from multitl.training.solved_head import UNSOLVED_L2, Task, fill_head, is_solved
+from multitl.training.starts import Start
 from multitl.training.targets import goal_for, targets_of, truth_of
 
 
 def make_head(
-    features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]
-) -> tuple[keras.Model, Recipe, SolvedHead | None]:
-    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it was."""
+    features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState,
+    save: Callable[[TrainingState], None], start: Start | None = None,
+) -> tuple[keras.Model, Recipe, SolvedHead | None]:  # fmt: skip
+    """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it was.
+
+    start: the run that this one goes on from, whose head may be it.
+    """
     if not is_solved(recipe):
         recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
-        head = build_head(features.train[0], len(dataset.class_names), recipe)
+        head = build_head(features.train[0], len(dataset.class_names), recipe, start.fixed if start else None)
+        if start:
+            start.fill(head, dataset.class_names)
         _train(head, features, dataset, recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
-    solved = choose_head(task_of(features.train, ("train",), dataset, recipe), recipe)
-    if verdict := solved.verdict("squared error" if recipe.labels == "number" else "log loss"):
-        say(verdict)
-    head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
-    fill_head(head, solved.solution)
+    head, penalty, solved = _solve_or_keep(features, dataset, recipe, start)
     if not state.rows:
         row = _head_row(head, features, dataset, recipe, time.perf_counter() - started)
         state.rows, state.best_loss, state.finished = [row], row["val_loss"], True
         state.best = read_variables(mutable_variables(head))
         save(state)
-    return head, replace(recipe, l2=solved.penalty), solved
+    return head, replace(recipe, l2=penalty), solved
+
+
+def _solve_or_keep(
+    features: RunFeatures, dataset: Dataset, recipe: Recipe, start: Start | None
+) -> tuple[keras.Model, float, SolvedHead | None]:
+    """A head, the penalty that was chosen, and how it was solved, unless it is the earlier run's as it was."""
+    solved = _solve(task_of(features.train, ("train",), dataset, recipe), dataset, recipe, start)
+    if verdict := solved.verdict("squared error" if recipe.labels == "number" else "log loss"):
+        say(verdict)
+    head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
+    fill_head(head, solved.solution)
+    if start and start.stands(dataset):
+        old = build_head(features.train[0], len(dataset.class_names), recipe, start.fixed)
+        start.fill(old, dataset.class_names)
+        values, labels = features.judged["validation"], truth_of(dataset, recipe, "validation")
+        if start.is_same(dataset) or not _is_clearly_better(head, old, values, labels):
+            return old, solved.penalty, None
+    return head, solved.penalty, solved
+
+
+def _solve(task: Task, dataset: Dataset, recipe: Recipe, start: Start | None) -> SolvedHead:
+    """Anew, unless the rows of an earlier run say what these images do not."""
+    known = start.known_head(dataset.class_names) if start and not start.is_all_here(dataset) else None
+    return draw_towards(known, task, recipe) if known else choose_head(task, recipe)
+
+
+def _is_clearly_better(head: keras.Model, old: keras.Model, values: np.ndarray, labels: np.ndarray) -> bool:
+    """On images that neither was fitted to, by log loss, more than luck, and not by confidence alone, as heads are
+    compared. values: (n, channels).  labels: (n,)."""
+
+    def judge(one: keras.Model) -> tuple[np.ndarray, float]:
+        told = head_probabilities(one, values)
+        losses = -np.log(np.maximum(told[np.arange(len(labels)), labels], 1e-12))
+        return losses, float((told.argmax(axis=1) == labels).mean())
+
+    (losses, accuracy), (old_losses, old_accuracy) = judge(head), judge(old)
+    gain = old_losses - losses
+    return accuracy > old_accuracy and bool(gain.mean() > CLEAR * gain.std() / np.sqrt(len(gain)))
 
 
 def refit_head(head: keras.Model, solved: SolvedHead, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:

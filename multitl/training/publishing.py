@@ -32,6 +32,7 @@ from multitl.training.checkpoints import TrainingState
 from multitl.training.features import JUDGED, RunFeatures
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
+from multitl.training.memories import Memory
 from multitl.training.recording import finish, judge, save_model, write_history
 from multitl.training.targets import goal_for, scale_of, truth_of
 
@@ -44,7 +45,7 @@ class Publisher:
     """Makes a run folder complete.
 
     recipe: with the head's penalty settled.  solved: how the head was, if it was.  about: what the card says in any
-    case.  readers: the images by split.
+    case.  readers: the images by split.  memory: of the run that this one goes on from.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Publisher:
     about: Mapping[str, Any]
     features: RunFeatures
     readers: Mapping[Split, PixelReader]
+    memory: Memory | None = None
 
     def publish_head(self, state: TrainingState) -> None:
         """The head on the frozen backbone.
@@ -69,21 +71,26 @@ class Publisher:
             refit_head(self.head, self.solved, self.features, self.dataset, self.recipe)
             probabilities = self.features.probabilities(self.head, self._goal)
             judged = probabilities | {"validation": judged["validation"]}
-        self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted))
+        old_test = self.memory.judge_head(self.head) if self.memory else None
+        self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted, old_test))
         self.head.set_weights(before)
 
     def publish_trial(self, trained: int, state: TrainingState) -> None:
         """The network as it is. trained: parameters of the backbone that were."""
         splits = [split for split in JUDGED if len(self.readers[split])]
-        judged = {split: self._goal.exact(predict_pixels(self._answer, self.readers[split])) for split in splits}
-        self._publish(judged["validation"], judged, state, self._describe(trained, is_refitted=False))
+        judged = {split: self._predict(self.readers[split]) for split in splits}
+        old_test = self.memory.judge_network(self._predict) if self.memory else None
+        self._publish(judged["validation"], judged, state, self._describe(trained, False, old_test))
+
+    def _predict(self, reader: PixelReader) -> np.ndarray:
+        return self._goal.exact(predict_pixels(self._answer, reader))
 
     def publish_adapted(
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any]
     ) -> None:
         """What was published, as it is now that it is adapted to other images: see `adaptation.py`."""
         card = self._card()
-        about = {name: card[name] for name in ("trained_parameters", "solved_head")}
+        about = {name: card[name] for name in ("trained_parameters", "solved_head", "start") if name in card}
         self._publish(answers, judged, state, about | {"adaptation": adaptation})
 
     def complete(
@@ -110,10 +117,12 @@ class Publisher:
     def _answer(self) -> Forward:
         return compile_forward(self._classifier)
 
-    def _describe(self, trained: int, is_refitted: bool) -> dict[str, Any]:
+    def _describe(self, trained: int, is_refitted: bool, old_test: Mapping[str, Any] | None) -> dict[str, Any]:
         solved = self.solved and self.solved.about() | {"refitted": is_refitted}
         trained += int(sum(np.prod(variable.shape) for variable in self.head.trainable_variables))
-        return {"trained_parameters": trained, "solved_head": solved}
+        start = self.about.get("start")
+        known = {"start": dict(start) | {"old_test": old_test}} if start else {}
+        return {"trained_parameters": trained, "solved_head": solved} | known
 
     def _publish(
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any]

@@ -30,6 +30,7 @@ from multitl.models.keras_archives import write_keras_archive
 from multitl.recipes import Recipe
 from multitl.runs.cards import as_line, checked
 from multitl.runs.folders import finished_result
+from multitl.runs.images import write_images
 from multitl.runs.promises import REPORT, hash_files
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
 from multitl.training.targets import truth_of
@@ -77,7 +78,7 @@ def judge(
     folder: Path, dataset: Dataset, probabilities: Mapping[Split, np.ndarray], recipe: Recipe,
     thresholds: Sequence[float] = (), scale: Scale | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write metrics.json and predictions.csv for the judged splits; a split without images is null.
+    """Write metrics.json and predictions.csv for the judged splits, and images.csv; a split without images is null.
 
     thresholds, scale: see `judges.judge_of`.
     """
@@ -88,6 +89,7 @@ def judge(
         metrics[split] = judge.score(truth, values)
         rows += [(split, e.path, true, row) for e, true, row in zip(examples, truth, values, strict=True)]
     judge.write(folder / "predictions.csv", rows)
+    write_images(folder, dataset.examples, dataset.class_names)
     write_json(folder / "metrics.json", metrics)
     return metrics
 

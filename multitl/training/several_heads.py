@@ -54,7 +54,7 @@ def finetune_heads(
     recipe: Recipe, overwrite: bool, resume: bool,
 ) -> HeadsResult:  # fmt: skip
     """See `multitl.finetune_heads`."""
-    folder = run_folder(data, output, recipe.backbone, backend.name)
+    folder = run_folder(data, output, recipe, backend.name)
     with locked(run_lock(folder), folder):
         check_heads(folder, recipe, overwrite=overwrite, resume=resume)
         listings = list_targets(data, targets, recipe)

@@ -40,12 +40,12 @@ class Task:
     seed: int = 0
     goal: Goal = GOALS["one"]
 
-    def samples(self, fixed: FeatureMap) -> Samples:
-        """Of all views, one after the other."""
+    def samples(self, fixed: FeatureMap, prior: np.ndarray | None = None) -> Samples:
+        """Of all views, one after the other. prior: see `Samples`."""
         targets = self.goal.smoothed(self.labels, self.smoothing)
         count = len(self.views)
         mapped = fixed(np.concatenate(self.views))
-        return Samples(mapped, np.tile(targets, (count, 1)), np.tile(self.weights, count), self.goal)
+        return Samples(mapped, np.tile(targets, (count, 1)), np.tile(self.weights, count), self.goal, prior)
 
     def all_labels(self) -> np.ndarray:
         """(views * n, classes), without smoothing."""
@@ -92,11 +92,14 @@ def is_solved(recipe: Recipe) -> bool:
     return not recipe.hidden and not recipe.dropout and recipe.head_epochs > 0
 
 
-def attempt(kind: HeadKind, task: Task, fixed: FeatureMap, penalty: float, scale: float | None = None) -> Attempt:
-    """A linear head on mapped features. penalty: 0 to choose it. Its `solve` raises RunError where rounding keeps the
-    minimum from being found.
+def attempt(
+    kind: HeadKind, task: Task, fixed: FeatureMap, penalty: float, scale: float | None = None,
+    prior: np.ndarray | None = None,
+) -> Attempt:  # fmt: skip
+    """A linear head on mapped features. penalty: 0 to choose it.  prior: see `Samples`. Its `solve` raises RunError
+    where rounding keeps the minimum from being found.
     """
-    regression = SoftmaxRegression(task.samples(fixed))
+    regression = SoftmaxRegression(task.samples(fixed, prior))
     path = [] if penalty else _follow_path(regression, task.all_labels(), task.folds())
     if not path:
         penalty = penalty or UNKNOWN
@@ -173,7 +176,7 @@ def _judge(
     penalty: float, regression: SoftmaxRegression, theta: np.ndarray, labels: np.ndarray, is_fitted: np.ndarray
 ) -> Step:
     """Each image by the one problem that it is not part of."""
-    logits = (regression.rows @ theta.reshape(len(theta), -1)).reshape(*is_fitted.shape, -1)[~is_fitted]
+    logits = regression.logits(theta)[~is_fitted]
     losses, accuracy = regression.samples.goal.losses_and_accuracy(logits, labels)
     log_loss = float(np.average(losses, weights=regression.samples.weights))
     return Step({"penalty": float(f"{penalty:.3g}"), "log_loss": log_loss, "accuracy": accuracy}, losses, theta)

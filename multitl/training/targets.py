@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from multitl.class_tables import weights_by_class
 from multitl.contracts import Dataset, Goal, Scale, Split
 from multitl.models.goals import goal_of
 from multitl.recipes import Recipe
@@ -16,9 +17,12 @@ def targets_of(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("tra
     """Targets (n, classes) and weights (n,) of the images of these splits, float32."""
     truth, classes = truth_of(dataset, recipe, *splits), len(dataset.class_names)
     targets = goal_for(dataset, recipe).targets_of(truth, classes)
-    if recipe.class_weights != "balanced":
+    if recipe.class_weights == "none":
         return targets, np.ones(len(targets), "float32")
-    by_class = len(truth) / (classes * np.bincount(truth, minlength=classes))
+    if recipe.class_weights == "balanced":
+        by_class = len(truth) / (classes * np.bincount(truth, minlength=classes))
+    else:
+        by_class = np.array(weights_by_class(recipe.class_weights, dataset.class_names))
     return targets, by_class[truth].astype("float32")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-CLEAR = 3.0  # standard errors above one half, at which a share of counterparts is no chance
+CLEAR = 3.0  # standard errors above chance, from which on a share of counterparts is none
 BLUR = 0.02  # of the plan: entropy's weight, where costs are from 0 to 2
 ITERATIONS = 300
 MOST_IMAGES = 4000  # of each domain: a plan is a matrix of both
@@ -30,17 +30,17 @@ def carry_labels(source: np.ndarray, labels: np.ndarray, target: np.ndarray) -> 
 
 def find_counterparts(source: np.ndarray, target: np.ndarray, seed: int) -> tuple[float, bool]:
     """The share of training images that the other domain has a closer relative of than the training images have, and
-    whether that is clearly more than the half which chance would give between equally many images of the same kind.
+    whether that is clearly more than chance would give if all images were of one kind.
 
     Then the other domain shows the same things again, as another vendor's drawings of the same signs do; what is
     carried between those is mostly right. It is not where relatives are of the same class at best.
     """
-    size = min(len(source), len(target), MOST_IMAGES)
-    some, others = (_directions(one[draw_some(len(one), size, seed)]) for one in (source, target))
+    some, others = (_directions(one[draw_some(len(one), MOST_IMAGES, seed)]) for one in (source, target))
     own = some @ some.T
     np.fill_diagonal(own, -np.inf)
     share = float(np.mean((some @ others.T).max(axis=1) > own.max(axis=1)))
-    return share, bool(share > 0.5 + CLEAR * 0.5 / np.sqrt(size))
+    chance = len(others) / (len(others) + len(some) - 1)  # that the nearest of all is one of the others
+    return share, bool(share > chance + CLEAR * np.sqrt(chance * (1 - chance) / len(some)))
 
 
 def draw_some(count: int, most: int, seed: int) -> np.ndarray:

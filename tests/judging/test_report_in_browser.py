@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from headless_browser import BROWSER, browse, measure
 from PIL import Image
-from sample_runs import CLOTHES, hostile_run, make_run
+from sample_runs import CLOTHES, HOSTILE, hostile_run, make_label_run, make_run
 
 from multitl.judging.reporting import write_report
 
@@ -46,6 +46,16 @@ def test_text_has_contrast_in_light_and_dark(report: Path, tmp_path: Path, schem
     found = measure(report, 1280, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
     assert (sum(found["paper"]) < 150) == is_dark
     assert found["leastContrast"]["ratio"] >= 4.5, found["leastContrast"]
+
+
+@pytest.mark.parametrize(("names", "width"), [(CLOTHES, 360), (CLOTHES, 1280), (HOSTILE, 390)])
+def test_the_page_of_several_labels_fits_too(tmp_path: Path, names: tuple[str, ...], width: int) -> None:
+    report = write_report(make_label_run(tmp_path / "run", tmp_path / "photos", names))
+    found = measure(report, width, tmp_path)
+    assert found["console"] == [] and found["overflow"] <= 0 and found["outside"] == []
+    assert len(found["sections"]) == 5 and min(found["sections"]) > 60
+    assert found["leastContrast"]["ratio"] >= 4.5, found["leastContrast"]
+    assert found["title"] == "around"
 
 
 def test_hostile_names_run_nothing_and_break_nothing(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_every_way_is_tried_and_the_most_promising_is_saved(
     assert found and found.images == 32
     names = ["none", "coral", "transport", "norm", "norm+coral", "norm+transport"]
     assert [one["name"] for one in found.tried] == names
-    assert found.counterparts < 0.6  # so nothing is carried
+    assert found.counterparts < 0.8  # so nothing is carried
     plain_heads = [one for one in found.tried if "transport" not in one["name"]]
     assert found.chosen == min(plain_heads, key=lambda one: one["log_loss"])["name"]
     by_name = {one["name"]: one["figures"] for one in found.tried}
@@ -78,7 +78,7 @@ def test_every_way_is_tried_and_the_most_promising_is_saved(
 
 def test_labels_are_carried_to_the_same_things_again(cameras: tuple[Path, Path], tmp_path: Path) -> None:
     for index, path in enumerate(sorted(cameras[0].glob("*/*.png"))):
-        brighter = np.asarray(Image.open(path)) // 2 + 60
+        brighter = np.minimum(np.asarray(Image.open(path)), 253) + 2
         (tmp_path / "again").mkdir(exist_ok=True)
         Image.fromarray(brighter.astype("uint8")).save(tmp_path / "again" / f"{index:02}.png")
     multitl.finetune(cameras[0], output=tmp_path / "run", unlabelled=tmp_path / "again", **QUICK)

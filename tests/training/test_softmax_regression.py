@@ -120,3 +120,56 @@ def test_features_that_say_nothing_give_the_frequencies_of_the_classes() -> None
     solution = SoftmaxRegression(Samples(np.zeros((4, 5), "float32"), targets, np.ones(4))).solve(1e-9)
     np.testing.assert_allclose(solution.kernel, 0, atol=1e-12)
     np.testing.assert_allclose(softmax(solution.bias), [0.75, 0.25], atol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.5, 3.16, 10.0, 1e3])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_penalty_is_solved_as_well(penalty: float, seed: int) -> None:
+    """The loss is level there to the last bit while the gradient is not, above all where features hardly differ."""
+    drawn = draw(60, 16, 5, seed)
+    samples = Samples(1 + 0.01 * drawn.features, np.eye(5)[np.arange(60) % 5], np.ones(60))
+    solution = SoftmaxRegression(samples).solve(penalty)
+    start = gradient(samples, np.zeros((16, 5)), np.zeros(5), penalty)
+    assert np.linalg.norm(gradient(samples, solution.kernel, solution.bias, penalty)) <= 1e-6 * np.linalg.norm(start)
+
+
+@pytest.mark.parametrize(("count", "channels"), [(90, 7), (24, 60)])
+@pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-4])
+def test_towards_a_prior_the_gradient_of_the_plain_objective_is_zero(count: int, channels: int, penalty: float) -> None:
+    plain, prior = draw(count, channels, 3), np.random.default_rng(1).normal(0, 0.3, (channels + 1, 3))
+    samples = Samples(plain.features, plain.targets, plain.weights, prior=prior)
+    found = SoftmaxRegression(samples).solve(penalty)
+    left = gradient(samples, found.kernel, found.bias, 0.0)
+    left += 2 * penalty * (np.vstack([found.kernel, found.bias]) - prior)
+    start = gradient(samples, np.zeros((channels, 3)), np.zeros(3), penalty)
+    assert np.linalg.norm(left) <= 1e-5 * np.linalg.norm(start)
+
+
+def test_a_strong_pull_leaves_the_prior_and_a_weak_one_forgets_it() -> None:
+    plain, prior = draw(200, 7, 3), np.random.default_rng(1).normal(0, 1, (8, 3))
+    pulled = SoftmaxRegression(Samples(plain.features, plain.targets, plain.weights, prior=prior))
+    strong, weak, anew = pulled.solve(1e5), pulled.solve(1e-7), SoftmaxRegression(plain).solve(1e-7)
+    np.testing.assert_allclose(np.vstack([strong.kernel, strong.bias]), prior, atol=1e-4)
+    features = np.column_stack([plain.features, np.ones(200)])
+    said, wanted = (softmax(features @ np.vstack([one.kernel, one.bias]), axis=1) for one in (weak, anew))
+    np.testing.assert_allclose(said, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(("count", "channels"), [(90, 7), (24, 60)])
+def test_begun_at_the_answer_to_fewer_images_it_ends_where_it_does_from_zero(count: int, channels: int) -> None:
+    samples = draw(count, channels, 3)
+    few = Samples(samples.features[: count - 9], samples.targets[: count - 9], samples.weights[: count - 9])
+    regression, before = SoftmaxRegression(samples), SoftmaxRegression(few).solve(1e-3)
+    anew, again = regression.solve(1e-3), regression.solve(1e-3, regression.coordinates(before))
+    np.testing.assert_allclose(again.kernel, anew.kernel, atol=1e-6)
+    at_answer = regression.coordinates(anew)
+    np.testing.assert_allclose(regression.basis @ at_answer[:, 0], np.vstack([anew.kernel, anew.bias]), atol=1e-9)
+
+
+def test_a_prior_that_is_the_answer_already_is_left_as_it_is() -> None:
+    """There the gradient is zero from the start."""
+    plain = draw(200, 7, 3)
+    best = SoftmaxRegression(plain).solve(1e-9)
+    prior = np.vstack([best.kernel, best.bias])
+    again = SoftmaxRegression(Samples(plain.features, plain.targets, plain.weights, prior=prior)).solve(1e-2)
+    np.testing.assert_allclose(again.kernel, best.kernel, atol=1e-5)

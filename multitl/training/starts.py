@@ -1,0 +1,278 @@
+"""A run that goes on from another: what of that one is the start, and how much of what it had learned is left.
+
+Its backbone is the start as it is. Of its head the rows of classes that are still there are kept and new classes begin
+at zero. What that means hangs on which images are given. Where those that the run was trained on are among them, they
+say it all again, and a head that is solved is solved anew: its answer does not depend on a start. Where they are not,
+the old rows are all that is left of them, so the head is drawn towards them (head_choice.py:draw_towards). A head that
+is trained starts from them. Old images stay in the part that they were in, so that none is judged on that was trained
+on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from multitl.contracts import Dataset, Example, Pretrained, Split
+from multitl.errors import RunError, shorten
+from multitl.judging.opening import load_run
+from multitl.judging.predictions import read_predictions
+from multitl.models.feature_maps import FeatureMap, read_feature_map
+from multitl.recipes import Recipe
+from multitl.runs.cards import Card
+from multitl.runs.images import KnownImage, content_of, read_images
+from multitl.sources.run import open_model, pretrained_of
+from multitl.system.hashes import file_sha256
+from multitl.training.head_choice import KnownHead, SolvedHead
+from multitl.training.solved_head import is_solved
+
+ENOUGH = 0.5  # of the images that a run was trained on: with fewer, its rows say more than they do
+
+
+@dataclass(frozen=True)
+class Start:
+    """A finished run, opened. sha256: of its model.keras.  images: None where it did not write them down."""
+
+    folder: Path
+    card: Card
+    sha256: str
+    images: tuple[KnownImage, ...] | None
+
+    def settle(self, recipe: Recipe) -> Recipe:
+        """The recipe with what the run's backbone is made of, as the run's own card has it."""
+        return replace(recipe, backbone=self.card.recipe.backbone, weights=self.card.recipe.weights)
+
+    def split_before(self, sha256: str) -> Split | None:
+        """The part that an image was in."""
+        known = self._by_content.get(content_of(sha256))
+        return known.split if known else None
+
+    @cached_property
+    def model(self) -> keras.Model:
+        return open_model(self.folder, self.card)
+
+    def pretrained(self) -> Pretrained:
+        """Its backbone, as it was fine-tuned."""
+        return pretrained_of(self.folder, self.card, self.model)
+
+    @cached_property
+    def head(self) -> keras.Model:
+        """Features (batch, channels) -> logits (batch, classes). Raises RunError for a damaged one."""
+        try:
+            head = self.model.get_layer("head")
+            is_head = head.output_shape == (None, len(self.card.class_names))
+            if is_head and len(head.get_layer("logits").get_weights()) == 2:
+                return head
+        except (ValueError, AttributeError) as error:
+            raise self._damaged(f"{error}"[:200]) from error
+        raise self._damaged(f"a head that gives {head.output_shape}")
+
+    def rows(self, class_names: tuple[str, ...]) -> np.ndarray:
+        """Kernel and bias of the last layer (width + 1, classes): of each class its own, zero for a new one."""
+        old = np.vstack([weight.reshape(-1, len(self.card.class_names)) for weight in self._last_layer()])
+        rows = np.zeros((len(old), len(class_names)))
+        for place, name in enumerate(class_names):
+            if name in self.card.class_names:
+                rows[:, place] = old[:, self.card.class_names.index(name)]
+        return rows
+
+    def known_head(self, class_names: tuple[str, ...]) -> KnownHead | None:
+        """For these classes; None where it is not linear in something fixed."""
+        is_linear = not any(layer.name == "hidden" for layer in self.head.layers)
+        return KnownHead(self.fixed, self.rows(class_names)) if is_linear else None
+
+    @cached_property
+    def fixed(self) -> FeatureMap:
+        """What its head begins with."""
+        try:
+            return read_feature_map(self.head)
+        except (ValueError, AttributeError, ZeroDivisionError) as error:
+            raise self._damaged(f"{error}"[:200]) from error
+
+    def fill(self, head: keras.Model, class_names: tuple[str, ...]) -> None:
+        """Make a new head of the same form begin where the old one ended; one of another form stays as it is drawn."""
+        old, new = ([layer.name for layer in one.layers if layer.weights] for one in (self.head, head))
+        if old != new or [one.shape for one in self.head.weights[:-2]] != [one.shape for one in head.weights[:-2]]:
+            return
+        for name in new[:-1]:
+            head.get_layer(name).set_weights(self.head.get_layer(name).get_weights())
+        rows = self.rows(class_names).astype("float32")
+        head.get_layer("logits").set_weights([rows[:-1], rows[-1]])
+
+    def stands(self, dataset: Dataset) -> bool:
+        """Whether its head may be the best as it is: one that was trained together with the backbone, and so saw no
+        validation image, of which no class is wanting.
+        """
+        is_trained = bool(self.card.trials and self.card.trials.kept)
+        has_all = set(dataset.class_names) <= set(self.card.class_names)
+        return is_trained and has_all and self.is_all_here(dataset) and self.known_head(dataset.class_names) is not None
+
+    def is_same(self, dataset: Dataset) -> bool:
+        """Whether it was made of these very images, labels and parts, so that they say nothing new."""
+        return dataset.fingerprint == self.card.data.fingerprint
+
+    def presence(self, dataset: Dataset) -> tuple[int, int] | None:
+        """How many images of classes that are still there it was trained on, and how many of them are here."""
+        if self.images is None:
+            return None
+        here = {content_of(one.sha256) for one in dataset.examples}
+        trained = [one for one in self.images if one.split != "test" and one.label in dataset.class_names]
+        return len(trained), sum(one.content in here for one in trained)
+
+    def is_all_here(self, dataset: Dataset) -> bool:
+        """Whether the images say again what the run had learned; where it is not known, they are taken to."""
+        counts = self.presence(dataset)
+        return counts is None or counts[1] >= ENOUGH * counts[0]
+
+    def about(self, dataset: Dataset) -> dict[str, Any]:
+        """For the card."""
+        old, counts = self.card.class_names, self.presence(dataset)
+        return {
+            "run": str(self.folder),
+            "model_sha256": self.sha256,
+            "kept": [name for name in dataset.class_names if name in old],
+            "new": [name for name in dataset.class_names if name not in old],
+            "dropped": [name for name in old if name not in dataset.class_names],
+            "images": counts and counts[0],
+            "known": counts and counts[1],
+        }
+
+    @cached_property
+    def _by_content(self) -> Mapping[str, KnownImage]:
+        return {one.content: one for one in self.images or ()}
+
+    def _last_layer(self) -> list[np.ndarray]:
+        return [np.asarray(weight, "float64") for weight in self.head.get_layer("logits").get_weights()]
+
+    def _damaged(self, received: str) -> RunError:
+        return RunError(
+            f"The classifier of {self.folder} cannot be gone on from.",
+            expected="the model that multitl finetune wrote, with one output a class",
+            received=received,
+            fix=f"take its backbone alone: --backbone {self.folder} without --from",
+        )
+
+
+def open_start(recipe: Recipe) -> Start | None:
+    """The run that a recipe goes on from; None if it begins anew. Raises RunError for a missing or damaged one."""
+    if not recipe.from_run:
+        return None
+    run = load_run(Path(recipe.from_run).expanduser())
+    path = run.folder / "model.keras"
+    try:
+        return Start(run.folder, run.card, file_sha256(path), read_images(run.folder))
+    except OSError as error:
+        raise RunError(
+            f"Cannot read {path}.",
+            expected="the model that multitl finetune wrote",
+            received=error.strerror or str(error),
+            fix="go on from another run, or make this one again with --overwrite",
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """Images that the earlier run was judged on and that are still to be found, labelled by the classes of now.
+
+    before: (n,), whether it was right.  gone, dropped, trained: how many others there are, see `OldTest` in cards.py.
+    """
+
+    split: Split
+    examples: tuple[Example, ...]
+    before: np.ndarray
+    gone: int
+    dropped: int
+    trained: int
+
+    def about(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """For the card. probabilities: what is said of them now, (n, classes)."""
+        labels = np.array([one.label for one in self.examples])
+        return {
+            "split": self.split,
+            "images": len(labels),
+            "before": float(self.before.mean()),
+            "after": float((probabilities.argmax(axis=1) == labels).mean()),
+            "gone": self.gone,
+            "dropped": self.dropped,
+            "trained": self.trained,
+        }
+
+
+def remember(start: Start, dataset: Dataset) -> Remembered | None:
+    """The test images of a run, its validation images if it had none; None where none can be judged on.
+
+    Found by content among the images of now, wherever they lie, or else where they lay, if they are as they were.
+    """
+    predictions = read_predictions(start.folder / "predictions.csv")
+    split: Split = "test" if "test" in predictions.splits else "validation"
+    old = predictions.of(split)
+    contents = [one.content for one in start.images or () if one.split == split]
+    contents = contents if len(contents) == len(old.paths) else [""] * len(old.paths)  # of an older version
+    here = {content_of(one.sha256): one for one in dataset.examples}
+    counts = dict.fromkeys(("gone", "dropped", "trained"), 0)
+    found: list[Example] = []
+    before: list[bool] = []
+    right = old.probabilities.argmax(axis=1) == old.labels
+    for path, content, label, was_right in zip(old.paths, contents, old.labels, right, strict=True):
+        name = old.class_names[label]
+        if name not in dataset.class_names:
+            counts["dropped"] += 1
+        elif not (example := here.get(content) or _at(path, content)):
+            counts["gone"] += 1
+        elif (now := here.get(content_of(example.sha256))) and now.split == "train":
+            counts["trained"] += 1
+        else:
+            found.append(replace(example, label=dataset.class_names.index(name), split="test"))
+            before.append(bool(was_right))
+    return Remembered(split, tuple(found), np.array(before), **counts) if found else None
+
+
+def _at(path: str, content: str) -> Example | None:
+    """The image where it lay, if it is still that one. content: "" where that is not known."""
+    try:
+        sha256 = file_sha256(path)
+    except (OSError, ValueError):
+        return None
+    return Example(path, 0, "test", sha256) if content in ("", content_of(sha256)) else None
+
+
+def what_became(recipe: Recipe, solved: SolvedHead | None) -> str:
+    """Of the run's head, for the card."""
+    if not is_solved(recipe):
+        return "trained on"
+    if solved is None:
+        return "as it was"
+    return "solved anew" if solved.prior is None else "drawn towards it"
+
+
+def warn_of_start(start: Start, dataset: Dataset) -> list[str]:
+    """What whoever goes on from a run should know: classes that are gone, images that are not given again, and images
+    that are judged on now though the run was trained on them."""
+    about, warnings = start.about(dataset), list[str]()
+    if about["dropped"]:
+        warnings.append(
+            f"No image shows {shorten(about['dropped'])}, so the new classifier does not know that any more: "
+            "give images of each class that is to be kept."
+        )
+    if not start.is_all_here(dataset):
+        warnings.append(
+            f"{about['known']:,} of the {about['images']:,} images that {start.folder} was trained on are among these: "
+            "of the others its classifier is what is left. All images together give the better one."
+        )
+    return warnings + _warn_of_seen(start, dataset)
+
+
+def _warn_of_seen(start: Start, dataset: Dataset) -> list[str]:
+    seen = sum(start.split_before(one.sha256) == "train" for one in dataset.split("test"))
+    if not seen:
+        return []
+    return [
+        f"{seen:,} of the {len(dataset.split('test')):,} test images were training images of {start.folder}, so the "
+        "figures flatter."
+    ]
