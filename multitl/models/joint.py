@@ -36,7 +36,7 @@ def _apply(model: keras.Model, prefix: str, features: keras.KerasTensor) -> kera
     for layer in model.layers[pooled + 1 :]:
         called = f"{prefix}-{layer.name}"
         if isinstance(layer, keras.Model):
-            x = keras.Model(layer.inputs, layer.outputs, name=called)(x)
+            x = keras.Model(layer.input, layer.output, name=called)(x)
         else:
             x = type(layer).from_config({**layer.get_config(), "name": called})(x)
     return x

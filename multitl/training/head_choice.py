@@ -67,10 +67,10 @@ class SolvedHead:
             return "the nearest class mean"
         return f"the solved {'kernel ' if self.kind == 'kernel' else ''}head, penalty {self.penalty:g}"
 
-    def verdict(self) -> str:
-        """What was compared, in a line; empty where nothing was."""
+    def verdict(self, loss: str = "log loss") -> str:
+        """What was compared, in a line; empty where nothing was. loss: what it is called."""
         figures = (f"{HEAD_TITLES[one['kind']]} {one['log_loss']:.4f}" for one in self.compared)
-        return f"log loss out of fold: {', '.join(figures)}" if len(self.compared) > 1 else ""
+        return f"{loss} out of fold: {', '.join(figures)}" if len(self.compared) > 1 else ""
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")

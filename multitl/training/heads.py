@@ -53,7 +53,7 @@ def _solve_or_keep(
 ) -> tuple[keras.Model, float, SolvedHead | None]:
     """A head, the penalty that was chosen, and how it was solved, unless it is the earlier run's as it was."""
     solved = _solve(task_of(features.train, ("train",), dataset, recipe), dataset, recipe, start)
-    if verdict := solved.verdict():
+    if verdict := solved.verdict("squared error" if recipe.labels == "number" else "log loss"):
         say(verdict)
     head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
     fill_head(head, solved.solution)
