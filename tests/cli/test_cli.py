@@ -16,6 +16,7 @@ import pytest
 
 import multitl
 from multitl.cli import main as cli
+from multitl.cli.flags import NAMED_FLAGS
 from multitl.contracts import Result
 from multitl.errors import DataError
 from multitl.recipes import Recipe
@@ -103,11 +104,13 @@ def other_value(field: dataclasses.Field):
         return limits["choices"][-1] if limits["choices"][-1] != default else limits["choices"][0]
     if type(default) is bool:
         return not default
-    if field.name == "budget":
-        return "90s"
-    if field.name == "range":
-        return "0,4095"
+    if field.name in OF_A_FORM:
+        return OF_A_FORM[field.name]
     return {int: 7, float: 0.25, str: "some/text"}[type(default)]
+
+
+OF_A_FORM = {"budget": "90s", "range": "0,4095", "channels": "4,3,2", "class_weights": "cat=2,dog=1"}
+NEEDED = {"adapt": {"unlabelled": "new", "unfreeze": "none"}}  # beside it
 
 
 def test_finetune_passes_its_options_on(finetune: Calls):
@@ -120,11 +123,14 @@ def test_finetune_passes_its_options_on(finetune: Calls):
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Recipe), ids=lambda field: field.name)
-def test_every_recipe_option_is_a_flag(finetune: Calls, field: dataclasses.Field):
-    flag, value = "--" + field.name.replace("_", "-"), other_value(field)
+def test_every_recipe_option_is_a_flag(finetune: Calls, field: dataclasses.Field, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("multitl.cli.terminal.print_memory", lambda folder: None)  # it reads a run that went on
+    flag, value = NAMED_FLAGS.get(field.name, "--" + field.name.replace("_", "-")), other_value(field)
     given = [flag if value else flag.replace("--", "--no-", 1)] if isinstance(value, bool) else [flag, str(value)]
-    assert cli.main(["finetune", "photos", *given]) == 0
-    assert finetune[0][1]["recipe"] == Recipe(**{field.name: value})
+    needed = NEEDED.get(field.name, {})
+    beside = [word for name, text in needed.items() for word in (f"--{name}", text)]
+    assert cli.main(["finetune", "photos", *given, *beside]) == 0
+    assert finetune[0][1]["recipe"] == Recipe(**{field.name: value} | needed)
 
 
 def test_flags_win_over_the_recipe_file_and_the_file_over_defaults(finetune: Calls, tmp_path: Path):
