@@ -15,6 +15,7 @@ import multitl
 from multitl.cli.main import main
 from multitl.models.heads import backbone_of
 from multitl.runs.cards import read_card
+from multitl.training.adaptation import Seen, Way, choose
 from multitl.training.publishing import Publisher
 
 pytestmark = pytest.mark.every_backend
@@ -76,14 +77,14 @@ def test_every_way_is_tried_and_the_most_promising_is_saved(
     assert len(multitl.predict(out, cameras[1])) == 32
 
 
-def test_labels_are_carried_to_the_same_things_again(cameras: tuple[Path, Path], tmp_path: Path) -> None:
-    for index, path in enumerate(sorted(cameras[0].glob("*/*.png"))):
-        brighter = np.minimum(np.asarray(Image.open(path)), 253) + 2
-        (tmp_path / "again").mkdir(exist_ok=True)
-        Image.fromarray(brighter.astype("uint8")).save(tmp_path / "again" / f"{index:02}.png")
-    multitl.finetune(cameras[0], output=tmp_path / "run", unlabelled=tmp_path / "again", **QUICK)
-    found = read_card(tmp_path / "run").adaptation
-    assert found.counterparts > 0.8 and found.chosen == "transport"
+def way_of(name: str, kind: str, log_loss: float) -> Way:
+    return Way(Seen(name, [], np.empty((0, 1)), {}), kind, log_loss, 0.5, 1.0, {})
+
+
+@pytest.mark.parametrize(("has_counterparts", "chosen"), [(True, "transport"), (False, "norm")])
+def test_labels_are_carried_to_the_same_things_again_and_only_there(has_counterparts: bool, chosen: str) -> None:
+    ways = [way_of("none", "none", 1.2), way_of("none", "transport", 1.3), way_of("norm", "none", 1.1)]
+    assert choose([*ways, way_of("norm", "transport", 1.0)], has_counterparts).name == chosen
 
 
 def test_moved_statistics_are_in_the_saved_model_and_the_head_is_as_it_was(
