@@ -57,6 +57,7 @@ def finetune_heads(
     folder = run_folder(data, output, recipe, backend.name)
     with locked(run_lock(folder), folder):
         check_heads(folder, recipe, overwrite=overwrite, resume=resume)
+        recipes = {target.name: recipe_of(target, recipe) for target in targets}  # what is wrong with one is found now
         listings = list_targets(data, targets, recipe)
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         kinds = {target.name: target.labels for target in targets}
@@ -67,7 +68,7 @@ def finetune_heads(
             say(f"head {target.name}: {target.labels}")
             results[target.name] = finetune(
                 tables[target.name], backend=backend, output=run_of(folder, target.name),
-                recipe=recipe_of(target, recipe), overwrite=overwrite, resume=resume,
+                recipe=recipes[target.name], overwrite=overwrite, resume=resume,
             )  # fmt: skip
         _save_joined(folder, results)
         metrics = {name: result.metrics for name, result in results.items()}
@@ -78,7 +79,7 @@ def finetune_heads(
 
 
 def recipe_of(target: Target, recipe: Recipe) -> Recipe:
-    """A head's own: it is read from a table of its own."""
+    """A head's own: it is read from a table of its own, and only classes have weights. Raises RecipeError."""
     own = replace(recipe, labels=target.labels, label_column="label", path_column="path", images="", label_separator="")
     return own if target.labels == "one" else replace(own, class_weights="none")
 
