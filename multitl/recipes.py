@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from multitl.class_tables import check_weights, is_file, weights_in
+from multitl.class_tables import check_costs, check_weights, costs_in, is_file, weights_in
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
 from multitl.options import check, described, option, parse_channels, parse_duration, parse_range
@@ -26,7 +26,7 @@ OF_FEATURES = (  # options that decide which images there are, and what their fe
     "max_unreadable", "shots", "bits", "range", "page", "channels", "images", "path_column", "label_column", "labels",
     "label_separator",
 )  # fmt: skip
-TABLES = {"class_weights": weights_in}  # options that may name a file: what becomes of what it holds
+TABLES = {"class_weights": weights_in, "costs": costs_in}  # options that may name a file: what becomes of what it holds
 MOST_TABLE = 2**26  # bytes
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
@@ -166,6 +166,11 @@ class Recipe:
         "none",
         "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight",
     )
+    costs: str = option(
+        "",
+        "a .csv file of what mistakes cost, as true,predicted,cost or as a matrix: what is answered is then the class "
+        "of the least expected cost",
+    )
     augment: str = option(
         "auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong")
     )
@@ -200,6 +205,7 @@ class Recipe:
         parse_range(self.range)
         parse_channels(self.channels)
         check_weights(self.class_weights)
+        check_costs(self.costs)
         if self.bits and self.range:
             raise RecipeError(
                 "bits and range say the same thing.",
@@ -234,7 +240,9 @@ class Recipe:
 
     def _check_several(self) -> None:
         """Raises RecipeError for what goes with one class an image only."""
-        fine: dict[str, tuple[Any, ...]] = {"head": ("linear", "kernel", "auto"), "class_weights": ("none",)}
+        fine: dict[str, tuple[Any, ...]] = {
+            "head": ("linear", "kernel", "auto"), "class_weights": ("none",), "costs": ("",),
+        }  # fmt: skip
         if self.labels == "number":
             fine |= {"shots": (0,), "label_smoothing": (0,)}
         for name, choices in fine.items():
@@ -244,7 +252,7 @@ class Recipe:
                     f"{name} = {value} is for one class an image.",
                     expected=f"labels = one, or another {name}",
                     received=f"labels = {self.labels}, {name} = {value}",
-                    fix=f"--{name.replace('_', '-')} {instead}",
+                    fix=f"--{name.replace('_', '-')} {instead}" if instead != "" else f"leave out --{name}",
                 )
 
     def _check_adaptation(self) -> None:
@@ -344,6 +352,7 @@ class Options(TypedDict, total=False):
     warmup: float
     label_smoothing: float
     class_weights: str
+    costs: str
     augment: str
     views: int
     head_epochs: int
