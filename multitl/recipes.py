@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypedDict
 from multitl.class_tables import check_costs, check_weights, costs_in, is_file, weights_in
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
-from multitl.options import check, described, option, parse_channels, parse_duration, parse_range
+from multitl.options import check, described, option, parse_channels, parse_duration, parse_loss, parse_range
 from multitl.system.regular_files import read_regular_text
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
@@ -162,6 +162,11 @@ class Recipe:
     schedule: str = option("cosine", "cosine: warm up, then cosine to zero", choices=("cosine", "constant"))
     warmup: float = option(0.1, "share of a phase's steps spent warming up", least=0, most=0.9)
     label_smoothing: float = option(0.0, "share of each label spread evenly over all classes", least=0, most=0.9)
+    loss: str = option(
+        "cross_entropy",
+        "what training steps minimise: cross_entropy, or focal, which minds an answer less the surer it is right; "
+        "focal:3 for another gamma than 2. A head that is solved has cross-entropy, which is convex, in any case",
+    )
     class_weights: str = option(
         "none",
         "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight",
@@ -204,6 +209,7 @@ class Recipe:
         parse_duration(self.budget)
         parse_range(self.range)
         parse_channels(self.channels)
+        parse_loss(self.loss)
         check_weights(self.class_weights)
         check_costs(self.costs)
         if self.bits and self.range:
@@ -351,6 +357,7 @@ class Options(TypedDict, total=False):
     schedule: str
     warmup: float
     label_smoothing: float
+    loss: str
     class_weights: str
     costs: str
     augment: str

@@ -36,6 +36,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(["", "4,3,2", "1, 1,12"])
     if field.name == "class_weights":
         return st.sampled_from(["none", "balanced", "cat=2,dog=0.5", '"a,b=1","c""d=2"', "weights.csv"])
+    if field.name == "loss":
+        return st.sampled_from(["cross_entropy", "focal", "focal:0.5"])
     if field.name == "costs":
         return st.sampled_from(["", "true,predicted,cost\ncat,dog,1\n", ',a,b\n"a\nb",0,.5', "costs.csv"])
     if kind is str:
