@@ -250,7 +250,7 @@ class Recipe:
             "head": ("linear", "kernel", "auto"), "class_weights": ("none",), "costs": ("",),
         }  # fmt: skip
         if self.labels == "number":
-            fine |= {"shots": (0,), "label_smoothing": (0,)}
+            fine |= {"shots": (0,), "label_smoothing": (0,), "loss": ("cross_entropy",)}
         for name, choices in fine.items():
             value, instead = getattr(self, name), choices[0]
             if value not in choices:

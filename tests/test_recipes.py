@@ -61,7 +61,7 @@ def settled(options: dict) -> dict:
     if options["labels"] != "one":
         options = options | {"head": "auto", "class_weights": "none", "costs": "", "unlabelled": ""}
     if options["labels"] == "number":
-        options = options | {"shots": 0, "label_smoothing": 0.0}
+        options = options | {"shots": 0, "label_smoothing": 0.0, "loss": "cross_entropy"}
     is_kept = options["unfreeze"] == "none" and not options["hidden"] and not options["dropout"]
     can_adapt = options["unlabelled"] and is_kept and options["head_epochs"]
     return options if can_adapt else options | {"adapt": "auto"}

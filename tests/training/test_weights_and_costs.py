@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +25,7 @@ from multitl.judging.predictions import read_predictions
 from multitl.recipes import Recipe
 from multitl.training.targets import targets_of
 
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "mistakes-that-cost.md"
 RECIPE = Recipe(image_size=32, batch_size=8, unfreeze="none", head_epochs=2, hidden=8)
 COSTS = "true,blue,green,red\nblue,0,1,1\ngreen,1,0,1\nred,400,90,0\n"  # whoever misses red pays
 WEIGHTS = "red=3,green=1,blue=0.5"
@@ -211,3 +215,28 @@ def test_a_run_with_costs_goes_on_from_its_own_recipe(photo_folder: Path, recipe
     assert main(again) == 0
     assert (run / "predictions.csv").read_bytes() == before
     assert main([*again, "--costs", ""]) == 2  # other options than it was started with
+
+
+def test_the_page_says_what_works(
+    photo_folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a small backbone in the place of the default one."""
+    text = HOW_TO.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 25
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("sick", "red"), ("healthy", "green")):
+        shutil.copytree(photo_folder / source, tmp_path / "photos" / name)
+    shutil.copytree(photo_folder / "red", tmp_path / "new-photos")
+    (tmp_path / "costs.csv").write_text(blocks["csv"])
+    (tmp_path / "small.toml").write_text(recipe.to_toml())
+    for line in blocks["bash"].splitlines():
+        program, *arguments = shlex.split(line)
+        small = ["--recipe", "small.toml"] if arguments[0] == "finetune" else []
+        assert (program, main([*arguments, *small])) == ("multitl", 0)
+    with (tmp_path / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    assert all((row["predicted"] == "sick") == (20 * float(row["p:sick"]) >= float(row["p:healthy"])) for row in rows)
+    assert "cost" in json.loads((tmp_path / "runs" / "careful" / "metrics.json").read_text())["test"]
+    assert Recipe.read(tmp_path / "runs" / "weighted" / "recipe.toml").loss == "focal"
