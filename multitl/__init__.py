@@ -332,14 +332,19 @@ def evaluate(
     images: str | PathLike[str] = "",
     path_column: str = "",
     label_column: str = "",
+    costs: str | PathLike[str] = "",
 ) -> dict[str, Any]:
     """Judge a finished run on labelled images: the figures that metrics.json holds for one split.
 
     data: as for `finetune`; of a data set with splits the part `split` is used, else every image.
     images: the folder that the paths in a table are relative to.  path_column, label_column: names of its columns; by
     default those that the run was trained with.
+    costs: a .csv file of what mistakes cost, as the option of `finetune`, in the place of the run's own: the class of
+    the least expected cost is answered.
     Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, roc_auc, map, kappa, per_class, confusion_matrix,
     intervals (*_ci) and, with more than five classes, top5_accuracy; of classes that are grades kappa_quadratic.
+    With costs also cost, cost_likeliest and cost_constant, means of an image: of these answers, of the likeliest
+    classes, and of always answering constant_class.
     Of a run with several labels an image count, map (mean average precision), f1_macro, f1_micro, subset_accuracy,
     hamming_loss, roc_auc, log_loss, per_label and intervals; of one that predicts a number count, mae, rmse, median_ae,
     r2, bias, intervals and always_mean, the errors of whoever always says the mean of the training images; of a folder
@@ -351,18 +356,19 @@ def evaluate(
 
     reading = Reading(str(images), path_column, label_column)
     if has_heads(run):
+        opening.refuse_costs(run, costs)
         adapter = load_backend(backend)
         from multitl.judging import several_heads
 
         with adapter.fast_paths():
             return several_heads.evaluate_heads(run, data, split, reading)
     with opening.lent_data(run, data, reading) as path:
-        opening.check_evaluate(run, path, split, reading)
+        opening.check_evaluate(run, path, split, reading, costs)
         adapter = load_backend(backend)
         from multitl.judging import evaluation
 
         with adapter.fast_paths():
-            return evaluation.evaluate_run(run, path, split, reading)
+            return evaluation.evaluate_run(run, path, split, reading, costs)
 
 
 def predict(
@@ -370,11 +376,13 @@ def predict(
     images: Any,
     *,
     backend: str | None = None,
+    costs: str | PathLike[str] = "",
 ) -> list[dict[str, Any]]:
     """Classify image files, or folders of them, with a finished run; or images of an object.
 
     images: one path, or any number of them; or what `finetune` takes, with labels or without: an array, a list of
     images, a DataFrame. Images without a path are called row-0, row-1, ...
+    costs: as for `evaluate`.
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
     or path and error for a file that cannot be read. Of a run with several labels an image `predicted` is the list of
     those that are given, the likeliest first, and there is no confidence; of one that predicts a number there are path
@@ -386,13 +394,14 @@ def predict(
 
     with opening.lent_images(images) as (files, names):
         if has_heads(run):
+            opening.refuse_costs(run, costs)
             adapter = load_backend(backend)
             from multitl.judging import several_heads
 
             with adapter.fast_paths():
                 rows = several_heads.predict_heads(run, files)
         else:
-            opened, paths = opening.check_predict(run, files)
+            opened, paths = opening.check_predict(run, files, costs)
             adapter = load_backend(backend)
             from multitl.judging import evaluation
 

@@ -60,18 +60,20 @@ class Classifier:
         load_backend(self.backend)
         return self.run.model
 
-    def predict(self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    def predict(
+        self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, costs: str | os.PathLike[str] = ""
+    ) -> list[dict[str, Any]]:
         """See `multitl.predict`."""
-        return multitl.predict(self.run, images, backend=self.backend)
+        return multitl.predict(self.run, images, backend=self.backend, costs=costs)
 
     def evaluate(
         self, data: str | os.PathLike[str], *, split: Split = "test", images: str | os.PathLike[str] = "",
-        path_column: str = "", label_column: str = "",
+        path_column: str = "", label_column: str = "", costs: str | os.PathLike[str] = "",
     ) -> dict[str, Any]:  # fmt: skip
         """See `multitl.evaluate`."""
         return multitl.evaluate(
             self.run, data, split=split, backend=self.backend, images=images, path_column=path_column,
-            label_column=label_column,
+            label_column=label_column, costs=costs,
         )  # fmt: skip
 
     def port(

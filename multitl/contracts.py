@@ -506,8 +506,10 @@ class Goal(Protocol):
     def last_layer(self) -> keras.layers.Layer:
         """Logits -> probabilities in the saved model, float32, by the name "probabilities" or "value"."""
 
-    def loss(self, smoothing: float) -> Loss:
-        """What a training step minimises."""
+    def loss(self, smoothing: float, gamma: float) -> Loss:
+        """What a training step minimises: cross-entropy, each term of an answer with probability p of being right times
+        (1 - p)^gamma (Lin et al. 2017, arXiv:1708.02002); 0 for cross-entropy itself.
+        """
 
 
 class Loss(Protocol):

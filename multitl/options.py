@@ -10,6 +10,9 @@ from typing import Any
 
 from multitl.errors import RecipeError, nearest_names
 
+LOSSES = {"cross_entropy": 0.0, "focal": 2.0}  # and the exponent of each
+MOST_GAMMA = 10
+
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
     """A dataclass field that carries its own help text and valid range (both ends included)."""
@@ -72,6 +75,22 @@ def parse_duration(text: str) -> float | None:
             fix="--budget 10m",
         )
     return seconds
+
+
+def parse_loss(text: str) -> float:
+    """ "cross_entropy" -> 0.0, "focal" -> 2.0, "focal:3" -> 3.0: the exponent gamma. Raises RecipeError."""
+    if text in LOSSES:
+        return LOSSES[text]
+    match = re.fullmatch(r"focal:(\d+(?:\.\d+)?)", text, re.ASCII)
+    if not match or not 0 <= float(match[1]) <= MOST_GAMMA:
+        raise RecipeError(
+            f"The option loss cannot be {text!r}.",
+            expected=f"cross_entropy, focal, or focal:GAMMA with a number from 0 to {MOST_GAMMA}",
+            received=f"loss = {text!r}",
+            nearest=nearest_names(text, LOSSES),
+            fix="--loss focal",
+        )
+    return float(match[1])
 
 
 def parse_range(text: str) -> tuple[float, float] | None:

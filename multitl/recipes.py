@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from multitl.class_tables import check_weights, is_file, weights_in
+from multitl.class_tables import check_costs, check_weights, costs_in, is_file, weights_in
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
-from multitl.options import check, described, option, parse_channels, parse_duration, parse_range
+from multitl.options import check, described, option, parse_channels, parse_duration, parse_loss, parse_range
 from multitl.system.regular_files import read_regular_text
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
@@ -26,7 +26,7 @@ OF_FEATURES = (  # options that decide which images there are, and what their fe
     "max_unreadable", "shots", "bits", "range", "page", "channels", "images", "path_column", "label_column", "labels",
     "label_separator",
 )  # fmt: skip
-TABLES = {"class_weights": weights_in}  # options that may name a file: what becomes of what it holds
+TABLES = {"class_weights": weights_in, "costs": costs_in}  # options that may name a file: what becomes of what it holds
 MOST_TABLE = 2**26  # bytes
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
@@ -162,9 +162,19 @@ class Recipe:
     schedule: str = option("cosine", "cosine: warm up, then cosine to zero", choices=("cosine", "constant"))
     warmup: float = option(0.1, "share of a phase's steps spent warming up", least=0, most=0.9)
     label_smoothing: float = option(0.0, "share of each label spread evenly over all classes", least=0, most=0.9)
+    loss: str = option(
+        "cross_entropy",
+        "what training steps minimise: cross_entropy, or focal, which minds an answer less the surer it is right; "
+        "focal:3 for another gamma than 2. A head that is solved has cross-entropy, which is convex, in any case",
+    )
     class_weights: str = option(
         "none",
         "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight",
+    )
+    costs: str = option(
+        "",
+        "a .csv file of what mistakes cost, as true,predicted,cost or as a matrix: what is answered is then the class "
+        "of the least expected cost",
     )
     augment: str = option(
         "auto", "auto: light while the backbone trains, none before", choices=("auto", "none", "light", "strong")
@@ -199,7 +209,9 @@ class Recipe:
         parse_duration(self.budget)
         parse_range(self.range)
         parse_channels(self.channels)
+        parse_loss(self.loss)
         check_weights(self.class_weights)
+        check_costs(self.costs)
         if self.bits and self.range:
             raise RecipeError(
                 "bits and range say the same thing.",
@@ -234,9 +246,11 @@ class Recipe:
 
     def _check_several(self) -> None:
         """Raises RecipeError for what goes with one class an image only."""
-        fine: dict[str, tuple[Any, ...]] = {"head": ("linear", "kernel", "auto"), "class_weights": ("none",)}
+        fine: dict[str, tuple[Any, ...]] = {
+            "head": ("linear", "kernel", "auto"), "class_weights": ("none",), "costs": ("",),
+        }  # fmt: skip
         if self.labels == "number":
-            fine |= {"shots": (0,), "label_smoothing": (0,)}
+            fine |= {"shots": (0,), "label_smoothing": (0,), "loss": ("cross_entropy",)}
         for name, choices in fine.items():
             value, instead = getattr(self, name), choices[0]
             if value not in choices:
@@ -244,7 +258,7 @@ class Recipe:
                     f"{name} = {value} is for one class an image.",
                     expected=f"labels = one, or another {name}",
                     received=f"labels = {self.labels}, {name} = {value}",
-                    fix=f"--{name.replace('_', '-')} {instead}",
+                    fix=f"--{name.replace('_', '-')} {instead}" if instead != "" else f"leave out --{name}",
                 )
 
     def _check_adaptation(self) -> None:
@@ -343,7 +357,9 @@ class Options(TypedDict, total=False):
     schedule: str
     warmup: float
     label_smoothing: float
+    loss: str
     class_weights: str
+    costs: str
     augment: str
     views: int
     head_epochs: int

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from multitl.class_tables import parse_weights, weights_by_class
+from multitl.class_tables import costs_by_class, parse_costs, parse_weights, weights_by_class
 from multitl.errors import RecipeError
 from multitl.recipes import Recipe, combine
 
+COSTS = {("cat", "dog"): 5.0, ("dog", "cat"): 1.0}
 ODD = {"a,b": 2.0, "c=d": 0.5, ' "e"': 3.0, "ä\nz": 1.0}
 
 
@@ -74,3 +75,51 @@ def test_weights_are_of_all_classes_and_of_no_others():
         weights_by_class("cat=2,dgo=1", ["cat", "dog"])
     with pytest.raises(RecipeError, match="says nothing of dog"):
         weights_by_class("cat=2", ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true,predicted,cost\ncat,dog,5\ndog,cat,1\n",
+        "\ufeffTrue, Predicted, Cost\ndog,cat,1.0\ncat,dog,5\ncat,cat,0\n",
+        ",cat,dog\ncat,0,5\ndog,1,0\n",
+        "true class,dog,cat\ndog,,1\ncat,5,\n",
+    ],
+)
+def test_both_forms_of_costs_say_the_same(text: str, tmp_path: Path):
+    path = write(tmp_path, text)
+    recipe = combine(None, {"costs": path})
+    assert parse_costs(recipe.costs) == COSTS
+    Path(path).unlink()
+    assert combine(recipe, {}) == recipe == Recipe(**tomllib.loads(recipe.to_toml()))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("costs", "no table of costs.*nearest.*costs.csv"),
+        ("true,predicted,cost\n", "no table of costs"),
+        ("true,predicted,cost\ncat,dog\n", "no table of costs"),
+        ("true,predicted,cost\ncat,dog,much\n", "'much' is no cost of answering 'dog' where 'cat' is true"),
+        ("true,predicted,cost\ncat,dog,-1\n", "no cost"),
+        ("true,predicted,cost\ncat,dog,nan\n", "no cost"),
+        ("true,predicted,cost\ncat,dog,inf\n", "no cost"),
+        ("true,predicted,cost\ncat,dog,1\ncat,dog,2\n", "two costs"),
+        (",cat,dog\ncat,0,1\ncat,1,0\n", "two costs"),
+        (',cat,dog\n"cat,0,1\n', "no CSV"),
+    ],
+)
+def test_costs_that_are_none_are_refused(text: str, told: str):
+    with pytest.raises(RecipeError, match=f"(?s){told}"):
+        Recipe(costs=text)
+
+
+def test_costs_are_of_the_classes_and_make_no_answer_free():
+    table = "true,predicted,cost\ncat,dog,5\ndog,cat,1\n"
+    assert costs_by_class(table, ["dog", "cat"]) == COSTS
+    with pytest.raises(RecipeError, match=r"(?s)names classes that there are not: dog.*dgo"):
+        costs_by_class(table, ["cat", "dgo"])
+    with pytest.raises(RecipeError, match="to answer cow is always free"):
+        costs_by_class(table, ["cat", "cow", "dog"])
+    with pytest.raises(RecipeError, match=r"costs = .* is for one class an image"):
+        Recipe(labels="several", costs=table)

@@ -30,7 +30,7 @@ ORDER = {
     "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
     "pixel_store pixels remote scanning unlabelled columns",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
-    "standalone": "runtimes classify programs",
+    "standalone": "runtimes decisions classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective one_class several_labels numbers goals statistics weight_files feature_maps heads "
     "joint norm_statistics model_files",
@@ -40,8 +40,8 @@ ORDER = {
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
     "run",
-    "judging": "axes separation metrics label_metrics number_metrics predictions judges charts opening proportions "
-    "evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
+    "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
+    "proportions evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
     "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
     "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials ranking "
     "publishing coral transport domain_heads adaptation finetuning several_heads choosing",

@@ -36,6 +36,10 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(["", "4,3,2", "1, 1,12"])
     if field.name == "class_weights":
         return st.sampled_from(["none", "balanced", "cat=2,dog=0.5", '"a,b=1","c""d=2"', "weights.csv"])
+    if field.name == "loss":
+        return st.sampled_from(["cross_entropy", "focal", "focal:0.5"])
+    if field.name == "costs":
+        return st.sampled_from(["", "true,predicted,cost\ncat,dog,1\n", ',a,b\n"a\nb",0,.5', "costs.csv"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]
@@ -55,9 +59,9 @@ def fits_together(options: dict) -> bool:
 def settled(options: dict) -> dict:
     """Without options for one class an image only, where it has another goal; with an adaptation that can be."""
     if options["labels"] != "one":
-        options = options | {"head": "auto", "class_weights": "none", "unlabelled": ""}
+        options = options | {"head": "auto", "class_weights": "none", "costs": "", "unlabelled": ""}
     if options["labels"] == "number":
-        options = options | {"shots": 0, "label_smoothing": 0.0}
+        options = options | {"shots": 0, "label_smoothing": 0.0, "loss": "cross_entropy"}
     is_kept = options["unfreeze"] == "none" and not options["hidden"] and not options["dropout"]
     can_adapt = options["unlabelled"] and is_kept and options["head_epochs"]
     return options if can_adapt else options | {"adapt": "auto"}

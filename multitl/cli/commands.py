@@ -93,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Judge a finished run on labelled images."""
     metrics = multitl.evaluate(
         options.folder, options.data, backend=options.backend, split=options.split, images=options.images,
-        path_column=options.path_column, label_column=options.label_column,
+        path_column=options.path_column, label_column=options.label_column, costs=options.costs,
     )  # fmt: skip
     if options.json:
         print(json.dumps(metrics, indent=2))
@@ -111,7 +111,7 @@ def predict(options: argparse.Namespace) -> None:
     if options.csv or options.jsonl:
         _predict_as_it_comes(options)
         return
-    predictions = multitl.predict(options.folder, options.images, backend=options.backend)
+    predictions = multitl.predict(options.folder, options.images, backend=options.backend, costs=options.costs)
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
     else:
@@ -131,14 +131,16 @@ def predict(options: argparse.Namespace) -> None:
 def _predict_as_it_comes(options: argparse.Namespace) -> None:
     """As many images as there are, each row written as soon as it is known."""
     from multitl.cli.answers import check_new, print_lines, write_csv, write_heads
-    from multitl.judging.opening import check_predict
+    from multitl.judging.opening import check_predict, refuse_costs
     from multitl.runs.head_runs import has_heads, read_heads, run_of
 
     if options.csv:
         check_new(options.csv, overwrite=options.overwrite)
     folder = Path(options.folder)
     names = list(read_heads(folder).kinds) if has_heads(folder) else []
-    run, paths = check_predict(run_of(folder, names[0]) if names else folder, options.images)
+    if names:
+        refuse_costs(folder, options.costs)
+    run, paths = check_predict(run_of(folder, names[0]) if names else folder, options.images, options.costs)
     adapter = load_backend(options.backend)
     from multitl.judging.evaluation import classify
     from multitl.judging.several_heads import load_heads

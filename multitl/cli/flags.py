@@ -23,6 +23,8 @@ NAMED_METAVARS = {
     "channels": "R,G,B",
     "path_column": "COLUMN",
     "label_column": "COLUMN",
+    "costs": "FILE",
+    "class_weights": "{none,balanced,A=X,...,FILE}",
 }
 NAMED_FLAGS = {"from_run": "--from"}  # "from" is a word of Python, so it cannot be an option's name
 
@@ -88,6 +90,7 @@ def add_evaluate_flags(parser: Parser) -> None:
     parser.add_argument(
         "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
     )
+    _add_costs(parser)
     for field in dataclasses.fields(Recipe):
         if field.name in ("images", "path_column", "label_column"):
             _add_recipe_flag(parser, field)
@@ -105,6 +108,7 @@ def add_predict_flags(parser: Parser) -> None:
         metavar="N",
         help="list the N likeliest classes (default: 1; with --json, --jsonl and --csv, all)",
     )
+    _add_costs(parser)
     _add_backend(parser)
     forms = parser.add_mutually_exclusive_group()
     add_json_flag(forms)
@@ -196,6 +200,11 @@ def _add_backend(parser: Parser) -> None:
     parser.add_argument(
         "--backend", metavar="{" + ",".join(BACKENDS) + "}", help="default: KERAS_BACKEND, or the fastest installed"
     )
+
+
+def _add_costs(parser: Parser) -> None:
+    text = "a .csv file of what mistakes cost, as for finetune (default: the run's own)"
+    parser.add_argument("--costs", type=_path, metavar="FILE", default="", help=text)
 
 
 def _add_folder(parser: Parser) -> None:

@@ -35,6 +35,9 @@ FIGURES = {
     "kappa": "Cohen's kappa",
     "kappa_quadratic": "kappa, quadratic weights",
     "log_loss": "log loss",
+    "cost": "mean cost",
+    "cost_likeliest": "mean cost of the likeliest class",
+    "cost_constant": "mean cost of always one class",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "median_ae": "median absolute error",
@@ -59,7 +62,8 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     from multitl.judging.proportions import baselines
 
     part, judged = next((part, result.metrics[part]) for part in ("test", "validation") if result.metrics.get(part))
-    names = LABEL_SUMMARY if "per_label" in judged else OF_NUMBERS[:4] if "mae" in judged else SUMMARY
+    names: tuple[str, ...] = LABEL_SUMMARY if "per_label" in judged else OF_NUMBERS[:4] if "mae" in judged else SUMMARY
+    names += ("cost",) if "cost" in judged else ()
     screen, grid = results(), table("split", "images", *(FIGURES[name] for name in names), right=["images"])
     for split in ("test", "validation"):
         if metrics := result.metrics.get(split):
@@ -235,7 +239,9 @@ def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
         if "error" in row:
             grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
             continue
-        others = ", ".join(f"{printable(name)} {value:.3f}" for name, value in list(row["probabilities"].items())[1:])
+        others = ", ".join(
+            f"{printable(name)} {value:.3f}" for name, value in row["probabilities"].items() if name != row["predicted"]
+        )
         cells = [printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}"]
         grid.add_row(*cells, *([others] if has_others else []))
     show(grid)

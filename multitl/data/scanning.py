@@ -149,7 +149,7 @@ def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
     """
     listing = _list_data(Path(path), Reading.of(recipe))
     check_trainable(listing)
-    check_classes(recipe.class_weights, "", listing.class_names)
+    check_classes(recipe.class_weights, recipe.costs, listing.class_names)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ __all__ = [
     "axes",
     "charts",
     "choice_page",
+    "costs",
     "evaluation",
     "judges",
     "label_findings",

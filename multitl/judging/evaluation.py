@@ -16,7 +16,7 @@ from multitl.data.pixels import PixelReader, read_files
 from multitl.data.scanning import scan_for_evaluation
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError
-from multitl.judging.opening import check_predict, load_run
+from multitl.judging.opening import check_predict, load_run, with_costs
 from multitl.models.goals import goal_of
 from multitl.models.inference import BATCH, compile_forward, predict_padded, predict_pixels
 from multitl.runs.cards import Card
@@ -50,6 +50,7 @@ def evaluate_run(
     data: str | os.PathLike[str],
     split: Split | None = None,
     reading: Reading = AS_USUAL,
+    costs: str | os.PathLike[str] = "",
 ) -> dict[str, Any]:
     """Judge a run on labelled images: see `metrics.score` for the figures, or of several labels an image
     `label_metrics.score_labels`.
@@ -57,8 +58,9 @@ def evaluate_run(
     data: as for `finetune`; of data with splits `split` (None: test) is used, else every image. The run must know its
     classes. Files that cannot be read are left out and named on stderr; too many of them raise DataError.
     reading: of a table; columns that it does not name are called as those that the run was trained with.
+    costs: see `with_costs`.
     """
-    opened = load_run(run)
+    opened = with_costs(load_run(run), costs)
     recipe = opened.card.recipe
     opened.model  # noqa: B018  (a damaged model is found before the long part)
     with progress_bar() as bar:

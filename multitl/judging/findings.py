@@ -11,6 +11,7 @@ import numpy as np
 
 from multitl.judging.metrics import Judged
 from multitl.judging.predictions import Predictions
+from multitl.standalone.decisions import decide
 
 Metrics = dict[str, Any]
 
@@ -103,10 +104,16 @@ def classes_by_f1(metrics: Metrics) -> list[dict[str, Any]]:
     return sorted(metrics["per_class"], key=lambda row: (row["support"] == 0, row["f1"]))
 
 
-def telling_pictures(predictions: Predictions, most: int) -> tuple[list[Picture], bool]:
-    """The most confident mistakes and True; where there are none, the least confident right answers and False."""
+def telling_pictures(
+    predictions: Predictions, most: int, costs: np.ndarray | None = None
+) -> tuple[list[Picture], bool]:
+    """The most confident mistakes and True; where there are none, the least confident right answers and False.
+
+    costs: see `decisions.decide`.
+    """
     probabilities = predictions.probabilities
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted = decide(probabilities, costs)
+    confidence = probabilities[np.arange(len(predicted)), predicted]
     wrong = predicted != predictions.labels
     ranking = np.where(wrong, -confidence, 1) if wrong.any() else confidence
     chosen = np.argsort(ranking, kind="stable")[: min(most, int(wrong.sum()) or most)]

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from multitl.contracts import VALUE, Scale
+from multitl.judging.costs import cost_figures, cost_matrix
 from multitl.judging.label_metrics import best_thresholds, score_labels
 from multitl.judging.metrics import score
 from multitl.judging.number_metrics import score_numbers
 from multitl.judging.predictions import Judged, write_label_predictions, write_number_predictions, write_predictions
 from multitl.recipes import Recipe
+from multitl.standalone.decisions import decide
 
 
 class Judge(Protocol):
@@ -30,18 +32,22 @@ class Judge(Protocol):
         """predictions.csv."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassJudge:
-    """One class an image."""
+    """One class an image: the likeliest, or by costs (k, k) the cheapest, see `decisions.decide`."""
 
     class_names: Sequence[str]
     seed: int
+    costs: np.ndarray | None = None
 
     def score(self, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-        return score(truth, probabilities, self.class_names, self.seed)
+        figures = score(truth, probabilities, self.class_names, self.seed, costs=self.costs)
+        if self.costs is None:
+            return figures
+        return figures | cost_figures(truth, probabilities, self.costs, self.class_names, self.seed)
 
     def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
-        best = int(probabilities.argmax())
+        best = int(decide(probabilities[np.newaxis], self.costs)[0])
         return {
             "predicted": self.class_names[best],
             "confidence": float(probabilities[best]),
@@ -50,7 +56,7 @@ class ClassJudge:
 
     def write(self, path: str | os.PathLike[str], rows: Sequence[Judged]) -> None:
         named = [(split, image, self.class_names[truth], values) for split, image, truth, values in rows]
-        write_predictions(path, named, self.class_names)
+        write_predictions(path, named, self.class_names, self.costs)
 
 
 @dataclass(frozen=True)
@@ -99,11 +105,13 @@ def choose_thresholds(recipe: Recipe, truth: np.ndarray, probabilities: np.ndarr
 def judge_of(
     recipe: Recipe, class_names: Sequence[str], thresholds: Sequence[float], scale: Scale | None = None
 ) -> Judge:
-    """thresholds: of the labels, if an image may have several.  scale: of numbers."""
+    """thresholds: of the labels, if an image may have several.  scale: of numbers. Raises RecipeError for costs of
+    other classes.
+    """
     if scale:
         return NumberJudge(scale.mean, recipe.seed)
     if recipe.labels == "one":
-        return ClassJudge(class_names, recipe.seed)
+        return ClassJudge(class_names, recipe.seed, cost_matrix(recipe.costs, class_names))
     return LabelJudge(class_names, recipe.seed, thresholds)
 
 

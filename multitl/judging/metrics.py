@@ -15,6 +15,7 @@ from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
 from multitl.judging.separation import agreement, mean_of, separation
+from multitl.standalone.decisions import decide
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 TOP_K = 5
@@ -26,7 +27,7 @@ TOLERANCE = 1e-3  # how far a row of probabilities may be from summing to 1
 class Judged:
     """Every example reduced to what the figures need: arrays (n,), in an order that does not depend on the data's.
 
-    label, predicted: int class indices.  confidence: float in (0, 1], the probability of `predicted`.
+    label, predicted: int class indices.  confidence: float in [0, 1], the probability of `predicted`.
     bin: int in [0, BINS), the calibration bin of `confidence`.  classes: how many classes there are.
     """
 
@@ -58,11 +59,13 @@ class ReliabilityBin:
 
 
 def score(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], seed: int = 0, resamples: int = 1000,
+    costs: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """All figures of one split, as plain JSON values without NaN.
 
     labels: int (n,) in [0, k).  probabilities: float (n, k), rows summing to 1.  class_names: k names.
+    costs: see `decisions.decide`, whose answers are judged.
 
     Macro F1 averages over the classes that occur in the labels or in the predictions (scikit-learn's default): a class
     that is absent from this data and never predicted neither helps nor hurts, one predicted though absent counts 0.
@@ -77,7 +80,8 @@ def score(
     Raises DataError for shapes, labels or rows that cannot be scored.
     """
     labels, probabilities = _checked(labels, probabilities, len(class_names))
-    judged = judge(labels, probabilities)
+    judged = judge(labels, probabilities, costs)
+    predicted = decide(probabilities, costs)
     figures = _point_figures(judged)
     intervals = _intervals(judged, figures, seed, resamples)
     result: dict[str, Any] = {"count": len(labels)}
@@ -89,18 +93,22 @@ def score(
             sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=TOP_K, labels=every_class)
         )
     result["log_loss"] = float(sklearn_metrics.log_loss(labels, probabilities, labels=every_class))
-    apart = separation(labels, probabilities)
+    apart = separation(labels, probabilities, predicted)
     ranks = {"roc_auc": mean_of(apart, "roc_auc"), "map": mean_of(apart, "average_precision")}
-    ranks |= agreement(labels, probabilities.argmax(axis=1), class_names)
+    ranks |= agreement(labels, predicted, class_names)
     result |= {name: value for name, value in ranks.items() if value is not None}
     result["per_class"] = [row | more for row, more in zip(_per_class(judged, class_names), apart, strict=True)]
     confusion = sklearn_metrics.confusion_matrix(judged.label, judged.predicted, labels=every_class)
     return result | {"confusion_matrix": confusion.tolist()}
 
 
-def judge(labels: np.ndarray, probabilities: np.ndarray) -> Judged:
-    """Reduce valid labels (n,) and probabilities (n, k) to predictions, confidences and calibration bins."""
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+def judge(labels: np.ndarray, probabilities: np.ndarray, costs: np.ndarray | None = None) -> Judged:
+    """Reduce valid labels (n,) and probabilities (n, k) to predictions, confidences and calibration bins.
+
+    costs: see `decisions.decide`; an answer that is not the likeliest has the confidence of its own probability.
+    """
+    predicted = decide(probabilities, costs)
+    confidence = probabilities[np.arange(len(labels)), predicted]
     # A fixed order, so that listing the same files differently cannot move a bootstrap interval.
     order = np.lexsort((confidence, predicted, labels))
     edges = np.linspace(0, 1, BINS + 1)[1:-1]

@@ -13,13 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
+from multitl.class_tables import check_classes
 from multitl.contracts import SPLITS, Split
 from multitl.data.remote import local
 from multitl.data.scanning import check_for_evaluation, list_images
 from multitl.data.tables import AS_USUAL, Reading
-from multitl.errors import DataError, RunError, WeightsError, nearest_names
+from multitl.errors import DataError, RecipeError, RunError, WeightsError, nearest_names
 from multitl.given import shelves
 from multitl.judging.judges import Judge, judge_of
+from multitl.recipes import combine
 from multitl.runs.cards import Card, read_card
 from multitl.runs.head_runs import FOLDER, has_heads, read_heads, run_of
 
@@ -81,13 +85,40 @@ def load_run(run: str | os.PathLike[str]) -> Run:
     return Run(folder, read_card(folder))
 
 
+def with_costs(run: Run, costs: str | os.PathLike[str]) -> Run:
+    """A run that answers by other costs of mistakes, a table or its file; "" for its own. Raises RecipeError."""
+    if not costs:
+        return run
+    recipe = combine(run.card.recipe, {"costs": costs})
+    check_classes(recipe.class_weights, recipe.costs, run.card.class_names)
+    return Run(run.folder, structs.replace(run.card, recipe=recipe))
+
+
+def refuse_costs(folder: str | os.PathLike[str], costs: str | os.PathLike[str]) -> None:
+    """Raises RecipeError where they are given for several heads at once."""
+    if costs:
+        raise RecipeError(
+            f"{os.fspath(folder)} has several heads, which share no table of costs.",
+            expected="costs for the folder of one head",
+            received=f"costs = {os.fspath(costs)[:200]!r}",
+            fix=f"name one of the folders in {Path(folder, FOLDER)}",
+        )
+
+
 def reading_for(run: str | os.PathLike[str], reading: Reading) -> Reading:
     """Of a table whose columns, where `reading` does not name them, are called as those that the run learned from."""
     return reading.as_trained(load_run(run).card.recipe)
 
 
-def check_evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading) -> None:
+def check_evaluate(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    split: Split,
+    reading: Reading,
+    costs: str | os.PathLike[str] = "",
+) -> None:
     """Raises what `evaluate` would, as far as names tell."""
+    with_costs(load_run(run), costs)
     if split not in SPLITS:
         raise DataError(
             f"{split!r} is not the name of a split.",
@@ -100,10 +131,15 @@ def check_evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str], sp
 
 
 def check_predict(
-    run: str | os.PathLike[str], images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    run: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    costs: str | os.PathLike[str] = "",
 ) -> tuple[Run, list[str]]:
-    """The run and the paths that are to be classified. Raises what `predict` would, as far as names tell."""
-    return load_run(run), list_images(images)
+    """The run and the paths that are to be classified. Raises what `predict` would, as far as names tell.
+
+    costs: see `with_costs`.
+    """
+    return with_costs(load_run(run), costs), list_images(images)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from multitl.contracts import VALUE
 from multitl.errors import RunError
 from multitl.files.csv_cells import original, write_row
+from multitl.standalone.decisions import decide
 from multitl.system.regular_files import MOST_TEXT, read_regular
 from multitl.system.writing import atomic_write
 
@@ -48,9 +49,11 @@ class Predictions:
 
 
 def write_predictions(
-    path: str | os.PathLike[str], rows: Iterable[tuple[str, str, str, np.ndarray]], class_names: Sequence[str]
-) -> None:
+    path: str | os.PathLike[str], rows: Iterable[tuple[str, str, str, np.ndarray]], class_names: Sequence[str],
+    costs: np.ndarray | None = None,
+) -> None:  # fmt: skip
     """Write predictions.csv. rows: split, path, true class name and probabilities (k,) of each image, in any order.
+    costs: see `decisions.decide`.
 
     Paths become absolute, so that the file means the same from any working directory.
     """
@@ -59,7 +62,7 @@ def write_predictions(
         for split, image, label, probabilities in rows:
             values = np.asarray(probabilities, np.float32)
             texts = [f"{value:.9g}" for value in values]  # nine digits bring a float32 back exactly
-            best = int(values.argmax())
+            best = int(decide(values[np.newaxis], costs)[0])
             write_row(file, [split, str(_absolute(image)), label, class_names[best], texts[best], *texts])
 
 

@@ -26,6 +26,7 @@ from multitl.contracts import Decoding
 from multitl.data.images import UnreadableImage, thumbnail_jpeg
 from multitl.errors import RunError
 from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
+from multitl.judging.costs import cost_matrix
 from multitl.judging.findings import (
     Picture,
     Trust,
@@ -180,9 +181,10 @@ def _number_judgement(metrics: dict[str, Any], predictions: Predictions, card: C
 
 def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, split: str) -> dict[str, Any]:
     """Of one class an image."""
-    judged = judge(predictions.labels, predictions.probabilities.astype(float))
+    costs = cost_matrix(card.recipe.costs, card.class_names)
+    judged = judge(predictions.labels, predictions.probabilities.astype(float), costs)
     trusted = _trusted(judged)
-    pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES)
+    pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES, costs)
     return {
         "answers": "the validation images",
         "kind": "class",

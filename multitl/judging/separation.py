@@ -12,13 +12,16 @@ from sklearn import metrics as sklearn_metrics
 NUMBERED = re.compile(r"(\D*?)[ _-]*(\d+(?:\.\d+)?)")  # "3", "grade_3"
 
 
-def separation(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float | None]]:
+def separation(
+    labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray | None = None
+) -> list[dict[str, float | None]]:
     """Of every class against the rest: area under the ROC curve, average precision, specificity (n,), (n, k) -> k rows.
 
-    Specificity is of the class with the largest probability: the share of other images that are not called by its name.
+    Specificity is of the class that is answered, `predicted` (n,) or the one with the largest probability: the share of
+    other images that are not called by its name.
     None where the images are all of one kind, so that there is nothing to tell apart.
     """
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     return [
         _one_against_rest(labels == index, probabilities[:, index], predicted == index)
         for index in range(probabilities.shape[1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+LEAST = 1e-7  # of 1 - p: the power of a gamma below 1 is infinitely steep at 0
 Tensor = Any  # of whatever framework runs
 
 
@@ -18,6 +19,11 @@ def objective(
     logits: (n, classes).  labels: 0 and 1 (n, classes).  weights: (n,).  penalties: scalars, as `model.losses`.
     """
     return sum(penalties, start=model.loss(labels, logits, sample_weight=weights))
+
+
+def focus(probabilities: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma, of which the derivative is a number at p = 1 as well."""
+    return keras.ops.maximum(1 - probabilities, LEAST) ** gamma
 
 
 def count_parts(images: int, least: int) -> int:

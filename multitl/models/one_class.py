@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from multitl.contracts import Example
+from multitl.models.objective import focus
 
 
 def truth_of(examples: Sequence[Example], classes: int) -> np.ndarray:
@@ -75,8 +76,8 @@ def last_layer() -> keras.layers.Layer:
     return keras.layers.Softmax(dtype="float32", name="probabilities")
 
 
-def loss(smoothing: float) -> CrossEntropy:
-    return CrossEntropy(from_logits=True, label_smoothing=smoothing)
+def loss(smoothing: float, gamma: float) -> CrossEntropy:
+    return FocalCrossEntropy(smoothing, gamma) if gamma else CrossEntropy(from_logits=True, label_smoothing=smoothing)
 
 
 class CrossEntropy(keras.losses.CategoricalCrossentropy):
@@ -86,3 +87,17 @@ class CrossEntropy(keras.losses.CategoricalCrossentropy):
         ops = keras.ops
         are_right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets, axis=-1))
         return ops.mean(ops.cast(are_right, "float32"))
+
+
+class FocalCrossEntropy(CrossEntropy):
+    """The term of each class times (1 - its probability)^gamma."""
+
+    def __init__(self, smoothing: float, gamma: float) -> None:
+        super().__init__(from_logits=True, label_smoothing=smoothing, name="focal_cross_entropy")
+        self.smoothing, self.gamma = smoothing, gamma
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        """(n,)"""
+        ops = keras.ops
+        log_p = ops.log_softmax(logits, axis=-1)
+        return -ops.sum(smoothed(targets, self.smoothing) * focus(ops.exp(log_p), self.gamma) * log_p, axis=-1)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from multitl.contracts import Example
+from multitl.models.objective import focus
 
 HALF = 0.5
 LEAST = 1e-12  # of a probability, in a log loss
@@ -83,8 +84,8 @@ def last_layer() -> keras.layers.Layer:
     return keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")
 
 
-def loss(smoothing: float) -> BinaryCrossEntropies:
-    return BinaryCrossEntropies(smoothing)
+def loss(smoothing: float, gamma: float) -> BinaryCrossEntropies:
+    return FocalCrossEntropies(smoothing, gamma) if gamma else BinaryCrossEntropies(smoothing)
 
 
 class BinaryCrossEntropies(keras.losses.Loss):
@@ -102,3 +103,18 @@ class BinaryCrossEntropies(keras.losses.Loss):
     def right(self, targets: Any, logits: Any) -> Any:
         ops = keras.ops
         return ops.mean(ops.cast(ops.equal(logits > 0, targets > HALF), "float32"))
+
+
+class FocalCrossEntropies(BinaryCrossEntropies):
+    """Both terms of each label times (1 - the probability of that answer)^gamma."""
+
+    def __init__(self, smoothing: float, gamma: float) -> None:
+        super().__init__(smoothing)
+        self.gamma = gamma
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        """(n,), summed over labels."""
+        ops, aims = keras.ops, smoothed(targets, self.smoothing)
+        has = aims * focus(ops.sigmoid(logits), self.gamma) * ops.softplus(-logits)
+        lacks = (1 - aims) * focus(ops.sigmoid(-logits), self.gamma) * ops.softplus(logits)
+        return ops.sum(has + lacks, axis=-1)

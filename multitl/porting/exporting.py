@@ -20,6 +20,7 @@ from msgspec import to_builtins
 from multitl.adapters import BACKENDS, is_present
 from multitl.contracts import VALUE, Backend, Preprocess, Takes
 from multitl.errors import MultitlError
+from multitl.judging.costs import cost_matrix
 from multitl.models.preprocessing import normalise
 from multitl.porting.asked import check_goal, check_photos, output_of
 from multitl.porting.departures import Departure, departing
@@ -107,7 +108,8 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
         proof = prove(departure, outputs, to, scratch)
         card = departure.run.card
         runtime = chosen.runtime.partition(":")[2]
-        write_program(work, runtime, card.preprocess, takes, card.class_names, card.thresholds)
+        costs = cost_matrix(card.recipe.costs, card.class_names)
+        write_program(work, runtime, card.preprocess, takes, card.class_names, card.thresholds, costs)
         bar.update(task, completed=3, note="")
         about = _card(departure, to, takes) | {
             "written_by": written,
@@ -175,6 +177,7 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
         "takes": {"images": TAKES[takes], "shape": [None, card.preprocess.height, card.preprocess.width, 3]},
         "gives": {VALUE if card.scale else "probabilities": [None, len(card.class_names)]},
         "thresholds": list(card.thresholds),
+        "costs": card.recipe.costs,
         "class_names": list(card.class_names),
         "backbone": kept,
     }

@@ -296,7 +296,7 @@ class Card(Struct, frozen=True, kw_only=True):
             raise ValueError(f"the scale {self.scale}")
         if self.scale and self.class_names != (VALUE,):
             raise ValueError("a number that is not called so")
-        check_classes(self.recipe.class_weights, "", self.class_names)
+        check_classes(self.recipe.class_weights, self.recipe.costs, self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -372,6 +372,13 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     map: Share | None = None
     kappa: Agreement | None = None
     kappa_quadratic: Agreement | None = None
+    cost: Positive | None = None
+    cost_ci: tuple[Positive, Positive] | None = None
+    cost_likeliest: Positive | None = None
+    cost_likeliest_ci: tuple[Positive, Positive] | None = None
+    cost_constant: Positive | None = None
+    cost_constant_ci: tuple[Positive, Positive] | None = None
+    constant_class: ClassName | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.per_class), len(self.confusion_matrix), *map(len, self.confusion_matrix)}

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from multitl.data.geometry import fit_pixels, to_rgb
+from multitl.standalone.decisions import decide
 from multitl.standalone.runtimes import open_keras as open_model
 
 
@@ -33,13 +34,16 @@ def classify(paths: list[str], folder: Path) -> Iterator[list[tuple[str, float]]
     for path in paths:
         pixels = fit_pixels(read_rgb(path, how), how)[np.newaxis]
         (probabilities,) = answer(as_taken(pixels, how))
-        yield [(labels[index], float(probabilities[index])) for index in given(probabilities, how.thresholds)]
+        yield [(labels[index], float(probabilities[index])) for index in given(probabilities, how)]
 
 
-def given(probabilities: np.ndarray, thresholds: list[float] | None) -> list[int]:
+def given(probabilities: np.ndarray, how: Any) -> list[int]:
     """Places of the labels that reach their thresholds, the likeliest first; without thresholds that of the class."""
+    if how.thresholds is None:
+        costs = None if how.costs is None else np.array(how.costs)
+        return [int(index) for index in decide(probabilities[np.newaxis], costs)]
     ranked = [int(index) for index in np.argsort(-probabilities, kind="stable")]
-    return ranked[:1] if thresholds is None else [one for one in ranked if probabilities[one] >= thresholds[one]]
+    return [one for one in ranked if probabilities[one] >= how.thresholds[one]]
 
 
 def read_rgb(path: str, how: Any) -> Image.Image:

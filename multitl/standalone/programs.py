@@ -14,24 +14,27 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from multitl.contracts import Preprocess, Takes
 from multitl.data import geometry, resampling
-from multitl.standalone import classify, runtimes
+from multitl.standalone import classify, decisions, runtimes
 from multitl.system.writing import write_json, write_text
 
 
 def write_program(
     folder: Path, runtime: str, preprocess: Preprocess, takes: Takes, labels: Sequence[str],
-    thresholds: Sequence[float] = (),
+    thresholds: Sequence[float] = (), costs: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """The three files, into a folder that holds a model.
 
     runtime: the function of runtimes.py that opens it.  takes: how it wants its images.  labels.txt has a line for each
     class; a line break in a name becomes a space.  thresholds: where an image may have several labels, the probability
-    from which each is given.
+    from which each is given.  costs: see `decisions.decide`.
     """
     write_text(folder / "classify.py", program(runtime))
     how = asdict(preprocess) | {"takes": takes, "thresholds": list(thresholds) or None}
+    how |= {"costs": None if costs is None else costs.tolist()}
     write_json(folder / "preprocess.json", how)
     write_text(folder / "labels.txt", "".join(f"{' '.join(label.splitlines())}\n" for label in labels))
 
@@ -40,9 +43,10 @@ def program(runtime: str) -> str:
     """The text of classify.py, for a model that this function of runtimes.py opens."""
     main, start = _body(classify).split("\n\nif __name__ ==")
     opening = inspect.getsource(getattr(runtimes, runtime)).replace(f"def {runtime}(", "def open_model(")
-    parts = [main, "", opening, "", _body(geometry), "", _body(resampling), f"\nif __name__ =={start}"]
+    others = [text for module in (decisions, geometry, resampling) for text in ("", _body(module))]
+    parts = [main, "", opening, *others, f"\nif __name__ =={start}"]
     head = f'"""{inspect.getdoc(classify)}\n"""\n\nfrom __future__ import annotations\n\n'
-    text = head + "\n".join([*_imports([classify, geometry, resampling]), "\n", *parts])
+    text = head + "\n".join([*_imports([classify, decisions, geometry, resampling]), "\n", *parts])
     return text.replace(": Preprocess", ": Any").replace(" -> Answer:", " -> Callable:")
 
 

@@ -22,6 +22,7 @@ from multitl.models.freezing import frozen_variables
 from multitl.models.goals import goal_of
 from multitl.models.objective import count_parts
 from multitl.models.statistics import UnbiasedVariance
+from multitl.options import parse_loss
 from multitl.recipes import Recipe
 from multitl.system import interrupts
 from multitl.system.progress import progress_bar
@@ -142,7 +143,8 @@ def compile_step(model: keras.Model, recipe: Recipe, prepare: Callable[..., Any]
 
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:
     """Loss and optimizer alone."""
-    model.compile(_optimizer(recipe, learning_rate), goal_of(recipe).loss(recipe.label_smoothing))
+    loss = goal_of(recipe).loss(recipe.label_smoothing, parse_loss(recipe.loss))
+    model.compile(_optimizer(recipe, learning_rate), loss)
     model.optimizer.build(model.trainable_variables)
 
 

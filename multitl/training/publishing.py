@@ -19,6 +19,7 @@ import numpy as np
 from multitl.contracts import Dataset, Forward, Goal, Pretrained, Result, Split
 from multitl.data.pixels import PixelReader
 from multitl.errors import RunError
+from multitl.judging.costs import cost_matrix
 from multitl.judging.judges import choose_thresholds
 from multitl.models.heads import build_classifier
 from multitl.models.inference import compile_forward, predict_pixels
@@ -138,7 +139,8 @@ class Publisher:
                 staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision, self._goal
             )
             how, names = self.pretrained.preprocess, self.dataset.class_names
-            write_program(staged, "open_keras", how, "pixels", names, thresholds)
+            costs = cost_matrix(self.recipe.costs, names)
+            write_program(staged, "open_keras", how, "pixels", names, thresholds, costs)
             scale = scale_of(self.dataset, self.recipe)
             judge(staged, self.dataset, judged, self.recipe, thresholds, scale)
             write_history(staged, state.rows)

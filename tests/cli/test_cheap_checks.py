@@ -12,7 +12,7 @@ import pytest
 from errors_quick import CASES, furnish
 
 import multitl
-from multitl.errors import BackboneError, DataError, MultitlError, PortError, RunError, WeightsError
+from multitl.errors import BackboneError, DataError, MultitlError, PortError, RecipeError, RunError, WeightsError
 
 TYPED = """
 import contextlib, io, json, shlex, sys
@@ -61,6 +61,9 @@ def test_a_mistake_is_told_before_a_framework_loads(answers: dict[str, tuple[int
         (lambda: multitl.load_pretrained("keras/ResNet50", weights="nowhere.h5"), WeightsError),
         (lambda: multitl.load_pretrained("keras/ResNet50", head="kept"), BackboneError),
         (lambda: multitl.finetune("phots"), DataError),
+        (lambda: multitl.finetune("photos", class_weights="cat=2,dgo=1"), RecipeError),
+        (lambda: multitl.finetune("photos", costs="nowhere.csv"), RecipeError),
+        (lambda: multitl.predict("run", "photos", costs=",cat,cow\ncat,0,1\ncow,1,0\n"), RecipeError),
         (lambda: multitl.choose("photos", ["keras/ResNet51"]), BackboneError),
         (lambda: multitl.predict("rum", "photos"), RunError),
         (lambda: multitl.predict("run", "phots"), DataError),

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +25,9 @@ from multitl.judging.predictions import read_predictions
 from multitl.recipes import Recipe
 from multitl.training.targets import targets_of
 
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "mistakes-that-cost.md"
 RECIPE = Recipe(image_size=32, batch_size=8, unfreeze="none", head_epochs=2, hidden=8)
+COSTS = "true,blue,green,red\nblue,0,1,1\ngreen,1,0,1\nred,400,90,0\n"  # whoever misses red pays
 WEIGHTS = "red=3,green=1,blue=0.5"
 
 
@@ -90,3 +98,145 @@ def test_a_table_of_other_classes_in_a_card_is_refused(photo_folder: Path, recip
         (run / "card.json").write_text(json.dumps(changed))
         with pytest.raises(RunError, match=r"Cannot read .*card\.json"):
             multitl.predict(run, photo_folder)
+
+
+def write_costs(folder: Path) -> Path:
+    path = folder / "costs.csv"
+    path.write_text(COSTS)
+    return path
+
+
+def cheapest(names: tuple[str, ...], probabilities: np.ndarray) -> list[str]:
+    """The definition, in loops."""
+    header, *rows = csv.reader(COSTS.splitlines())
+    known = {(row[0], name): float(cell) for row in rows for name, cell in zip(header[1:], row[1:], strict=True)}
+    answers = []
+    for row in probabilities.astype("float64"):
+        expected = [sum(p * known[true, said] for true, p in zip(names, row, strict=True)) for said in names]
+        answers.append(names[int(np.argmin(expected))])
+    return answers
+
+
+@pytest.mark.every_backend
+def test_the_cheapest_class_is_answered_everywhere(photo_folder: Path, recipe: Recipe, tmp_path: Path):
+    """predictions.csv, metrics.json, the report, predict, evaluate and the program that goes with the model."""
+    costs = write_costs(tmp_path)
+    done = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe, costs=str(costs))
+    costs.unlink()
+    names = done.class_names
+    found = read_predictions(done.output / "predictions.csv").of("test")
+    answers, likeliest = cheapest(names, found.probabilities), found.probabilities.argmax(axis=1)
+    assert answers != [names[index] for index in likeliest] and len(set(answers)) > 0
+    with (done.output / "predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert [row["predicted"] for row in rows] == answers
+    assert all(row["confidence"] == row[f"p:{row['predicted']}"] for row in rows)
+    test = done.metrics["test"]
+    truth = [names[label] for label in found.labels]
+    price = {("red", "blue"): 400, ("red", "green"): 90}
+    bill = [0 if a == b else price.get((a, b), 1) for a, b in zip(truth, answers, strict=True)]
+    plain = [0 if a == names[b] else price.get((a, names[b]), 1) for a, b in zip(truth, likeliest, strict=True)]
+    assert test["cost"] == pytest.approx(np.mean(bill)) and test["cost_likeliest"] == pytest.approx(np.mean(plain))
+    assert test["constant_class"] == "red"
+    assert test["cost_constant"] == pytest.approx(np.mean([name != "red" for name in truth]))
+    assert test["cost_ci"][0] <= test["cost"] <= test["cost_ci"][1]
+    assert test["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(truth, answers, strict=True)]))
+    matrix = np.array(test["confusion_matrix"])
+    assert matrix.sum(axis=0).tolist() == [answers.count(name) for name in names]
+    assert "an\n      image on average" in (done.output / "report.html").read_text()
+    said = multitl.predict(done.output, found.paths)
+    assert [row["predicted"] for row in said] == answers
+    program = subprocess.run(
+        [sys.executable, str(done.output / "classify.py"), *found.paths], capture_output=True, text=True, check=True
+    )
+    assert [line.split("\t")[1] for line in program.stdout.splitlines()] == answers
+
+
+@pytest.mark.every_backend
+def test_a_finished_run_answers_by_other_costs(
+    photo_folder: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = str(multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output)
+    costs = str(write_costs(tmp_path))
+    plain, said = multitl.predict(run, photo_folder), multitl.predict(run, photo_folder, costs=costs)
+    values = np.array([list(row["probabilities"].values()) for row in plain])
+    assert [row["predicted"] for row in said] == cheapest(("blue", "green", "red"), values)
+    assert [row["predicted"] for row in said] != [row["predicted"] for row in plain]
+    assert [row["probabilities"] for row in said] == [row["probabilities"] for row in plain]
+    judged = multitl.evaluate(run, photo_folder, costs=costs)
+    assert judged["count"] == 48 and judged["cost"] <= judged["cost_likeliest"]
+    assert multitl.load(run).evaluate(photo_folder, costs=costs) == judged
+    assert "cost" not in multitl.evaluate(run, photo_folder)
+    capsys.readouterr()
+    assert main(["evaluate", run, str(photo_folder), "--costs", costs]) == 0
+    assert "mean cost of the likeliest class" in capsys.readouterr().out
+    assert main(["predict", run, str(photo_folder), "--costs", costs, "--csv", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open() as file:
+        assert [row["predicted"] for row in csv.DictReader(file)] == [row["predicted"] for row in said]
+    capsys.readouterr()
+    image = str(photo_folder / "blue" / "00.png")
+    assert main(["predict", run, image, "--costs", costs, "--top", "3"]) == 0
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert sorted(word.strip(",") for word in shown.split() if word in ("red", "blue", "green")) == [
+        "blue",
+        "green",
+        "red",
+    ]
+
+
+def test_costs_of_other_classes_are_refused(photo_folder: Path, recipe: Recipe, tmp_path: Path):
+    run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe).output
+    other = tmp_path / "other.csv"
+    other.write_text(COSTS.replace("green", "gren"))
+    for call in (
+        lambda: multitl.predict(run, photo_folder, costs=other),
+        lambda: multitl.evaluate(run, photo_folder, costs=other),
+        lambda: multitl.finetune(photo_folder, output=tmp_path / "new", recipe=recipe, costs=str(other)),
+    ):
+        with pytest.raises(RecipeError, match=r"(?s)there are not: gren.*green"):
+            call()
+    with pytest.raises(RecipeError, match="Cannot read"):
+        multitl.predict(run, photo_folder, costs=tmp_path / "nowhere.csv")
+    card = json.loads((run / "card.json").read_text())
+    for table in (COSTS.replace("400", "-400"), COSTS.replace("red", "pink"), str(other), "costs", 3, "a\nb"):
+        changed = card | {"recipe": card["recipe"] | {"costs": table}}
+        (run / "card.json").write_text(json.dumps(changed))
+        with pytest.raises(RunError, match=r"Cannot read .*card\.json"):
+            multitl.predict(run, photo_folder)
+
+
+def test_a_run_with_costs_goes_on_from_its_own_recipe(photo_folder: Path, recipe: Recipe, tmp_path: Path):
+    costs, run = write_costs(tmp_path), tmp_path / "run"
+    multitl.finetune(photo_folder, output=run, recipe=recipe, costs=str(costs))
+    costs.unlink()
+    before = (run / "predictions.csv").read_bytes()
+    (run / "predictions.csv").unlink()
+    again = ["finetune", str(photo_folder), "--recipe", str(run / "recipe.toml"), "--out", str(run), "--resume"]
+    assert main(again) == 0
+    assert (run / "predictions.csv").read_bytes() == before
+    assert main([*again, "--costs", ""]) == 2  # other options than it was started with
+
+
+def test_the_page_says_what_works(
+    photo_folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a small backbone in the place of the default one."""
+    text = HOW_TO.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 25
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("sick", "red"), ("healthy", "green")):
+        shutil.copytree(photo_folder / source, tmp_path / "photos" / name)
+    shutil.copytree(photo_folder / "red", tmp_path / "new-photos")
+    (tmp_path / "costs.csv").write_text(blocks["csv"])
+    (tmp_path / "small.toml").write_text(recipe.to_toml())
+    for line in blocks["bash"].splitlines():
+        program, *arguments = shlex.split(line)
+        small = ["--recipe", "small.toml"] if arguments[0] == "finetune" else []
+        assert (program, main([*arguments, *small])) == ("multitl", 0)
+    with (tmp_path / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    assert all((row["predicted"] == "sick") == (20 * float(row["p:sick"]) >= float(row["p:healthy"])) for row in rows)
+    assert "cost" in json.loads((tmp_path / "runs" / "careful" / "metrics.json").read_text())["test"]
+    assert Recipe.read(tmp_path / "runs" / "weighted" / "recipe.toml").loss == "focal"
