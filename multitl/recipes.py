@@ -436,7 +436,7 @@ def _read_table(path: str) -> str:
 def _with_those_of_a_run(given: dict[str, Any]) -> dict[str, Any]:
     """A folder that is none is found when it is opened."""
     run = given.get("from_run")
-    path = Path(run, "recipe.toml") if isinstance(run, (str, os.PathLike)) and run else None
+    path = Path(os.path.expanduser(run), "recipe.toml") if isinstance(run, (str, os.PathLike)) and run else None  # noqa: PTH111
     return (read_options(path) if path and os.path.isfile(path) else {}) | given  # noqa: PTH113  (never raises)
 
 

@@ -6,23 +6,29 @@ and depths.py says what becomes of them. Needs the package pydicom, and of some 
 
 from __future__ import annotations
 
-from typing import IO, Any
+import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
 
 MARK, START = b"DICM", 128  # where it stands
+DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 def is_dicom(data: bytes) -> bool:
     return data[START : START + len(MARK)] == MARK
 
 
-def open_dicom(file: IO[bytes], *, is_windowed: bool) -> ImageFile.ImageFile:
-    """As Pillow opens a file: its size at once, its pixels when it is loaded. Raises ImportError without pydicom."""
+def open_dicom(data: bytes, *, is_windowed: bool) -> ImageFile.ImageFile:
+    """As Pillow opens a file: its size at once, its pixels when it is loaded. Raises ImportError without pydicom, and
+    ValueError for a file that is deflated as a whole: pydicom would inflate it before anyone knows how large it is.
+    """
     import pydicom  # noqa: F401  (what is missing is told here)
 
-    return (_Windowed if is_windowed else _Measured)(file)
+    if DEFLATED in data:
+        raise ValueError("deflated as a whole (transfer syntax 1.2.840.10008.1.2.1.99); save it as another")
+    return (_Windowed if is_windowed else _Measured)(io.BytesIO(data))  # pydicom reads on to the end: says what lacks
 
 
 class _Windowed(ImageFile.ImageFile):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import stat
 import struct
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel", "string i
 CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32; or pick three channels, --channels R,G,B"
 PLAINLY = Decoding()
 MAX_BYTES = 2**31
+CHANNELS_PLAIN = 4  # of an ordinary picture; a stack of more takes room for so many pictures
 AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
 
 
@@ -92,7 +92,8 @@ def count_pixels(data: bytes, decoding: Decoding = PLAINLY) -> int:
     """Width times height, by the header alone: what decoding will take from a `Budget`. Raises UnreadableImage."""
     with _one_line_reasons():
         if is_stack(data, decoding):
-            return math.prod(_measure_stack(data)[:2])
+            height, width, channels = _measure_stack(data)
+            return height * width * -(-channels // CHANNELS_PLAIN)
         image = _identify(data)
         if decoding.page > 1:
             _turn_to(image, decoding.page)
@@ -201,7 +202,7 @@ def _measure_stack(data: bytes) -> tuple[int, int, int]:
         raise UnreadableImage(
             f"a TIFF, whose channels need the package tifffile: {stacks.TIFFFILE}", stacks.TIFFFILE
         ) from error
-    _check_room(width, height)
+    _check_room(width, height, -(-channels // CHANNELS_PLAIN))
     return height, width, channels
 
 
@@ -271,7 +272,7 @@ def _open_heif(file: _Bytes) -> ImageFile.ImageFile:
 
 def _open_dicom(data: bytes, is_windowed: bool) -> ImageFile.ImageFile:
     try:
-        return open_dicom(io.BytesIO(data), is_windowed=is_windowed)  # pydicom reads on to the end, and says what lacks
+        return open_dicom(data, is_windowed=is_windowed)
     except ImportError as error:
         fix = "pip install 'multitl[dicom]'"
         raise UnreadableImage(f"DICOM, which needs the package pydicom: {fix}", fix) from error
@@ -287,9 +288,10 @@ def _check_size(image: Image.Image) -> None:
     _check_room(image.width, image.height)
 
 
-def _check_room(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        size = f"{width:,} x {height:,} pixels"
+def _check_room(width: int, height: int, times: int = 1) -> None:
+    """times: as much as an ordinary picture takes, for more channels."""
+    if width * height * times > MAX_PIXELS:
+        size = f"{width:,} x {height:,} pixels" + (" of many channels" if times > 1 else "")
         raise UnreadableImage(f"too large: {size}, the limit is {MAX_PIXELS:,} (decompression bomb?)")
 
 

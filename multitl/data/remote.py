@@ -58,7 +58,8 @@ def _fetched(url: str, store: Any, root: str, files: dict[str, Any]) -> Path:
                 _get(url, store, name, target)
             (temporary / "all").rename(place)
     except OSError as error:
-        raise cannot_write(place, error) from error
+        if not place.exists():  # else another process was sooner
+            raise cannot_write(place, error) from error
     return place
 
 

@@ -319,7 +319,7 @@ def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path:
         sha256 = hashlib.sha256(data).hexdigest()
         look = known.find(sha256)
         if not look:
-            with budget.take(count_pixels(data)):
+            with budget.take(count_pixels(data, decoding)):
                 look = check_image(data, decoding)
     except UnreadableImage as error:
         return _Verdict(path, fault=Unreadable(path, str(error), error.fix))

@@ -69,6 +69,12 @@ class Reading:
         columns = self.path_column or trained.path_column, self.label_column or trained.label_column
         return replace(trained, images=self.images, path_column=columns[0], label_column=columns[1])
 
+    @property
+    def listed(self) -> list[str]:
+        """Several columns of labels, if that is what was asked for."""
+        names = [name.strip() for name in self.label_column.split(",")]
+        return names if self.labels == "several" and len(names) > 1 else []
+
 
 AS_USUAL = Reading()
 
@@ -87,7 +93,7 @@ def check_one_class_each(folder: Path, reading: Reading) -> None:
 
 def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     """List a CSV, TSV or Parquet file. Relative paths are relative to its folder. Raises DataError."""
-    asked = [reading.path_column, reading.label_column, *_listed(reading)]
+    asked = [reading.path_column, reading.label_column, *reading.listed]
     table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, asked)
     if reading.skip_empty:
         is_filled = [_text(cell) != "" for cell in _column(path, table, "label", reading.label_column)]
@@ -120,7 +126,7 @@ def _classes(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> li
 def _label_sets(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[tuple[str, ...]]:
     """The labels of each image, from columns of 0 and 1 or from one column."""
     texts = {name: [_text(cell) for cell in cells] for name, cells in table.items()}
-    if listed := _listed(reading):
+    if listed := reading.listed:
         bits = {name: [_text(cell) for cell in _named(path, table, "label", name)] for name in listed}
         if wrong := [name for name, cells in bits.items() if not BITS.issuperset(map(str.lower, cells))]:
             held = shorten(sorted(set(bits[wrong[0]])))
@@ -151,12 +157,6 @@ _READ: Mapping[Labels, Callable[[Path, Mapping[str, list[Any]], Reading], Sequen
     "several": _label_sets,
     "number": _numbers,
 }
-
-
-def _listed(reading: Reading) -> list[str]:
-    """Several columns of labels, if that is what was asked for."""
-    names = [name.strip() for name in reading.label_column.split(",")]
-    return names if reading.labels == "several" and len(names) > 1 else []
 
 
 def _find(table: Mapping[str, list[Any]], meaning: str) -> list[Any] | None:

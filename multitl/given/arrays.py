@@ -9,7 +9,7 @@ from typing import Any
 
 from multitl.data.tables import Reading
 from multitl.errors import DataError
-from multitl.given.pictures import as_array, check_pixels, is_array
+from multitl.given.pictures import CHANNELS, SHAPES, as_array, check_pixels, is_array
 from multitl.given.rows import Row, labelled
 
 PAIR = "a tuple (images, labels) or (images, labels, splits), or a list of (image, label)"
@@ -73,9 +73,19 @@ def _images(given: Any) -> Iterable[Any]:
     if images.dtype.kind in "USO":  # paths
         return images.tolist()
     check_pixels(images, "The array of images", batch=1)
+    if images.ndim == 3 and images.shape[2] in CHANNELS:
+        raise DataError(
+            "The array is one image, not several.", expected="n images of " + SHAPES,
+            received=f"{images.dtype} {images.shape}", fix="images[None], or a list of images",
+        )  # fmt: skip
     return images
 
 
 def _values(given: Any) -> Sequence[Any]:
     """Labels or splits as a list; one-hot rows stay rows."""
+    if not isinstance(given, Iterable):
+        raise DataError(
+            "The second or third of the tuple is no array and no list of labels.", expected=PAIR,
+            received=type(given).__name__, fix="give a label for each image",
+        )  # fmt: skip
     return list(as_array(given)) if is_array(given) else list(given)

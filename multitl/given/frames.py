@@ -9,7 +9,7 @@ from typing import Any
 from multitl.data.tables import COLUMNS, Reading
 from multitl.errors import DataError, nearest_names, shorten
 from multitl.given.arrays import is_path
-from multitl.given.rows import Row, cell_text
+from multitl.given.rows import Row, cell_text, label_set_text
 
 Columns = Mapping[str, list[Any]]
 
@@ -34,7 +34,8 @@ def rows_of(columns: Columns, reading: Reading, first: int = 0) -> Iterator[Row]
     first: the number of the first row, for people.
     """
     pictures = _pictures_in(columns, reading)
-    check_column(columns, "label", reading.label_column)
+    for name in reading.listed or [reading.label_column]:
+        check_column(columns, "label", name)
     if not columns[pictures]:
         raise DataError(
             "The table has no rows.", expected="one row an image", received="0 rows", fix="look where they were lost"
@@ -44,7 +45,7 @@ def rows_of(columns: Columns, reading: Reading, first: int = 0) -> Iterator[Row]
         image, name = open_cell(cell, first + index)
         if is_path(image):
             image = str(Path(reading.images, image).expanduser().absolute())
-        yield Row(image, {other: cell_text(cells[index]) for other, cells in others.items()}, name)
+        yield Row(image, {other: _text(cells[index], reading) for other, cells in others.items()}, name)
 
 
 def open_cell(cell: Any, index: int) -> tuple[Any, str]:
@@ -60,6 +61,12 @@ def open_cell(cell: Any, index: int) -> tuple[Any, str]:
             fix="drop the rows without one",
         )  # fmt: skip
     return cell, name
+
+
+def _text(cell: Any, reading: Reading) -> str:
+    """Several labels may be a list."""
+    is_set = reading.labels == "several" and isinstance(cell, list) and all(isinstance(one, str) for one in cell)
+    return label_set_text(cell, separator=reading.separator) if is_set else cell_text(cell)
 
 
 def check_column(columns: Mapping[str, Any], meaning: str, asked: str) -> None:

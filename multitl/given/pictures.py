@@ -43,7 +43,7 @@ def as_bytes(image: Any, where: str) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, Image.Image):
-        return _encode(ImageOps.exif_transpose(image))
+        return _encode_pillow(image, where)
     if not is_array(image):
         raise DataError(
             f"{where} is no image.",
@@ -91,6 +91,19 @@ def _mend_range(low: float, high: float) -> str:
     if low >= 0 and high <= 255:
         return "images.round().astype('uint8')"
     return "give the images before they were normalised, as uint8; of more bits, divide them down to 255 first"
+
+
+def _encode_pillow(image: Image.Image, where: str) -> bytes:
+    """Pillow reads a file when its pixels are needed, so that here it shows whether it is whole."""
+    try:
+        return _encode(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
+        raise DataError(
+            f"{where} is an image that cannot be read.",
+            expected="a whole picture, of a mode that PNG or TIFF know",
+            received=f"mode {image.mode}: {str(error).partition(chr(10))[0] or type(error).__name__}",
+            fix="image.convert('RGB'), or leave it out",
+        ) from error
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from multitl.data.tables import Reading
-from multitl.errors import DataError
+from multitl.errors import DataError, nearest_names, shorten
+
+OTHER_SEPARATORS = frozenset(";, ")  # that labels.py looks for where "|" is in no cell
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,12 @@ def comes_from(value: Any, package: str, name: str) -> bool:
 
 def labelled(image: Any, label: Any, reading: Reading, *, names: Sequence[str] = (), split: Any = None) -> Row:
     """A row of an adapter whose source has no names of columns. names: of the classes that numbers stand for."""
-    if reading.labels == "several":
-        text = label_set_text(label, names, reading.separator)
+    if reading.listed:
+        cells = label_bits(label, reading)
+    elif reading.labels == "several":
+        cells = {reading.label_column or "label": label_set_text(label, names, reading.separator)}
     else:
-        text = label_text(label, names if reading.labels == "one" else ())
-    cells = {reading.label_column or "label": text}
+        cells = {reading.label_column or "label": label_text(label, names if reading.labels == "one" else ())}
     return Row(image, cells if split is None else cells | {"split": cell_text(split)})
 
 
@@ -58,16 +61,47 @@ def label_text(label: Any, names: Sequence[str] = ()) -> str:
     return str(names[int(text)]) if names and text.isdecimal() and int(text) < len(names) else text
 
 
+def label_bits(labels: Any, reading: Reading) -> dict[str, str]:
+    """The same as cells of columns of 0 and 1, those that are asked for. Raises DataError for labels that have none."""
+    if isinstance(labels, str):
+        held = [part.strip() for part in labels.split(reading.separator or "|") if part.strip()]
+    else:
+        held = _label_names(labels, reading.listed)
+    if unknown := [name for name in held if name not in reading.listed]:
+        raise DataError(
+            f"The label {unknown[0]!r} is none of those that are to be read.",
+            expected=f"some of {', '.join(reading.listed)}, or a row of {len(reading.listed)} values of 0 and 1",
+            received=", ".join(held),
+            nearest=nearest_names(unknown[0], reading.listed),
+            fix="name them all: label_column='a,b,c'; or leave it out where labels are given by name",
+        )
+    return {name: str(int(name in held)) for name in reading.listed}
+
+
 def label_set_text(labels: Any, names: Sequence[str] = (), separator: str = "") -> str:
     """Several labels of an image as a cell, "cat|dog". labels: such a text, names, or a row of 0 and 1, one a name.
 
-    Raises DataError for other numbers.
+    A single name that holds another separator ends in ours, so that it is not taken apart: "tench, fish|".
+    Raises DataError for other numbers, and for a name that holds ours.
     """
     if isinstance(labels, str):
         return labels.strip()
+    held, between = _label_names(labels, names), separator or "|"
+    if split := [name for name in held if between in name]:
+        raise DataError(
+            f"The label {split[0]!r} holds what stands between labels.",
+            expected=f"names without {between!r}",
+            received=", ".join(held),
+            fix="label_separator='+', or another that is in no name",
+        )
+    text = between.join(held)
+    return text + between if len(held) == 1 and OTHER_SEPARATORS.intersection(text) else text
+
+
+def _label_names(labels: Any, names: Sequence[str]) -> list[str]:
     values = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels))
     if values.size and values.dtype.kind not in "biuf":
-        return (separator or "|").join(cell_text(one) for one in values)
+        return [cell_text(one) for one in values]
     if values.ndim != 1 or not np.isin(values, (0, 1)).all():
         raise DataError(
             "The labels of an image are neither names nor a row of 0 and 1.",
@@ -75,7 +109,14 @@ def label_set_text(labels: Any, names: Sequence[str] = (), separator: str = "") 
             received=f"{values.dtype} of shape {values.shape} for one image: {values.ravel()[:5]}",
             fix="give names; or labels='one' for one class an image",
         )
-    return (separator or "|").join(str(names[index] if names else index) for index in np.flatnonzero(values).tolist())
+    if names and len(values) != len(names):
+        raise DataError(
+            "A row of 0 and 1 is not as long as there are labels.",
+            expected=f"{len(names)} values, of {shorten(names)}",
+            received=f"{len(values)} values",
+            fix="look at how they were made",
+        )
+    return [str(names[index] if names else index) for index in np.flatnonzero(values).tolist()]
 
 
 def cell_text(value: Any) -> str:

@@ -23,6 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from multitl.contracts import SPLITS
 from multitl.data.images import suffix_of
 from multitl.data.split_names import parse_split
@@ -63,10 +65,15 @@ class _Item:
 
 
 def are_paths(images: Any) -> bool:
-    """Whether images to classify are a path or any iterable of paths; an object that adapters know is not."""
-    if isinstance(images, list | tuple):
-        return all(map(is_path, images))
-    return is_path(images) or (isinstance(images, Iterable) and not is_known(images))
+    """Whether images to classify are a path or a list of paths."""
+    return is_path(images) or (isinstance(images, list | tuple) and all(map(is_path, images)))
+
+
+def listed(images: Any) -> Any:
+    """Images to classify: one of Pillow as a list, and what can be gone through only once, too; others as they are."""
+    if isinstance(images, Image.Image):
+        return [images]
+    return images if is_path(images) or is_known(images) or not isinstance(images, Iterable) else list(images)
 
 
 def keep(data: Any, reading: Reading) -> Path:
@@ -85,7 +92,7 @@ def _shelve(data: Any, reading: Reading, folder: Path, *, needs_labels: bool) ->
     kind = kind_of(data)
     try:
         with temporary_folder(folder) as temporary:
-            items = _write_all(kind.read(data, reading), temporary, reading, needs_labels)
+            items = _write_all(_told(kind.read(data, reading)), temporary, reading, needs_labels)
             if needs_labels and not is_ordered(data):  # by content, so that nothing depends on it
                 items.sort(key=lambda item: (sorted(item.row.cells.items()), item.sha256))
             names = _names(items)
@@ -97,6 +104,17 @@ def _shelve(data: Any, reading: Reading, folder: Path, *, needs_labels: bool) ->
         return Shelf(table, tuple(paths), tuple(shown))
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def _told(rows: Iterator[Row]) -> Iterator[Row]:
+    """What data sets raise where a file of theirs is gone is a DataError, and no trouble with writing."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise DataError(
+            "The data cannot be read to the end.", expected="an image and its label in every row",
+            received=f"{type(error).__name__}: {error}", fix="look whether all of its files are there",
+        ) from error  # fmt: skip
 
 
 def _write_all(rows: Iterator[Row], folder: Path, reading: Reading, needs_labels: bool) -> list[_Item]:

@@ -148,6 +148,7 @@ def lent_images(images: Any) -> Iterator[tuple[Any, dict[str, str]]]:
 
     Also what to call those: path -> name.
     """
+    images = shelves.listed(images)
     if shelves.are_paths(images):
         yield images, {}
         return

@@ -111,3 +111,14 @@ def test_without_the_package_the_pip_line_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(UnreadableImage, match=r"pip install 'multitl\[dicom\]'"):
         decode_rgb(bytes(128) + b"DICM" + bytes(100))
+
+
+def test_a_file_that_is_deflated_as_a_whole_is_not_inflated():
+    pydicom = pytest.importorskip("pydicom")
+    data = pydicom.dcmread(io.BytesIO(file_of(np.zeros((2000, 2000), np.uint8))))
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data["PixelData"].VR = "OB"
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, data, enforce_file_format=True)
+    with pytest.raises(UnreadableImage, match="deflated as a whole"):
+        count_pixels(file.getvalue())

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import multitl
-from multitl.data.tables import AS_USUAL, Reading
+from multitl.data.tables import AS_USUAL, Reading, list_table
 from multitl.errors import DataError
 from multitl.given.rows import label_set_text
-from multitl.given.shelves import are_paths, keep, lent
+from multitl.given.shelves import are_paths, keep, lent, listed
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
 LABELS = ["cat", "cat", "dog", "dog"]
@@ -87,12 +87,19 @@ def test_images_are_lent_and_taken_back():
 
 @pytest.mark.parametrize("paths", ["a.png", Path("a"), ["a.png", Path("b")], ("a.png",), iter(["a.png"]), {"a.png"}])
 def test_paths_to_classify_stay_paths(paths):
-    assert are_paths(paths)
+    assert are_paths(listed(paths))
+
+
+def test_one_picture_and_pictures_that_come_one_by_one():
+    picture = Image.fromarray(NOISE[0])
+    for images, count in ((picture, 1), (iter([picture, NOISE[1]]), 2)):
+        with lent(listed(images), AS_USUAL, needs_labels=False) as shelf:
+            assert len(shelf.paths) == count
 
 
 @pytest.mark.parametrize("images", [NOISE, [NOISE[0]], (NOISE, LABELS), {"train": NOISE}, 7, [b"bytes"]])
 def test_what_is_no_path(images):
-    assert not are_paths(images)
+    assert not are_paths(listed(images))
 
 
 WRONG = {
@@ -101,7 +108,10 @@ WRONG = {
     "normalised": ((NOISE / 64.0 - 2, LABELS), "float64 from -2 to", "before they were normalised"),
     "channels first": ((NOISE.transpose(0, 3, 1, 2), LABELS), r"\(4, 3, 6, 5\)", r"transpose\(0, 2, 3, 1\)"),
     "four channels": ((np.zeros((4, 6, 5, 4), np.uint8), LABELS), r"\(4, 6, 5, 4\)", r"\[\.\.\., :3\]"),
-    "one image": ((NOISE[0], LABELS), "6 images, 4 labels", "cut or filtered"),
+    "one image": ((NOISE[0], LABELS), r"uint8 \(6, 5, 3\)", r"images\[None\]"),
+    "one image alone": (NOISE[0], r"uint8 \(6, 5, 3\)", r"images\[None\]"),
+    "labels that are none": ((NOISE, None), "NoneType", "a label for each image"),
+    "a mode that no file has": ([(Image.new("HSV", (5, 4)), "a")], "mode HSV", r"convert\('RGB'\)"),
     "flat": ((NOISE.reshape(4, -1), LABELS), r"uint8 \(4, 90\)", "reshape"),
     "fewer labels": ((NOISE, LABELS[:3]), "4 images, 3 labels", "cut or filtered"),
     "fewer splits": ((NOISE, LABELS, ["train"]), "4 images, 4 labels, 1 splits", "cut or filtered"),
@@ -216,3 +226,49 @@ def test_several_labels_of_an_image_become_a_cell() -> None:
     for wrong in ([0, 2], np.ones((2, 2))):
         with pytest.raises(DataError, match=r"neither names nor a row of 0 and 1"):
             label_set_text(wrong)
+    with pytest.raises(DataError, match="not as long as there are labels"):
+        label_set_text([1, 0], ["cat", "dog", "owl"])
+    with pytest.raises(DataError, match="holds what stands between labels"):
+        label_set_text(["a|b", "c"])
+
+
+SEVERAL = Reading(labels="several")
+NAMED = Reading(labels="several", label_column="dog, cat")
+
+
+def label_sets_of(given: object, reading: Reading) -> list[object]:
+    return [record.label for record in list_table(keep(given, reading), reading).records]
+
+
+def test_names_of_labels_may_hold_a_comma():
+    sets = [["tench, fish"], ["dog"], [], ["dog", "tench, fish"]]
+    told = [("tench, fish",), ("dog",), (), ("dog", "tench, fish")]
+    assert label_sets_of((NOISE, sets), SEVERAL) == told
+    frame = pytest.importorskip("pyarrow").table({"image": [one.tobytes() for one in NOISE], "labels": sets})
+    assert label_sets_of(frame, SEVERAL) == told
+
+
+def test_columns_of_labels_are_named_for_frames_arrays_and_names():
+    told = [("cat",), ("dog",), (), ("cat", "dog")]
+    columns = {"image": [one.tobytes() for one in NOISE], "cat": [1, 0, 0, 1], "dog": [0, 1, 0, 1], "age": [1, 0, 0, 0]}
+    assert label_sets_of(pytest.importorskip("pyarrow").table(columns), NAMED) == told
+    assert label_sets_of((NOISE, np.array([[0, 1], [1, 0], [0, 0], [1, 1]])), NAMED) == told
+    assert label_sets_of((NOISE, [["cat"], "dog", [], "cat|dog"]), NAMED) == told
+    with pytest.raises(DataError, match="'owl' is none of those"):
+        keep((NOISE, [["owl"]] * 4), NAMED)
+
+
+def test_a_data_set_whose_file_is_gone_is_not_a_full_disk():
+    torch = pytest.importorskip("torch")
+
+    class Gone(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 3:
+                raise FileNotFoundError(2, "No such file or directory", "photo.jpg")
+            return NOISE[index], 0
+
+    with pytest.raises(DataError, match=r"photo\.jpg"):
+        keep(Gone(), AS_USUAL)
