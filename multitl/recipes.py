@@ -254,10 +254,11 @@ class Recipe:
         for name, choices in fine.items():
             value, instead = getattr(self, name), choices[0]
             if value not in choices:
+                shown = " ".join(str(value).split())[:60]  # a table has lines
                 raise RecipeError(
-                    f"{name} = {value} is for one class an image.",
+                    f"{name} = {shown} is for one class an image.",
                     expected=f"labels = one, or another {name}",
-                    received=f"labels = {self.labels}, {name} = {value}",
+                    received=f"labels = {self.labels}, {name} = {shown}",
                     fix=f"--{name.replace('_', '-')} {instead}" if instead != "" else f"leave out --{name}",
                 )
 
