@@ -489,7 +489,7 @@ FULL_DISK = """
 import resource, sys
 from multitl.cli.main import main
 
-for folder, limit in zip(sys.argv[1:4], (5_000, 40_000, 1_000_000)):
+for folder, limit in zip(sys.argv[1:4], (12_000, 40_000, 1_000_000)):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))  # no file may grow past it, as on a full disk
     code = main([*sys.argv[4:], "--out", folder])
     resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))

@@ -93,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Judge a finished run on labelled images."""
     metrics = multitl.evaluate(
         options.folder, options.data, backend=options.backend, split=options.split, images=options.images,
-        path_column=options.path_column, label_column=options.label_column, costs=options.costs,
+        path_column=options.path_column, label_column=options.label_column, costs=options.costs or "",
     )  # fmt: skip
     if options.json:
         print(json.dumps(metrics, indent=2))
@@ -111,7 +111,7 @@ def predict(options: argparse.Namespace) -> None:
     if options.csv or options.jsonl:
         _predict_as_it_comes(options)
         return
-    predictions = multitl.predict(options.folder, options.images, backend=options.backend, costs=options.costs)
+    predictions = multitl.predict(options.folder, options.images, backend=options.backend, costs=options.costs or "")
     if options.json:
         print(json.dumps([_likeliest(row, options.top) for row in predictions], indent=2))
     else:
@@ -139,8 +139,8 @@ def _predict_as_it_comes(options: argparse.Namespace) -> None:
     folder = Path(options.folder)
     names = list(read_heads(folder).kinds) if has_heads(folder) else []
     if names:
-        refuse_costs(folder, options.costs)
-    run, paths = check_predict(run_of(folder, names[0]) if names else folder, options.images, options.costs)
+        refuse_costs(folder, options.costs or "")
+    run, paths = check_predict(run_of(folder, names[0]) if names else folder, options.images, options.costs or "")
     adapter = load_backend(options.backend)
     from multitl.judging.evaluation import classify
     from multitl.judging.several_heads import load_heads

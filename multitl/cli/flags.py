@@ -204,7 +204,7 @@ def _add_backend(parser: Parser) -> None:
 
 def _add_costs(parser: Parser) -> None:
     text = "a .csv file of what mistakes cost, as for finetune (default: the run's own)"
-    parser.add_argument("--costs", type=_path, metavar="FILE", default="", help=text)
+    parser.add_argument("--costs", type=_path, metavar="FILE", help=text)
 
 
 def _add_folder(parser: Parser) -> None:
