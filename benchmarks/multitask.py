@@ -28,6 +28,7 @@ from multitl.recipes import Recipe
 
 MOST = 45.0  # degrees
 MIDDLE = 0.68  # of a side: what is left of a square that is turned by as much
+WARMING = 80  # pictures
 POINT, PERCENT, TIME = 0.01, 1.02, 0.55
 
 
@@ -81,6 +82,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = turn(crops, count, folder)
+        for warm in ("warm", "warmer"):  # what a process pays once is no part of it
+            (folder / warm).mkdir()
+        run_together(turn(crops, WARMING, folder / "warm"), recipe, folder / "warmer")
         together, joint_seconds = run_together(table, recipe, folder)
         apart, seconds = run_apart(folder, recipe)
     print(f"{machine()}; {backbone}, {keras.config.backend()}, {count} pictures")

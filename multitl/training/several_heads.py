@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from multitl.contracts import Backend, Result, describe_figures
@@ -19,9 +20,9 @@ from multitl.data.columns import Target, list_targets, write_tables
 from multitl.errors import RunError
 from multitl.judging.opening import load_run
 from multitl.judging.several_heads import write_heads_report
+from multitl.models.initialisers import numpy_initialisers
 from multitl.models.joint import join
 from multitl.models.keras_archives import write_keras_archive
-from multitl.models.model_files import load_saved_model
 from multitl.recipes import Recipe
 from multitl.runs.head_runs import FOLDER, HEADS, check_heads, run_of
 from multitl.runs.locks import locked, run_lock
@@ -92,7 +93,8 @@ def _save_joined(folder: Path, results: Mapping[str, Result]) -> None:
     pixels = (probe_images((height, width, 3), PROVED) * 48 + 128).clip(0, 255).astype("uint8")
     with atomic_write(folder / "model.keras") as path:
         write_keras_archive(joined, path)
-        given = load_saved_model(path).predict_on_batch(pixels)
+        with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
+            given = keras.models.load_model(path, compile=False).predict_on_batch(pixels)
         for name, run in runs.items():
             own = np.asarray(run.model.predict_on_batch(pixels))
             difference = float(np.abs(np.asarray(given[name]) - own).max() / np.abs(own).max())
