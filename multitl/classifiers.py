@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,14 +59,12 @@ class Classifier:
         load_backend(self.backend)
         return self.run.model
 
-    def predict(
-        self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, costs: str | os.PathLike[str] = ""
-    ) -> list[dict[str, Any]]:
+    def predict(self, images: Any, *, costs: str | os.PathLike[str] = "") -> list[dict[str, Any]]:
         """See `multitl.predict`."""
         return multitl.predict(self.run, images, backend=self.backend, costs=costs)
 
     def evaluate(
-        self, data: str | os.PathLike[str], *, split: Split = "test", images: str | os.PathLike[str] = "",
+        self, data: Any, *, split: Split = "test", images: str | os.PathLike[str] = "",
         path_column: str = "", label_column: str = "", costs: str | os.PathLike[str] = "",
     ) -> dict[str, Any]:  # fmt: skip
         """See `multitl.evaluate`."""

@@ -109,7 +109,7 @@ def _label_names(labels: Any, names: Sequence[str]) -> list[str]:
             received=f"{values.dtype} of shape {values.shape} for one image: {values.ravel()[:5]}",
             fix="give names; or labels='one' for one class an image",
         )
-    if names and len(values) != len(names):
+    if names and values.size and len(values) != len(names):  # empty: no label
         raise DataError(
             "A row of 0 and 1 is not as long as there are labels.",
             expected=f"{len(names)} values, of {shorten(names)}",
