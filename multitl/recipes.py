@@ -278,9 +278,7 @@ class Recipe:
                 received=f"labels = {self.labels!r}, unlabelled = {self.unlabelled!r}",
                 fix="leave --unlabelled out",
             )
-        if {"coral", "transport"} & {*self.adapt.split("+")} and (
-            self.hidden or self.dropout or not self.head_epochs or self.unfreeze != "none"
-        ):
+        if self.adapts_head and (self.hidden or self.dropout or not self.head_epochs or self.unfreeze != "none"):
             raise RecipeError(
                 f"To adapt by {self.adapt} the head has to be solved, on a backbone that stays as it is.",
                 expected="unfreeze = 'none', hidden = 0, dropout = 0 and head_epochs > 0; or adapt = 'norm' or 'auto'",
@@ -288,6 +286,11 @@ class Recipe:
                 f"head_epochs = {self.head_epochs}",
                 fix="--unfreeze none",
             )
+
+    @property
+    def adapts_head(self) -> bool:
+        """Whether the way to adapt that is asked for fits the head to other features."""
+        return bool({"coral", "transport"} & {*self.adapt.split("+")})
 
     @property
     def decoding(self) -> Decoding:

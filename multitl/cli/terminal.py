@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.adapters import BACKENDS
+from multitl.contracts import VALUE
 from multitl.runs.cards import read_card
 from multitl.system.printing import printable, results, show, table
 
@@ -287,7 +288,10 @@ def print_ports(ported: Sequence[Ported]) -> None:
     """What was written: how much, how fast, how exact. The first line is the model that it came from."""
     screen, first = results(), ported[0].card
     has_labels = first["proof"]["accuracy_before"] is not None
-    figures = ["size", "one image", "largest error", "same class", *(["accuracy"] if has_labels else [])]
+    is_number = VALUE in first["gives"]
+    right = "F1" if first["thresholds"] else "R2" if is_number else "accuracy"
+    same = "same labels" if first["thresholds"] else "near" if is_number else "same class"
+    figures = ["size", "one image", "largest error", same, *([right] if has_labels else [])]
     grid = table("format", *figures, "opened by", right=figures, prose=["opened by"])
     source = first["source"]
     accuracy = [f"{first['proof']['accuracy_before']:.3f}"] if has_labels else []

@@ -6,12 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from multitl.contracts import SPLITS, Dataset, Example, Unreadable
 from multitl.data.layouts import LAYOUTS, folder_of_folders
 from multitl.data.listings import Listing, Record
 from multitl.errors import DataError, nearest_names, shorten
 
 TRAINED = (None, "train")  # splits of records that are to be learned from
+FINEST = 2.5e-4  # deviations of numbers that float32 has to be able to tell apart
 
 
 def check_has_images(listing: Listing) -> None:
@@ -54,13 +57,22 @@ def check_trainable(listing: Listing) -> None:
 
 
 def check_numbers(root: str, numbers: Sequence[float]) -> None:
-    """Raise DataError where every training image has the same number."""
+    """Raise DataError where every training image has the same number, or hardly another one in float32."""
     if min(numbers) == max(numbers):
         raise DataError(
             f"The training images of {root} all have the same number: {numbers[0]:g}.",
             expected="numbers that differ, to be predicted",
             received=f"{numbers[0]:g}, {len(numbers)} times",
             fix="add images with other numbers, or name another column with --label-column",
+        )
+    deviation = float(np.std(numbers))
+    step = float(np.spacing(np.float32(np.abs(numbers).max())))
+    if step > FINEST * deviation:
+        raise DataError(
+            f"The numbers of {root} hardly differ for their size: a network computes with seven digits.",
+            expected=f"a standard deviation of {step / FINEST:.3g} or more, at this size",
+            received=f"a standard deviation of {deviation:.3g} around {np.mean(numbers):.9g}",
+            fix=f"subtract the same from all of them, such as {min(numbers):.9g}",
         )
 
 

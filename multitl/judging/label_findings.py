@@ -62,7 +62,7 @@ def labels_by_precision(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 def seen_for(predictions: Predictions, thresholds: Sequence[float], most: int) -> list[Swap]:
     """Labels that are missed where another one is given wrongly, the most frequent pairs first."""
-    given = predictions.probabilities >= np.asarray(thresholds, "float32")
+    given = predictions.probabilities >= np.asarray(thresholds)
     misses, alarms = (predictions.labels & ~given).astype(int), (given & ~predictions.labels).astype(int)
     together = misses.T @ alarms
     order = np.argsort(-together, axis=None, kind="stable")[:most]
@@ -75,7 +75,7 @@ def telling_label_pictures(
     predictions: Predictions, thresholds: Sequence[float], most: int
 ) -> tuple[list[LabelPicture], bool]:
     """The images with the clearest mistakes and True; where there are none, the closest calls and False."""
-    limits = np.asarray(thresholds, "float32")
+    limits = np.asarray(thresholds)
     given = predictions.probabilities >= limits
     margins, wrong = np.abs(predictions.probabilities - limits), given != predictions.labels
     are_mistakes = bool(wrong.any())

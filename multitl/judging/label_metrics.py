@@ -7,6 +7,7 @@ A label is given to an image where its probability reaches the label's threshold
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from multitl.judging.separation import average_precision, mean_of
 
 HALF = 0.5  # the threshold of a label that no validation image has
 MOST_NUMBERS = 3 * 10**8  # resamples x images x labels: more are a minute
+AT_ONCE = 10**7  # resamples x images that are held at once
 FEWEST_RESAMPLES = 100
 
 
@@ -120,9 +122,14 @@ def _intervals(
     resamples: int,
 ) -> dict[str, list[float] | None]:  # fmt: skip
     quantiles = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    weights = np.stack(list(_drawn(len(truth), seed, resamples)))
+    drawn, at_once = _drawn(len(truth), seed, resamples), max(1, AT_ONCE // len(truth))
+    parts = [
+        _resampled_figures(truth, given, probabilities, np.stack(weights))
+        for weights in iter(lambda: list(islice(drawn, at_once)), [])
+    ]
     found: dict[str, list[float] | None] = {}
-    for name, values in _resampled_figures(truth, given, probabilities, weights).items():
+    for name in parts[0]:
+        values = np.concatenate([part[name] for part in parts])
         figure = figures[name]
         if figure is None:
             found[name] = None

@@ -14,6 +14,7 @@ from multitl.judging.metrics import LEVEL
 
 MOST_NUMBERS = 10**8  # resamples x images: more are a minute
 FEWEST_RESAMPLES = 100
+AT_ONCE = 10**7  # resamples x images that are held at once
 
 
 def score_numbers(
@@ -35,10 +36,12 @@ def score_numbers(
     true, errors = true[order], values[order] - true[order]
     figures = {name: column[0] for name, column in _figures(true, errors, np.arange(len(true))[None]).items()}
     resamples = min(resamples, max(FEWEST_RESAMPLES, MOST_NUMBERS // len(true)))
-    drawn = np.random.default_rng(seed).integers(0, len(true), (resamples, len(true)))
+    random, at_once = np.random.default_rng(seed), max(1, AT_ONCE // len(true))
+    counts = [min(at_once, resamples - first) for first in range(0, resamples, at_once)]
+    parts = [_figures(true, errors, random.integers(0, len(true), (count, len(true)))) for count in counts]
     result: dict[str, Any] = {"count": len(true)}
-    for name, column in _figures(true, errors, drawn).items():
-        value = float(figures[name])
+    for name, figure in figures.items():
+        column, value = np.concatenate([part[name] for part in parts]), float(figure)
         known = np.isfinite(value)
         result |= {name: value if known else None, f"{name}_ci": _interval(column, value) if known else None}
     missed = np.abs(true - mean)

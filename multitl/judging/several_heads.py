@@ -47,7 +47,7 @@ class HeadRuns:
     @cached_property
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> the outputs of all heads side by side."""
-        return side_by_side(load_saved_model(self.folder / "model.keras"))
+        return side_by_side(load_saved_model(self.folder / "model.keras"), list(self.runs))
 
     def exact(self, outputs: np.ndarray) -> np.ndarray:
         """As `Goal.exact`, each head's by its own goal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -23,9 +23,9 @@ def join(classifiers: Mapping[str, keras.Model]) -> keras.Model:
     return keras.Model(first.input, outputs, name="classifiers")
 
 
-def side_by_side(model: keras.Model) -> keras.Model:
-    """The same with one output (batch, all), in the order of the names that `model.output` has."""
-    outputs = list(model.output.values())
+def side_by_side(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """The same with one output (batch, all), in the order of these heads, whichever the file has."""
+    outputs = [model.output[name] for name in names]
     return keras.Model(model.input, keras.layers.Concatenate(dtype="float32", name="all")(outputs))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> 
     found = parity.compare(reference.outputs, outputs)
     card = departure.run.card
     goal = goal_of(card.recipe, card.scale)
-    before, after = (_accuracy(reference, given, goal) for given in (reference.outputs, outputs))
+    before, after = (_accuracy(reference, given, goal, card.thresholds) for given in (reference.outputs, outputs))
+    if card.thresholds:  # nor have several labels one that is best
+        found = replace(found, top1=overlap(*(given >= card.thresholds for given in (reference.outputs, outputs))))
     if card.scale:  # a number has no best class: those count as the same that are hardly apart
         found = replace(found, top1=_share_near(goal.as_targets(reference.outputs) - goal.as_targets(outputs)))
     if not _is_same(found, chosen, before, after):
@@ -70,8 +73,16 @@ def _share_near(differences: np.ndarray) -> float:
     return float((np.abs(differences) <= NEAR).mean())
 
 
-def _accuracy(reference: Reference, outputs: np.ndarray, goal: Goal) -> float | None:
-    """The share of right answers; of numbers that of the variance that is explained."""
+def overlap(labels: np.ndarray, others: np.ndarray) -> float:
+    """F1 of all labels together, bool (n, k) both: answers of "no", which are most, count for nothing."""
+    count = int(labels.sum() + others.sum())
+    return 2 * int((labels & others).sum()) / count if count else 1.0
+
+
+def _accuracy(reference: Reference, outputs: np.ndarray, goal: Goal, thresholds: Sequence[float]) -> float | None:
+    """The share of right answers; of several labels F1; of numbers the share of the variance that is explained."""
     if reference.labels is None:
         return None
+    if thresholds:
+        return overlap(reference.labels, outputs >= thresholds)
     return goal.log_loss_and_accuracy(reference.labels, outputs)[1]

@@ -43,7 +43,7 @@ def given(probabilities: np.ndarray, how: Any) -> list[int]:
         costs = None if how.costs is None else np.array(how.costs)
         return [int(index) for index in decide(probabilities[np.newaxis], costs)]
     ranked = [int(index) for index in np.argsort(-probabilities, kind="stable")]
-    return [one for one in ranked if probabilities[one] >= how.thresholds[one]]
+    return [one for one in ranked if float(probabilities[one]) >= how.thresholds[one]]
 
 
 def read_rgb(path: str, how: Any) -> Image.Image:

@@ -141,9 +141,12 @@ def describe_adaptation(about: Mapping[str, Any]) -> str:
     """Lines for the terminal."""
     by_name = {one["name"]: one for one in about["tried"]}
     promises = ", ".join(f"{name} {one['log_loss']:.4f}" for name, one in by_name.items())
+    relatives = (
+        f"; {about['counterparts']:.0%} of the training images have a closer relative there than among themselves"
+    )
+    are_carried = any(TRANSPORT in name for name in by_name)
     lines = [
-        f"to {about['images']} images without labels: log loss there and back: {promises}; "
-        f"{about['counterparts']:.0%} of the training images have a closer relative there than among themselves",
+        f"to {about['images']} images without labels: log loss there and back: {promises}{relatives * are_carried}",
         f"adapted by: {about['chosen']}",
     ]
     if about["chosen"] != NONE:

@@ -158,6 +158,13 @@ def _check_start(recipe: Recipe, folder: Path) -> None:
             fix=f"take the backbone alone: --backbone {recipe.from_run} in place of --from",
         )
     run = load_run(Path(recipe.from_run).expanduser())
+    if run.card.recipe.labels != "one":
+        raise RunError(
+            f"{run.folder} is no classifier of one class an image, and only such a one is gone on from.",
+            expected="a run with labels = 'one'",
+            received=f"one with labels = {run.card.recipe.labels!r}",
+            fix=f"take its backbone alone: --backbone {run.folder} in place of --from",
+        )
     if run.card.head is not None:
         raise RunError(
             f"{run.folder} is no run: multitl translate made it.",

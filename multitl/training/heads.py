@@ -57,7 +57,7 @@ def _solve_or_keep(
         say(verdict)
     head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
     fill_head(head, solved.solution)
-    if start and start.stands(dataset):
+    if start and start.stands(dataset) and not recipe.adapts_head:
         old = build_head(features.train[0], len(dataset.class_names), recipe, start.fixed)
         start.fill(old, dataset.class_names)
         values, labels = features.judged["validation"], truth_of(dataset, recipe, "validation")

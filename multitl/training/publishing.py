@@ -68,11 +68,13 @@ class Publisher:
         """
         probabilities = self.features.probabilities(self.head, self._goal)
         judged, before = probabilities, self.head.get_weights()
+        old_test = self.memory.judge_head(self.head) if self.memory else None
         if is_refitted := self.solved is not None and self.recipe.refit:
             refit_head(self.head, self.solved, self.features, self.dataset, self.recipe)
             probabilities = self.features.probabilities(self.head, self._goal)
             judged = probabilities | {"validation": judged["validation"]}
-        old_test = self.memory.judge_head(self.head) if self.memory else None
+            if self.memory and not self._remembers_validation:
+                old_test = self.memory.judge_head(self.head)
         self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted, old_test))
         self.head.set_weights(before)
 
@@ -92,6 +94,10 @@ class Publisher:
         """What was published, as it is now that it is adapted to other images: see `adaptation.py`."""
         card = self._card()
         about = {name: card[name] for name in ("trained_parameters", "solved_head", "start") if name in card}
+        if self.memory:
+            is_seen = self._remembers_validation and not state.kept and self.recipe.refit
+            old_test = None if is_seen else self.memory.judge_network(self._predict)
+            about["start"] = about["start"] | {"old_test": old_test}
         self._publish(answers, judged, state, about | {"adaptation": adaptation})
 
     def complete(
@@ -104,6 +110,11 @@ class Publisher:
 
     def _card(self) -> dict[str, Any]:
         return read_json(self.folder / "card.json", missing="start again with --overwrite")
+
+    @property
+    def _remembers_validation(self) -> bool:
+        """Whether the earlier run had no test images, so that a head that is refitted has seen what it is judged by."""
+        return self.memory is not None and self.memory.remembered.split == "validation"
 
     @property
     def _goal(self) -> Goal:

@@ -20,7 +20,7 @@ def targets_of(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("tra
     if recipe.class_weights == "none":
         return targets, np.ones(len(targets), "float32")
     if recipe.class_weights == "balanced":
-        by_class = len(truth) / (classes * np.bincount(truth, minlength=classes))
+        by_class = len(truth) / (classes * np.maximum(np.bincount(truth, minlength=classes), 1))
     else:
         by_class = np.array(weights_by_class(recipe.class_weights, dataset.class_names))
     return targets, by_class[truth].astype("float32")

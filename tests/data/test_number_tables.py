@@ -50,6 +50,7 @@ def test_numbers_of_parquet(folder: Path) -> None:
         (["1", "", "nan"], r"2 cells that are no numbers"),
         (["1", "inf", "1e300"], r"2 cells that are no numbers"),
         (["5"] * 60, r"all have the same number: 5"),
+        ([f"{20240101 + day}" for day in range(30)] * 2, r"hardly differ for their size"),
     ],
 )
 def test_what_is_no_number_is_named(folder: Path, rows: list[str], problem: str) -> None:

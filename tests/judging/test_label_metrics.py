@@ -8,6 +8,7 @@ from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
+from multitl.judging import label_metrics
 from multitl.judging.label_findings import label_cautions, seen_for, telling_label_pictures
 from multitl.judging.label_metrics import average_precisions, best_thresholds, score_labels
 from multitl.judging.predictions import Predictions, read_predictions, write_label_predictions
@@ -55,6 +56,25 @@ def test_average_precision_of_a_resample_is_that_of_its_images() -> None:
     for one, value in zip(weights.astype(int), found, strict=True):
         expected = sklearn_metrics.average_precision_score(truth[:, 0].repeat(one), probabilities[:, 0].repeat(one))
         assert value == pytest.approx(expected, abs=1e-5)
+
+
+def test_intervals_are_the_same_however_many_resamples_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, probabilities = draw()
+    whole = score_labels(truth, probabilities, NAMES, [0.5] * 3, resamples=100)
+    monkeypatch.setattr(label_metrics, "AT_ONCE", 7 * len(truth))
+    parts = score_labels(truth, probabilities, NAMES, [0.5] * 3, resamples=100)
+    for name in ("map_ci", "f1_macro_ci", "f1_micro_ci", "subset_accuracy_ci", "hamming_loss_ci"):
+        assert parts[name] == pytest.approx(whole[name], rel=1e-6)
+
+
+def test_a_threshold_between_two_neighbours_of_float32_tells_them_apart() -> None:
+    low = np.float32(0.3)
+    high = np.nextafter(low, np.float32(1))
+    for first, second in ((low, high), (high, np.nextafter(high, np.float32(1)))):  # one midpoint is rounded down
+        probabilities = np.array([[first], [second]])
+        predictions = Predictions(("a",), ("test",) * 2, ("x", "y"), np.array([[False], [True]]), probabilities)
+        thresholds = best_thresholds(predictions.labels, probabilities)
+        assert not telling_label_pictures(predictions, thresholds, 2)[1]
 
 
 def test_no_threshold_is_better_than_the_best() -> None:

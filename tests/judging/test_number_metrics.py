@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
+from multitl.judging import number_metrics
 from multitl.judging.axes import spanning_axis
 from multitl.judging.charts import draw_points
 from multitl.judging.number_findings import number_cautions, worst_pictures
@@ -37,6 +38,12 @@ def test_intervals_are_those_of_resampled_images() -> None:
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15) and low < found["mae"] < high
     order = RANDOM.permutation(200)
     assert score_numbers(TRUE[order], SAID[order], mean=48.0, seed=3)["mae_ci"] == found["mae_ci"]
+
+
+def test_intervals_are_the_same_however_many_resamples_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = score_numbers(TRUE, SAID, mean=48.0)
+    monkeypatch.setattr(number_metrics, "AT_ONCE", 7 * len(TRUE))
+    assert score_numbers(TRUE, SAID, mean=48.0) == whole
 
 
 def test_figures_that_do_not_exist_are_none_and_cautioned_of() -> None:

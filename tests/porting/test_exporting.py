@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import elsewhere_slow
+from sklearn.metrics import f1_score
 
 import multitl
 from multitl.adapters import load_function
@@ -291,6 +292,16 @@ def test_eight_bits_may_change_a_few_answers(top1: float, before: float | None, 
     found = parity.Parity(max_abs=0.5, max_rel=0.5, max_spread=0.5, top1=top1, inputs=400)
     assert proofs._is_same(found, FORMATS["litert-int8"], before, after) == kept
     assert not proofs._is_same(found, FORMATS["litert"], before, after)
+
+
+def test_labels_that_are_never_given_are_not_the_same():
+    """Though nearly all answers, a yes or a no each, are."""
+    random = np.random.default_rng(0)
+    truth = random.random((200, 20)) < 0.05
+    given = truth ^ (random.random(truth.shape) < 0.01)
+    assert proofs.overlap(truth, given) == pytest.approx(f1_score(truth, given, average="micro"))
+    assert proofs.overlap(given, np.zeros_like(given)) == 0.0
+    assert proofs.overlap(np.zeros_like(given), np.zeros_like(given)) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,32 @@ def test_what_does_not_fit_is_refused_at_once(
     assert not (tmp_path / "run").exists() and (frozen.output / "card.json").exists()
 
 
+def test_a_run_of_several_labels_is_not_gone_on_from(frozen: Result, place: Path, tmp_path: Path):
+    """Also where the labels are called as the classes are."""
+    several = shutil.copytree(frozen.output, tmp_path / "several")
+    card = json.loads((several / "card.json").read_text())
+    card["recipe"]["labels"], card["thresholds"] = "several", [0.5] * len(FIVE)
+    (several / "card.json").write_text(json.dumps(card))
+    with pytest.raises(RunError, match="no classifier of one class an image") as caught:
+        multitl.finetune(place / "five", from_run=str(several), output=tmp_path / "run")
+    assert f"--backbone {several}" in caught.value.fix
+
+
+def test_what_is_left_is_measured_after_adapting(tuned: Result, place: Path, tmp_path: Path):
+    """The old test images are those of now, so both figures are of one classifier. A head that was trained gives way
+    where the way to adapt that is asked for fits one anew."""
+    (tmp_path / "dark").mkdir()
+    for number, path in enumerate(sorted((place / "five").glob("*/*.png"))[::2]):
+        pixels = 255 - np.asarray(Image.open(path)) // 3
+        Image.fromarray(pixels.astype("uint8")).save(tmp_path / "dark" / f"{number}.png")
+    again = go_on(place / "five", tuned, tmp_path / "again", unlabelled=str(tmp_path / "dark"), adapt="coral")
+    card, start = multitl.load(again.output).card, start_of(again)
+    assert card.adaptation and card.adaptation.chosen == "coral" and start.head == "solved anew"
+    assert start.old_test and start.old_test.after == again.metrics["test"]["accuracy"]
+    unadapted = card.adaptation.tried[0]["figures"]["test"]["accuracy"]
+    assert unadapted != start.old_test.after
+
+
 def test_a_damaged_list_of_images_is_refused(frozen: Result, place: Path, tmp_path: Path):
     damaged = shutil.copytree(frozen.output, tmp_path / "frozen")
     for text in (

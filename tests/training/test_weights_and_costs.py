@@ -51,6 +51,13 @@ def test_a_table_of_what_balanced_computes_gives_the_same_weights(photo_folder: 
     np.testing.assert_allclose(targets_of(dataset, replace(recipe, class_weights=table))[1], balanced, rtol=1e-6)
 
 
+def test_a_class_that_no_validation_image_has_is_no_division_by_zero(photo_folder: Path, recipe: Recipe):
+    dataset = scan_for_training(photo_folder, recipe)
+    kept = tuple(one for one in dataset.examples if one.split != "validation" or one.label)
+    _, weights = targets_of(replace(dataset, examples=kept), replace(recipe, class_weights="balanced"), ("validation",))
+    assert len(weights) and np.isfinite(weights).all()
+
+
 @pytest.mark.every_backend
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_a_heavier_class_is_said_more_often(photo_folder: Path, recipe: Recipe, hidden: int, tmp_path: Path):
