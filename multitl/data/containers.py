@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from multitl.data import parquet_images, tars
-from multitl.data.folders import own_images, subfolders
+from multitl.data.folders import own_files, own_images, subfolders
 from multitl.errors import DataError
 
 TAR, PARQUET = (".tar",), (".parquet", ".pq")
@@ -54,7 +54,7 @@ def is_container(path: Path) -> bool:
 
 def shards_in(folder: Path) -> list[Path]:
     """The containers of a folder that holds them and neither classes nor images; by name."""
-    shards = sorted(path for path in folder.iterdir() if is_container(path) and not path.name.startswith("."))
+    shards = sorted(filter(is_container, own_files(folder)))
     return shards if shards and not subfolders(folder) and not own_images(folder) else []
 
 

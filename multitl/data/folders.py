@@ -33,9 +33,13 @@ def subfolders(folder: Path) -> list[Path]:
     return [entry for entry in _visible(folder) if entry.is_dir()]
 
 
-def own_images(folder: Path) -> list[Path]:
+def own_files(folder: Path) -> list[Path]:
     """Those that lie in the folder itself."""
-    return [entry for entry in _visible(folder) if is_image(entry) and entry.is_file()]
+    return [entry for entry in _visible(folder) if entry.is_file()]
+
+
+def own_images(folder: Path) -> list[Path]:
+    return list(filter(is_image, own_files(folder)))
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:

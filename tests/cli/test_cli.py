@@ -87,7 +87,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-AS_TRAINED = {"images": "", "path_column": "", "label_column": ""}
+AS_TRAINED = {"images": "", "path_column": "", "label_column": "", "costs": ""}
 
 
 def raising(error: BaseException):
@@ -109,7 +109,10 @@ def other_value(field: dataclasses.Field):
     return {int: 7, float: 0.25, str: "some/text"}[type(default)]
 
 
-OF_A_FORM = {"budget": "90s", "range": "0,4095", "channels": "4,3,2", "class_weights": "cat=2,dog=1"}
+OF_A_FORM = {
+    "budget": "90s", "range": "0,4095", "channels": "4,3,2", "class_weights": "cat=2,dog=1", "loss": "focal:3",
+    "costs": "true,predicted,cost\ncat,dog,1\n",
+}  # fmt: skip
 NEEDED = {"adapt": {"unlabelled": "new", "unfreeze": "none"}}  # beside it
 
 
@@ -212,7 +215,7 @@ def test_evaluate_json_is_all_that_stdout_holds(evaluate: Calls, capsys):
 def test_predict_prints_a_line_an_image_and_marks_the_unreadable(predict: Calls, capsys):
     assert cli.main(["predict", "run", "a.png", "b.png", "--top", "2"]) == 0
     out = capsys.readouterr().out
-    assert predict == [(("run", ["a.png", "b.png"]), {"backend": None})]
+    assert predict == [(("run", ["a.png", "b.png"]), {"backend": None, "costs": ""})]
     assert re.search(r"a\.png +cat +0\.700 +dog 0\.200\s", out)
     assert re.search(r"b\.png +unreadable: truncated", out)
     assert "cow" not in out
