@@ -100,7 +100,8 @@ def test_an_artefact_gives_the_models_answers(
     program = runpy.run_path(str(tmp_path / name / "classify.py"))
     images = [str(photo_folder / colour / "03.png") for colour in ("red", "green", "blue")]
     wanted = [(row["predicted"], row["confidence"]) for row in multitl.predict(run, images)]
-    for (label, confidence), (expected, sure) in zip(program["classify"](images, tmp_path / name), wanted, strict=True):
+    found_by_program = program["classify"](images, tmp_path / name)
+    for ((label, confidence),), (expected, sure) in zip(found_by_program, wanted, strict=True):
         assert label == expected and confidence == pytest.approx(sure, abs=0.2 if FORMATS[name].bits < 32 else 1e-4)
     sys.modules.pop("load", None)
 
