@@ -214,7 +214,8 @@ TABLES = {
     "a regression": (
         rows(PETS[:1]).replace(",cat", ",{}").format(*(0.37 * index for index in range(1, 13))) + "\n"
         + "\n".join(f"photos/{index}.png,{index + 0.5}" for index in range(12)), {},
-        "DATA/table.csv looks like a regression, numbers to be predicted, not classes. Mend: predict them: --labels number; or group*",
+        "DATA/table.csv looks like a regression, numbers to be predicted, not classes. Mend: predict them: --labels "
+        "number; or group*",
     ),
     "ratings": (rows(["1.0", "1.5", "2.0"]), {}, "1.0, 1.5, 2.0: 6 train, 3 validation, 3 test"),
     "digits": (rows(["0", "1", "2"]), {}, "0, 1, 2: 6 train, 3 validation, 3 test"),
