@@ -113,11 +113,14 @@ def write_costs(folder: Path) -> Path:
     return path
 
 
+def known_costs() -> dict[tuple[str, str], float]:
+    header, *rows = csv.reader(COSTS.splitlines())
+    return {(row[0], name): float(cell) for row in rows for name, cell in zip(header[1:], row[1:], strict=True)}
+
+
 def cheapest(names: tuple[str, ...], probabilities: np.ndarray) -> list[str]:
     """The definition, in loops."""
-    header, *rows = csv.reader(COSTS.splitlines())
-    known = {(row[0], name): float(cell) for row in rows for name, cell in zip(header[1:], row[1:], strict=True)}
-    answers = []
+    known, answers = known_costs(), []
     for row in probabilities.astype("float64"):
         expected = [sum(p * known[true, said] for true, p in zip(names, row, strict=True)) for said in names]
         answers.append(names[int(np.argmin(expected))])
@@ -171,7 +174,11 @@ def test_a_finished_run_answers_by_other_costs(
     assert [row["predicted"] for row in said] != [row["predicted"] for row in plain]
     assert [row["probabilities"] for row in said] == [row["probabilities"] for row in plain]
     judged = multitl.evaluate(run, photo_folder, costs=costs)
-    assert judged["count"] == 48 and judged["cost"] <= judged["cost_likeliest"]
+    known, true = known_costs(), [Path(row["path"]).parent.name for row in plain]
+    for figure, answers in (("cost", said), ("cost_likeliest", plain)):
+        paid = [known[one, row["predicted"]] for one, row in zip(true, answers, strict=True)]
+        assert judged[figure] == pytest.approx(sum(paid) / 48)
+    assert judged["count"] == 48
     assert multitl.load(run).evaluate(photo_folder, costs=costs) == judged
     assert "cost" not in multitl.evaluate(run, photo_folder)
     capsys.readouterr()
