@@ -16,7 +16,7 @@ from multitl.judging.metrics import score
 from multitl.judging.number_metrics import score_numbers
 from multitl.judging.predictions import Judged, write_label_predictions, write_number_predictions, write_predictions
 from multitl.recipes import Recipe
-from multitl.standalone.decisions import decide
+from multitl.standalone.decisions import decide, reaching
 
 
 class Judge(Protocol):
@@ -72,8 +72,7 @@ class LabelJudge:
 
     def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
         """The labels that are given, the likeliest first, and all probabilities."""
-        given = np.flatnonzero(probabilities >= np.asarray(self.thresholds))
-        names = [self.class_names[int(index)] for index in sorted(given, key=lambda one: -probabilities[one])]
+        names = [self.class_names[index] for index in reaching(probabilities, self.thresholds)]
         return {"predicted": names, "probabilities": _by_name(self.class_names, probabilities)}
 
     def write(self, path: str | os.PathLike[str], rows: Sequence[Judged]) -> None:

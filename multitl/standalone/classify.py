@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from multitl.data.geometry import fit_pixels, to_rgb
-from multitl.standalone.decisions import decide
+from multitl.standalone.decisions import decide, reaching
 from multitl.standalone.runtimes import open_keras as open_model
 
 
@@ -39,11 +39,10 @@ def classify(paths: list[str], folder: Path) -> Iterator[list[tuple[str, float]]
 
 def given(probabilities: np.ndarray, how: Any) -> list[int]:
     """Places of the labels that reach their thresholds, the likeliest first; without thresholds that of the class."""
-    if how.thresholds is None:
-        costs = None if how.costs is None else np.array(how.costs)
-        return [int(index) for index in decide(probabilities[np.newaxis], costs)]
-    ranked = [int(index) for index in np.argsort(-probabilities, kind="stable")]
-    return [one for one in ranked if float(probabilities[one]) >= how.thresholds[one]]
+    if how.thresholds is not None:
+        return reaching(probabilities, how.thresholds)
+    costs = None if how.costs is None else np.array(how.costs)
+    return [int(index) for index in decide(probabilities[np.newaxis], costs)]
 
 
 def read_rgb(path: str, how: Any) -> Image.Image:

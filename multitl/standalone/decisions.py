@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 AS_CHEAP = 1e-9  # of a cost: what differs by less is rounding
@@ -19,3 +21,9 @@ def decide(probabilities: np.ndarray, costs: np.ndarray | None) -> np.ndarray:
     expected = exact @ costs
     is_cheapest = expected <= expected.min(axis=1, keepdims=True) * (1 + AS_CHEAP)
     return np.where(is_cheapest, exact, -1).argmax(axis=1)
+
+
+def reaching(probabilities: np.ndarray, thresholds: Sequence[float]) -> list[int]:
+    """Places of the labels whose probability (k,) reaches its threshold, in float64; the likeliest first."""
+    ranked = [int(index) for index in np.argsort(-probabilities, kind="stable")]
+    return [one for one in ranked if float(probabilities[one]) >= thresholds[one]]

@@ -72,11 +72,11 @@ def finetune_heads(
                 recipe=recipes[target.name], overwrite=overwrite, resume=resume,
             )  # fmt: skip
         _save_joined(folder, results)
-        metrics = {name: result.metrics for name, result in results.items()}
-        write_json(folder / "metrics.json", metrics)
-        write_heads_report(folder, [(name, describe_figures(one)) for name, one in metrics.items()])
+        made = HeadsResult(folder, results, folder / "model.keras", folder / "report.html")
+        write_json(folder / "metrics.json", made.metrics)
+        write_heads_report(folder, [(name, describe_figures(one)) for name, one in made.metrics.items()])
         write_json(folder / HEADS, {"kinds": kinds, "finished": True})
-    return HeadsResult(folder, results, folder / "model.keras", folder / "report.html")
+    return made
 
 
 def recipe_of(target: Target, recipe: Recipe) -> Recipe:
