@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from multitl.class_tables import costs_by_class
-from multitl.judging.metrics import LEVEL
+from multitl.judging.metrics import interval
 from multitl.standalone.decisions import decide
 
 
@@ -50,8 +50,8 @@ def cost_figures(
     means = _resampled_means(values, seed, resamples)
     figures: dict[str, Any] = {}
     for column, (name, found) in enumerate(by_image.items()):
-        mean, (low, high) = float(found.mean()), np.quantile(means[:, column], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        figures |= {name: mean, f"{name}_ci": [min(float(low), mean), max(float(high), mean)]}
+        mean = float(found.mean())
+        figures |= {name: mean, f"{name}_ci": interval(means[:, column], mean)}
     return figures | {"constant_class": class_names[constant]}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
-from multitl.judging.metrics import LEVEL
+from multitl.judging.metrics import interval
 from multitl.judging.separation import average_precision, mean_of
 
 HALF = 0.5  # the threshold of a label that no validation image has
@@ -121,7 +121,6 @@ def _intervals(
     truth: np.ndarray, given: np.ndarray, probabilities: np.ndarray, figures: dict[str, float | None], seed: int,
     resamples: int,
 ) -> dict[str, list[float] | None]:  # fmt: skip
-    quantiles = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     drawn, at_once = _drawn(len(truth), seed, resamples), max(1, AT_ONCE // len(truth))
     parts = [
         _resampled_figures(truth, given, probabilities, np.stack(weights))
@@ -129,13 +128,8 @@ def _intervals(
     ]
     found: dict[str, list[float] | None] = {}
     for name in parts[0]:
-        values = np.concatenate([part[name] for part in parts])
         figure = figures[name]
-        if figure is None:
-            found[name] = None
-            continue
-        low, high = np.nanquantile(values, quantiles)
-        found[name] = [min(float(low), figure), max(float(high), figure)]
+        found[name] = None if figure is None else interval(np.concatenate([part[name] for part in parts]), figure)
     return found
 
 

@@ -102,6 +102,12 @@ def score(
     return result | {"confusion_matrix": confusion.tolist()}
 
 
+def interval(values: np.ndarray, figure: float) -> list[float]:
+    """The 95 % percentile interval of a figure from its values on resamples, NaN where one has none; see `score`."""
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [min(float(low), figure), max(float(high), figure)]
+
+
 def judge(labels: np.ndarray, probabilities: np.ndarray, costs: np.ndarray | None = None) -> Judged:
     """Reduce valid labels (n,) and probabilities (n, k) to predictions, confidences and calibration bins.
 
@@ -151,12 +157,8 @@ def _per_class(judged: Judged, class_names: Sequence[str]) -> list[dict[str, Any
 
 
 def _intervals(judged: Judged, figures: dict[str, float], seed: int, resamples: int) -> dict[str, list[float]]:
-    quantiles = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    intervals = {}
-    for name, values in _resampled_figures(judged, seed, resamples).items():
-        low, high = np.quantile(values, quantiles)
-        intervals[name] = [min(float(low), figures[name]), max(float(high), figures[name])]
-    return intervals
+    resampled = _resampled_figures(judged, seed, resamples)
+    return {name: interval(values, figures[name]) for name, values in resampled.items()}
 
 
 def _resampled_figures(judged: Judged, seed: int, resamples: int) -> dict[str, np.ndarray]:

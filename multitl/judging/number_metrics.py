@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from multitl.errors import DataError
-from multitl.judging.metrics import LEVEL
+from multitl.judging.metrics import interval
 
 MOST_NUMBERS = 10**8  # resamples x images: more are a minute
 FEWEST_RESAMPLES = 100
@@ -43,7 +43,7 @@ def score_numbers(
     for name, figure in figures.items():
         column, value = np.concatenate([part[name] for part in parts]), float(figure)
         known = np.isfinite(value)
-        result |= {name: value if known else None, f"{name}_ci": _interval(column, value) if known else None}
+        result |= {name: value if known else None, f"{name}_ci": interval(column, value) if known else None}
     missed = np.abs(true - mean)
     baseline = {"value": mean, "mae": float(missed.mean()), "rmse": float(np.sqrt(np.square(missed).mean()))}
     return result | {"bias": float(errors.mean()), "always_mean": baseline}
@@ -60,11 +60,6 @@ def _figures(true: np.ndarray, errors: np.ndarray, drawn: np.ndarray) -> dict[st
         "r2": 1 - squares / np.where(spread > 0, spread, np.nan),
         "median_ae": np.median(missed, axis=1),
     }
-
-
-def _interval(values: np.ndarray, figure: float) -> list[float]:
-    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [min(float(low), figure), max(float(high), figure)]
 
 
 def _checked(truth: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
