@@ -6,9 +6,10 @@ else a release of Keras might take away raises BackendError where it is used, an
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -59,6 +60,19 @@ def nodes_of(operation: keras.Operation) -> Sequence[Any]:
     Why: `operation.output` has only the first call of a layer that is used twice.
     """
     return _inside(operation, "_inbound_nodes")
+
+
+@contextlib.contextmanager
+def called_as(layer: keras.layers.Layer, function: Callable[..., Any]) -> Iterator[None]:
+    """While open, the layer computes something else. function: takes what the layer's own `call` takes.
+
+    Why: a graph that is made anew would have other layers, with their variables in another order.
+    """
+    layer.call = function
+    try:
+        yield
+    finally:
+        del layer.call  # the class' own is found again
 
 
 def calls_in(model: keras.Model) -> list[Any]:

@@ -30,6 +30,7 @@ from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.data.unlabelled import add_unlabelled
 from multitl.errors import RunError
+from multitl.models.folding import held_norms_folded
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward, predict_pixels
@@ -222,14 +223,15 @@ def _race(
     seconds = clock.get("evaluation", 0.0)
     logits = publisher.head.get_layer("logits")
     trials = Race(phase, logits, examination, publisher.recipe, stopwatch, seconds, judged, save).run(state)
-    while True:
-        with clock("finetune"):
-            tried = next(trials, None)
-        with clock("evaluation"), waiting("judging  "):
-            if tried or published_trial(publisher.folder) != state.kept:
-                publisher.publish_trial(trained, state) if state.kept else publisher.publish_head(state)
-        if not tried:
-            return
+    with held_norms_folded(pretrained.backbone):
+        while True:
+            with clock("finetune"):
+                tried = next(trials, None)
+            with clock("evaluation"), waiting("judging  "):
+                if tried or published_trial(publisher.folder) != state.kept:
+                    publisher.publish_trial(trained, state) if state.kept else publisher.publish_head(state)
+            if not tried:
+                return
 
 
 def _leave_head(state: TrainingState, publisher: Publisher) -> None:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from multitl.models.folding import fold_batch_norm
+from multitl.models.folding import fold_batch_norm, held_norms_folded
+from multitl.models.freezing import leaf_layers
+from multitl.recipes import Recipe
+from multitl.training.phases import compile_step
 from multitl.translation import parity
 
 
@@ -32,14 +35,47 @@ def check(model: keras.Model, left: list[str]) -> None:
     assert np.array_equal(parity.run(model, images), before)  # the given model is as it was
 
 
-@pytest.mark.every_backend
-def test_every_kind_of_layer_takes_its_normalisation_up():
+def every_kind() -> keras.Model:
     x = images = keras.Input((12, 12, 3))
     x = layers.BatchNormalization(scale=False)(layers.Conv2D(8, 3, use_bias=False)(x))
     x = layers.BatchNormalization(center=False)(layers.DepthwiseConv2D(3, depth_multiplier=2)(x))
     x = layers.BatchNormalization(epsilon=0.1)(layers.Conv2D(8, 1, groups=4)(layers.ReLU()(x)))
     x = layers.BatchNormalization()(layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
-    check(randomised(keras.Model(images, x)), left=[])
+    return with_kernels(randomised(keras.Model(images, x)), 1)
+
+
+@pytest.mark.every_backend
+def test_every_kind_of_layer_takes_its_normalisation_up():
+    check(every_kind(), left=[])
+
+
+def train(model: keras.Model, trained_norm: int | None) -> list[np.ndarray]:
+    """Weights after three steps of plain gradient descent, which keeps the gradients' size."""
+    held = [layer for layer in leaf_layers(model) if isinstance(layer, layers.BatchNormalization)]
+    for index, norm in enumerate(held):
+        norm.trainable = index == trained_norm
+    images, labels = parity.probe_images((12, 12, 3), 8), np.eye(5, dtype="float32")[np.arange(8) % 5]
+    step = compile_step(model, Recipe(optimizer="sgd", l2=0.0))
+    with step:
+        for _ in range(3):
+            step((images,), labels, np.ones(8, "float32"), learning_rate=0.05)
+    return model.get_weights()
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("trained_norm", [None, 1])
+def test_training_with_held_normalisations_folded_is_the_same(trained_norm: int | None):
+    model = every_kind()
+    start = model.get_weights()
+    expected = train(model, trained_norm)
+    model.set_weights(start)
+    with held_norms_folded(model):
+        found = train(model, trained_norm)
+    for before, one, other in zip(start, expected, found, strict=True):
+        np.testing.assert_allclose(other - before, one - before, rtol=1e-4, atol=1e-6)
+    moved = [not np.array_equal(*pair) for pair in zip(start, found, strict=True)]
+    assert sum(moved) == (7 if trained_norm is None else 10)  # four kernels and three biases; a norm's three
+    assert not any("call" in vars(layer) for layer in model.layers)
 
 
 def test_what_is_not_alone_or_not_linear_stays():
