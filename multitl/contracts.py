@@ -517,8 +517,11 @@ class Loss(Protocol):
 
     def __call__(self, targets: Any, logits: Any, sample_weight: Any = None) -> Any: ...
 
-    def right(self, targets: Any, logits: Any) -> Any:
-        """The share of right answers in a batch, a scalar: in `keras.ops`, compiled with the step."""
+    def right(self, targets: Any, logits: Any, counts: Any = None) -> Any:
+        """The share of right answers in a batch, a scalar: in `keras.ops`, compiled with the step.
+
+        counts: (n,), 0 for an image that is left out, 1 for others; None: none is.
+        """
 
 
 class Step(Protocol):

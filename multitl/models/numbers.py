@@ -16,6 +16,7 @@ import numpy as np
 
 from multitl.contracts import VALUE, Example
 from multitl.data.bins import bins_of
+from multitl.models.objective import mean_of
 
 FOLDED = 10  # bins that are spread evenly over folds
 NEAR = 1.0  # deviations up to which the error of a number is squared in a training step
@@ -92,8 +93,10 @@ class HuberError(keras.losses.Loss):
         near = ops.minimum(error, NEAR)
         return ops.sum(near * (2 * error - near), axis=-1)
 
-    def right(self, targets: Any, logits: Any) -> Any:
+    def right(self, targets: Any, logits: Any, counts: Any = None) -> Any:
         """The share of the batch's variance that is explained."""
         ops = keras.ops
-        left, spread = ops.mean(ops.square(logits - targets)), ops.var(targets)
+        numbers = targets[:, 0]
+        left = mean_of(ops.square(logits[:, 0] - numbers), counts)
+        spread = mean_of(ops.square(numbers - mean_of(numbers, counts)), counts)
         return ops.clip(1 - left / ops.maximum(spread, 1e-7), 0.0, 1.0)

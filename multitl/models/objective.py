@@ -26,6 +26,14 @@ def focus(probabilities: Tensor, gamma: float) -> Tensor:
     return keras.ops.maximum(1 - probabilities, LEAST) ** gamma
 
 
+def mean_of(values: Tensor, counts: Tensor = None) -> Tensor:
+    """Of the images whose count is 1, where it is 1 or 0, or of all. values: (n,).  counts: (n,)."""
+    ops = keras.ops
+    if counts is None:
+        return ops.mean(values)
+    return ops.sum(values * counts) / ops.maximum(ops.sum(counts), 1.0)
+
+
 def count_parts(images: int, least: int) -> int:
     """How many equal parts a batch is computed in, where there are to be so many at least: the next divisor.
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from multitl.contracts import Example
-from multitl.models.objective import focus
+from multitl.models.objective import focus, mean_of
 
 
 def truth_of(examples: Sequence[Example], classes: int) -> np.ndarray:
@@ -83,10 +83,10 @@ def loss(smoothing: float, gamma: float) -> CrossEntropy:
 class CrossEntropy(keras.losses.CategoricalCrossentropy):
     """See `multitl.contracts.Loss`."""
 
-    def right(self, targets: Any, logits: Any) -> Any:
+    def right(self, targets: Any, logits: Any, counts: Any = None) -> Any:
         ops = keras.ops
         are_right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets, axis=-1))
-        return ops.mean(ops.cast(are_right, "float32"))
+        return mean_of(ops.cast(are_right, "float32"), counts)
 
 
 class FocalCrossEntropy(CrossEntropy):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from multitl.contracts import Example
-from multitl.models.objective import focus
+from multitl.models.objective import focus, mean_of
 
 HALF = 0.5
 LEAST = 1e-12  # of a probability, in a log loss
@@ -100,9 +100,10 @@ class BinaryCrossEntropies(keras.losses.Loss):
         ops, aims = keras.ops, smoothed(targets, self.smoothing)
         return ops.sum(ops.softplus(logits) - aims * logits, axis=-1)
 
-    def right(self, targets: Any, logits: Any) -> Any:
+    def right(self, targets: Any, logits: Any, counts: Any = None) -> Any:
         ops = keras.ops
-        return ops.mean(ops.cast(ops.equal(logits > 0, targets > HALF), "float32"))
+        are_right = ops.cast(ops.equal(logits > 0, targets > HALF), "float32")
+        return mean_of(ops.mean(are_right, axis=-1), counts)
 
 
 class FocalCrossEntropies(BinaryCrossEntropies):

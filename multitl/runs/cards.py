@@ -146,8 +146,17 @@ class Ranked(Struct, frozen=True):
     stopped: Text = ""
 
 
+class TriedHead(TypedDict):
+    """What one of several heads gave. Of numbers the loss is the squared error, the accuracy the share explained."""
+
+    temperature: Positive
+    val_loss: Positive
+    val_accuracy: Share
+
+
 class Trial(Struct, frozen=True):
-    """A way to fine-tune, and what it gave on the validation images.
+    """A way to fine-tune, and what it gave on the validation images; also of each head, by its name, if several were
+    trained together.
 
     left_out: of the steps, for want of time.
 
@@ -166,6 +175,7 @@ class Trial(Struct, frozen=True):
     gain: float | None = None
     noise: Positive | None = None
     left_out: Count = 0
+    heads: dict[Line, TriedHead] = {}
 
 
 class Trials(Struct, frozen=True):

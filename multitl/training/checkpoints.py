@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import keras
 import msgspec
@@ -60,11 +60,20 @@ Outcome = Literal["better", "no worse", "within noise", "worse", "diverged", "ou
 WON = ("better", "no worse")  # outcomes of a trial that takes the place of the best before it
 
 
+class TriedHead(TypedDict):
+    """What one of several heads gave."""
+
+    temperature: Amount
+    val_loss: float
+    val_accuracy: Amount
+
+
 class TriedOut(Trial):
     """What it gave, on the validation images.
 
-    temperature: that its logits are divided by.  gain: by how much its Brier score is lower than that of the best
-    before it, and noise: that difference's standard error; None where nothing was compared.
+    temperature: that its logits are divided by; of several heads each has its own.  gain: by how much its Brier score
+    is lower than that of the best before it, and noise: that difference's standard error; None where nothing was
+    compared.  heads: by name, where there are several.
     """
 
     outcome: Outcome
@@ -74,6 +83,7 @@ class TriedOut(Trial):
     val_accuracy: float | None
     gain: float | None
     noise: float | None
+    heads: NotRequired[dict[str, TriedHead]]
 
 
 @dataclass

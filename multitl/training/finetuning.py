@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,11 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from multitl.adapters import TRANSLATORS
-from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
-from multitl.data.augmentation import application, changes_of, draw, image_number
+from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data.images import AT_ONCE
 from multitl.data.parts import Before, nowhere
 from multitl.data.pixel_store import PixelStore
@@ -32,8 +28,6 @@ from multitl.data.unlabelled import add_unlabelled
 from multitl.errors import RunError
 from multitl.models.folding import held_norms_folded
 from multitl.models.freezing import FreezePolicy, apply_policy
-from multitl.models.heads import build_extractor
-from multitl.models.inference import compile_forward, predict_pixels
 from multitl.models.weight_hashes import weights_sha256
 from multitl.options import parse_duration
 from multitl.recipes import Recipe
@@ -43,7 +37,7 @@ from multitl.runs.promises import REPORT, broken_files
 from multitl.system.budgets import Budget
 from multitl.system.heap import kept_heap
 from multitl.system.messages import say, warn
-from multitl.system.progress import progress_bar, waiting
+from multitl.system.progress import progress_bar
 from multitl.training.adaptation import adapt, check_adaptable
 from multitl.training.asked import listed, run_folder, split_weights
 from multitl.training.checkpoints import (
@@ -53,19 +47,17 @@ from multitl.training.checkpoints import (
     remove_previous,
     save_state,
 )
-from multitl.training.features import JUDGED, compute_run_features
+from multitl.training.features import compute_run_features
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
 from multitl.training.listeners import Listeners, OnEpoch, listening
 from multitl.training.memories import Memory
-from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
-from multitl.training.publishing import Publisher, has_more_to_try, published_trial
+from multitl.training.publishing import Publisher, has_more_to_try
+from multitl.training.racing import Clock, race
 from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.starts import Start, open_start, warn_of_start, what_became
-from multitl.training.targets import goal_for, targets_of, truth_of
-from multitl.training.trials import Examination, Race, brier_scores
 
 
 def finetune(
@@ -118,7 +110,7 @@ def _goes_deeper(recipe: Recipe) -> bool:
     return recipe.unfreeze != "none"
 
 
-def _load_state(folder: Path, recipe: Recipe) -> TrainingState:
+def load_own_state(folder: Path, recipe: Recipe) -> TrainingState:
     """Raises RunError for a damaged checkpoint, and for one of a phase that this recipe does not have."""
     state = load_state(folder)
     if state.phase == "finetune" and not _goes_deeper(recipe):
@@ -134,7 +126,7 @@ def _load_state(folder: Path, recipe: Recipe) -> TrainingState:
 def _check_can_be_remade(folder: Path, recipe: Recipe, broken: Sequence[str]) -> None:
     """Raises RunError if a finished run has lost files and its checkpoint as well; else training has not to be done."""
     names = f"{', '.join(broken)} of {folder}"
-    if not _load_state(folder, recipe).rows:
+    if not load_own_state(folder, recipe).rows:
         raise RunError(
             f"Missing or damaged: {names}, and there is no checkpoint to make it from.",
             expected="the files that card.json lists, or the checkpoint that training left",
@@ -160,12 +152,8 @@ def _run(
     start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume, from_sha256=from_sha256)
     dataset = replace(dataset, warnings=(*dataset.warnings, *(warn_of_start(start, dataset) if start else ())))
     _introduce(dataset, pretrained, recipe, backend)
-    budget = Budget(AT_ONCE)
-    store = PixelStore(pretrained.preprocess)
-    readers = {
-        split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
-    }
-    state, save = _load_state(folder, recipe), partial(_save_progress, folder, listeners)
+    readers = read_pixels(dataset, pretrained)
+    state, save = load_own_state(folder, recipe), partial(_save_progress, folder, listeners)
     listeners.catch_up(state.rows)
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
@@ -185,14 +173,22 @@ def _run(
     if _goes_deeper(recipe):
         if state.budget_steps is not None:  # a run that is resumed ends what was planned
             stopwatch = Stopwatch(None, state.seconds)
-        _race(publisher, policy, state, save, stopwatch, clock)
-    _say_what_was_kept(state, solved)
+        race(publisher, policy, state, save, stopwatch, clock)
+    say_what_was_kept(state, solved)
     adaptation = None
     if dataset.unlabelled:
         with clock("adaptation"):
             adaptation = adapt(publisher, state, backend)
     remove_previous(folder)
     return publisher.complete(state, clock, adaptation)
+
+
+def read_pixels(dataset: Dataset, pretrained: Pretrained) -> dict[Split, PixelReader]:
+    """The images of each split, as a backbone wants them."""
+    budget, store = Budget(AT_ONCE), PixelStore(pretrained.preprocess)
+    return {
+        split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
+    }
 
 
 def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tuple[Recipe, list[dict[str, Any]]]:
@@ -209,43 +205,8 @@ def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tupl
     return replace(recipe, backbone=name, weights=weights), [one.about() for one in found]
 
 
-def _race(
-    publisher: Publisher, policy: FreezePolicy, state: TrainingState, save: Callable[[TrainingState], None],
-    stopwatch: Stopwatch, clock: Clock,
-) -> None:  # fmt: skip
-    """Try ways to fine-tune; whatever is the best so far is published at once."""
-    pretrained, readers = publisher.pretrained, publisher.readers
-    trained = sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
-    if state.phase == "head":
-        _leave_head(state, publisher)
-    phase, examination = _deep_phase(publisher)
-    judged = sum(len(readers[split]) for split in JUDGED) / len(examination)
-    seconds = clock.get("evaluation", 0.0)
-    logits = publisher.head.get_layer("logits")
-    trials = Race(phase, logits, examination, publisher.recipe, stopwatch, seconds, judged, save).run(state)
-    with held_norms_folded(pretrained.backbone):
-        while True:
-            with clock("finetune"):
-                tried = next(trials, None)
-            with clock("evaluation"), waiting("judging  "):
-                if tried or published_trial(publisher.folder) != state.kept:
-                    publisher.publish_trial(trained, state) if state.kept else publisher.publish_head(state)
-            if not tried:
-                return
-
-
-def _leave_head(state: TrainingState, publisher: Publisher) -> None:
-    """Trials start from the best head, if one was made, and have to beat it."""
-    state.phase, state.step, state.finished = "finetune", 0, False
-    state.head, state.best = state.best, []
-    if state.head:
-        targets, _ = targets_of(publisher.dataset, publisher.recipe, ("validation",))
-        goal = goal_for(publisher.dataset, publisher.recipe)
-        answers = publisher.features.probabilities(publisher.head, goal)
-        state.scores = [brier_scores(targets, goal.as_targets(answers["validation"]))]
-
-
-def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
+def say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
+    """In the terminal, with the warnings of the training."""
     for warning in state.warnings:
         warn(warning)
     if state.kept:
@@ -258,16 +219,6 @@ def _say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:
         loss = min(row["val_loss"] for row in state.rows if row["phase"] == "head")
         what = str(solved) if solved else "the head"
     say(f"kept: {what}, validation loss {loss:.4f}")
-
-
-class Clock(dict):
-    """Seconds by name of the step, in all."""
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self[name] = round(self.get(name, 0.0) + time.perf_counter() - started, 3)
 
 
 @contextmanager
@@ -289,38 +240,6 @@ def _dtype_policy(recipe: Recipe, backend: Backend) -> str:
     if recipe.precision == "mixed":
         return backend.mixed_precision()
     return f"mixed_{recipe.precision}" if recipe.precision in ("bfloat16", "float16") else "float32"
-
-
-def _deep_phase(publisher: Publisher) -> tuple[Phase, Examination]:
-    """What all trials of fine-tuning share; length and rate are to be filled in."""
-    pretrained, recipe, readers, dataset = publisher.pretrained, publisher.recipe, publisher.readers, publisher.dataset
-    labels, weights = targets_of(dataset, recipe)
-    strength = "light" if recipe.augment == "auto" else recipe.augment
-    images = [image_number(example.sha256) for example in dataset.split("train")]
-    extractor = build_extractor(pretrained, recipe.pooling)
-    model = keras.Model(extractor.input, publisher.head(extractor.output), name="finetune")
-
-    def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
-        for one, pixels in zip(draws, readers["train"].batches(one.indices for one in draws), strict=True):
-            inputs: tuple[np.ndarray, ...] = (pixels,)
-            if strength != "none":
-                drawn = draw(recipe.seed, one.epoch, [images[index] for index in one.indices])
-                inputs = (pixels, changes_of(strength, drawn, *pixels.shape[1:3]))
-            yield inputs, labels[one.indices], weights[one.indices]
-
-    forward, goal = compile_forward(model), goal_for(dataset, recipe)
-
-    def predict() -> np.ndarray:
-        return goal.activate(predict_pixels(forward, readers["validation"]))
-
-    examination = Examination(predict, truth_of(dataset, recipe, "validation"), goal)
-    from_torch = _is_from_torch(pretrained)
-    phase = Phase("finetune", model, len(labels), 0, 1, 0.0, batches, examination, from_torch)
-    return phase if strength == "none" else replace(phase, prepare=application(strength)), examination
-
-
-def _is_from_torch(pretrained: Pretrained) -> bool:
-    return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
 
 
 def _save_progress(folder: Path, listeners: Listeners, state: TrainingState) -> None:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from multitl.adapters import load_backend
-from multitl.contracts import Step
+from multitl.contracts import Loss, Step
 from multitl.errors import RunError
 from multitl.models.freezing import frozen_variables
 from multitl.models.goals import goal_of
@@ -50,6 +50,7 @@ class Phase:
 
     batches(draws): the training batches of some steps.  prepare: makes the model's input of theirs, in the compiled
     step.  validate(): (log loss, accuracy) on the validation split.
+    loss: where it is not the recipe's goal's.
     choose(start, stop): which steps of a leg are done; the rate falls as if all were.
     unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
     """
@@ -64,6 +65,7 @@ class Phase:
     validate: Callable[[], tuple[float, float]]
     unbiased_variance: bool = False
     prepare: Callable[..., Any] = as_given
+    loss: Loss | None = None
     choose: Callable[[int, int], Sequence[int]] = range
 
 
@@ -73,7 +75,7 @@ def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable
     `save` is called after every leg. Raises RunError where figures or weights are no longer numbers.
     """
     if not state.finished:
-        step = compile_step(phase.model, recipe, phase.prepare)
+        step = compile_step(phase.model, recipe, phase.prepare, phase.loss)
         for row in train_in_legs(phase, step, recipe, state):
             if trouble := what_diverged(row, state.variables):
                 raise RunError(
@@ -132,18 +134,20 @@ def draws(count: int, batch_size: int, seed: int, numbers: Sequence[int]) -> Ite
         yield from (Draw(epoch, order[step % length]) for step in steps)
 
 
-def compile_step(model: keras.Model, recipe: Recipe, prepare: Callable[..., Any] = as_given) -> Step:
-    """Loss on logits and optimizer as the recipe says. The optimizer's variables exist afterwards.
+def compile_step(
+    model: keras.Model, recipe: Recipe, prepare: Callable[..., Any] = as_given, loss: Loss | None = None
+) -> Step:
+    """Loss on logits, unless it is given, and optimizer as the recipe says. The optimizer's variables exist afterwards.
 
     The rate is a number that each step is told: another rate is no other program.
     """
-    compile_model(model, recipe)
+    compile_model(model, recipe, loss=loss)
     return load_backend().make_step(model, prepare, recipe.accumulate)
 
 
-def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0) -> None:
+def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0, loss: Loss | None = None) -> None:
     """Loss and optimizer alone."""
-    loss = goal_of(recipe).loss(recipe.label_smoothing, parse_loss(recipe.loss))
+    loss = loss or goal_of(recipe).loss(recipe.label_smoothing, parse_loss(recipe.loss))
     model.compile(_optimizer(recipe, learning_rate), loss)
     model.optimizer.build(model.trainable_variables)
 

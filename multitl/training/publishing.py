@@ -34,8 +34,10 @@ from multitl.training.features import JUDGED, RunFeatures
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.memories import Memory
+from multitl.training.racing import Lesson
 from multitl.training.recording import finish, judge, save_model, write_history
-from multitl.training.targets import goal_for, scale_of, truth_of
+from multitl.training.targets import goal_for, scale_of, targets_of, truth_of
+from multitl.training.trials import Examination, brier_scores
 
 PROVED = 8  # images that the saved model answers for
 STARTED = ("recipe.toml", "run.json")  # which are there before training begins
@@ -59,6 +61,27 @@ class Publisher:
     features: RunFeatures
     readers: Mapping[Split, PixelReader]
     memory: Memory | None = None
+
+    @property
+    def lesson(self) -> Lesson:
+        targets, weights = targets_of(self.dataset, self.recipe)
+        goal, truth = self._goal, truth_of(self.dataset, self.recipe, "validation")
+
+        def scores() -> np.ndarray:
+            aims, _ = targets_of(self.dataset, self.recipe, ("validation",))
+            return brier_scores(aims, goal.as_targets(self.features.probabilities(self.head, goal)["validation"]))
+
+        return Lesson(
+            self.head, [self.head.get_layer("logits")], None, self.dataset.split("train"), targets, weights,
+            lambda predict: Examination(lambda: goal.activate(predict()), truth, goal), scores,
+        )  # fmt: skip
+
+    def published(self) -> int | None:
+        """See `racing.Contender`."""
+        if broken_files(self.folder):
+            return None
+        trials = read_card(self.folder).trials
+        return trials.kept if trials else None
 
     def publish_head(self, state: TrainingState) -> None:
         """The head on the frozen backbone.
@@ -165,14 +188,6 @@ class Publisher:
 def describe_trials(state: TrainingState, *, is_finished: bool) -> dict[str, Any]:
     """For the card."""
     return {"kept": state.kept, "finished": is_finished, "steps": state.budget_steps, "tried": state.tried}
-
-
-def published_trial(folder: Path) -> int | None:
-    """The trial whose files a run folder holds, 0 for the head; None if it does not hold all that it should."""
-    if broken_files(folder):
-        return None
-    trials = read_card(folder).trials
-    return trials.kept if trials else None
 
 
 def has_more_to_try(folder: Path) -> bool:

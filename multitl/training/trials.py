@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -23,7 +24,16 @@ from multitl.recipes import Recipe
 from multitl.system.messages import say
 from multitl.system.progress import waiting
 from multitl.training.calibration import divide_logits, fit_temperature
-from multitl.training.checkpoints import WON, Outcome, TrainingState, Trial, TriedOut, read_variables, write_variables
+from multitl.training.checkpoints import (
+    WON,
+    Outcome,
+    TrainingState,
+    Trial,
+    TriedHead,
+    TriedOut,
+    read_variables,
+    write_variables,
+)
 from multitl.training.phases import (
     Batch,
     Draw,
@@ -50,19 +60,32 @@ TIMED_STEPS = 3  # of which the plan is made, after the one that compiles
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of the validation images, once its temperature is found.
+    """What a network says of the validation images, once its temperatures are found, of each head its own.
 
-    scores: the Brier score of each image (n,).
+    scores: the Brier score of each image (n,).  heads: what each says, by its name, where there are several.
     """
 
-    temperature: float
+    temperatures: tuple[float, ...]
     log_loss: float
     accuracy: float
     scores: np.ndarray
+    heads: dict[str, TriedHead] = field(default_factory=dict)
+
+
+class Examining(Protocol):
+    """The validation images, and what the network says of them."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self) -> tuple[float, float]:
+        """Log loss and accuracy of the network as it is now."""
+
+    def calibrate(self) -> Answers:
+        """Of the network as it was at the last call."""
 
 
 class Examination:
-    """The validation images, and what the network says of them. predict: () -> probabilities (n, classes)."""
+    """Of one head. predict: () -> probabilities (n, classes)."""
 
     def __init__(self, predict: Callable[[], np.ndarray], truth: np.ndarray, goal: Goal = GOALS["one"]) -> None:
         """truth: of these images, as the goal has it."""
@@ -73,31 +96,30 @@ class Examination:
         return len(self._truth)
 
     def __call__(self) -> tuple[float, float]:
-        """Log loss and accuracy of the network as it is now."""
         self._probabilities = self._predict()
         return self._goal.log_loss_and_accuracy(self._truth, self._probabilities)
 
     def calibrate(self) -> Answers:
-        """Of the network as it was at the last call."""
         goal, truth = self._goal, self._truth
         temperature = fit_temperature(goal, truth, self._probabilities)
         softened = goal.soften(self._probabilities, temperature)
         loss, accuracy = goal.log_loss_and_accuracy(truth, softened)
         targets = goal.targets_of(truth, softened.shape[1])
-        return Answers(temperature, loss, accuracy, brier_scores(targets, goal.as_targets(softened)))
+        return Answers((temperature,), loss, accuracy, brier_scores(targets, goal.as_targets(softened)))
 
 
 @dataclass(frozen=True)
 class Race:
     """phase: what all trials share; its rate, length and legs are each trial's own. Its model's weights are the start.
 
-    examination: the phase's `validate`.  publishing: seconds it takes to publish a trial, but for judging it.
+    logits: the layers that give them, one a head.  examination: the phase's `validate`.  publishing: seconds it takes
+    to publish a trial, but for judging it.
     judged: images that it is then judged on, for each one of the examination.  save: is called after every leg.
     """
 
     phase: Phase
-    logits: keras.layers.Dense
-    examination: Examination
+    logits: Sequence[keras.layers.Dense]
+    examination: Examining
     recipe: Recipe
     stopwatch: Stopwatch
     publishing: float
@@ -112,7 +134,7 @@ class Race:
         """
         model, mutable = self.phase.model, mutable_variables(self.phase.model)
         start = read_variables(mutable)
-        step = compile_step(model, self.recipe, self.phase.prepare)
+        step = compile_step(model, self.recipe, self.phase.prepare, self.phase.loss)
         optimizer = model.optimizer.variables
         fresh = read_variables(optimizer)
         with waiting("timing   "):  # compiling may take minutes
@@ -155,7 +177,8 @@ class Race:
         answers = self.examination.calibrate()
         outcome, gain, noise = compare(answers.scores, state.scores, is_head=not state.kept)
         if outcome in WON:
-            divide_logits(self.logits, answers.temperature)
+            for layer, temperature in zip(self.logits, answers.temperatures, strict=True):
+                divide_logits(layer, temperature)
             state.kept, state.scores = len(state.tried) + 1, [answers.scores]
             state.best = read_variables(mutable_variables(self.phase.model))
         return _describe(trial, outcome, time.perf_counter() - started, answers, gain, noise)
@@ -269,16 +292,20 @@ def _describe(
     trial: Trial, outcome: Outcome, seconds: float, answers: Answers | None = None, gain: float | None = None,
     noise: float | None = None,
 ) -> TriedOut:  # fmt: skip
-    return {
+    temperatures = answers.temperatures if answers else ()
+    tried: TriedOut = {
         **trial,
         "outcome": outcome,
         "seconds": seconds,
-        "temperature": answers.temperature if answers else None,
+        "temperature": temperatures[0] if len(temperatures) == 1 else None,
         "val_loss": answers.log_loss if answers else None,
         "val_accuracy": answers.accuracy if answers else None,
         "gain": gain,
         "noise": noise,
     }
+    if answers and answers.heads:
+        tried["heads"] = answers.heads
+    return tried
 
 
 def describe_trial(tried: TriedOut) -> str:

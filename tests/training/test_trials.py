@@ -45,7 +45,7 @@ def make_race(
 
     examination = Examination(predict, LABELS)
     phase = Phase("finetune", model, COUNT, 0, 1, 0.0, batches, examination)
-    return Race(phase, model.get_layer("logits"), examination, recipe, Stopwatch(budget), 0.0, 1.0, save)
+    return Race(phase, [model.get_layer("logits")], examination, recipe, Stopwatch(budget), 0.0, 1.0, save)
 
 
 def head_state(scores: float | np.ndarray = 2.0) -> TrainingState:

@@ -1,0 +1,144 @@
+"""Fine-tuning, whatever is learned: what it starts from, how its steps get their images, and who publishes what wins.
+
+A run of one class an image, of labels or a number, and one of several heads on one backbone go through here alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from multitl.adapters import TRANSLATORS
+from multitl.contracts import Example, Loss, Pretrained, Split
+from multitl.data.augmentation import application, changes_of, draw, image_number
+from multitl.data.pixels import PixelReader
+from multitl.models.freezing import FreezePolicy, apply_policy
+from multitl.models.heads import build_extractor
+from multitl.models.inference import compile_forward, predict_pixels
+from multitl.recipes import Recipe
+from multitl.system.progress import waiting
+from multitl.training.checkpoints import TrainingState
+from multitl.training.features import JUDGED
+from multitl.training.phases import Batch, Draw, Phase
+from multitl.training.planning import Stopwatch
+from multitl.training.trials import Examining, Race
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a network is trained to say.
+
+    head: pooled features (n, channels) -> what the loss takes, (n, ...).  logits: the layers that give logits, one a
+    head.  loss: None for that of the recipe's goal.  targets, weights: of the training images `examples`.
+    examine: makes the examination of what gives the head's outputs for the validation images.  scores: gives what the
+    head on the frozen backbone reaches there, as `Answers.scores`.
+    """
+
+    head: keras.Model
+    logits: Sequence[keras.layers.Dense]
+    loss: Loss | None
+    examples: Sequence[Example]
+    targets: np.ndarray
+    weights: np.ndarray
+    examine: Callable[[Callable[[], np.ndarray]], Examining]
+    scores: Callable[[], np.ndarray]
+
+
+class Contender(Protocol):
+    """A run that can be fine-tuned, and makes its folder complete."""
+
+    @property
+    def pretrained(self) -> Pretrained: ...
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def readers(self) -> Mapping[Split, PixelReader]: ...
+
+    @property
+    def lesson(self) -> Lesson: ...
+
+    def published(self) -> int | None:
+        """The trial whose files the folder holds, 0 for the head; None if it does not hold all that it should."""
+
+    def publish_head(self, state: TrainingState) -> None: ...
+
+    def publish_trial(self, trained: int, state: TrainingState) -> None:
+        """trained: parameters of the backbone that were."""
+
+
+class Clock(dict):
+    """Seconds by name of the step, in all."""
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self[name] = round(self.get(name, 0.0) + time.perf_counter() - started, 3)
+
+
+def race(
+    contender: Contender, policy: FreezePolicy, state: TrainingState, save: Callable[[TrainingState], None],
+    stopwatch: Stopwatch, clock: Clock,
+) -> None:  # fmt: skip
+    """Try ways to fine-tune; whatever is the best so far is published at once."""
+    pretrained, readers, lesson = contender.pretrained, contender.readers, contender.lesson
+    trained = sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
+    if state.phase == "head":
+        _leave_head(state, lesson)
+    phase, examination = _deep_phase(contender, lesson)
+    judged = sum(len(readers[split]) for split in JUDGED) / len(examination)
+    seconds = clock.get("evaluation", 0.0)
+    trials = Race(phase, lesson.logits, examination, contender.recipe, stopwatch, seconds, judged, save).run(state)
+    while True:
+        with clock("finetune"):
+            tried = next(trials, None)
+        with clock("evaluation"), waiting("judging  "):
+            if tried or contender.published() != state.kept:
+                contender.publish_trial(trained, state) if state.kept else contender.publish_head(state)
+        if not tried:
+            return
+
+
+def _leave_head(state: TrainingState, lesson: Lesson) -> None:
+    """Trials start from the best head, if one was made, and have to beat it."""
+    state.phase, state.step, state.finished = "finetune", 0, False
+    state.head, state.best = state.best, []
+    if state.head:
+        state.scores = [lesson.scores()]
+
+
+def _deep_phase(contender: Contender, lesson: Lesson) -> tuple[Phase, Examining]:
+    """What all trials of fine-tuning share; length and rate are to be filled in."""
+    pretrained, recipe, readers = contender.pretrained, contender.recipe, contender.readers
+    strength = "light" if recipe.augment == "auto" else recipe.augment
+    images = [image_number(example.sha256) for example in lesson.examples]
+    extractor = build_extractor(pretrained, recipe.pooling)
+    model = keras.Model(extractor.input, lesson.head(extractor.output), name="finetune")
+
+    def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
+        for one, pixels in zip(draws, readers["train"].batches(one.indices for one in draws), strict=True):
+            inputs: tuple[np.ndarray, ...] = (pixels,)
+            if strength != "none":
+                drawn = draw(recipe.seed, one.epoch, [images[index] for index in one.indices])
+                inputs = (pixels, changes_of(strength, drawn, *pixels.shape[1:3]))
+            yield inputs, lesson.targets[one.indices], lesson.weights[one.indices]
+
+    forward = compile_forward(model)
+    examination = lesson.examine(lambda: predict_pixels(forward, readers["validation"]))
+    phase = Phase(
+        "finetune", model, len(lesson.targets), 0, 1, 0.0, batches, examination, _is_from_torch(pretrained),
+        loss=lesson.loss,
+    )  # fmt: skip
+    return phase if strength == "none" else replace(phase, prepare=application(strength)), examination
+
+
+def _is_from_torch(pretrained: Pretrained) -> bool:
+    return TRANSLATORS.get(pretrained.origin.source, ("", ""))[1] == "torch"
