@@ -252,39 +252,45 @@ def finetune_heads(
     data: str | PathLike[str],
     heads: str | Mapping[str, str],
     *,
+    head_weights: str | Mapping[str, float] = "",
     backend: str | None = None,
     output: str | PathLike[str] | None = None,
     recipe: AnyRecipe = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> HeadsResult:
-    """Solve several heads on one backbone, each for a column of a table: its features are computed once.
+    """Train several heads on one backbone, each for a column of a table; every image is passed through it once.
 
     data: a CSV or Parquet file with a column of paths, one a head, and perhaps one of splits; a cell may be empty.
     heads: "defect=class, angle=number", or a dict of the same: columns, each with class, labels or number.
-    recipe: as for `finetune`, with unfreeze="none".  backend, output, overwrite, resume: as for `finetune`.
+    recipe: as for `finetune`. With unfreeze="none" each head is solved on the backbone as it is; else backbone and
+    heads are then trained together, and what is better for all of them on validation images is kept.
+    head_weights: of the heads' losses in that training, "defect=2, angle=1" or a dict, 1 where nothing is said; or
+    "learned", by the uncertainty of each (arXiv:1705.07115).  backend, output, overwrite, resume: as for `finetune`.
 
-    Returns `.output`, `.results` (a `Result` a head, whose run lies in output/heads/NAME), `.metrics` by head,
-    `.model_path`, a network with an output for each head by its name, and `.report_path`. `predict` and `evaluate` take
-    the folder. Raises a MultitlError that says what to mend.
+    Returns `.output`, `.results` (a `Result` a head, whose run lies in output/heads/NAME), `.metrics` by head, `.alone`
+    (the same on the backbone as it was, if that was trained), `.model_path`, a network with an output for each head by
+    its name, and `.report_path`. `predict` and `evaluate` take the folder. Raises a MultitlError that says what to
+    mend.
     """
     complete = combine(recipe, {})
-    text = heads if isinstance(heads, str) else ",".join(f"{name}={kind}" for name, kind in heads.items())
-    from multitl.data.columns import list_targets, parse_targets
-    from multitl.runs.head_runs import check_heads
+    text, weights = (
+        given if isinstance(given, str) else ",".join(f"{name}={value}" for name, value in given.items())
+        for given in (heads, head_weights)
+    )
+    from multitl.data.columns import parse_targets
     from multitl.training import asked
 
     targets, known = parse_targets(text), check_backend(backend)
-    folder = asked.run_folder(data, output, complete, known)
-    check_heads(folder, complete, overwrite=overwrite, resume=resume)
-    list_targets(data, targets, complete)
+    asked.check_finetune_heads(data, targets, weights, known, output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import several_heads
 
     with adapter.fast_paths():
         return several_heads.finetune_heads(
-            data, targets, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume
-        )
+            data, targets, backend=adapter, output=output, recipe=complete, weights=weights,
+            overwrite=overwrite, resume=resume,
+        )  # fmt: skip
 
 
 def choose(

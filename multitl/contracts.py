@@ -517,6 +517,9 @@ class Loss(Protocol):
 
     def __call__(self, targets: Any, logits: Any, sample_weight: Any = None) -> Any: ...
 
+    def call(self, targets: Any, logits: Any) -> Any:
+        """Of each image, (n,)."""
+
     def right(self, targets: Any, logits: Any, counts: Any = None) -> Any:
         """The share of right answers in a batch, a scalar: in `keras.ops`, compiled with the step.
 

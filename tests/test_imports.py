@@ -33,7 +33,7 @@ ORDER = {
     "standalone": "runtimes decisions classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective one_class several_labels numbers goals statistics weight_files feature_maps heads "
-    "joint norm_statistics model_files",
+    "together norm_statistics model_files joint",
     "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
     "reductions normalisations writing running",
@@ -44,7 +44,8 @@ ORDER = {
     "proportions evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
     "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
     "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials racing "
-    "ranking publishing coral transport domain_heads adaptation finetuning several_heads choosing",
+    "ranking publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
+    "several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

@@ -27,7 +27,7 @@ MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
     recipe = flags.recipe_from(options)
-    if options.heads:
+    if options.heads or options.head_weights:
         _finetune_heads(options, recipe)
         return
     if options.repeats:
@@ -47,7 +47,7 @@ def finetune(options: argparse.Namespace) -> None:
 def _finetune_heads(options: argparse.Namespace, recipe: Recipe) -> None:
     if options.repeats or options.log_to:
         raise RunError(
-            "Several heads are solved once, without epochs.",
+            "Neither repeated runs nor logs know of several heads.",
             expected="neither --repeats nor --log-to beside --heads",
             received=f"repeats = {options.repeats}, log_to = {options.log_to!r}",
             fix="leave them out",
@@ -55,8 +55,8 @@ def _finetune_heads(options: argparse.Namespace, recipe: Recipe) -> None:
     from multitl.cli.terminal import print_heads
 
     result = multitl.finetune_heads(
-        options.data, options.heads, backend=options.backend, output=options.out, recipe=recipe,
-        overwrite=options.overwrite, resume=options.resume,
+        options.data, options.heads, head_weights=options.head_weights, backend=options.backend, output=options.out,
+        recipe=recipe, overwrite=options.overwrite, resume=options.resume,
     )  # fmt: skip
     print_heads(result)
 

@@ -60,7 +60,13 @@ def add_finetune_flags(parser: Parser) -> None:
         "--heads",
         default="",
         metavar="COLUMN=KIND,...",
-        help="several heads on one backbone that stays as it is, each for a column of DATA: class, labels or number",
+        help="several heads on one backbone, each for a column of DATA: class, labels or number",
+    )
+    parser.add_argument(
+        "--head-weights",
+        default="",
+        metavar="COLUMN=X,...",
+        help="of the losses of heads that are trained together (default: 1 each), or learned",
     )
     parser.add_argument(
         "--log-to", default="", metavar="A,B", help="log each epoch to tensorboard (RUN/tensorboard), mlflow or wandb"

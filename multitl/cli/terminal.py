@@ -131,9 +131,11 @@ def print_heads(result: HeadsResult) -> None:
     """A line for each head: its figures, and where its report lies."""
     from multitl.contracts import describe_figures
 
-    screen, grid = results(), table("head", "figures", "run", prose=["figures"])
+    titles = ["figures", *(["on the backbone as it was"] if result.alone else [])]
+    screen, grid = results(), table("head", *titles, "run", prose=titles)
     for name, one in result.results.items():
-        grid.add_row(printable(name), describe_figures(one.metrics), printable(one.output))
+        alone = [describe_figures(result.alone[name])] if result.alone else []
+        grid.add_row(printable(name), describe_figures(one.metrics), *alone, printable(one.output))
     show(grid)
     screen.print(f"report  {printable(result.report_path)}", soft_wrap=True)
     screen.print(f"model   {printable(result.model_path)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A table with several targets, each of its own kind, taken apart: for each target a table of the images that have it.
+"""A table with several targets, each of its own kind, taken apart: for each a data set of the images that have it.
 
 All of them share one cut into parts: an image is of the same part in each. It is cut by all classes, labels and bins of
 numbers together, so that each is in every part.
@@ -8,25 +8,34 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multitl.contracts import Labels, Split
+from multitl.contracts import SPLITS, Dataset, Labels, Split
 from multitl.data.bins import bins_of
-from multitl.data.images import UnreadableImage, read_file
+from multitl.data.checks import TRAINED, check_every_class_trained, check_trainable
 from multitl.data.listings import Listing, Record, check_exists
+from multitl.data.scanning import (
+    Progress,
+    check_files,
+    part_to_judge,
+    place_to_judge,
+    place_to_train,
+)
 from multitl.data.splits import cut_by_labels
 from multitl.data.tables import TABLE_SUFFIXES, Reading, list_table
-from multitl.errors import DataError, RecipeError
+from multitl.errors import DataError, RecipeError, nearest_names
 from multitl.recipes import Recipe
 from multitl.system.writing import atomic_write
 
 KINDS: Mapping[str, Labels] = {"class": "one", "labels": "several", "number": "number"}
 BINS = 10  # of numbers, in which they are cut
 SEPARATORS = "|;,+/"
+MOST_WEIGHT = 1e6  # of a head's loss
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,27 @@ def parse_targets(text: str) -> list[Target]:
     return [Target(name, KINDS[kind]) for name, kind in pairs]
 
 
+def parse_head_weights(text: str, targets: Sequence[Target]) -> list[float]:
+    """ "defect=2, angle=0.5" -> what each head's loss weighs, 1 where it is not named. Raises RecipeError."""
+    weights = dict.fromkeys((target.name for target in targets), 1.0)
+    for one in text.split(",") if text else ():
+        name, _, number = (part.strip() for part in one.partition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if name not in weights or not 0 < weight <= MOST_WEIGHT:
+            raise RecipeError(
+                f"{one.strip()!r} does not say what a head's loss weighs.",
+                expected=f"learned, or NAME=WEIGHT,... with weights above 0, of the heads {', '.join(weights)}",
+                received=text,
+                nearest=nearest_names(name, weights),
+                fix=f'--head-weights "{targets[0].name}=2", or learned',
+            )
+        weights[name] = weight
+    return list(weights.values())
+
+
 def list_targets(data: str | os.PathLike[str], targets: Sequence[Target], recipe: Recipe) -> dict[str, Listing]:
     """For each target the images that have it; an image without labels has none, which is known. Raises DataError."""
     path = Path(data)
@@ -78,19 +108,63 @@ def list_targets(data: str | os.PathLike[str], targets: Sequence[Target], recipe
     return {name: list_table(path, reading) for name, reading in readings.items()}
 
 
-def write_tables(listings: Mapping[str, Listing], folder: Path, recipe: Recipe, *, is_cut: bool) -> dict[str, Path]:
-    """FOLDER/NAME.csv of each target: path, label, split. is_cut: where the data has no parts they are cut here."""
-    parts = _cut(listings, recipe) if is_cut else {}
-    tables = {}
+def scan_targets(
+    listings: Mapping[str, Listing], recipe: Recipe, progress: Progress | None = None
+) -> dict[str, tuple[Dataset, Listing]]:
+    """For each target its data set, and the same by name, once each image has a part. Every file is opened once.
+
+    Raises DataError as `scan` does.
+    """
+    for listing in listings.values():
+        check_trainable(listing)
+    files = check_files(_all(listings), recipe.max_unreadable, recipe.decoding, progress)
+    parts = _cut(listings, files.hashes, recipe)
+    found = {}
     for name, listing in listings.items():
-        texts = _texts(listing.records)
-        rows = [(one.path, label, one.split or parts.get(one.path)) for one, label in texts]
-        has_parts = any(split for _, _, split in rows)
-        header, count = ("path", "label", "split"), 3 if has_parts else 2
-        tables[name] = folder / f"{name}.csv"
-        with atomic_write(tables[name]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(row[:count] for row in (header, *rows))
-    return tables
+        readable = [record for record in listing.records if record.path in files.hashes]
+        check_every_class_trained(listing, readable)
+        placed = tuple(replace(record, split=parts.get(record.path, record.split)) for record in readable)
+        dataset = place_to_train(listing, placed, files, recipe.decoding)
+        found[name] = dataset, replace(listing, records=placed)
+    return found
+
+
+def scan_targets_to_judge(
+    listings: Mapping[str, Listing], class_names: Mapping[str, Sequence[str]], split: Split, recipe: Recipe,
+    progress: Progress | None = None,
+) -> dict[str, Dataset]:  # fmt: skip
+    """The images to judge each head on, all of them in split "test". Every file is opened once.
+
+    class_names: of each head.  Raises DataError as `scan_for_evaluation` does.
+    """
+    chosen = {name: part_to_judge(listing, class_names[name], split) for name, listing in listings.items()}
+    files = check_files(_all(chosen), recipe.max_unreadable, recipe.decoding, progress)
+    return {
+        name: place_to_judge(listing, class_names[name], files, recipe.decoding) for name, listing in chosen.items()
+    }
+
+
+def images_of(datasets: Iterable[Dataset]) -> Dataset:
+    """The images of all targets, each once, without labels."""
+    own = list(datasets)
+    images = {(one.split, one.path): replace(one, label=-1) for dataset in own for one in dataset.examples}
+    examples = sorted(images.values(), key=lambda one: (SPLITS.index(one.split), one.path))
+    unreadable = {file.path: file for dataset in own for file in dataset.unreadable}
+    fingerprint = hashlib.sha256("".join(dataset.fingerprint for dataset in own).encode()).hexdigest()
+    return Dataset(own[0].root, (), tuple(examples), tuple(unreadable.values()), fingerprint=fingerprint)
+
+
+def write_table(listing: Listing, path: Path) -> None:
+    """The images of a target as a table of path, label, split, by which a run of this target alone has the same."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        rows = [(record.path, label, record.split) for record, label in _texts(listing.records)]
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+
+
+def _all(listings: Mapping[str, Listing]) -> Listing:
+    """Every file once."""
+    records = {record.path: record for listing in listings.values() for record in listing.records}
+    return Listing(next(iter(listings.values())).root, (), tuple(records.values()))
 
 
 def _texts(records: Sequence[Record]) -> list[tuple[Record, str]]:
@@ -106,26 +180,20 @@ def _texts(records: Sequence[Record]) -> list[tuple[Record, str]]:
     return list(zip(records, cells, strict=True))
 
 
-def _cut(listings: Mapping[str, Listing], recipe: Recipe) -> dict[str, Split]:
-    """Path -> part, of data that brings no parts."""
-    if any(record.split for listing in listings.values() for record in listing.records):
+def _cut(listings: Mapping[str, Listing], hashes: Mapping[str, str], recipe: Recipe) -> dict[str, Split]:
+    """Path -> part, of the images that parts which the data does not bring are cut from. hashes: path -> sha256."""
+    present = {record.split for listing in listings.values() for record in listing.records}
+    fractions: dict[Split, float] = {"test": recipe.test_fraction, "validation": recipe.validation_fraction}
+    if "validation" in present:
         return {}
+    if "test" in present:
+        del fractions["test"]
     sets: dict[str, set[str]] = defaultdict(set)
     for name, listing in listings.items():
-        numbers = [record.label for record in listing.records if isinstance(record.label, float)]
-        bins = [(str(one),) for one in bins_of(numbers, BINS)] if numbers else [one.labels for one in listing.records]
-        for record, labels in zip(listing.records, bins, strict=True):
+        records = [one for one in listing.records if one.split in TRAINED and one.path in hashes]
+        numbers = [record.label for record in records if isinstance(record.label, float)]
+        bins = [(str(one),) for one in bins_of(numbers, BINS)] if numbers else [one.labels for one in records]
+        for record, labels in zip(records, bins, strict=True):
             sets[record.path].update(f"{name}:{label}" for label in labels)
-    hashes = {path: _hash(path) for path in sorted(sets)}
-    fractions: dict[Split, float] = {"test": recipe.test_fraction, "validation": recipe.validation_fraction}
-    images = [(tuple(sorted(sets[path])), sha256) for path, sha256 in hashes.items()]
-    return dict(zip(hashes, cut_by_labels(images, fractions, recipe.seed), strict=True))
-
-
-def _hash(path: str) -> str:
-    """Of a file's bytes; of one that cannot be read, which is told later, of its name."""
-    try:
-        data = read_file(path)
-    except UnreadableImage:
-        data = path.encode("utf-8", "surrogateescape")
-    return hashlib.sha256(data).hexdigest()
+    images = [(tuple(sorted(sets[path])), hashes[path]) for path in sorted(sets)]
+    return dict(zip(sorted(sets), cut_by_labels(images, fractions, recipe.seed), strict=True))

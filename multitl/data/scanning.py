@@ -137,10 +137,14 @@ def scan_for_evaluation(
     Raises DataError for a class that the run does not know, and as `scan` does.
     """
     listing = _list_to_judge(path, class_names, split, reading)
-    hashes, unreadable, looks = check_files(listing, max_unreadable, decoding, progress)
-    placed = [replace(record, split="test") for record in listing.records if record.path in hashes]
-    warnings = (*listing.warnings, *looks.warnings(decoding, of_a_run=True))
-    return _dataset(replace(listing, class_names=tuple(class_names), warnings=warnings), placed, hashes, unreadable)
+    return place_to_judge(listing, class_names, check_files(listing, max_unreadable, decoding, progress), decoding)
+
+
+def place_to_judge(listing: Listing, class_names: Sequence[str], files: Files, decoding: Decoding) -> Dataset:
+    """Names and what is known of the files -> a Dataset, all of it in split "test"."""
+    placed = [replace(record, split="test") for record in listing.records if record.path in files.hashes]
+    warnings = (*listing.warnings, *files.looks.warnings(decoding, of_a_run=True))
+    return _dataset(replace(listing, class_names=tuple(class_names), warnings=warnings), placed, files)
 
 
 def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
@@ -204,17 +208,24 @@ def _look_at(
 ) -> Dataset:  # fmt: skip
     """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
-    hashes, unreadable, looks = check_files(listing, max_unreadable, decoding, progress)
-    readable = [record for record in listing.records if record.path in hashes]
+    files = check_files(listing, max_unreadable, decoding, progress)
+    readable = [record for record in listing.records if record.path in files.hashes]
     check_every_class_trained(listing, readable)
-    parts = Parts(hashes, validation_fraction, test_fraction, seed, before)
+    parts = Parts(files.hashes, validation_fraction, test_fraction, seed, before)
     placed, notes = parts.cut(readable)
     if shots:
         placed, notes = parts.draw(placed, shots)
-    dataset = _dataset(listing, placed, hashes, unreadable)
+    return place_to_train(listing, placed, files, decoding, notes)
+
+
+def place_to_train(
+    listing: Listing, placed: Sequence[Record], files: Files, decoding: Decoding, notes: Sequence[str] = ()
+) -> Dataset:
+    """Records that all have a part -> a Dataset. Raises DataError where nothing can be learned from it."""
+    dataset = _dataset(listing, placed, files)
     check_judgeable(dataset)
     check_spread(dataset)
-    warnings = (*dataset.warnings, *looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
+    warnings = (*dataset.warnings, *files.looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
     return replace(dataset, warnings=warnings)
 
 
@@ -238,7 +249,11 @@ def _list_data(path: Path, reading: Reading) -> Listing:
 
 
 def _list_to_judge(path: str | os.PathLike[str], class_names: Sequence[str], split: Split, reading: Reading) -> Listing:
-    listing = _list_data(Path(path), reading)
+    return part_to_judge(_list_data(Path(path), reading), class_names, split)
+
+
+def part_to_judge(listing: Listing, class_names: Sequence[str], split: Split) -> Listing:
+    """The part of a data set, or all of one without parts. Raises DataError for classes that are not among these."""
     if any(record.split for record in listing.records):
         listing = _only(listing, split)
     check_has_images(listing)
@@ -284,10 +299,17 @@ class _Verdict:
     fault: Unreadable | None = None
 
 
-def check_files(
-    listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None
-) -> tuple[dict[str, str], tuple[Unreadable, ...], Looks]:
-    """Decode what is not known yet: path -> sha256 of the readable files, the others, and what values there are.
+@dataclass(frozen=True)
+class Files:
+    """What is known of the files of a listing. hashes: path -> sha256 of the readable ones.  looks: their values."""
+
+    hashes: dict[str, str]
+    unreadable: tuple[Unreadable, ...]
+    looks: Looks
+
+
+def check_files(listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None) -> Files:
+    """Decode what is not known yet.
 
     Raises DataError for too many that are not readable.
     """
@@ -308,7 +330,7 @@ def check_files(
     known.add({verdict.sha256: verdict.look for verdict in good if verdict.look})
     unreadable = [verdict.fault for verdict in found if verdict.fault]
     check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
-    return {verdict.path: verdict.sha256 for verdict in good}, tuple(unreadable), looks
+    return Files({verdict.path: verdict.sha256 for verdict in good}, tuple(unreadable), looks)
 
 
 def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path: str) -> _Verdict:
@@ -327,16 +349,16 @@ def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path:
     return _Verdict(path, sha256, look, Unreadable(path, reason) if reason else None)
 
 
-def _dataset(
-    listing: Listing, placed: Sequence[Record], hashes: dict[str, str], unreadable: tuple[Unreadable, ...]
-) -> Dataset:
+def _dataset(listing: Listing, placed: Sequence[Record], files: Files) -> Dataset:
     numbers = {name: number for number, name in enumerate(listing.class_names)}
     examples = [
-        Example(record.path, _numbered(record, numbers), record.split, hashes[record.path])
+        Example(record.path, _numbered(record, numbers), record.split, files.hashes[record.path])
         for record in placed
         if record.split  # for type checkers: by now all have one
     ]
     examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
+    paths = {record.path for record in listing.records}
+    unreadable = tuple(file for file in files.unreadable if file.path in paths)
     dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable)
     warnings = (*listing.warnings, *warn_of_copies(dataset))
     return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))

@@ -32,16 +32,15 @@ def add_unlabelled(dataset: Dataset, recipe: Recipe, progress: Progress | None =
     if not recipe.unlabelled:
         return dataset
     records = [Record(path, "") for path in _list(recipe.unlabelled)]
-    hashes, unreadable, looks = check_files(
-        list_records(recipe.unlabelled, records), recipe.max_unreadable, recipe.decoding, progress
-    )
-    by_content = {sha256: path for path, sha256 in sorted(hashes.items(), reverse=True)}
+    files = check_files(list_records(recipe.unlabelled, records), recipe.max_unreadable, recipe.decoding, progress)
+    warnings = files.looks.warnings(recipe.decoding)
+    by_content = {sha256: path for path, sha256 in sorted(files.hashes.items(), reverse=True)}
     _check_enough(recipe.unlabelled, len(by_content))
     return replace(
         dataset,
         unlabelled=tuple(Example(path, -1, "train", sha256) for sha256, path in sorted(by_content.items())),
-        unreadable=(*dataset.unreadable, *unreadable),
-        warnings=(*dataset.warnings, *(one for one in looks.warnings(recipe.decoding) if one not in dataset.warnings)),
+        unreadable=(*dataset.unreadable, *files.unreadable),
+        warnings=(*dataset.warnings, *(one for one in warnings if one not in dataset.warnings)),
         fingerprint=hashlib.sha256("".join([dataset.fingerprint, *sorted(by_content)]).encode()).hexdigest(),
     )
 

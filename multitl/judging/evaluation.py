@@ -70,7 +70,7 @@ def evaluate_run(
             decoding=opened.card.preprocess.decoding, reading=reading.as_trained(recipe),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-        _tell_oddities(dataset)
+        tell_oddities(dataset)
         task = bar.add_task("judging  ", total=len(dataset.examples), note="")
         reader = PixelReader(dataset.examples, opened.card.preprocess, memory_limit=0)
         outputs = predict_pixels(compile_forward(opened.model), reader, lambda done: bar.advance(task, done))
@@ -118,7 +118,7 @@ def classify(run: Answering, paths: Sequence[str], *, is_watched: bool = True) -
         )
 
 
-def _tell_oddities(dataset: Dataset) -> None:
+def tell_oddities(dataset: Dataset) -> None:
     """What is odd about the data, and the files left out."""
     for warning in dataset.warnings:
         warn(warning)

@@ -25,7 +25,8 @@ from multitl.given import shelves
 from multitl.judging.judges import Judge, judge_of
 from multitl.recipes import combine
 from multitl.runs.cards import Card, read_card
-from multitl.runs.head_runs import FOLDER, has_heads, read_heads, run_of
+from multitl.runs.head_runs import has_heads, read_heads, run_of
+from multitl.runs.promises import HEAD_FOLDER
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +81,7 @@ def load_run(run: str | os.PathLike[str]) -> Run:
             expected="the folder of one head; or predict and evaluate, which take all of them",
             received=str(folder),
             nearest=[str(run_of(folder, name)) for name in read_heads(folder).kinds],
-            fix=f"name one of the folders in {folder / FOLDER}",
+            fix=f"name one of the folders in {folder / HEAD_FOLDER}",
         )
     return Run(folder, read_card(folder))
 
@@ -101,7 +102,7 @@ def refuse_costs(folder: str | os.PathLike[str], costs: str | os.PathLike[str]) 
             f"{os.fspath(folder)} has several heads, which share no table of costs.",
             expected="costs for the folder of one head",
             received=f"costs = {os.fspath(costs)[:200]!r}",
-            fix=f"name one of the folders in {Path(folder, FOLDER)}",
+            fix=f"name one of the folders in {Path(folder, HEAD_FOLDER)}",
         )
 
 
@@ -175,11 +176,11 @@ def _similar_runs(folder: Path) -> list[str]:
 
 
 def _load_model(run: Run) -> keras.Model:
-    from multitl.models.model_files import load_saved_model
+    from multitl.models.joint import load_network
 
-    path = run.folder / "model.keras"
+    path = run.card.model_file(run.folder)
     try:
-        model = load_saved_model(path)
+        model = load_network(path, run.card.output)
     except WeightsError as error:
         raise _bad_model(path, error.received) from error
     expected = [(None, run.card.preprocess.height, run.card.preprocess.width, 3)], (None, len(run.card.class_names))

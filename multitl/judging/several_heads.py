@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Split
-from multitl.data.columns import Target, list_targets, write_tables
+from multitl.contracts import Split, describe_figures
+from multitl.data.columns import Target, images_of, list_targets, scan_targets_to_judge
+from multitl.data.pixels import PixelReader
 from multitl.data.tables import Reading
-from multitl.judging.evaluation import classify, evaluate_run
+from multitl.judging.evaluation import classify, tell_oddities
 from multitl.judging.opening import Run, check_predict, load_run
 from multitl.judging.reporting import make_environment
 from multitl.models.goals import goal_of
+from multitl.models.inference import compile_forward, predict_pixels
 from multitl.models.joint import side_by_side
 from multitl.models.model_files import load_saved_model
+from multitl.models.together import Together
 from multitl.recipes import Recipe
 from multitl.runs.cards import Card
 from multitl.runs.head_runs import read_heads, run_of
-from multitl.system.scratch import temporary_folder
+from multitl.system.progress import progress_bar
 from multitl.system.writing import write_text
 
 
@@ -49,19 +52,20 @@ class HeadRuns:
         """uint8 pixels (n, h, w, 3) -> the outputs of all heads side by side."""
         return side_by_side(load_saved_model(self.folder / "model.keras"), list(self.runs))
 
+    @cached_property
+    def goals(self) -> Together:
+        """Of all heads, in order."""
+        goals = tuple(goal_of(run.card.recipe) for run in self.runs.values())
+        return Together(goals, tuple(len(run.card.class_names) for run in self.runs.values()))
+
     def exact(self, outputs: np.ndarray) -> np.ndarray:
         """As `Goal.exact`, each head's by its own goal."""
-        exact = [goal_of(run.card.recipe).exact(part) for run, part in self._parts(outputs)]
-        return np.concatenate(exact, axis=1)
+        return self.goals.exact(outputs)
 
     def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
         """What each head says of an image, by its name."""
-        parts = self._parts(probabilities[None])
-        return {name: run.judge.answer(part[0]) for name, (run, part) in zip(self.runs, parts, strict=True)}
-
-    def _parts(self, outputs: np.ndarray) -> list[tuple[Run, np.ndarray]]:
-        sizes = [len(run.card.class_names) for run in self.runs.values()]
-        return list(zip(self.runs.values(), np.split(outputs, np.cumsum(sizes)[:-1], axis=1), strict=True))
+        parts = self.goals.parts(probabilities[None])
+        return {name: run.judge.answer(part[0]) for (name, run), part in zip(self.runs.items(), parts, strict=True)}
 
 
 def load_heads(folder: str | os.PathLike[str]) -> HeadRuns:
@@ -82,17 +86,46 @@ def predict_heads(
 def evaluate_heads(
     folder: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading
 ) -> dict[str, dict[str, Any]]:
-    """The figures of each head, on the images that have its target."""
+    """The figures of each head, on the images that have its target; the network sees each image once."""
     heads = load_heads(folder)
+    trained = Recipe.read(heads.folder / "recipe.toml")
+    recipe = replace(trained, images=reading.images, path_column=reading.path_column or trained.path_column)
     targets = [Target(name, kind) for name, kind in read_heads(heads.folder).kinds.items()]
-    recipe = Recipe(images=reading.images, path_column=reading.path_column)
-    with temporary_folder() as scratch:
-        tables = write_tables(list_targets(data, targets, recipe), scratch, recipe, is_cut=False)
-        own = Reading(path_column="path", label_column="label")
-        return {name: evaluate_run(heads.runs[name], table, split, own) for name, table in tables.items()}
+    names = {name: run.card.class_names for name, run in heads.runs.items()}
+    heads.model  # noqa: B018  (a damaged model is found before the long part)
+    with progress_bar() as bar:
+        task = bar.add_task("reading  ", total=None, note="")
+        datasets = scan_targets_to_judge(
+            list_targets(data, targets, recipe), names, split, recipe,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+        for dataset in datasets.values():
+            tell_oddities(dataset)
+        images = images_of(datasets.values()).examples
+        task = bar.add_task("judging  ", total=len(images), note="")
+        reader = PixelReader(images, heads.card.preprocess, memory_limit=0)
+        outputs = predict_pixels(compile_forward(heads.model), reader, lambda done: bar.advance(task, done))
+    places = {example.path: place for place, example in enumerate(images)}
+    figures = {}
+    for name, said in zip(datasets, heads.goals.parts(heads.exact(outputs)), strict=True):
+        run, examples = heads.runs[name], datasets[name].examples
+        truth = goal_of(run.card.recipe).truth_of(examples, len(names[name]))
+        figures[name] = run.judge.score(truth, said[[places[example.path] for example in examples]])
+    return figures
 
 
-def write_heads_report(folder: Path, lines: Sequence[tuple[str, str]]) -> None:
-    """FOLDER/report.html: a line for each head, which leads to its own report. lines: name and figures in words."""
-    page = make_environment().get_template("heads.html.j2").render(name=folder.resolve().name, lines=lines)
-    write_text(folder / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
+def write_heads_report(
+    folder: Path, title: str, metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]
+) -> None:
+    """FOLDER/report.html: each head's figures, which lead to its own report, and how they were trained together.
+
+    metrics: by head.  about: heads.json, see `head_runs.Heads`.
+    """
+    alone, trials = about["alone"], about["trials"]
+    lines = [
+        (name, describe_figures(figures), describe_figures(alone[name]) if name in alone else "")
+        for name, figures in metrics.items()
+    ]
+    page = make_environment().get_template("heads.html.j2")
+    text = page.render(name=title, lines=lines, trials=trials, weights=about["weights"])
+    write_text(folder / "report.html", text.encode("utf-8", "replace").decode("utf-8"))

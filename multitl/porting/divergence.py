@@ -16,6 +16,7 @@ import numpy as np
 from multitl.models.heads import backbone_of
 from multitl.models.insides import nodes_of
 from multitl.models.model_files import load_saved_model
+from multitl.runs.cards import read_card
 from multitl.system.workers import report_errors, run_worker, save_array
 from multitl.translation import parity
 
@@ -39,7 +40,7 @@ def first_divergence(folder: Path, images: np.ndarray, backend: str, scratch: Pa
         task=f"traces the model under {backend}",
         extra=backend,
     )
-    backbone = backbone_of(load_saved_model(folder / "model.keras"))
+    backbone = backbone_of(load_saved_model(read_card(folder).model_file(folder)))
     ours, names = values(backbone, images), json.loads((outputs / "names.json").read_text())
     with np.load(outputs / "values.npz") as theirs:
         for place, name in enumerate(names):
@@ -57,7 +58,7 @@ def values(backbone: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
 
 def trace(folder: Path, inputs: Path, outputs: Path) -> None:
     """Write names.json and values.npz into `outputs`."""
-    backbone = backbone_of(load_saved_model(folder / "model.keras"))
+    backbone = backbone_of(load_saved_model(read_card(folder).model_file(folder)))
     found = values(backbone, np.load(inputs))
     arrays = {str(place): array for place, array in enumerate(found.values())}
     np.savez(outputs / "values.npz", allow_pickle=False, **arrays)

@@ -18,7 +18,7 @@ from multitl.adapters import load_backend, load_function
 from multitl.contracts import Export, Takes, Writer
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
-from multitl.models.model_files import load_saved_model
+from multitl.models.joint import load_network
 from multitl.porting.formats import FORMATS
 from multitl.porting.originals import original_tensors
 from multitl.runs.cards import read_card
@@ -44,7 +44,8 @@ def export(job: ExportJob, folder: Path) -> None:
     """Load the model, give it its entrance, and have the format's writer write it."""
     sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
     source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
-    card, model = read_card(source), load_saved_model(source / "model.keras")
+    card = read_card(source)
+    model = load_network(card.model_file(source), card.output)
     backbone = backbone_of(model)
     if chosen.is_folded:
         backbone = fold_batch_norm(backbone)

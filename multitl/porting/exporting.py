@@ -171,7 +171,7 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
         "port": {"format": to, "files": list(chosen.files), "summary": chosen.summary, "runtime": chosen.runtime},
         "source": {
             "model": departure.name,
-            "bytes": (departure.run.folder / "model.keras").stat().st_size,
+            "bytes": card.model_file(departure.run.folder).stat().st_size,
             "milliseconds": round(departure.reference.milliseconds, 3),
         },
         "takes": {"images": TAKES[takes], "shape": [None, card.preprocess.height, card.preprocess.width, 3]},

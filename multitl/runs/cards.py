@@ -272,6 +272,7 @@ class Card(Struct, frozen=True, kw_only=True):
     thresholds: where an image may have several labels, the probability from which each is given.
     scale: of numbers, that by which those of the training images were standardised.
     files: SHA-256 of each file of a run, by its name; None in a card of multitl 0.1.
+    output: of one of several heads, what its output is called in the model, which lies beside the folder of all heads.
     """
 
     status: Literal["complete"]
@@ -296,6 +297,7 @@ class Card(Struct, frozen=True, kw_only=True):
     seconds: dict[Line, Positive] = {}
     warnings: tuple[Text, ...] = ()
     files: dict[Line, Sha256] | None = None
+    output: Text = ""
 
     def __post_init__(self) -> None:
         if len(self.thresholds) != (len(self.class_names) if self.recipe.labels == "several" else 0):
@@ -315,6 +317,10 @@ class Card(Struct, frozen=True, kw_only=True):
     @property
     def preprocess(self) -> Preprocess:
         return self.backbone.preprocess
+
+    def model_file(self, folder: Path) -> Path:
+        """Of the run in `folder`: its own model.keras, or the one that it shares with other heads."""
+        return (folder.resolve().parent.parent if self.output else folder) / "model.keras"
 
 
 class Started(Struct, frozen=True, kw_only=True):

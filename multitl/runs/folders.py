@@ -11,14 +11,14 @@ from multitl.errors import RunError
 from multitl.recipes import Recipe
 from multitl.runs.cards import Started, checked, read_card, read_started
 from multitl.runs.label_figures import read_figures
-from multitl.runs.promises import FILES, REPORT
+from multitl.runs.promises import FILES, HEAD_FOLDER, HEADS, REPORT
 from multitl.system.scratch import clear
 from multitl.system.writing import cannot_write, write_json, write_text
 
 MARK, STARTED_BY, *MADE = FILES  # by the first a folder is known as a run
 RUN_FILES = (  # in the order in which they go: what tells of the others before them
     MARK, STARTED_BY, "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors", "card.json", *MADE,
-    REPORT, "tensorboard",
+    REPORT, "tensorboard", HEADS, HEAD_FOLDER,
 )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def finished_result(folder: Path) -> Result:
         output=folder,
         metrics=read_figures(folder, card, again),
         class_names=card.class_names,
-        model_path=folder / "model.keras",
+        model_path=card.model_file(folder),
         report_path=folder / "report.html",
         warnings=card.data.warnings + card.warnings,
     )

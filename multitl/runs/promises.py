@@ -17,6 +17,8 @@ FILES = (
     "recipe.toml", "run.json", "model.keras", "classify.py", "preprocess.json", "labels.txt", "metrics.json",
     "predictions.csv", "images.csv", "history.csv",
 )  # fmt: skip
+HEADS, HEAD_FOLDER = "heads.json", "heads"  # of a run with several heads, each of which has a folder in the latter
+HEAD_FILES = ("recipe.toml", "metrics.json", "predictions.csv", "images.csv", "history.csv")  # in there
 _LATER = ("classify.py", "preprocess.json", "labels.txt", "images.csv")
 FIRST = tuple(name for name in (*FILES, REPORT) if name not in _LATER)
 # those of every version

@@ -57,7 +57,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
 def pretrained_of(folder: Path, card: Card, model: keras.Model) -> Pretrained:
     """Of a run that is open. model: as `open_model` gives it. Raises RunError where it is not the card's."""
     backbone = _backbone(folder, card, model)
-    sha256 = file_sha256(folder / "model.keras")
+    sha256 = file_sha256(card.model_file(folder))
     about = card.backbone
     source = about.name.partition(":" if about.name.startswith("file:") else "/")[0]
     return Pretrained(
@@ -77,10 +77,10 @@ def pretrained_of(folder: Path, card: Card, model: keras.Model) -> Pretrained:
 
 def open_model(folder: Path, card: Card) -> keras.Model:
     """The whole model of a run: uint8 pixels -> what it gives. Raises RunError for a damaged one."""
-    from multitl.models.model_files import load_saved_model
+    from multitl.models.joint import load_network
 
     try:
-        model = load_saved_model(folder / "model.keras")
+        model = load_network(card.model_file(folder), card.output)
     except WeightsError as error:
         raise _damaged(folder, error.received) from error
     size = card.preprocess.height, card.preprocess.width
@@ -121,7 +121,7 @@ def _check_asked(folder: Path, card: Card, weights: str, image_size: int, head: 
             f"{folder} is a run, and a Keras model with its classifier already.",
             expected="head = cut",
             received="head = keep",
-            fix=f"multitl.load({str(folder)!r}).model, or {folder / 'model.keras'}",
+            fix=f"multitl.load({str(folder)!r}).model, or {card.model_file(folder)}",
         )
     if weights != "default":
         raise WeightsError(

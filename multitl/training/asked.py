@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.adapters import check_backbone, folder_name
+from multitl.data.columns import Target, list_targets, parse_head_weights
 from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
 from multitl.data.tables import Reading
@@ -20,6 +21,7 @@ from multitl.given import shelves
 from multitl.judging.opening import load_run
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, is_used
+from multitl.runs.head_runs import LEARNED, check_heads
 from multitl.runs.locks import locked, run_lock
 from multitl.training.trackers import check_trackers
 
@@ -67,6 +69,27 @@ def check_finetune(
         _check_backbones([(recipe.backbone, recipe.weights)] if len(names) == 1 else _split(names, recipe))
     check_for_training(data, recipe)
     check_unlabelled(recipe.unlabelled)
+
+
+def check_finetune_heads(
+    data: str | os.PathLike[str], targets: Sequence[Target], weights: str, backend: str,
+    output: str | os.PathLike[str] | None, recipe: Recipe, *, overwrite: bool, resume: bool,
+) -> None:  # fmt: skip
+    """Raises what `finetune_heads` would, as far as names tell."""
+    folder = run_folder(data, output, recipe, backend)
+    with locked(run_lock(folder), folder):
+        check_heads(folder, recipe, backend, weights, overwrite=overwrite, resume=resume)
+    if weights != LEARNED:
+        parse_head_weights(weights, targets)
+    list_targets(data, targets, recipe)
+    if len(names := listed(recipe.backbone)) > 1:
+        raise RecipeError(
+            "Several heads share one backbone, and which is best is not looked for.",
+            expected="one backbone beside heads",
+            received=", ".join(names),
+            fix="multitl choose DATA " + recipe.backbone,
+        )
+    _check_backbones([(recipe.backbone, recipe.weights)])
 
 
 def check_choose(

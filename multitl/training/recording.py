@@ -27,11 +27,12 @@ from multitl.models.goals import GOALS
 from multitl.models.initialisers import numpy_initialisers
 from multitl.models.insides import parts_of
 from multitl.models.keras_archives import write_keras_archive
+from multitl.models.together import Together
 from multitl.recipes import Recipe
 from multitl.runs.cards import as_line, checked
 from multitl.runs.folders import finished_result
 from multitl.runs.images import write_images
-from multitl.runs.promises import REPORT, hash_files
+from multitl.runs.promises import FILES, REPORT, hash_files
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
 from multitl.training.targets import truth_of
 from multitl.version import __version__
@@ -42,11 +43,12 @@ TOLERANCE = {"auto": 1e-3, "float32": 1e-3, "tf32": 1e-3, "bfloat16": 3e-2, "flo
 
 def save_model(
     folder: Path, classifier: keras.Model, pixels: np.ndarray, expected: np.ndarray, precision: str,
-    goal: Goal = GOALS["one"],
+    goal: Goal | Together = GOALS["one"], heads: Sequence[str] = (),
 ) -> float:  # fmt: skip
     """Write model.keras, load it again as a user would, and compare its probabilities with those of training.
 
-    pixels: uint8 (n, height, width, 3).  expected: (n, classes).  Returns the largest absolute difference, of numbers
+    pixels: uint8 (n, height, width, 3).  expected: (n, classes), of several heads side by side.  heads: their names,
+    by which the model has outputs, if it has several.  Returns the largest absolute difference, of numbers
     in deviations of the training images'.
     Raises RunError if the file does not give the same answers.
     """
@@ -55,7 +57,10 @@ def save_model(
         write_keras_archive(classifier, path)
         with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
             loaded = keras.models.load_model(path, compile=False)
-        given = goal.as_targets(np.asarray(loaded.predict_on_batch(pixels)))
+        outputs = loaded.predict_on_batch(pixels)
+        given = goal.as_targets(
+            np.concatenate([np.asarray(outputs[name]) for name in heads], axis=1) if heads else np.asarray(outputs)
+        )
         difference = float(np.abs(given - goal.as_targets(expected)).max())
         if difference > TOLERANCE[precision]:
             raise RunError(
@@ -125,9 +130,12 @@ def describe_machine(backend: Backend) -> dict[str, Any]:
     }
 
 
-def finish(folder: Path, card: dict[str, Any]) -> Result:
-    """Write the card, the report that is made from it, and the card again with the report's checksum."""
-    files = hash_files(folder)
+def finish(folder: Path, card: dict[str, Any], names: tuple[str, ...] = FILES) -> Result:
+    """Write the card, the report that is made from it, and the card again with the report's checksum.
+
+    names: of the files that the card promises.
+    """
+    files = hash_files(folder, names)
     write_json(folder / "card.json", checked(card | {"files": files}))
     write_report(folder)
     write_json(folder / "card.json", checked(card | {"files": files | hash_files(folder, (REPORT,))}))

@@ -164,7 +164,7 @@ def open_start(recipe: Recipe) -> Start | None:
     if not recipe.from_run:
         return None
     run = load_run(Path(recipe.from_run).expanduser())
-    path = run.folder / "model.keras"
+    path = run.card.model_file(run.folder)
     try:
         return Start(run.folder, run.card, file_sha256(path), read_images(run.folder))
     except OSError as error:
