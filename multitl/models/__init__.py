@@ -20,6 +20,7 @@ __all__ = [
     "preprocessing",
     "stages",
     "statistics",
+    "together",
     "weight_files",
     "weight_hashes",
 ]

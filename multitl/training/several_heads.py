@@ -155,7 +155,7 @@ def _run(job: Job, clock: Clock, stopwatch: Stopwatch) -> None:
     job.begin(images.fingerprint, sha256)
     _introduce(job, images, pretrained.name)
     readers = read_pixels(images, pretrained)
-    state, save = load_own_state(folder, recipe), partial(_save, folder)
+    state, save = load_own_state(folder, recipe), partial(save_joint_state, folder)
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
         features = compute_run_features(images, pretrained, recipe, backend, sha256, readers)
@@ -224,7 +224,8 @@ def _take_over(state: TrainingState, parts: Sequence[Part], publisher: JointPubl
     state.best = read_variables(mutable_variables(publisher.lesson.head))
 
 
-def _save(folder: Path, state: TrainingState) -> None:
+def save_joint_state(folder: Path, state: TrainingState) -> None:
+    """The checkpoint of all heads, and the history as long as nothing is published."""
     save_state(folder, state)
     if state.phase == "head":  # later the folder holds what was published
         write_history(folder, state.rows)
