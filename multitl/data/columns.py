@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,13 +144,14 @@ def scan_targets_to_judge(
     }
 
 
-def images_of(datasets: Iterable[Dataset]) -> Dataset:
-    """The images of all targets, each once, without labels."""
-    own = list(datasets)
+def images_of(datasets: Mapping[str, Dataset]) -> Dataset:
+    """The images of all targets, each once, without labels. datasets: by target."""
+    own = list(datasets.values())
     images = {(one.split, one.path): replace(one, label=-1) for dataset in own for one in dataset.examples}
     examples = sorted(images.values(), key=lambda one: (SPLITS.index(one.split), one.path))
     unreadable = {file.path: file for dataset in own for file in dataset.unreadable}
-    fingerprint = hashlib.sha256("".join(dataset.fingerprint for dataset in own).encode()).hexdigest()
+    names = "".join(f"{name}\n{dataset.fingerprint}\n" for name, dataset in datasets.items())
+    fingerprint = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
     return Dataset(own[0].root, (), tuple(examples), tuple(unreadable.values()), fingerprint=fingerprint)
 
 

@@ -25,7 +25,7 @@ from multitl.given import shelves
 from multitl.judging.judges import Judge, judge_of
 from multitl.recipes import combine
 from multitl.runs.cards import Card, read_card
-from multitl.runs.head_runs import has_heads, read_heads, run_of
+from multitl.runs.head_runs import refuse_heads
 from multitl.runs.promises import HEAD_FOLDER
 
 if TYPE_CHECKING:
@@ -75,14 +75,7 @@ def load_run(run: str | os.PathLike[str]) -> Run:
             nearest=_similar_runs(folder),
             fix="multitl finetune DATA --out " + str(folder),
         )
-    if has_heads(folder):
-        raise RunError(
-            f"{folder} has several heads, each of which is a run of its own.",
-            expected="the folder of one head; or predict and evaluate, which take all of them",
-            received=str(folder),
-            nearest=[str(run_of(folder, name)) for name in read_heads(folder).kinds],
-            fix=f"name one of the folders in {folder / HEAD_FOLDER}",
-        )
+    refuse_heads(folder)
     return Run(folder, read_card(folder))
 
 

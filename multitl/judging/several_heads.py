@@ -101,7 +101,7 @@ def evaluate_heads(
         )  # fmt: skip
         for dataset in datasets.values():
             tell_oddities(dataset)
-        images = images_of(datasets.values()).examples
+        images = images_of(datasets).examples
         task = bar.add_task("judging  ", total=len(images), note="")
         reader = PixelReader(images, heads.card.preprocess, memory_limit=0)
         outputs = predict_pixels(compile_forward(heads.model), reader, lambda done: bar.advance(task, done))

@@ -62,6 +62,18 @@ def read_heads(folder: Path) -> Heads:
     return found
 
 
+def refuse_heads(folder: Path) -> None:
+    """Raises RunError where one run is wanted, and there are several heads."""
+    if has_heads(folder):
+        raise RunError(
+            f"{folder} has several heads, each of which is a run of its own.",
+            expected="the folder of one head; or predict and evaluate, which take all of them",
+            received=str(folder),
+            nearest=[str(run_of(folder, name)) for name in read_heads(folder).kinds],
+            fix=f"name one of the folders in {folder / HEAD_FOLDER}",
+        )
+
+
 def whole_heads(folder: Path) -> Heads | None:
     """heads.json of a run that has all its files as they were written; else None."""
     try:

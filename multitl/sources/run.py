@@ -14,6 +14,7 @@ from multitl.adapters import OF_RUNS, holds, known_runs
 from multitl.contracts import BackboneInfo, Head, Origin, Pretrained
 from multitl.errors import BackboneError, RunError, WeightsError, nearest_names
 from multitl.runs.cards import Card, read_card
+from multitl.runs.head_runs import refuse_heads
 from multitl.system.hashes import file_sha256
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
@@ -29,6 +30,7 @@ def check(name: str, weights: str) -> None:
     """See `contracts.Source`."""
     if holds(name, "card.json"):
         return
+    refuse_heads(Path(name).expanduser())
     is_begun = any(holds(name, file) for file in OF_RUNS)
     raise RunError(
         f"There is no finished run in {name}.",

@@ -79,7 +79,7 @@ def finetune_heads(
             )  # fmt: skip
         datasets = {name: dataset for name, (dataset, _) in found.items()}
         if resume and (heads := whole_heads(folder)) and heads.trials and heads.trials.finished:
-            check_same_data(folder, images_of(datasets.values()).fingerprint)
+            check_same_data(folder, images_of(datasets).fingerprint)
             say(f"{folder} is complete already.")
             return finished_heads(folder)
         with session(recipe, backend):
@@ -146,7 +146,7 @@ class Job:
 
 def _run(job: Job, clock: Clock, stopwatch: Stopwatch) -> None:
     recipe, backend, folder = job.recipe, job.backend, job.folder
-    images = images_of(dataset for dataset, _ in job.found.values())
+    images = images_of({name: dataset for name, (dataset, _) in job.found.items()})
     with clock("backbone"):
         pretrained = load_backbone(recipe, backend)
         sha256 = weights_sha256(pretrained.backbone)

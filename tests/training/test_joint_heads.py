@@ -14,7 +14,7 @@ from labelled_photos import save_small_backbone
 from numbered_photos import make_numbered
 
 import multitl
-from multitl.contracts import Dataset, Example
+from multitl.contracts import Dataset, Example, Split
 from multitl.models.goals import GOALS
 from multitl.models.joint import LogVariances, stack
 from multitl.models.numbers import Numbers
@@ -31,6 +31,7 @@ from multitl.training.several_heads import HeadsResult
 HEADS = "half=class, width=number"
 GOAL = Together((GOALS["one"], GOALS["several"], Numbers()), (3, 2, 1))
 STARTS = [0.5, -1.0, 0.25]
+PARTS: tuple[Split, ...] = ("train", "validation")
 
 
 def targets_by_hand() -> np.ndarray:
@@ -92,13 +93,12 @@ def test_a_missing_target_teaches_nothing_and_variances_are_learned() -> None:
     model, targets = network([0.0, 0.0, 0.0]), targets_by_hand()
     targets[:, 6:] = [1, 0, 1]
     x = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")
-    before = {weight.path: np.array(weight) for weight in model.weights}
+    before = [np.array(weight) for weight in model.weights]
     with compile_step(model, Recipe(optimizer="sgd"), loss=GOAL.loss(0.0, 0.0, is_learned=True)) as step:
         for _ in range(300):
             step((x,), targets, np.ones(8, "float32"), learning_rate=3e-3)
-    after = {weight.path: np.array(weight) for weight in model.weights}
-    moved = [name for name in before if not np.array_equal(before[name], after[name])]
-    assert moved and len(moved) == len(before) - 2 and len(set(before) - set(moved)) == 2
+    stayed = [weight.shape for old, weight in zip(before, model.weights, strict=True) if np.array_equal(old, weight)]
+    assert stayed == [(5, 2), (2,)]
     learned = 10 * np.asarray(next(one for one in model.layers if isinstance(one, LogVariances)).values)
     assert learned[1] == 0
     logits = np.asarray(model.predict_on_batch(x), "float64")
@@ -106,7 +106,7 @@ def test_a_missing_target_teaches_nothing_and_variances_are_learned() -> None:
     assert learned[0] == pytest.approx(np.log(2 * losses.mean()), abs=0.1)
 
 
-def parts_of(tmp_path: Path) -> list[Part]:
+def parts_of() -> list[Part]:
     """A class of six images and a number of four of eight, of which the last four are for validation."""
     classes = [Example(str(i), i % 2, "train" if i < 4 else "validation", f"{i}") for i in (0, 1, 2, 3, 4, 7)]
     numbers = [Example(str(i), float(i), "train" if i < 4 else "validation", f"{i}") for i in (1, 3, 4, 6)]
@@ -123,16 +123,16 @@ def parts_of(tmp_path: Path) -> list[Part]:
     return found
 
 
-def test_missing_targets_weigh_nothing_and_others_make_up_for_them(tmp_path: Path) -> None:
-    targets = joint_targets(parts_of(tmp_path), [1.0, 3.0], 4)
+def test_missing_targets_weigh_nothing_and_others_make_up_for_them() -> None:
+    targets = joint_targets(parts_of(), [1.0, 3.0], 4)
     np.testing.assert_allclose(targets[:, :2], np.eye(2)[[0, 1, 0, 1]])
     np.testing.assert_allclose(targets[:, 2], [0, -1, 0, 1])  # 1 and 3, standardised
     np.testing.assert_allclose(targets[:, 3:], [[1, 0], [1, 6], [1, 0], [1, 6]])
 
 
-def test_what_decides_is_the_sum_of_standardised_gains(tmp_path: Path) -> None:
+def test_what_decides_is_the_sum_of_standardised_gains() -> None:
     """Of always answering the mean each head scores 1: 1/2 is the Brier score of two classes then, and 1 - R2 is 1."""
-    parts = parts_of(tmp_path)
+    parts = parts_of()
     means = [np.tile(np.square([0.5, -0.5]).sum(), 2), np.ones(2)]
     assert sum_scores(parts, means, 4).mean() == pytest.approx(2)
     logits = np.zeros((4, 3))
