@@ -45,7 +45,7 @@ JOINT_FILES = ("model.keras", "metrics.json", "history.csv", REPORT)  # in the f
 class JointPublisher:
     """images, features, readers: of all heads, which `parts` are.  about: what the card of each says, by its name.
 
-    weights: of the losses, as asked and as numbers; None where they are learned.
+    weights: of the losses, as asked and as numbers; None where they are learned.  seconds: of all, so far.
     """
 
     folder: Path
@@ -58,6 +58,7 @@ class JointPublisher:
     readers: Mapping[Split, PixelReader]
     asked_weights: str
     weights: Sequence[float] | None
+    seconds: Mapping[str, float]
 
     @cached_property
     def lesson(self) -> Lesson:
@@ -104,7 +105,7 @@ class JointPublisher:
         }
         self._publish(judged, outputs["validation"][:PROVED], state, trained)
 
-    def complete(self, state: TrainingState, seconds: Mapping[str, float]) -> None:
+    def complete(self, state: TrainingState) -> None:
         """Say in cards and reports how it all went."""
         if self.recipe.unfreeze != "none":
             write_history(self.folder, state.rows)
@@ -113,9 +114,9 @@ class JointPublisher:
                 write_history(place, rows_of(part, state))
                 card = read_json(place / "card.json", missing="start again with --overwrite")
                 made = {"trials": trials_of(part, state, is_finished=True), "warnings": state.warnings}
-                finish(place, card | made, HEAD_FILES)
+                finish(place, card | made | {"seconds": dict(self.seconds)}, HEAD_FILES)
         known = read_json(self.folder / HEADS, missing="start again with --overwrite")
-        self._finish(self.folder, known | {"seconds": dict(seconds)}, state, is_finished=True)
+        self._finish(self.folder, known, state, is_finished=True)
 
     @cached_property
     def _classifiers(self) -> keras.Model:
@@ -140,30 +141,32 @@ class JointPublisher:
             difference = save_model(
                 staged, self._classifiers, sample, answers, self.recipe.precision, together(self.parts), self._names
             )
+            made = {"trained_parameters": trained, "saved_model_difference": difference}
             metrics = {
-                part.name: self._write_head(run_of(staged, part.name), part, judged[part.name], state, trained)
+                part.name: self._write_head(run_of(staged, part.name), part, judged[part.name], state, made)
                 for part in self.parts
             }
             write_json(staged / "metrics.json", metrics)
             write_history(staged, state.rows)
             kinds = {part.name: part.recipe.labels for part in self.parts}
             about = {"kinds": kinds, "finished": True, "weights": self.asked_weights, "alone": self.alone}
-            about |= {"saved_model_difference": difference, "seconds": {}}
+            about |= {"saved_model_difference": difference}
             self._finish(staged, about, state, is_finished=self.recipe.unfreeze == "none")
             _move(staged, self.folder)
 
     def _write_head(
-        self, place: Path, part: Part, judged: Mapping[Split, np.ndarray], state: TrainingState, trained: int
+        self, place: Path, part: Part, judged: Mapping[Split, np.ndarray], state: TrainingState, made: dict[str, Any]
     ) -> dict[str, Any]:
-        """A head's own folder. Returns its figures by split."""
+        """A head's own folder. made: of all heads, for its card.  Returns its figures by split."""
         place.mkdir(parents=True)
         write_text(place / "recipe.toml", part.asked.to_toml())
         thresholds, scale = _thresholds(part, judged), scale_of(part.dataset, part.recipe)
         metrics = judge(place, part.dataset, judged, part.recipe, thresholds, scale)
         write_history(place, rows_of(part, state))
+        trained = made["trained_parameters"]
         is_refitted = not trained and part.solved is not None and part.recipe.refit
         own = sum(math.prod(variable.shape) for variable in part.head.trainable_variables)
-        made = {
+        made = made | {
             "output": part.name,
             "trained_parameters": trained + own,
             "solved_head": part.solved and part.solved.about() | {"refitted": is_refitted},
@@ -171,6 +174,7 @@ class JointPublisher:
             "thresholds": thresholds,
             "scale": scale,
             "warnings": state.warnings,
+            "seconds": dict(self.seconds),
         }
         finish(place, {**self.about[part.name], **made}, HEAD_FILES)
         return metrics
@@ -178,6 +182,7 @@ class JointPublisher:
     def _finish(self, folder: Path, about: dict[str, Any], state: TrainingState, *, is_finished: bool) -> None:
         """The report of all, then heads.json."""
         about |= {"trials": describe_trials(state, is_finished=is_finished), "warnings": state.warnings}
+        about |= {"seconds": dict(self.seconds)}
         metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
         write_heads_report(folder, self.folder.resolve().name, metrics, about)
         files = hash_files(folder, JOINT_FILES)

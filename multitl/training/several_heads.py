@@ -169,7 +169,17 @@ def _run(job: Job, clock: Clock, stopwatch: Stopwatch) -> None:
         for part in parts
     }  # fmt: skip
     publisher = JointPublisher(
-        folder, images, pretrained, recipe, parts, about, features, readers, job.asked_weights, job.weights
+        folder,
+        images,
+        pretrained,
+        recipe,
+        parts,
+        about,
+        features,
+        readers,
+        job.asked_weights,
+        job.weights,
+        clock,
     )
     with clock("evaluation"):
         _ = publisher.alone  # as long as the heads are as they were made
@@ -185,7 +195,7 @@ def _run(job: Job, clock: Clock, stopwatch: Stopwatch) -> None:
     say_what_was_kept(state, None)
     for place in (folder, *(run_of(folder, name) for name in job.found)):
         remove_previous(place)
-    publisher.complete(state, clock)
+    publisher.complete(state)
 
 
 def _make_part(name: str, job: Job, images: Dataset, features: RunFeatures) -> Part:
