@@ -38,6 +38,9 @@ SEPARATORS = "|;,+/"
 MOST_WEIGHT = 1e6  # of a head's loss
 
 
+Placed = tuple[Dataset, Listing]  # what a target is learned from, and the same by name
+
+
 @dataclass(frozen=True)
 class Target:
     """A column of a table, and what stands in it."""
@@ -110,7 +113,7 @@ def list_targets(data: str | os.PathLike[str], targets: Sequence[Target], recipe
 
 def scan_targets(
     listings: Mapping[str, Listing], recipe: Recipe, progress: Progress | None = None
-) -> dict[str, tuple[Dataset, Listing]]:
+) -> dict[str, Placed]:
     """For each target its data set, and the same by name, once each image has a part. Every file is opened once.
 
     Raises DataError as `scan` does.

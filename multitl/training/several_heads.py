@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from multitl.contracts import SPLITS, Backend, Dataset, Result, Split
-from multitl.data.columns import Target, images_of, list_targets, parse_head_weights, scan_targets, write_table
-from multitl.data.listings import Listing
+from multitl.data.columns import Placed, Target, images_of, list_targets, parse_head_weights, scan_targets, write_table
 from multitl.errors import RecipeError
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.weight_hashes import weights_sha256
@@ -124,7 +123,7 @@ class Job:
     """
 
     folder: Path
-    found: Mapping[str, tuple[Dataset, Listing]]
+    found: Mapping[str, Placed]
     recipes: Mapping[str, Recipe]
     recipe: Recipe
     backend: Backend
