@@ -26,7 +26,6 @@ from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.data.unlabelled import add_unlabelled
 from multitl.errors import RunError
-from multitl.models.folding import held_norms_folded
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.weight_hashes import weights_sha256
 from multitl.options import parse_duration

@@ -18,6 +18,7 @@ from multitl.adapters import TRANSLATORS
 from multitl.contracts import Example, Loss, Pretrained, Split
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.pixels import PixelReader
+from multitl.models.folding import held_norms_folded
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward, predict_pixels
@@ -97,14 +98,15 @@ def race(
     judged = sum(len(readers[split]) for split in JUDGED) / len(examination)
     seconds = clock.get("evaluation", 0.0)
     trials = Race(phase, lesson.logits, examination, contender.recipe, stopwatch, seconds, judged, save).run(state)
-    while True:
-        with clock("finetune"):
-            tried = next(trials, None)
-        with clock("evaluation"), waiting("judging  "):
-            if tried or contender.published() != state.kept:
-                contender.publish_trial(trained, state) if state.kept else contender.publish_head(state)
-        if not tried:
-            return
+    with held_norms_folded(pretrained.backbone):
+        while True:
+            with clock("finetune"):
+                tried = next(trials, None)
+            with clock("evaluation"), waiting("judging  "):
+                if tried or contender.published() != state.kept:
+                    contender.publish_trial(trained, state) if state.kept else contender.publish_head(state)
+            if not tried:
+                return
 
 
 def _leave_head(state: TrainingState, lesson: Lesson) -> None:
