@@ -193,7 +193,9 @@ class Recipe:
         3e-3, "peak learning rate of phase 1, where the head is trained", least=0, most=100
     )
     unfreeze: str = option(
-        "all", "what phase 2 trains beside the head: none, last, last:N, all, or globs of stages or layers (a,b*)"
+        "auto",
+        "what phase 2 trains beside the head: none, last, last:N, all, or globs of stages or layers (a,b*); auto: all, "
+        "or the last stages, if the budget is too short for all",
     )
     learning_rate: float = option(
         0.0, "peak learning rate of phase 2; 0: found by trials, within the budget", least=0, most=100

@@ -277,7 +277,9 @@ def _what_won(card: Card) -> list[str]:
     if not card.trials.kept:
         return ["--unfreeze", "none"]
     won = card.trials.tried[card.trials.kept - 1]
-    return ["--learning-rate", f"{won.learning_rate:g}", "--steps", str(won.steps - won.left_out), "--budget", "none"]
+    how = ["--unfreeze", won.unfreeze] if card.recipe.unfreeze == "auto" else []
+    steps = str(won.steps - won.left_out)
+    return [*how, "--learning-rate", f"{won.learning_rate:g}", "--steps", steps, "--budget", "none"]
 
 
 def _shorten(path: str, root: Path) -> str:

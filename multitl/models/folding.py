@@ -51,7 +51,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def held_norms_folded(model: keras.Model) -> Iterator[None]:
-    """While open, normalisations of the model that do not train are computed by the layers before them, in training too.
+    """While open, normalisations of the model that do not train are computed by the layers before them, in training.
 
     In each step the kernel, which trains as before, is multiplied by the normalisation's factor, so that images are
     read and written once less: the same gradients up to rounding. A training step of EfficientNet-Lite0 takes 0.7 of
@@ -92,7 +92,9 @@ def _linear(layer: Any, inputs: Any, kernel: Any) -> Any:
         return keras.ops.depthwise_conv(
             inputs, kernel, layer.strides, layer.padding, layer.data_format, layer.dilation_rate
         )
-    return layer.convolution_op(inputs, kernel) if isinstance(layer, layers.Conv2D) else keras.ops.matmul(inputs, kernel)
+    if isinstance(layer, layers.Conv2D):
+        return layer.convolution_op(inputs, kernel)
+    return keras.ops.matmul(inputs, kernel)
 
 
 def _pairs(model: keras.Model) -> dict[str, layers.BatchNormalization]:

@@ -117,6 +117,14 @@ def next_trial(recipe: Recipe, count: int, most: int | None, tried: Sequence[Tri
     return _longer(recipe, count, left, tried[-1]) if has_won else _slower(recipe, left, tried[-1])
 
 
+def is_too_short(recipe: Recipe, count: int, most: int | None) -> bool:
+    """Whether there is no time for a first trial and a longer one: better less of a network is trained for longer.
+
+    count, most: see `next_trial`.
+    """
+    return most is not None and most < (recipe.steps or STRETCH * enough_steps(count, recipe.batch_size))
+
+
 def enough_steps(count: int, batch_size: int) -> int:
     """How long a trial has to be to tell what its rate is worth."""
     return max(ENOUGH_STEPS, ENOUGH_EPOCHS * steps_per_epoch(count, batch_size))

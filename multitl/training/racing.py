@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from multitl.contracts import Example, Loss, Pretrained, Split
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.pixels import PixelReader
 from multitl.models.folding import held_norms_folded
-from multitl.models.freezing import FreezePolicy, apply_policy
+from multitl.models.freezing import FreezePolicy, apply_policy, heavy_stages
 from multitl.models.heads import build_extractor
 from multitl.models.inference import compile_forward, predict_pixels
 from multitl.recipes import Recipe
@@ -27,7 +27,7 @@ from multitl.system.progress import waiting
 from multitl.training.checkpoints import TrainingState
 from multitl.training.features import JUDGED
 from multitl.training.phases import Batch, Draw, Phase
-from multitl.training.planning import Stopwatch
+from multitl.training.planning import Stopwatch, is_too_short
 from multitl.training.trials import Examining, Race
 
 
@@ -90,15 +90,21 @@ def race(
     stopwatch: Stopwatch, clock: Clock,
 ) -> None:  # fmt: skip
     """Try ways to fine-tune; whatever is the best so far is published at once."""
-    pretrained, readers, lesson = contender.pretrained, contender.readers, contender.lesson
-    trained = sum(layer.count_params() for layer in apply_policy(policy, pretrained.backbone, pretrained.stages))
     if state.phase == "head":
-        _leave_head(state, lesson)
-    phase, examination = _deep_phase(contender, lesson)
-    judged = sum(len(readers[split]) for split in JUDGED) / len(examination)
-    seconds = clock.get("evaluation", 0.0)
-    trials = Race(phase, lesson.logits, examination, contender.recipe, stopwatch, seconds, judged, save).run(state)
-    with held_norms_folded(pretrained.backbone):
+        _leave_head(state, contender.lesson)
+    pretrained, seconds, planned = contender.pretrained, clock.get("evaluation", 0.0), state.budget_steps
+    with ExitStack() as folded:
+        for unfreeze in _depths(pretrained, policy, state):
+            folded.close()
+            layers = apply_policy(replace(policy, unfreeze=unfreeze), pretrained.backbone, pretrained.stages)
+            folded.enter_context(held_norms_folded(pretrained.backbone))
+            state.budget_steps = planned
+            with clock("finetune"):
+                one = _make_race(contender, replace(contender.recipe, unfreeze=unfreeze), save, stopwatch, seconds)
+                ready = one.prepare(state)
+            if not is_too_short(one.recipe, one.phase.count, state.budget_steps):
+                break
+        trials, trained = one.run(state, ready), sum(layer.count_params() for layer in layers)
         while True:
             with clock("finetune"):
                 tried = next(trials, None)
@@ -109,6 +115,24 @@ def race(
                 return
 
 
+def _depths(pretrained: Pretrained, policy: FreezePolicy, state: TrainingState) -> Sequence[str]:
+    """What is to train, the first for which there is time enough; or what a run that is resumed had chosen."""
+    if known := state.trial or next(iter(state.tried), None):
+        return [known["unfreeze"]]
+    if policy.unfreeze != "auto":
+        return [policy.unfreeze]
+    return list(dict.fromkeys(["all", heavy_stages(pretrained.backbone, pretrained.stages)]))
+
+
+def _make_race(
+    contender: Contender, recipe: Recipe, save: Callable[[TrainingState], None], stopwatch: Stopwatch, seconds: float
+) -> Race:
+    """seconds: that publishing takes, but for judging."""
+    phase, examination = _deep_phase(contender, recipe)
+    judged = sum(len(contender.readers[split]) for split in JUDGED) / len(examination)
+    return Race(phase, contender.lesson.logits, examination, recipe, stopwatch, seconds, judged, save)
+
+
 def _leave_head(state: TrainingState, lesson: Lesson) -> None:
     """Trials start from the best head, if one was made, and have to beat it."""
     state.phase, state.step, state.finished = "finetune", 0, False
@@ -117,9 +141,9 @@ def _leave_head(state: TrainingState, lesson: Lesson) -> None:
         state.scores = [lesson.scores()]
 
 
-def _deep_phase(contender: Contender, lesson: Lesson) -> tuple[Phase, Examining]:
+def _deep_phase(contender: Contender, recipe: Recipe) -> tuple[Phase, Examining]:
     """What all trials of fine-tuning share; length and rate are to be filled in."""
-    pretrained, recipe, readers = contender.pretrained, contender.recipe, contender.readers
+    pretrained, readers, lesson = contender.pretrained, contender.readers, contender.lesson
     strength = "light" if recipe.augment == "auto" else recipe.augment
     images = [image_number(example.sha256) for example in lesson.examples]
     extractor = build_extractor(pretrained, recipe.pooling)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -108,6 +108,14 @@ class Examination:
         return Answers((temperature,), loss, accuracy, brier_scores(targets, goal.as_targets(softened)))
 
 
+class Ready(NamedTuple):
+    """A race that can begin. fresh: the optimizer's variables."""
+
+    step: Step
+    tempo: Tempo
+    fresh: list[np.ndarray]
+
+
 @dataclass(frozen=True)
 class Race:
     """phase: what all trials share; its rate, length and legs are each trial's own. Its model's weights are the start.
@@ -126,19 +134,26 @@ class Race:
     judged: float
     save: Callable[[TrainingState], None]
 
-    def run(self, state: TrainingState) -> Iterator[TriedOut]:
-        """Trials until none is left, or no time; each is yielded that is the best so far. `state` says where to start.
-
-        The best weights are in the model whenever something is yielded, and in the end. Raises RunError if every trial
-        diverged and there is no head.
-        """
-        model, mutable = self.phase.model, mutable_variables(self.phase.model)
+    def prepare(self, state: TrainingState) -> Ready:
+        """Compile, and measure what there is time for, unless `state` knows it."""
+        mutable = mutable_variables(self.phase.model)
         start = read_variables(mutable)
-        step = compile_step(model, self.recipe, self.phase.prepare, self.phase.loss)
-        optimizer = model.optimizer.variables
-        fresh = read_variables(optimizer)
+        step = compile_step(self.phase.model, self.recipe, self.phase.prepare, self.phase.loss)
+        fresh = read_variables(self.phase.model.optimizer.variables)
         with waiting("timing   "):  # compiling may take minutes
             tempo = self._measure(step, state)
+        write_variables(mutable, start)
+        return Ready(step, tempo, fresh)
+
+    def run(self, state: TrainingState, ready: Ready | None = None) -> Iterator[TriedOut]:
+        """Trials until none is left, or no time; each is yielded that is the best so far. `state` says where to start.
+
+        ready: what `prepare` gave, if it was called. The best weights are in the model whenever something is yielded,
+        and in the end. Raises RunError if every trial diverged and there is no head.
+        """
+        step, tempo, fresh = ready or self.prepare(state)
+        mutable, optimizer = mutable_variables(self.phase.model), self.phase.model.optimizer.variables
+        start = read_variables(mutable)
         while trial := state.trial or self._next_trial(state):
             if not state.variables:
                 write_variables(mutable, start)

@@ -13,14 +13,19 @@ import numpy as np
 import pytest
 
 import multitl
-from multitl.contracts import Preprocess, Result
+from multitl.contracts import Preprocess, Result, Step
 from multitl.data.pixels import PixelReader
 from multitl.models.feature_maps import WAVES
+from multitl.models.freezing import heavy_stages
 from multitl.models.heads import backbone_of, build_head, pixel_input, pool
 from multitl.models.preprocessing import normalise_in_model
 from multitl.recipes import Recipe
+from multitl.training import planning
+from multitl.training.checkpoints import TrainingState
 from multitl.training.finetuning import scan_for
 from multitl.training.phases import compile_model, draws, learning_rate_at, steps_per_epoch
+from multitl.training.planning import Tempo
+from multitl.training.trials import Race
 
 layers = keras.layers
 RECIPE = Recipe(
@@ -256,6 +261,30 @@ def test_fine_tuning_starts_from_the_head_that_was_chosen(
     card = json.loads((frozen.output / "card.json").read_text())
     assert card["solved_head"]["kind"] == head
     assert card["trained_parameters"] == 3 * (WAVES + 1 if head == "kernel" else 17)
+
+
+def test_without_time_for_all_the_last_stages_are_trained(
+    photo_folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after measurements by which all of the network has time for one trial, and less of it for two."""
+    measured: list[str] = []
+
+    def measure(race: Race, step: Step, state: TrainingState) -> Tempo:
+        measured.append(race.recipe.unfreeze)
+        state.budget_steps = 100 * len(measured)
+        return Tempo(race.stopwatch, None)
+
+    monkeypatch.setattr(Race, "_measure", measure)
+    recipe = replace(RECIPE, unfreeze="auto", steps=0, batch_size=32, learning_rate=1e-3)
+    monkeypatch.setattr(planning, "ENOUGH_STEPS", 80)
+    run = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    tried = json.loads((run.output / "card.json").read_text())["trials"]["tried"]
+    pretrained = multitl.load_pretrained(RECIPE.backbone, weights, RECIPE.image_size)
+    depth = heavy_stages(pretrained.backbone, pretrained.stages)
+    assert measured == ["all", depth] and depth.startswith("last:")
+    assert {one["unfreeze"] for one in tried} == {depth} and sum(one["steps"] for one in tried) <= 200
+    command = (run.output / "report.html").read_text()
+    assert f"--unfreeze {depth} --learning-rate 0.001" in command or "--unfreeze none" in command
 
 
 def test_augmented_views_are_passes_of_their_own(photo_folder: Path, small: Recipe, tmp_path: Path) -> None:
