@@ -54,6 +54,15 @@ def check(name: str, weights: str) -> None:
     find(name)
 
 
+def at_hand(image_size: int) -> list[str]:
+    """See `contracts.Source`."""
+    from multitl.files.downloads import kept_at
+
+    every = [(name, one) for name, listed in networks().items() for one in listed.checkpoints.values()]
+    kept = [(name, one) for name, one in every if kept_at(one.url).is_file()]
+    return [f"torchvision/{name}" + ("" if one.is_default else f":{one.name}") for name, one in kept]
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build one of `backbones()`. See `contracts.Source`.
 

@@ -45,7 +45,8 @@ from multitl.system.heap import kept_heap
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar, waiting
 from multitl.training.adaptation import adapt, check_adaptable
-from multitl.training.asked import listed, run_folder, split_weights
+from multitl.training.asked import run_folder
+from multitl.training.candidates import listed, recipe_of
 from multitl.training.checkpoints import (
     CHECKPOINT,
     TrainingState,
@@ -61,7 +62,7 @@ from multitl.training.memories import Memory
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
-from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
+from multitl.training.ranking import Standing, by_score, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.starts import Start, open_start, warn_of_start, what_became
 from multitl.training.targets import goal_for, targets_of, truth_of
@@ -202,11 +203,10 @@ def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tupl
         return recipe, []
     found = []
     for one in rank(dataset, names, recipe, backend):
-        say(describe_standing(one))
+        say(describe_standing(one, recipe.labels))
         found += [one] if isinstance(one, Standing) else []
-    found.sort(key=by_accuracy)
-    name, weights = split_weights(found[0].name, recipe.weights)
-    return replace(recipe, backbone=name, weights=weights), [one.about() for one in found]
+    found.sort(key=by_score)
+    return recipe_of(found[0].name, recipe), [one.about() for one in found]
 
 
 def _race(

@@ -34,7 +34,7 @@ def test_it_ranks_says_why_not_and_ends_with_a_command_that_reuses_its_features(
     assert "keras/InceptionV3: cannot be used: keras/InceptionV3 cannot take images" in " ".join(err.split())
     about = json.loads((tmp_path / "choice" / "choice.json").read_text())
     first, second = about["standings"]
-    assert {first["name"], second["name"]} == {BACKBONE, SECOND} and first["accuracy"] >= second["accuracy"]
+    assert {first["name"], second["name"]} == {BACKBONE, SECOND} and first["score"] >= second["score"]
     assert [one["name"] for one in about["unusable"]] == ["keras/InceptionV3"]
     page = (tmp_path / "choice" / "choice.html").read_text()
     assert all(name in page for name in (BACKBONE, SECOND, "keras/InceptionV3", shlex.quote(str(photos))))
@@ -121,6 +121,7 @@ def test_nothing_of_a_name_is_taken_for_html(tmp_path: Path) -> None:
     hostile = "<script>document.title='pwned'</script>"
     about = {
         "data": f"/data/{hostile}", "class_names": [hostile], "backend": "jax", "devices": [hostile], "standings": [],
+        "figure": "accuracy", "baselines": [{"says": f"always {hostile}", "score": 0.5, "mae": None}],
         "unusable": [{"name": hostile, "reason": hostile}], "command": f"multitl finetune {hostile}",
     }  # fmt: skip
     write_choice_page(tmp_path / "choice.html", about)

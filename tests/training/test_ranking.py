@@ -34,12 +34,12 @@ def test_a_run_reuses_every_feature_and_a_bad_name_stops_nobody(photos: Path, tm
     assert isinstance(failed, Unusable) and "NoSuchNet" in failed.reason
     seen = len(dataset.split("train")) + len(dataset.split("validation"))
     assert isinstance(standing, Standing) and (standing.images, standing.of) == (seen, seen)
-    assert standing.speed and standing.interval[0] <= standing.accuracy <= standing.interval[1]
+    assert standing.speed and standing.interval[0] <= standing.score <= standing.interval[1]
     multitl.finetune(photos, output=tmp_path / "run", recipe=RECIPE)
     features = read_card(tmp_path / "run", "").features
     assert (features.computed, features.reused) == (len(dataset.split("test")), seen)
     (again,) = rank(dataset, [BACKBONE], RECIPE, load_backend(None))
-    assert isinstance(again, Standing) and again.speed is None and again.accuracy == standing.accuracy
+    assert isinstance(again, Standing) and again.speed is None and again.score == standing.score
 
 
 def test_all_failing_is_an_error(photos: Path) -> None:
