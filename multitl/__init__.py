@@ -239,14 +239,14 @@ def finetune(
     complete = candidates.settle(given)
     data = asked.settle_data(data, complete, candidates.named_in(complete))
     output = asked.run_folder(data, output, given, known)
-    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
+    listing = asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 
     with adapter.fast_paths():
         return training.finetune(
             data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
-            on_epoch=on_epoch, log_to=log_to,
+            on_epoch=on_epoch, log_to=log_to, listing=listing,
         )  # fmt: skip
 
 
@@ -322,12 +322,14 @@ def choose(
 
     names = candidates.settle_names(backbones.split(",") if isinstance(backbones, str) else list(backbones), complete)
     data = asked.settle_data(data, complete, candidates.candidates(names, complete))
-    asked.check_choose(data, names, output, complete, overwrite=overwrite)
+    listing = asked.check_choose(data, names, output, complete, overwrite=overwrite)
     adapter = load_backend(backend)
     from multitl.training import choosing
 
     with adapter.fast_paths():
-        return choosing.choose(data, names, backend=adapter, output=output, recipe=complete, overwrite=overwrite)
+        return choosing.choose(
+            data, names, backend=adapter, output=output, recipe=complete, overwrite=overwrite, listing=listing
+        )
 
 
 def evaluate(

@@ -424,6 +424,11 @@ class Original(Protocol):
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Take weights by the names of its state_dict; those not given stay as they are."""
 
+    def resampled(self, name: str, array: np.ndarray) -> np.ndarray | None:
+        """A tensor of weights that were made at another image size, as this network has it: position embeddings are
+        interpolated as its own package does. None for any other.
+        """
+
     def verify(self, translation: Translation) -> Parity:
         """Compare with its translation. Raises TranslationError, with the first place that differs, if it is not the
         same.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.adapters import folder_name
+from multitl.data.listings import Listing
 from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
 from multitl.data.tables import Reading
@@ -55,8 +56,10 @@ def check_listeners(on_epoch: object, log_to: str) -> None:
 def check_finetune(
     data: str | os.PathLike[str], backend: str, output: str | os.PathLike[str] | None, recipe: Recipe, *,
     overwrite: bool, resume: bool,
-) -> None:  # fmt: skip
-    """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
+) -> Listing:  # fmt: skip
+    """What the data are by name. Raises what `finetune` would, as far as names tell. backend: the name of one that is
+    installed.
+    """
     folder = run_folder(data, output, recipe, backend)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
@@ -64,18 +67,19 @@ def check_finetune(
         _check_start(recipe, folder)
     elif not is_finished:  # one that is needs no weights any more
         check_all(named_in(recipe))
-    check_for_training(data, recipe)
+    listing = check_for_training(data, recipe)
     check_unlabelled(recipe.unlabelled)
+    return listing
 
 
 def check_choose(
     data: str | os.PathLike[str], names: Sequence[str], output: str | os.PathLike[str] | None, recipe: Recipe, *,
     overwrite: bool,
-) -> None:  # fmt: skip
-    """Raises what `choose` would, as far as names tell."""
+) -> Listing:  # fmt: skip
+    """What the data are by name. Raises what `choose` would, as far as names tell."""
     check_all(candidates(names, recipe))
     check_choice_folder(choice_folder(data, output), overwrite=overwrite)
-    check_for_training(data, recipe)
+    return check_for_training(data, recipe)
 
 
 def run_folder(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from multitl.contracts import Backend, Dataset
+from multitl.data.listings import Listing
 from multitl.judging.choice_page import write_choice_page
 from multitl.judging.merits import FIGURES, Baseline
 from multitl.recipes import OF_FEATURES, Recipe
@@ -50,13 +51,13 @@ class Choice:
 
 def choose(
     data: str | os.PathLike[str], names: Sequence[str], *, backend: Backend, output: str | os.PathLike[str] | None,
-    recipe: Recipe, overwrite: bool,
+    recipe: Recipe, overwrite: bool, listing: Listing | None = None,
 ) -> Choice:  # fmt: skip
-    """See `multitl.choose`."""
+    """See `multitl.choose`. listing: what the data are by name, if that is known."""
     folder = choice_folder(data, output)
     with locked(run_lock(folder), folder):
         check_choice_folder(folder, overwrite=overwrite)
-        dataset = scan_for(data, recipe)
+        dataset = scan_for(data, recipe, listing=listing)
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
             baselines = baselines_for(dataset, recipe)

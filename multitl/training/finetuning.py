@@ -24,6 +24,7 @@ from multitl.adapters import TRANSLATORS
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.images import AT_ONCE
+from multitl.data.listings import Listing
 from multitl.data.parts import Before, nowhere
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
@@ -79,14 +80,15 @@ def finetune(
     resume: bool,
     on_epoch: OnEpoch | None = None,
     log_to: str = "",
+    listing: Listing | None = None,
 ) -> Result:
-    """See `multitl.finetune`."""
+    """See `multitl.finetune`. listing: what the data are by name, if that is known."""
     folder = run_folder(data, output, recipe, backend.name)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
         clock, stopwatch, start = Clock(), Stopwatch(parse_duration(recipe.budget)), open_start(recipe)
         with clock("data"):
-            dataset = scan_for(data, recipe, start.split_before if start else nowhere)
+            dataset = scan_for(data, recipe, start.split_before if start else nowhere, listing)
             dataset = add_unlabelled(dataset, recipe)
         if is_finished:
             check_same_data(folder, dataset.fingerprint)
@@ -101,12 +103,14 @@ def finetune(
             return result
 
 
-def scan_for(data: str | os.PathLike[str], recipe: Recipe, before: Before = nowhere) -> Dataset:
-    """Look at the data as the recipe says, with a progress bar. before: see `data.parts.Parts`."""
+def scan_for(
+    data: str | os.PathLike[str], recipe: Recipe, before: Before = nowhere, listing: Listing | None = None
+) -> Dataset:
+    """Look at the data as the recipe says, with a progress bar. before, listing: see `data.scanning.scan`."""
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
         return scan_for_training(
-            data, recipe, lambda done, total: bar.update(task, completed=done, total=total), before
+            data, recipe, lambda done, total: bar.update(task, completed=done, total=total), before, listing
         )
 
 

@@ -23,6 +23,7 @@ from multitl.data.pixels import PixelReader
 from multitl.errors import BackboneError, DataError, MultitlError
 from multitl.judging.merits import FIGURES, TITLES, Baseline, baselines_of, merit_of
 from multitl.models.feature_maps import scaled
+from multitl.models.goals import GOALS
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
@@ -84,8 +85,9 @@ class Candidate:
     """
 
     def __init__(
-        self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend, pixels: PixelStore, goal: Goal
-    ) -> None:
+        self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend, pixels: PixelStore,
+        goal: Goal = GOALS["one"],
+    ) -> None:  # fmt: skip
         """recipe: its own.  pixels: of the network's geometry.  goal: knows the scale of numbers."""
         self.name, self.pretrained, self.recipe, self.goal = name, pretrained, recipe, goal
         self.parameters = pretrained.backbone.count_params()

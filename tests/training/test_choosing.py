@@ -11,10 +11,11 @@ import pytest
 
 import multitl
 from multitl.cli.main import main
+from multitl.data import scanning
 from multitl.errors import MultitlError
 from multitl.judging.choice_page import write_choice_page
 from multitl.runs.cards import read_card
-from tests.quick_runs import BACKBONE
+from tests.quick_runs import BACKBONE, QUICK
 
 SECOND = "torchvision/squeezenet1_1"
 SMALL = ["--image-size", "64", "--weights", "none"]
@@ -108,6 +109,14 @@ def test_a_run_with_several_backbones_takes_the_best_and_says_how_they_stood(pho
     (out / "model.keras").unlink()
     assert main(["finetune", str(photos), "--recipe", str(out / "recipe.toml"), "--out", str(out), "--resume"]) == 0
     assert read_card(out).backbone.name == card.backbone.name
+
+
+def test_data_are_listed_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a run and by a choice: what was looked at for mistakes is what is read."""
+    real, seen = scanning.list_folder, []
+    monkeypatch.setattr(scanning, "list_folder", lambda root: seen.append(root) or real(root))
+    assert choose(photos, tmp_path / "choice", BACKBONE) == 0 and len(seen) == 1
+    assert main(["finetune", str(photos), *QUICK, "--out", str(tmp_path / "run")]) == 0 and len(seen) == 2
 
 
 @pytest.mark.parametrize("names", [[], [""], [BACKBONE, BACKBONE]])
