@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import elsewhere_slow
 
 import multitl
 from multitl.adapters import at_hand
+from multitl.cli.main import main
 from multitl.contracts import Job, Preprocess
 from multitl.errors import BackboneError, RecipeError
 from multitl.recipes import Recipe
+from multitl.runs.cards import read_card
 from multitl.sources import pypi, timm, torchvision
 from multitl.sources.keras_catalogue import ARCHITECTURES
 from multitl.training.candidates import AUTO, check_single, recipe_of, settle, settle_names
 from multitl.translation.entries import entry_folder
 
 PACKAGE = "pypi/efficientnet_lite0"
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "choose-a-backbone.md"
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +133,19 @@ def test_a_run_and_a_choice_with_auto(photos: Path, machine: Path) -> None:
     choice = multitl.choose(photos, AUTO, output=machine / "choice", recipe={"image_size": 32})
     assert [one.name for one in choice.standings] == [PACKAGE]
     assert choice.baselines[0].score == 0.5 and np.isfinite(choice.standings[0].score)
+
+
+@elsewhere_slow
+def test_the_how_to(
+    photos: Path, machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(machine)
+    Path("photos").symlink_to(photos)
+    commands = re.findall(r"^\$ multitl (.+)$", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    assert "guessing" in capsys.readouterr().out
+    page = Path("runs/sizes/choice.html").read_text()
+    assert "always cat" in page and f"{PACKAGE}@96px" in page
+    assert read_card("runs/best").backbone.name == PACKAGE
