@@ -232,19 +232,21 @@ def finetune(
     named = {name: value for name, value in {"backbone": backbone, "weights": weights}.items() if value is not None}
     own = finetune.__kwdefaults__ or {}  # who misspells an option may mean one of these
     complete = combine(recipe, named | options, also=own)
-    from multitl.training import asked
+    from multitl.training import asked, candidates
 
-    known = check_backend(backend)
+    known, given = check_backend(backend), complete
     asked.check_listeners(on_epoch, log_to)
-    data = asked.settle_data(data, asked.listed(complete.backbone), complete)
-    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
+    complete = candidates.settle(given)
+    data = asked.settle_data(data, complete, candidates.named_in(complete))
+    output = asked.run_folder(data, output, given, known)
+    listing = asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import finetuning as training
 
     with adapter.fast_paths():
         return training.finetune(
             data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
-            on_epoch=on_epoch, log_to=log_to,
+            on_epoch=on_epoch, log_to=log_to, listing=listing,
         )  # fmt: skip
 
 
@@ -279,9 +281,11 @@ def finetune_heads(
         for given in (heads, head_weights)
     )
     from multitl.data.columns import parse_targets
-    from multitl.training import asked
+    from multitl.training import asked, candidates
 
-    targets, known = parse_targets(text), check_backend(backend)
+    targets, known, given = parse_targets(text), check_backend(backend), complete
+    complete = candidates.settle(given)
+    output = asked.run_folder(data, output, given, known)
     asked.check_finetune_heads(data, targets, weights, known, output, complete, overwrite=overwrite, resume=resume)
     adapter = load_backend(backend)
     from multitl.training import several_heads
@@ -305,28 +309,33 @@ def choose(
     """Compare backbones by the head that would be solved on each, by five-fold cross-validation; nothing is trained.
 
     data: as for `finetune`; its test part is not looked at.
-    backbones: names as for `load_pretrained`, or "NAME@WEIGHTS" with weights of its own.
+    backbones: names as for `load_pretrained`, "NAME@WEIGHTS" for one with weights of its own, "NAME@96px" for one with
+    images of that size; or "auto": all whose official weights lie on this machine.
     output: the folder to make, with choice.html and choice.json (default: runs/choose-<data>).
     recipe: of its options weights, image_size, preprocess, pooling, precision, seed and those of the data count; a
     `finetune` with the same ones starts from the features that are stored here.
 
-    Backbones with few parameters come first; one that is clearly behind the best so far is given up on the way, and one
+    Backbones that cost little come first; one that is clearly behind the best so far is given up on the way, and one
     that cannot be loaded is listed with the reason; a name that its source does not list is refused at once.
 
-    Returns `.standings`, the best first (name, accuracy, interval, losses, speed in images a second, parameters,
-    licence), `.unusable`, `.page` and `.command`.
+    Returns `.standings`, the best first (name, score, interval, losses, speed in images a second, parameters, licence),
+    where a score is the accuracy, of several labels an image the mean average precision, of a number R2; `.baselines`,
+    what needs no picture; `.unusable`, `.page` and `.command`.
     Raises a MultitlError that says what to mend, BackboneError if none can be used.
     """
-    complete, names = combine(recipe, {}), list(backbones)
-    from multitl.training import asked
+    complete = combine(recipe, {})
+    from multitl.training import asked, candidates
 
-    data = asked.settle_data(data, names, complete)
-    asked.check_choose(data, names, output, complete, overwrite=overwrite)
+    names = candidates.settle_names(backbones.split(",") if isinstance(backbones, str) else list(backbones), complete)
+    data = asked.settle_data(data, complete, candidates.candidates(names, complete))
+    listing = asked.check_choose(data, names, output, complete, overwrite=overwrite)
     adapter = load_backend(backend)
     from multitl.training import choosing
 
     with adapter.fast_paths():
-        return choosing.choose(data, names, backend=adapter, output=output, recipe=complete, overwrite=overwrite)
+        return choosing.choose(
+            data, names, backend=adapter, output=output, recipe=complete, overwrite=overwrite, listing=listing
+        )
 
 
 def evaluate(

@@ -302,6 +302,11 @@ def backbones(source: str) -> list:
     return list(_import_source(source).backbones())
 
 
+def at_hand(image_size: int = 0) -> list[str]:
+    """Backbones of all sources whose official weights lie on this machine, by full name; loads no framework."""
+    return [name for source in SOURCES for name in _import_source(source).at_hand(image_size)]
+
+
 def _import_source(source: str) -> Source:
     return cast(Source, importlib.import_module(SOURCES[source]))
 

@@ -391,6 +391,12 @@ class Source(Protocol):
     def check(self, name: str, weights: str) -> None:
         """Raises what `load` would, as far as names tell and what is installed; loads no framework."""
 
+    def at_hand(self, image_size: int) -> Sequence[str]:
+        """Full names of those whose official weights `load` finds on this machine; loads no framework.
+
+        image_size: as for `load`; weights may be other ones, or translated already, at some sizes only.
+        """
+
     def load(self, name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
         """Build `name` ("ResNet50" or "MobileNet:alpha=0.25", without the source's prefix) and fill in its weights.
 
@@ -417,6 +423,11 @@ class Original(Protocol):
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Take weights by the names of its state_dict; those not given stay as they are."""
+
+    def resampled(self, name: str, array: np.ndarray) -> np.ndarray | None:
+        """A tensor of weights that were made at another image size, as this network has it: position embeddings are
+        interpolated as its own package does. None for any other.
+        """
 
     def verify(self, translation: Translation) -> Parity:
         """Compare with its translation. Raises TranslationError, with the first place that differs, if it is not the

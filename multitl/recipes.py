@@ -71,8 +71,8 @@ class Recipe:
 
     backbone: str = option(
         "pypi/efficientnet_lite0",
-        "backbone as SOURCE/NAME[:variant], the folder of a run, or file:PATH; of several, A,B, the best out of fold; "
-        "see `multitl backbones`",
+        "backbone as SOURCE/NAME[:variant], the folder of a run, or file:PATH; of several, A,B, the best out of fold, "
+        "and of auto the best of those whose weights are on this machine; see `multitl backbones`",
     )
     weights: str = option("default", "default or imagenet (official), none (random), or a weights file or folder")
     image_size: int = option(0, "side of the square input in pixels; 0: the backbone's own", least=0, most=4096)

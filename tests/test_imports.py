@@ -34,18 +34,20 @@ ORDER = {
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "weight_hashes folding objective one_class several_labels numbers goals statistics weight_files feature_maps heads "
     "together norm_statistics model_files joint",
-    "translation": "layouts values op_tables building filling cutting descriptions parity store state_dicts worker",
+    "translation": "layouts values op_tables building filling cutting descriptions parity entries store state_dicts "
+    "worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
     "reductions normalisations writing running",
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
     "run",
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
-    "proportions evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
-    "training": "trackers asked targets checkpoints extractors feature_store logs listeners recording phases features "
-    "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials racing "
-    "ranking publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
-    "several_heads choosing",
+    "proportions merits evaluation findings label_findings number_findings reporting several_heads summaries "
+    "choice_page",
+    "training": "trackers candidates asked targets checkpoints extractors feature_store logs listeners recording "
+    "phases features softmax_regression solved_head class_means head_choice starts memories heads planning calibration "
+    "trials racing ranking publishing coral transport domain_heads adaptation finetuning joint_lessons "
+    "joint_publishing several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
@@ -67,8 +69,8 @@ COMMANDS = ("describe.py",)  # writes the data files of sources, which no adapte
 ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
 LOADS_NO_KERAS = """adapters system.cache runs.cards cli.main contracts data.scanning cli.demo doctor.diagnosis errors
 files.downloads system.hashes data.images judging.metrics doctor.probe recipes judging.predictions judging.reporting
-runs.folders judging.opening training.asked porting.asked files.safetensors_files cli.terminal
-files.torch_files doctor.traps"""
+runs.folders judging.opening training.asked training.candidates translation.entries judging.merits porting.asked
+files.safetensors_files cli.terminal files.torch_files doctor.traps"""
 
 
 def modules_in(folder: Path) -> dict[str, Path]:

@@ -40,6 +40,9 @@ class HubOriginal:
         """Weights by the names of the module's variables."""
         self.prepared = graphdef.with_weights(self.prepared, tensors)
 
+    def resampled(self, name: str, array: np.ndarray) -> None:
+        """What a module counts positions by is not known by name."""
+
     def verify(self, translation: Translation) -> Parity:
         """See `verifying.verify`."""
         return verifying.verify(self.prepared, translation, self.preprocess)

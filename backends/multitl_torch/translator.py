@@ -17,7 +17,7 @@ from multitl.contracts import Job, Parity, Preprocess, Translation
 from multitl.errors import TranslationError
 from multitl.models.insides import nodes_of, producer_of
 from multitl.version import installed_versions
-from multitl_torch import fx, timm, torchvision, verifying
+from multitl_torch import fx, positions, timm, torchvision, verifying
 from multitl_torch.fx_graphs import Example, each_input
 from multitl_torch.plain_modules import plain
 
@@ -48,6 +48,10 @@ class TorchOriginal:
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Weights by the names of the module's state_dict."""
         self.module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, strict=False)
+
+    def resampled(self, name: str, array: np.ndarray) -> np.ndarray | None:
+        """See `positions.resampled`."""
+        return positions.resampled(self.module, name, array)
 
     def verify(self, translation: Translation) -> Parity:
         """See `verifying.verify`."""

@@ -64,6 +64,7 @@ def _finetune_heads(options: argparse.Namespace, recipe: Recipe) -> None:
 def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
     from multitl.cli.terminal import print_repeats
     from multitl.runs.folders import check_folder
+    from multitl.training.candidates import settle
 
     def run(one: Recipe, output: Path) -> multitl.Result:
         return multitl.finetune(
@@ -72,7 +73,7 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
         )  # fmt: skip
 
     default = f"runs/{Path(options.data).resolve().stem}-{folder_name(recipe.backbone)}-repeats"
-    folder = Path(options.out or default)
+    folder, recipe = Path(options.out or default), settle(recipe)
     for one, place in plan(recipe, folder, options.repeats):  # all of them before the first run
         check_folder(place, one, check_backend(options.backend), overwrite=options.overwrite, resume=options.resume)
     print_repeats(repeat(run, recipe, folder, options.repeats), folder / SUMMARY)
@@ -81,7 +82,7 @@ def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
 def choose(options: argparse.Namespace) -> None:
     """Compare backbones on labelled images, without training any of them."""
     choice = multitl.choose(
-        options.data, options.backbones.split(","), backend=options.backend, output=options.out,
+        options.data, options.backbones, backend=options.backend, output=options.out,
         recipe=flags.recipe_from(options), overwrite=options.overwrite,
     )  # fmt: skip
     from multitl.cli.terminal import print_choice

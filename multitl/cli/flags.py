@@ -179,7 +179,10 @@ def add_port_flags(parser: Parser) -> None:
 
 def add_choose_flags(parser: Parser) -> None:
     parser.add_argument("data", type=_path, metavar="DATA", help="labelled images, as for finetune")
-    names = "names that multitl backbones lists, folders of runs, or file:PATH; NAME@FILE for weights of its own"
+    names = (
+        "names that multitl backbones lists, folders of runs, or file:PATH; NAME@FILE for weights of its own, "
+        "NAME@96px for an image size of its own; auto: all whose weights are on this machine"
+    )
     parser.add_argument("--backbones", required=True, metavar="A,B,...", help=names)
     _add_backend(parser)
     parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")

@@ -95,16 +95,19 @@ def print_memory(folder: Path) -> None:
 
 
 def print_choice(choice: Choice, command: str) -> None:
-    """Backbones, the best first, then those that were given up or cannot be used; the page; how to go on."""
-    right = ["accuracy", "log loss", "images/s", "parameters"]
-    grid = table(
-        "backbone", "accuracy", "log loss", "images/s", "parameters", "licence", right=right, prose=["licence"]
-    )
+    """Backbones, the best first, then those that were given up or cannot be used, and what needs none; the page; how to
+    go on."""
+    score, second = FIGURES[choice.figure], FIGURES["mae" if choice.figure == "r2" else "log_loss"]
+    right = [score, second, "images/s", "parameters"]
+    grid = table("backbone", *right, "licence", right=right, prose=["licence"])
     for one in choice.standings:
-        accuracy = f"{one.accuracy:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]"
-        figures = [accuracy, f"{one.losses.mean():.3f}", "stored" if one.speed is None else f"{one.speed:.0f}"]
+        merit = f"{one.score:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]"
+        other = f"{one.losses.mean():.3f}" if one.mae is None else f"{one.mae:.4g}"
         name = printable(one.name) + (f" (first {one.images} images)" if one.stopped else "")
-        grid.add_row(name, *figures, f"{one.parameters / 1e6:.1f} M", one.licence)
+        speed = "stored" if one.speed is None else f"{one.speed:.0f}"
+        grid.add_row(name, merit, other, speed, f"{one.parameters / 1e6:.1f} M", one.licence)
+    for known in choice.baselines:
+        grid.add_row(printable(known.says), f"{known.score:.3f}", "" if known.mae is None else f"{known.mae:.4g}")
     for unusable in choice.unusable:
         grid.add_row(printable(unusable.name), "cannot be used", style="red")
     screen = results()

@@ -61,6 +61,7 @@ def scan(
     reading: Reading = AS_USUAL,
     progress: Progress | None = None,
     before: Before = nowhere,
+    listing: Listing | None = None,
 ) -> Dataset:
     """Look at a folder, CSV or Parquet file: images new to this machine are decoded, and missing splits are cut off.
 
@@ -73,11 +74,12 @@ def scan(
     there is none, validation is left as it is instead, and train alone is drawn from.
 
     decoding: how the files become pictures.  reading: what a table does not say of itself.  before: see `Parts`.
+    listing: what `path` holds, if that is known by now.
 
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
-    listing = _list_data(Path(path), reading)
+    listing = listing or _list_data(Path(path), reading)
     return _look_at(
         listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding,
         before=before,
@@ -85,11 +87,12 @@ def scan(
 
 
 def scan_for_training(
-    path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None, before: Before = nowhere
-) -> Dataset:
+    path: str | os.PathLike[str], recipe: Recipe, progress: Progress | None = None, before: Before = nowhere,
+    listing: Listing | None = None,
+) -> Dataset:  # fmt: skip
     """`scan` with the seed, the shares, the tolerance, the shots and the reading of files of a recipe.
 
-    before: see `Parts`.
+    before: see `Parts`.  listing: what `check_for_training` gave, so that a million files are not listed twice.
     """
     return scan(
         path,
@@ -102,6 +105,7 @@ def scan_for_training(
         reading=Reading.of(recipe),
         progress=progress,
         before=before,
+        listing=listing,
     )
 
 
@@ -147,13 +151,14 @@ def place_to_judge(listing: Listing, class_names: Sequence[str], files: Files, d
     return _dataset(replace(listing, class_names=tuple(class_names), warnings=warnings), placed, files)
 
 
-def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Raises the DataErrors of `scan_for_training` that names alone lead to, and a RecipeError for tables of other
-    classes; opens no image.
+def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> Listing:
+    """What there is by name. Raises the DataErrors of `scan_for_training` that names alone lead to, and a RecipeError
+    for tables of other classes; opens no image.
     """
     listing = _list_data(Path(path), Reading.of(recipe))
     check_trainable(listing)
     check_classes(recipe.class_weights, recipe.costs, listing.class_names)
+    return listing
 
 
 def check_path(path: str | os.PathLike[str]) -> None:

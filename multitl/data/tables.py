@@ -103,14 +103,31 @@ def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
         raise _bad_table(path, "holds no images and no paths", "bytes of images, or paths", "lists", "write the images")
     files = [_text(value) for value in raw_files]
     labels = _READ[reading.labels](path, table, reading)
-    raw_splits = _find(table, "split")
-    splits = None if raw_splits is None else [_text(value) for value in raw_splits]
+    splits, notes = _splits(path, table, asked)
     _check_cells(path, files, splits)
     parsed = [parse_split(split) for split in splits] if splits else [None] * len(files)
     places, warnings = _find_files(path, files, reading.images)
     rows = zip(places, labels, parsed, strict=True)
     listing = list_records(path, [Record(file, label, split) for file, label, split in rows])
-    return replace(listing, warnings=warnings)
+    return replace(listing, warnings=(*warnings, *notes))
+
+
+def _splits(
+    path: Path, table: Mapping[str, list[Any]], asked: Sequence[str]
+) -> tuple[list[str] | None, tuple[str, ...]]:
+    """The parts of the images by name, None where the table has none; and what is to be known of that.
+
+    A column that is called `set`, the last of COLUMNS, may be something else: with numbers alone it is left out.
+    asked: columns that are something else.
+    """
+    found = _find({name: cells for name, cells in table.items() if name.strip() not in asked}, "split")
+    if found is None:
+        return None, ()
+    cells = [_text(value) for value in found]
+    is_named = any(name.strip().lower() in COLUMNS["split"][:-1] for name in table)
+    if is_named or not cells or any(parse_number(cell) is None for cell in cells):
+        return cells, ()
+    return None, (f"The column {COLUMNS['split'][-1]} of {path.name} holds numbers, so it is not taken for parts.",)
 
 
 def _classes(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[str]:

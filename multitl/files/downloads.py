@@ -31,7 +31,7 @@ def download(url: str, sha256_prefix: str, megabytes: float) -> Path:
     Raises WeightsError if the file cannot be fetched or kept, or is not the right one; a wrong file that lay there is
     left as it is.
     """
-    path = checkpoint_folder() / Path(urllib.parse.urlsplit(url).path).name
+    path = kept_at(url)
     try:
         if path.exists():
             _check(path, sha256_prefix, f"The file {path}", f"rm '{path}', and run the same command again")
@@ -49,6 +49,11 @@ def download(url: str, sha256_prefix: str, megabytes: float) -> Path:
             fix=f"let the variable TORCH_HOME name another folder, or {_by_hand(path)}",
         ) from error
     return path
+
+
+def kept_at(url: str) -> Path:
+    """Where PyTorch keeps the file behind an address, or will."""
+    return checkpoint_folder() / Path(urllib.parse.urlsplit(url).path).name
 
 
 def checkpoint_folder() -> Path:

@@ -4,12 +4,12 @@ report.html. Read `metrics.py` first, then `reporting.py`.
 
 __all__ = [
     "axes",
-    "charts",
     "choice_page",
     "costs",
     "evaluation",
     "judges",
     "label_findings",
+    "merits",
     "metrics",
     "number_findings",
     "opening",

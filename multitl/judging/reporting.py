@@ -41,6 +41,7 @@ from multitl.judging.findings import (
     trust_above,
 )
 from multitl.judging.label_findings import LabelPicture, describe_labels
+from multitl.judging.merits import FIGURES, TITLES
 from multitl.judging.metrics import Judged, judge, reliability
 from multitl.judging.number_findings import NumberPicture, describe_numbers
 from multitl.judging.predictions import Predictions, read_predictions
@@ -164,6 +165,7 @@ def _header(card: Card) -> dict[str, Any]:
         "total_seconds": sum(card.seconds.values()),
         "head_titles": HEAD_TITLES,
         "terms": TERMS[card.recipe.labels],
+        "ranked_by": TITLES[FIGURES[card.recipe.labels]],
     }
 
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from multitl.class_tables import check_classes
-from multitl.contracts import VALUE, Head, Parity, Preprocess, Scale, Split, Stage, TranslatedWeight, Unreadable
+from multitl.contracts import VALUE, Head, Job, Parity, Preprocess, Scale, Split, Stage, TranslatedWeight, Unreadable
 from multitl.errors import MultitlError, RunError
 from multitl.recipes import Recipe
 from multitl.system.regular_files import MOST_CARD, read_regular
@@ -137,12 +137,13 @@ class Ranked(Struct, frozen=True):
     name: Line
     images: Count
     of: Count
-    accuracy: Share
-    interval: tuple[Share, Share]
+    score: float
+    interval: tuple[float, float]
     log_loss: Positive
     parameters: Count
     licence: Text
     speed: Positive | None = None
+    mae: Positive | None = None
     stopped: Text = ""
 
 
@@ -352,6 +353,7 @@ class EntryCard(Struct, frozen=True, kw_only=True):
     url: Text = ""
     weights_note: Text = ""
     has_classifier: bool = True
+    job: Job | None = None
 
     def __post_init__(self) -> None:
         _check_places(*self.weights)

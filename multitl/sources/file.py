@@ -37,6 +37,11 @@ def check(name: str, weights: str) -> None:
     check_path(name, "model file", "a .keras or .h5 file", FILE)
 
 
+def at_hand(image_size: int) -> list[str]:
+    """None: a user's own are named. See `contracts.Source`."""
+    return []
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Read a model from a file. See `contracts.Source`.
 

@@ -35,6 +35,11 @@ def check(name: str, weights: str) -> None:
     find_architecture(name)
 
 
+def at_hand(image_size: int) -> list[str]:
+    """See `contracts.Source`."""
+    return [one.full_name for one in ARCHITECTURES if one.kept_at(image_size or one.image_size).is_file()]
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build one of `backbones()`. See `contracts.Source`.
 

@@ -10,9 +10,11 @@ facebookresearch/ConvNeXt; Xception was trained by Keras' author; the others com
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from multitl.contracts import Head, Preprocess
@@ -70,6 +72,11 @@ class Architecture:
         url = self.url if head == "cut" else re.sub(r"[_-]no[_-]?top(_v2)?", "", self.url)
         sizes = self.url_sizes
         return url.replace("{size}", str(image_size if image_size in sizes else sizes[-1])) if sizes else url
+
+    def kept_at(self, image_size: int, head: Head = "cut") -> Path:
+        """Where Keras keeps that file, or will."""
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return home / "models" / self.weights_url(image_size, head).rpartition("/")[2]
 
     def weights_digest(self, head: Head = "cut") -> str | None:
         """Of the file at `weights_url`."""

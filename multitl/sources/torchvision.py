@@ -12,14 +12,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multitl.contracts import BackboneInfo, Checkpoint, Head, Job, Origin, Preprocess, Pretrained
 from multitl.errors import BackboneError, nearest_names
 from multitl.system.sizes import show_bytes
 
+if TYPE_CHECKING:  # `backbones` must answer without loading a framework
+    from multitl.translation.descriptions import Description
+
 FOLDER = Path(__file__).parent / "torchvision_networks"
 INDEX = FOLDER / "index.json"
+POSITIONS = "pos_embedding"  # of a ViT, one for each patch of an image
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,15 @@ def check(name: str, weights: str) -> None:
     find(name)
 
 
+def at_hand(image_size: int) -> list[str]:
+    """See `contracts.Source`."""
+    from multitl.files.downloads import kept_at
+
+    every = [(name, one) for name, listed in networks().items() for one in listed.checkpoints.values()]
+    kept = [(name, one) for name, one in every if kept_at(one.url).is_file()]
+    return [f"torchvision/{name}" + ("" if one.is_default else f":{one.name}") for name, one in kept]
+
+
 def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretrained:
     """Build one of `backbones()`. See `contracts.Source`.
 
@@ -72,7 +85,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     size = image_size or checkpoint.preprocess.height
     described = FOLDER / f"{network}.json.xz"
     description = read_description(described) if described.is_file() else None
-    if description and works_at(description, size):
+    if description and works_at(description, size) and not _is_of_another_size(description, weights):
         return translated.as_pretrained(_described(description, checkpoint, weights, size, head), head)
     path = download(checkpoint.url, checkpoint.sha256, checkpoint.megabytes) if weights == "default" else weights
     entry = from_cache(Job("torchvision", name, str(path), size, head))
@@ -171,6 +184,18 @@ def _described(description, checkpoint: Checkpoint, weights: str, size: int, hea
         parity=description.parity,
         class_names=class_names(translation.model.output_shape[-1]),
     )
+
+
+def _is_of_another_size(description: Description, weights: str) -> bool:
+    """Whether a file's position embeddings have to be interpolated, which takes the network itself."""
+    from multitl.files.state_dict_files import read_state_dict
+
+    positions = [weight for weight in description.weights if weight.name.endswith(POSITIONS)]
+    if not positions or weights in ("default", "none"):
+        return False
+    tensors = read_state_dict(weights).tensors.items()
+    shapes = [(one.shape, array.shape) for one in positions for name, array in tensors if name.endswith(one.name)]
+    return any(wanted != found for wanted, found in shapes)
 
 
 def resized(preprocess: Preprocess, size: int) -> Preprocess:

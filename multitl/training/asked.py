@@ -10,35 +10,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multitl.adapters import check_backbone, folder_name
+from multitl.adapters import folder_name
 from multitl.data.columns import Target, list_targets, parse_head_weights
+from multitl.data.listings import Listing
 from multitl.data.remote import local
 from multitl.data.scanning import check_for_training
 from multitl.data.tables import Reading
 from multitl.data.unlabelled import check_unlabelled
-from multitl.errors import BackboneError, RecipeError, RunError
+from multitl.errors import RecipeError, RunError
 from multitl.given import shelves
 from multitl.judging.opening import load_run
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, is_used
 from multitl.runs.head_runs import LEARNED, check_heads
 from multitl.runs.locks import locked, run_lock
+from multitl.training.candidates import candidates, check_all, check_single, named_in
 from multitl.training.trackers import check_trackers
 
 CHOICE = "choice.json"
 OF_START = ("backbone", "weights", "image_size", "preprocess", "pooling", "bits", "range", "page")
 # what an earlier run's classifier hangs on
-WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
 
 
-def settle_data(data: Any, backbones: Sequence[str], recipe: Recipe) -> str | os.PathLike[str]:
+def settle_data(data: Any, recipe: Recipe, recipes: Sequence[Recipe]) -> str | os.PathLike[str]:
     """A path as it is, a URL as what is fetched from it, anything else as the table that it becomes, once the backbones
-    are known to be there.
+    are known to be there. recipes: one for each of them.
     """
     if isinstance(data, str | os.PathLike):
         return local(data)
     if not recipe.from_run:
-        _check_backbones([(backbones[0], recipe.weights)] if len(backbones) == 1 else _split(backbones, recipe))
+        check_all(recipes)
     return shelves.keep(data, Reading.of(recipe))
 
 
@@ -57,18 +58,20 @@ def check_listeners(on_epoch: object, log_to: str) -> None:
 def check_finetune(
     data: str | os.PathLike[str], backend: str, output: str | os.PathLike[str] | None, recipe: Recipe, *,
     overwrite: bool, resume: bool,
-) -> None:  # fmt: skip
-    """Raises what `finetune` would, as far as names tell. backend: the name of one that is installed."""
+) -> Listing:  # fmt: skip
+    """What the data are by name. Raises what `finetune` would, as far as names tell. backend: the name of one that is
+    installed.
+    """
     folder = run_folder(data, output, recipe, backend)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
     if recipe.from_run:
         _check_start(recipe, folder)
     elif not is_finished:  # one that is needs no weights any more
-        names = listed(recipe.backbone)
-        _check_backbones([(recipe.backbone, recipe.weights)] if len(names) == 1 else _split(names, recipe))
-    check_for_training(data, recipe)
+        check_all(named_in(recipe))
+    listing = check_for_training(data, recipe)
     check_unlabelled(recipe.unlabelled)
+    return listing
 
 
 def check_finetune_heads(
@@ -82,40 +85,18 @@ def check_finetune_heads(
     if weights != LEARNED:
         parse_head_weights(weights, targets)
     list_targets(data, targets, recipe)
-    if len(names := listed(recipe.backbone)) > 1:
-        raise RecipeError(
-            "Several heads share one backbone, and which is best is not looked for.",
-            expected="one backbone beside heads",
-            received=", ".join(names),
-            fix="multitl choose DATA " + recipe.backbone,
-        )
-    _check_backbones([(recipe.backbone, recipe.weights)])
+    check_single(recipe)
+    check_all([recipe])
 
 
 def check_choose(
     data: str | os.PathLike[str], names: Sequence[str], output: str | os.PathLike[str] | None, recipe: Recipe, *,
     overwrite: bool,
-) -> None:  # fmt: skip
-    """Raises what `choose` would, as far as names tell."""
-    _check_different(names)
-    _check_backbones(_split(names, recipe))
+) -> Listing:  # fmt: skip
+    """What the data are by name. Raises what `choose` would, as far as names tell."""
+    check_all(candidates(names, recipe))
     check_choice_folder(choice_folder(data, output), overwrite=overwrite)
-    check_for_training(data, recipe)
-
-
-def listed(backbone: str) -> list[str]:
-    """The backbones that a recipe names, each with its weights if it has its own; a comma may be part of a file's name.
-
-    A single one has none: an @ is part of its name.
-    """
-    names = backbone.split(",")
-    return names if all("/" in name for name in names) else [backbone]
-
-
-def split_weights(name: str, weights: str) -> tuple[str, str]:
-    """ "NAME@WEIGHTS" -> both; a plain name has the weights of all."""
-    plain, _, own = name.partition(WITH)
-    return plain, own or weights
+    return check_for_training(data, recipe)
 
 
 def run_folder(
@@ -151,23 +132,6 @@ def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
             received=str(folder),
             fix="add --overwrite to choose again (stored features are reused), or choose another --out",
         )
-
-
-def _split(names: Sequence[str], recipe: Recipe) -> list[tuple[str, str]]:
-    """Of several backbones. Raises RecipeError where they could not be compared."""
-    if recipe.labels == "number":
-        raise RecipeError(
-            "Backbones are compared by the share of images that are answered rightly, which numbers have not.",
-            expected="one backbone where labels = number",
-            received=", ".join(names),
-            fix="run each of them with --backbone NAME, and compare their metrics.json",
-        )
-    return [split_weights(name, recipe.weights) for name in names]
-
-
-def _check_backbones(backbones: Sequence[tuple[str, str]]) -> None:
-    for name, weights in backbones:
-        check_backbone(name, weights)
 
 
 def _check_start(recipe: Recipe, folder: Path) -> None:
@@ -213,13 +177,3 @@ def _check_start(recipe: Recipe, folder: Path) -> None:
                 fix=f"leave --{name.replace('_', '-')} out; or begin a new classifier on its backbone: --backbone "
                 f"{run.folder} without --from",
             )
-
-
-def _check_different(names: Sequence[str]) -> None:
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise BackboneError(
-            "It takes names of different backbones to choose from.",
-            expected="a list such as pypi/efficientnet_lite0,keras/MobileNet",
-            received=",".join(names) or "none",
-            fix="multitl backbones",
-        )

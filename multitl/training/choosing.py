@@ -14,27 +14,33 @@ from pathlib import Path
 from typing import Any
 
 from multitl.contracts import Backend, Dataset
+from multitl.data.listings import Listing
 from multitl.judging.choice_page import write_choice_page
+from multitl.judging.merits import FIGURES, Baseline
 from multitl.recipes import OF_FEATURES, Recipe
 from multitl.runs.locks import locked, run_lock
 from multitl.system.messages import say
 from multitl.system.writing import write_json
-from multitl.training.asked import CHOICE, check_choice_folder, choice_folder, split_weights
+from multitl.training.asked import CHOICE, check_choice_folder, choice_folder
+from multitl.training.candidates import recipe_of
 from multitl.training.finetuning import scan_for, session
-from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank
+from multitl.training.ranking import Standing, Unusable, baselines_for, by_score, describe_standing, rank
 
 PAGE = "choice.html"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """standings: those that were finished by accuracy, the best first, then those that were stopped.
+    """standings: those that were finished by score, the best first, then those that were stopped.
 
-    command: what fine-tunes the best one.
+    figure: what a score is, see `merits.FIGURES`.  baselines: the same of what needs no picture.  command: what
+    fine-tunes the best one.
     """
 
     output: Path
+    figure: str
     standings: tuple[Standing, ...]
+    baselines: tuple[Baseline, ...]
     unusable: tuple[Unusable, ...]
     command: tuple[str, ...]
 
@@ -45,41 +51,42 @@ class Choice:
 
 def choose(
     data: str | os.PathLike[str], names: Sequence[str], *, backend: Backend, output: str | os.PathLike[str] | None,
-    recipe: Recipe, overwrite: bool,
+    recipe: Recipe, overwrite: bool, listing: Listing | None = None,
 ) -> Choice:  # fmt: skip
-    """See `multitl.choose`."""
+    """See `multitl.choose`. listing: what the data are by name, if that is known."""
     folder = choice_folder(data, output)
     with locked(run_lock(folder), folder):
         check_choice_folder(folder, overwrite=overwrite)
-        dataset = scan_for(data, recipe)
+        dataset = scan_for(data, recipe, listing=listing)
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
+            baselines = baselines_for(dataset, recipe)
             for one in rank(dataset, names, recipe, backend):
-                say(describe_standing(one))
+                say(describe_standing(one, recipe.labels))
                 found.append(one)
-                choice = _conclude(folder, os.fspath(data), found, recipe, backend)
+                choice = _conclude(folder, os.fspath(data), found, baselines, recipe, backend)
                 _write(choice, dataset, data, recipe, backend)
     return choice
 
 
 def _conclude(
-    folder: Path, data: str, found: Iterable[Standing | Unusable], recipe: Recipe, backend: Backend
-) -> Choice:
+    folder: Path, data: str, found: Iterable[Standing | Unusable], baselines: Sequence[Baseline], recipe: Recipe,
+    backend: Backend,
+) -> Choice:  # fmt: skip
     standings = [one for one in found if isinstance(one, Standing)]
-    standings.sort(key=by_accuracy)
+    standings.sort(key=by_score)
     unusable = tuple(one for one in found if isinstance(one, Unusable))
     command = _command(data, standings[0].name, recipe, backend) if standings else ()
-    return Choice(folder, tuple(standings), unusable, command)
+    return Choice(folder, FIGURES[recipe.labels], tuple(standings), tuple(baselines), unusable, command)
 
 
 def _command(data: str, name: str, recipe: Recipe, backend: Backend) -> tuple[str, ...]:
     """Every option that decides which features are stored, where it is not the default."""
-    plain, weights = split_weights(name, recipe.weights)
-    named = {one: getattr(recipe, one) for one in OF_FEATURES} | {"weights": weights}
-    default = Recipe()
+    own, default = recipe_of(name, recipe), Recipe()
+    named = {one: getattr(own, one) for one in OF_FEATURES}
     given = {one: value for one, value in named.items() if value != getattr(default, one)}
     options = [text for one, value in given.items() for text in (f"--{one.replace('_', '-')}", str(value))]
-    return ("multitl", "finetune", data, "--backbone", plain, *options, "--backend", backend.name)
+    return ("multitl", "finetune", data, "--backbone", own.backbone, *options, "--backend", backend.name)
 
 
 def _write(choice: Choice, dataset: Dataset, data: str | os.PathLike[str], recipe: Recipe, backend: Backend) -> None:
@@ -90,7 +97,9 @@ def _write(choice: Choice, dataset: Dataset, data: str | os.PathLike[str], recip
         "backend": backend.name,
         "devices": backend.devices(),
         "recipe": {name: getattr(recipe, name) for name in OF_FEATURES},
+        "figure": choice.figure,
         "standings": [one.about() for one in choice.standings],
+        "baselines": [dataclasses.asdict(one) for one in choice.baselines],
         "unusable": [dataclasses.asdict(one) for one in choice.unusable],
         "command": shlex.join(choice.command),
     }

@@ -20,6 +20,7 @@ import keras
 
 from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data.images import AT_ONCE
+from multitl.data.listings import Listing
 from multitl.data.parts import Before, nowhere
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
@@ -38,7 +39,8 @@ from multitl.system.heap import kept_heap
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar
 from multitl.training.adaptation import adapt, check_adaptable
-from multitl.training.asked import listed, run_folder, split_weights
+from multitl.training.asked import run_folder
+from multitl.training.candidates import listed, recipe_of
 from multitl.training.checkpoints import (
     CHECKPOINT,
     TrainingState,
@@ -54,7 +56,7 @@ from multitl.training.memories import Memory
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try
 from multitl.training.racing import Clock, race
-from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
+from multitl.training.ranking import Standing, by_score, describe_standing, load_backbone, rank
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.starts import Start, open_start, warn_of_start, what_became
 
@@ -69,14 +71,15 @@ def finetune(
     resume: bool,
     on_epoch: OnEpoch | None = None,
     log_to: str = "",
+    listing: Listing | None = None,
 ) -> Result:
-    """See `multitl.finetune`."""
+    """See `multitl.finetune`. listing: what the data are by name, if that is known."""
     folder = run_folder(data, output, recipe, backend.name)
     with locked(run_lock(folder), folder):
         is_finished = check_folder(folder, recipe, backend.name, overwrite=overwrite, resume=resume)
         clock, stopwatch, start = Clock(), Stopwatch(parse_duration(recipe.budget)), open_start(recipe)
         with clock("data"):
-            dataset = scan_for(data, recipe, start.split_before if start else nowhere)
+            dataset = scan_for(data, recipe, start.split_before if start else nowhere, listing)
             dataset = add_unlabelled(dataset, recipe)
         if is_finished:
             check_same_data(folder, dataset.fingerprint)
@@ -91,12 +94,14 @@ def finetune(
             return result
 
 
-def scan_for(data: str | os.PathLike[str], recipe: Recipe, before: Before = nowhere) -> Dataset:
-    """Look at the data as the recipe says, with a progress bar. before: see `data.parts.Parts`."""
+def scan_for(
+    data: str | os.PathLike[str], recipe: Recipe, before: Before = nowhere, listing: Listing | None = None
+) -> Dataset:
+    """Look at the data as the recipe says, with a progress bar. before, listing: see `data.scanning.scan`."""
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
         return scan_for_training(
-            data, recipe, lambda done, total: bar.update(task, completed=done, total=total), before
+            data, recipe, lambda done, total: bar.update(task, completed=done, total=total), before, listing
         )
 
 
@@ -197,11 +202,10 @@ def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tupl
         return recipe, []
     found = []
     for one in rank(dataset, names, recipe, backend):
-        say(describe_standing(one))
+        say(describe_standing(one, recipe.labels))
         found += [one] if isinstance(one, Standing) else []
-    found.sort(key=by_accuracy)
-    name, weights = split_weights(found[0].name, recipe.weights)
-    return replace(recipe, backbone=name, weights=weights), [one.about() for one in found]
+    found.sort(key=by_score)
+    return recipe_of(found[0].name, recipe), [one.about() for one in found]
 
 
 def say_what_was_kept(state: TrainingState, solved: SolvedHead | None) -> None:

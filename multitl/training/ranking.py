@@ -17,25 +17,25 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from multitl.contracts import Backend, Dataset, Example, Pretrained
+from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
-from multitl.errors import BackboneError, MultitlError
-from multitl.judging.charts import wilson_interval
+from multitl.errors import BackboneError, DataError, MultitlError
+from multitl.judging.merits import FIGURES, TITLES, Baseline, baselines_of, merit_of
 from multitl.models.feature_maps import scaled
-from multitl.models.goals import goal_of
+from multitl.models.goals import GOALS
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.printing import printable
-from multitl.training.asked import split_weights
+from multitl.training.candidates import recipe_of
 from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
 from multitl.training.features import feature_key
 from multitl.training.head_choice import is_clearly_better
 from multitl.training.solved_head import Attempt, Task, attempt
-from multitl.training.targets import goal_for
+from multitl.training.targets import goal_for, truth_of
 
 FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many, since each costs a path of penalties
 # Standard errors of the mean difference between two backbones' losses of the same images. Three, where a head asks for
@@ -48,19 +48,20 @@ HOPELESS = 3.0
 class Standing:
     """How good a backbone is out of fold, on the first `images` of `of`.
 
-    interval: 95 %, Wilson's, over images.  losses: (images,), log loss of each.  speed: images a second; None where
+    score, interval, mae: see `merits.Merit`.  losses: (images,), log loss of each.  speed: images a second; None where
     every feature was stored.  stopped: why it was not finished, "" if it was.
     """
 
     name: str
     images: int
     of: int
-    accuracy: float
+    score: float
     interval: tuple[float, float]
     losses: np.ndarray
     speed: float | None
     parameters: int
     licence: str
+    mae: float | None = None
     stopped: str = ""
 
     def about(self) -> dict[str, Any]:
@@ -78,12 +79,19 @@ class Unusable:
 
 
 class Candidate:
-    """A loaded backbone and its features (n, channels) of the first n images in the common order."""
+    """A loaded backbone and its features (n, channels) of the first n images in the common order.
 
-    def __init__(self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend, pixels: PixelStore) -> None:
-        """pixels: of the network's geometry."""
-        self.name, self.pretrained, self.recipe = name, pretrained, recipe
+    parameters: how many it has.  cost: those times the pixels of an image, as the work of a convolution grows.
+    """
+
+    def __init__(
+        self, name: str, pretrained: Pretrained, recipe: Recipe, backend: Backend, pixels: PixelStore,
+        goal: Goal = GOALS["one"],
+    ) -> None:  # fmt: skip
+        """recipe: its own.  pixels: of the network's geometry.  goal: knows the scale of numbers."""
+        self.name, self.pretrained, self.recipe, self.goal = name, pretrained, recipe, goal
         self.parameters = pretrained.backbone.count_params()
+        self.cost = self.parameters * pretrained.preprocess.height * pretrained.preprocess.width
         runtime = runtime_of(backend, recipe)
         key = feature_key(pretrained, recipe, backend.name, runtime, weights_sha256(pretrained.backbone), None)
         self.pixels = pixels
@@ -105,70 +113,79 @@ class Candidate:
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def judge(self, labels: np.ndarray) -> Attempt:
         """The linear head out of fold on as many images as there are labels; its penalty is always chosen."""
-        seed, goal = self.recipe.seed, goal_of(self.recipe)
-        task = Task([self.features[: len(labels)]], labels, np.ones(len(labels), "float32"), seed=seed, goal=goal)
+        ones, seed = np.ones(len(labels), "float32"), self.recipe.seed
+        task = Task([self.features[: len(labels)]], labels, ones, seed=seed, goal=self.goal)
         return attempt("linear", task, scaled(task.views[0]), 0.0)
 
-    def standing(self, judged: Attempt, of: int, stopped: str = "") -> Standing:
-        count = len(self.features)
+    def standing(self, judged: Attempt, truth: np.ndarray, stopped: str = "") -> Standing:
+        """truth: of all images. Raises DataError for too few to be judged out of fold."""
+        if judged.answers is None:
+            raise _too_few(len(truth))
+        count, recipe = len(self.features), self.recipe
+        merit = merit_of(recipe.labels, truth[:count], self.goal.activate(judged.answers()), recipe.seed)
         speed = self.computed / self.seconds if self.computed else None
-        interval = wilson_interval(judged.accuracy, count)
-        origin = self.pretrained.origin
         return Standing(
-            self.name, count, of, judged.accuracy, interval, judged.losses, speed, self.parameters, origin.licence,
-            stopped,
+            self.name, count, len(truth), merit.score, merit.interval, judged.losses, speed, self.parameters,
+            self.pretrained.origin.licence, merit.mae, stopped,
         )  # fmt: skip
 
 
 def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> Iterator[Standing | Unusable]:
-    """Each backbone as soon as it is done: first those that cannot be used, then by parameters, the fewest first.
+    """Each backbone as soon as it is done: first those that cannot be used, then by cost, the cheapest first.
 
-    names: as `load_pretrained` has them, or NAME@WEIGHTS.  recipe: its `backbone` and `l2` are not looked at.
+    names: see `candidates.recipe_of`.  recipe: its `backbone` and `l2` are not looked at.
     Raises BackboneError if none can be loaded.
     """
-    examples = shuffled(dataset, recipe.seed)
-    goal, classes = goal_for(dataset, recipe), len(dataset.class_names)
-    labels = goal.targets_of(goal.truth_of(examples, classes), classes)
+    examples, goal = shuffled(dataset, recipe.seed), goal_for(dataset, recipe)
+    truth = goal.truth_of(examples, len(dataset.class_names))
+    labels = goal.targets_of(truth, len(dataset.class_names))
     candidates: list[Candidate] = []
     failed: list[Unusable] = []
     pixels_of = cache(PixelStore)  # networks of one geometry share what is decoded
     for name in names:
         try:
-            plain, weights = split_weights(name, recipe.weights)
-            pretrained = load_backbone(replace(recipe, backbone=plain, weights=weights), backend)
+            own = recipe_of(name, recipe)
+            pretrained = load_backbone(own, backend)
             pixels = pixels_of(pretrained.preprocess.geometry)
-            candidates.append(Candidate(name, pretrained, recipe, backend, pixels))
+            candidates.append(Candidate(name, pretrained, own, backend, pixels, goal))
         except MultitlError as error:
             failed.append(Unusable(name, str(error)))
     if not candidates:
         raise _none_usable(failed)
     yield from failed
     leader: tuple[Candidate, float] | None = None
-    for candidate in sorted(candidates, key=lambda one: one.parameters):
+    for candidate in sorted(candidates, key=lambda one: one.cost):
         try:
-            standing = _follow(candidate, leader[0] if leader else None, examples, labels)
+            standing = _follow(candidate, leader[0] if leader else None, examples, truth, labels)
         except MultitlError as error:
             yield Unusable(candidate.name, str(error))
             continue
-        if not standing.stopped and (leader is None or standing.accuracy > leader[1]):
-            leader = candidate, standing.accuracy
+        if not standing.stopped and (leader is None or standing.score > leader[1]):
+            leader = candidate, standing.score
         yield standing
 
 
-def describe_standing(one: Standing | Unusable) -> str:
-    """A line for the terminal."""
+def baselines_for(dataset: Dataset, recipe: Recipe) -> list[Baseline]:
+    """What can be said of the same images without looking at any."""
+    truth = truth_of(dataset, recipe, "train", "validation")
+    return baselines_of(recipe.labels, truth, dataset.class_names)
+
+
+def describe_standing(one: Standing | Unusable, labels: str) -> str:
+    """A line for the terminal. labels: the recipe's."""
     if isinstance(one, Unusable):
         return f"{printable(one.name)}: cannot be used: {one.reason.splitlines()[0]}"
     speed = "stored" if one.speed is None else f"{one.speed:.0f} images/s"
     if one.stopped:
         return f"{printable(one.name)}: given up after {one.images} of {one.of} images: {one.stopped}"
     low, high = one.interval
-    return f"{printable(one.name)}: accuracy {one.accuracy:.3f} [{low:.3f}, {high:.3f}], {speed}"
+    what = f"{TITLES[FIGURES[labels]]} {one.score:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{printable(one.name)}: {what}, {speed}"
 
 
-def by_accuracy(one: Standing) -> tuple[bool, float, float]:
+def by_score(one: Standing) -> tuple[bool, float, float]:
     """To sort by: the best first, those that were given up last."""
-    return bool(one.stopped), -one.accuracy, float(one.losses.mean())
+    return bool(one.stopped), -one.score, float(one.losses.mean())
 
 
 def shuffled(dataset: Dataset, seed: int) -> list[Example]:
@@ -183,19 +200,19 @@ def is_hopeless(one: Attempt, leader: Attempt) -> bool:
 
 
 def _follow(
-    candidate: Candidate, leader: Candidate | None, examples: Sequence[Example], labels: np.ndarray
+    candidate: Candidate, leader: Candidate | None, examples: Sequence[Example], truth: np.ndarray, labels: np.ndarray
 ) -> Standing:
-    """To the last image, or to the look at which it falls behind."""
+    """To the last image, or to the look at which it falls behind. truth, labels: of the examples."""
     total, look = len(examples), FIRST_LOOK
     while leader and look < total:
         candidate.advance(examples[len(candidate.features) : look])
         own, best = candidate.judge(labels[:look]), leader.judge(labels[:look])
         if is_hopeless(own, best):
             why = f"log loss {own.losses.mean():.3f}, of {leader.name} {best.losses.mean():.3f} on the same images"
-            return candidate.standing(own, total, f"{why}: more than {HOPELESS:g} standard errors apart")
+            return candidate.standing(own, truth, f"{why}: more than {HOPELESS:g} standard errors apart")
         look *= 2
     candidate.advance(examples[len(candidate.features) :])
-    return candidate.standing(candidate.judge(labels), total)
+    return candidate.standing(candidate.judge(labels), truth)
 
 
 def load_backbone(recipe: Recipe, backend: Backend) -> Pretrained:
@@ -208,6 +225,15 @@ def load_backbone(recipe: Recipe, backend: Backend) -> Pretrained:
     pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
     preprocess = replace(with_values(pretrained.preprocess, recipe.preprocess), decoding=recipe.decoding)
     return replace(pretrained, preprocess=preprocess)
+
+
+def _too_few(count: int) -> DataError:
+    return DataError(
+        "There are too few images to compare backbones on.",
+        expected="images for two folds at least",
+        received=f"{count} training and validation images",
+        fix="add images, or choose a backbone by name",
+    )
 
 
 def _none_usable(failed: Sequence[Unusable]) -> BackboneError:

@@ -65,7 +65,8 @@ class Attempt:
     """A head that could be had, and how good it is out of fold.
 
     losses: (n,), as `Task.by_image` gives them; empty where nothing was to be chosen.  scale: see `SolvedHead`
-    in cards.py.  solve: gives the head fitted to all images.
+    in cards.py.  solve: gives the head fitted to all images.  answers: gives what is said of each row by the fit that
+    has not seen it, as logits (views * n, classes); None where there are none.
     """
 
     kind: HeadKind
@@ -76,6 +77,7 @@ class Attempt:
     solve: Callable[[], Solution]
     tried: tuple[Tried, ...] = ()
     scale: float | None = None
+    answers: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +101,17 @@ def attempt(
     """A linear head on mapped features. penalty: 0 to choose it.  prior: see `Samples`. Its `solve` raises RunError
     where rounding keeps the minimum from being found.
     """
-    regression = SoftmaxRegression(task.samples(fixed, prior))
-    path = [] if penalty else _follow_path(regression, task.all_labels(), task.folds())
+    regression, folds = SoftmaxRegression(task.samples(fixed, prior)), task.folds()
+    path = [] if penalty else _follow_path(regression, task.all_labels(), folds)
     if not path:
         penalty = penalty or UNKNOWN
         return Attempt(kind, fixed, penalty, np.empty(0), 0.0, partial(solve, regression, penalty), (), scale)
     best = min(path, key=lambda step: step.tried["log_loss"])
     penalty, start = best.tried["penalty"], best.theta.mean(axis=1, keepdims=True)
     tried = tuple(step.tried for step in path)
-    finish = partial(solve, regression, penalty, start)
-    return Attempt(kind, fixed, penalty, task.by_image(best.losses), best.tried["accuracy"], finish, tried, scale)
+    finish, answers = partial(solve, regression, penalty, start), partial(_answers, regression, best.theta, folds)
+    losses, accuracy = task.by_image(best.losses), best.tried["accuracy"]
+    return Attempt(kind, fixed, penalty, losses, accuracy, finish, tried, scale, answers)
 
 
 def fill_head(head: keras.Model, solution: Solution) -> None:
@@ -143,7 +146,7 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
     Every fold of a penalty is a problem of its own: fitted to the images of the others, judged on its own. Nothing is
     returned if a fold would have no image to be fitted to.
     """
-    is_fitted = folds[:, None] != np.unique(folds)
+    is_fitted = _is_fitted(folds)
     shares = np.where(is_fitted, regression.samples.weights[:, None], 0.0)
     if is_fitted.shape[1] < 2 or not shares.any(axis=0).all():
         return []
@@ -151,7 +154,7 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
 
     def step(penalty: float, tolerance: float, start: np.ndarray | None) -> Step:
         theta, _ = regression.minimise(penalty, shares, np.float32, tolerance, start)
-        return _judge(penalty, regression, theta, labels, is_fitted)
+        return _judge(penalty, regression, theta, labels, folds)
 
     def walk(penalty: float, factor: float, path: list[Step]) -> list[Step]:
         while SMALLEST <= penalty <= LARGEST:
@@ -173,10 +176,18 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
 
 
 def _judge(
-    penalty: float, regression: SoftmaxRegression, theta: np.ndarray, labels: np.ndarray, is_fitted: np.ndarray
+    penalty: float, regression: SoftmaxRegression, theta: np.ndarray, labels: np.ndarray, folds: np.ndarray
 ) -> Step:
-    """Each image by the one problem that it is not part of."""
-    logits = regression.logits(theta)[~is_fitted]
-    losses, accuracy = regression.samples.goal.losses_and_accuracy(logits, labels)
+    losses, accuracy = regression.samples.goal.losses_and_accuracy(_answers(regression, theta, folds), labels)
     log_loss = float(np.average(losses, weights=regression.samples.weights))
     return Step({"penalty": float(f"{penalty:.3g}"), "log_loss": log_loss, "accuracy": accuracy}, losses, theta)
+
+
+def _answers(regression: SoftmaxRegression, theta: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Logits of each row by the one problem that it is not part of (n, classes)."""
+    return regression.logits(theta)[~_is_fitted(folds)]
+
+
+def _is_fitted(folds: np.ndarray) -> np.ndarray:
+    """Whether a row is part of a problem, of which there is one for each fold (n, problems)."""
+    return folds[:, None] != np.unique(folds)

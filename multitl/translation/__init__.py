@@ -7,6 +7,7 @@ __all__ = [
     "building",
     "cutting",
     "descriptions",
+    "entries",
     "filling",
     "layouts",
     "op_tables",

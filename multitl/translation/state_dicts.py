@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from multitl.files.state_dict_files import AVERAGE, StateDict, some
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # the last two are a profiler's (thop)
 _TRAINING = ("optimizer", "scheduler", "lr_scheduler", "scaler", "criterion", "loss", "loss_fn")
 _DEEPEST = 20  # modules in modules that are looked at
+Resampled = Callable[[str, np.ndarray], np.ndarray | None]
 _LONGEST_NAME = 1000  # a name of a million dots must not take for ever
 
 
@@ -30,18 +31,19 @@ def fit(
     unused: Collection[str] = (),
     classifier: Collection[str] = (),
     network: str = "this network",
+    resampled: Resampled = lambda name, array: None,
 ) -> StateDict:
     """The tensors of `weights` under the network's own names, in float32. Names and shapes decide, nothing is guessed.
 
     unused: names of the original's state_dict that its graph never reads.  classifier: names of weights whose place a
     new head takes: they are left out, and so is another head that is there instead, or beside the network; the note
-    says what differs. Empty if the head is kept.  network: its name, for messages.
+    says what differs. Empty if the head is kept.  network: its name, for messages.  resampled: see
+    `contracts.Original`, of one that can be asked.
 
     Raises WeightsError with the names that are missing, unexpected or of another shape.
     """
-    return fit_shapes(
-        state, {weight.name: weight.shape for weight in weights}, unused=unused, classifier=classifier, network=network
-    )
+    shapes = {weight.name: weight.shape for weight in weights}
+    return fit_shapes(state, shapes, unused=unused, classifier=classifier, network=network, resampled=resampled)
 
 
 def fit_shapes(
@@ -51,6 +53,7 @@ def fit_shapes(
     unused: Collection[str] = (),
     classifier: Collection[str] = (),
     network: str = "this network",
+    resampled: Resampled = lambda name, array: None,
 ) -> StateDict:
     """As `fit`, for a network that is known by the names and shapes of its weights."""
     known = {*shapes, *unused, *classifier}
@@ -59,7 +62,10 @@ def fit_shapes(
     wanted = {name: shape for name, shape in shapes.items() if name not in classifier}
     others = [name for name in state.tensors if not _is_expected(name, prefix, known)]
     heads = {name for name in others if classifier and _is_of_a_head(name, prefix, wanted, known)}
-    misshaped = [name for name, shape in wanted.items() if name in named and named[name].shape != shape]
+    odd = [name for name, shape in wanted.items() if name in named and named[name].shape != shape]
+    moved = {name: array for name in odd if (array := resampled(name, named[name])) is not None}
+    named |= moved
+    misshaped = [name for name in odd if name not in moved]
     differences = {
         "missing": [name for name in wanted if name not in named],
         "unexpected": [name for name in others if name not in heads],
@@ -77,6 +83,7 @@ def fit_shapes(
         state.note,
         f"the prefix {prefix!r} cut off its names" if prefix else "",
         f"its head, which does not fit, left out: {some(sorted(heads))}" if heads else "",
+        f"made at another image size, so interpolated: {some(sorted(moved))}" if moved else "",
     ]
     return StateDict(tensors, state.file, "; ".join(filter(None, notes)))
 

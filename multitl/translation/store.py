@@ -8,26 +8,23 @@ not there; of two processes that want the same network at once, the second waits
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multitl import errors
-from multitl.adapters import TRANSLATORS, folder_name
+from multitl.adapters import TRANSLATORS
 from multitl.contracts import Job, Translation
 from multitl.errors import tells_full_disk
 from multitl.models.model_files import load_saved_model
 from multitl.runs.cards import EntryCard, read_entry_card
 from multitl.runs.locks import locked, place_lock
-from multitl.system.cache import cache_folder
-from multitl.system.hashes import file_sha256
 from multitl.system.messages import say
 from multitl.system.scratch import temporary_folder
 from multitl.system.workers import run_worker
 from multitl.system.writing import cannot_write
-from multitl.version import __version__
+from multitl.translation.entries import entry_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,23 +60,6 @@ def _find(folder: Path) -> Entry | None:
         if tells_full_disk(error):
             raise
         return None
-
-
-def entry_folder(job: Job) -> Path:
-    """Where a job's network lies, or will; its name depends on all that the translation depends on."""
-    values = asdict(job) | {"weights": _weights_key(job.weights), "multitl": __version__}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / "translations" / f"{job.source}-{folder_name(job.name)[:60]}-{digest}"
-
-
-def _weights_key(weights: str) -> str:
-    path = Path(weights).expanduser()
-    if weights in ("default", "none"):
-        return weights
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return hashlib.sha256("".join(f"{file.name}{file_sha256(file)}" for file in files).encode()).hexdigest()
-    return file_sha256(path)
 
 
 def _load(folder: Path) -> Entry:

@@ -61,8 +61,9 @@ def _with_file(
         translation = original.translate()
     free = classifier if job.head == "cut" else ()
     fitting = fit(
-        state, translation.weights, unused=translation.unused, classifier=free, network=f"{job.source}/{job.name}"
-    )
+        state, translation.weights, unused=translation.unused, classifier=free, network=f"{job.source}/{job.name}",
+        resampled=original.resampled,
+    )  # fmt: skip
     tensors = extract(translation.model, translation.weights) | dict(
         fitting.tensors
     )  # random ones for a cut classifier

@@ -49,6 +49,21 @@ def test_splits_in_a_table(folder):
     assert listing.class_names == ("a", "b")
 
 
+def test_a_column_called_set_may_be_something_else(folder):
+    """Of numbers it is not the parts, unless it is called what nothing else is; asked for as labels it is these."""
+    rows = ["path,label,Set", "pictures/0.png,a,10", "pictures/1.png,b,7.5"]
+    listing = list_table(write(folder, "\n".join(rows)))
+    assert [record.split for record in listing.records] == [None, None]
+    assert len(listing.warnings) == 1 and "set of data.csv holds numbers" in listing.warnings[0]
+    labelled = list_table(write(folder, "\n".join(rows)), Reading(label_column="Set", labels="number"))
+    assert [record.label for record in labelled.records] == [10, 7.5] and not labelled.warnings
+    parts = write(folder, "\n".join(rows).replace("10", "train").replace("7.5", "test"))
+    assert [record.split for record in list_table(parts).records] == ["train", "test"]
+    for strange in ("\n".join(rows).replace("7.5", "tset"), "\n".join(rows).replace("Set", "split")):
+        with pytest.raises(DataError, match="splits that are not known"):
+            list_table(write(folder, strange))
+
+
 def test_quoted_names_with_commas(folder):
     (folder / "pictures/0.png").rename(folder / "a, b.png")
     assert found(list_table(write(folder, 'path,label\n"a, b.png","x, y"\n'))) == [(f"{folder}/a, b.png", "x, y", None)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -65,6 +66,35 @@ def test_dino_at_another_size_is_the_network_at_its_own_size_given_such_images(t
     wanted = features(at_256, images)
     found = parity.run(loaded.backbone, images).reshape(wanted.shape)
     assert parity.compare(wanted, found).max_rel < 1e-5
+
+
+@pytest.mark.parametrize(("name", "trained", "asked"), [("test_vit", 96, 64), ("test_vit3", 64, 160)])
+def test_weights_made_at_another_image_size_give_what_timm_makes_of_them(
+    name: str, trained: int, asked: int, tmp_path: Path
+):
+    """One with a class token, and one that counts patches alone; behind the prefix of DataParallel."""
+    module = made(name, img_size=trained)
+    torch.save({f"module.{key}": tensor for key, tensor in module.state_dict().items()}, tmp_path / "own.pth")
+    loaded = load_pretrained(f"timm/{name}", str(tmp_path / "own.pth"), image_size=asked, head="keep")
+    by_timm = made(name, img_size=asked)
+    filtered = sys.modules[type(module).__module__].checkpoint_filter_fn(module.state_dict(), by_timm)
+    by_timm.load_state_dict(filtered)
+    images = parity.probe_images((asked, asked, 3), count=2)
+    assert parity.compare(features(by_timm, images), parity.run(loaded.backbone, images)).max_rel < 1e-5
+
+
+def test_only_positions_are_interpolated_and_only_of_the_same_width():
+    from multitl_torch.positions import resampled
+
+    module = made("test_vit", img_size=64)
+    state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    tokens, width = state["pos_embed"].shape[1:]
+    assert resampled(module, "pos_embed", np.ones((1, 37, width), "float32")).shape == (1, tokens, width)
+    for name, shape in (
+        ("pos_embed", (1, 37, width + 1)), ("pos_embed", (1, 40, width)), ("pos_embed", ()),
+        ("no_such", (1, 37, width)), ("patch_embed.proj.weight", (width, 3, 32, 32)),
+    ):  # fmt: skip
+        assert resampled(module, name, np.ones(shape, "float32")) is None
 
 
 def test_of_a_masked_autoencoder_nothing_is_cut_off_and_its_map_is_named():

@@ -125,6 +125,46 @@ def test_another_image_size_gives_the_same_network(shared_weights: Path):
         assert np.array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 
 
+def test_positions_of_a_vit_are_interpolated_as_torchvision_does_it():
+    torch = pytest.importorskip("torch")
+    from multitl_torch.positions import resampled
+    from multitl_torch.torchvision import import_torchvision
+
+    import_torchvision()
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    def small(size: int) -> VisionTransformer:
+        return VisionTransformer(size, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16)
+
+    name, (trained, asked) = "encoder.pos_embedding", (small(64).state_dict(), small(32))
+    trained[name] = torch.linspace(-1, 1, trained[name].numel()).reshape(trained[name].shape) ** 3
+    wanted = interpolate_embeddings(32, 8, trained.copy())[name].numpy()
+    np.testing.assert_array_equal(resampled(asked, name, trained[name].numpy()), wanted)
+    assert resampled(asked, "class_token", np.ones((1, 1, 20), "float32")) is None
+
+
+@pytest.mark.slow
+def test_a_vit_of_another_size_is_interpolated_to_its_own_or_taken_as_it_is(tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    from multitl_torch.torchvision import import_torchvision
+
+    import_torchvision()
+    from torchvision.models import vit_b_32
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    big = vit_b_32(image_size=256)
+    torch.save(big.state_dict(), tmp_path / "big.pth")
+    own = vit_b_32()
+    own.load_state_dict(interpolate_embeddings(224, 32, big.state_dict()))
+    for module, size in ((own, 0), (big, 256)):
+        loaded = pretrained.load_pretrained("torchvision/vit_b_32", str(tmp_path / "big.pth"), size, head="keep")
+        side = size or 224
+        images = parity.probe_images((side, side, 3), count=2)
+        with torch.no_grad():
+            wanted = module.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        assert parity.compare(wanted, parity.run(loaded.backbone, images)).max_rel < 1e-4
+
+
 def test_a_classifier_of_other_classes_is_understood(tmp_path: Path, shared_weights: Path):
     torch = pytest.importorskip("torch")
     state = {name: torch.from_numpy(array) for name, array in read_torch_file(shared_weights / SQUEEZENET).items()}

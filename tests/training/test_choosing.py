@@ -11,10 +11,11 @@ import pytest
 
 import multitl
 from multitl.cli.main import main
+from multitl.data import scanning
 from multitl.errors import MultitlError
 from multitl.judging.choice_page import write_choice_page
 from multitl.runs.cards import read_card
-from tests.quick_runs import BACKBONE
+from tests.quick_runs import BACKBONE, QUICK
 
 SECOND = "torchvision/squeezenet1_1"
 SMALL = ["--image-size", "64", "--weights", "none"]
@@ -34,7 +35,7 @@ def test_it_ranks_says_why_not_and_ends_with_a_command_that_reuses_its_features(
     assert "keras/InceptionV3: cannot be used: keras/InceptionV3 cannot take images" in " ".join(err.split())
     about = json.loads((tmp_path / "choice" / "choice.json").read_text())
     first, second = about["standings"]
-    assert {first["name"], second["name"]} == {BACKBONE, SECOND} and first["accuracy"] >= second["accuracy"]
+    assert {first["name"], second["name"]} == {BACKBONE, SECOND} and first["score"] >= second["score"]
     assert [one["name"] for one in about["unusable"]] == ["keras/InceptionV3"]
     page = (tmp_path / "choice" / "choice.html").read_text()
     assert all(name in page for name in (BACKBONE, SECOND, "keras/InceptionV3", shlex.quote(str(photos))))
@@ -110,6 +111,14 @@ def test_a_run_with_several_backbones_takes_the_best_and_says_how_they_stood(pho
     assert read_card(out).backbone.name == card.backbone.name
 
 
+def test_data_are_listed_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a run and by a choice: what was looked at for mistakes is what is read."""
+    real, seen = scanning.list_folder, []
+    monkeypatch.setattr(scanning, "list_folder", lambda root: seen.append(root) or real(root))
+    assert choose(photos, tmp_path / "choice", BACKBONE) == 0 and len(seen) == 1
+    assert main(["finetune", str(photos), *QUICK, "--out", str(tmp_path / "run")]) == 0 and len(seen) == 2
+
+
 @pytest.mark.parametrize("names", [[], [""], [BACKBONE, BACKBONE]])
 def test_names_that_are_no_choice_are_refused(photos: Path, tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(MultitlError, match="different backbones"):
@@ -121,6 +130,7 @@ def test_nothing_of_a_name_is_taken_for_html(tmp_path: Path) -> None:
     hostile = "<script>document.title='pwned'</script>"
     about = {
         "data": f"/data/{hostile}", "class_names": [hostile], "backend": "jax", "devices": [hostile], "standings": [],
+        "figure": "accuracy", "baselines": [{"says": f"always {hostile}", "score": 0.5, "mae": None}],
         "unusable": [{"name": hostile, "reason": hostile}], "command": f"multitl finetune {hostile}",
     }  # fmt: skip
     write_choice_page(tmp_path / "choice.html", about)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from multitl.runs.cards import read_card
 from multitl.training import ranking
 from multitl.training.ranking import Standing, Unusable, is_hopeless, rank
 from multitl.training.solved_head import Attempt
+from tests.labelled_photos import make_labelled, save_small_backbone
+from tests.numbered_photos import make_numbered
 from tests.quick_runs import BACKBONE
 
 RECIPE = Recipe(backbone=BACKBONE, weights="none", image_size=32, unfreeze="none", head="linear")
@@ -34,12 +38,12 @@ def test_a_run_reuses_every_feature_and_a_bad_name_stops_nobody(photos: Path, tm
     assert isinstance(failed, Unusable) and "NoSuchNet" in failed.reason
     seen = len(dataset.split("train")) + len(dataset.split("validation"))
     assert isinstance(standing, Standing) and (standing.images, standing.of) == (seen, seen)
-    assert standing.speed and standing.interval[0] <= standing.accuracy <= standing.interval[1]
+    assert standing.speed and standing.interval[0] <= standing.score <= standing.interval[1]
     multitl.finetune(photos, output=tmp_path / "run", recipe=RECIPE)
     features = read_card(tmp_path / "run", "").features
     assert (features.computed, features.reused) == (len(dataset.split("test")), seen)
     (again,) = rank(dataset, [BACKBONE], RECIPE, load_backend(None))
-    assert isinstance(again, Standing) and again.speed is None and again.accuracy == standing.accuracy
+    assert isinstance(again, Standing) and again.speed is None and again.score == standing.score
 
 
 def test_all_failing_is_an_error(photos: Path) -> None:
@@ -64,3 +68,32 @@ def test_the_hopeless_stop_at_a_look_and_the_cheapest_is_first(photos: Path, mon
     assert isinstance(first, Standing) and isinstance(second, Standing)
     assert first.name == BACKBONE and not first.stopped and first.images == first.of
     assert second.images == 8 and BACKBONE in second.stopped
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(("labels", "make"), [("several", make_labelled), ("number", make_numbered)])
+def test_other_goals_are_ranked_by_their_own_figure(labels: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
+    small = save_small_backbone(tmp_path / "small.keras")
+    recipe = {"labels": labels, "label_column": "width" if labels == "number" else "", "image_size": 32}
+    names = [f"file:{small}", f"{BACKBONE}@none"]
+    choice = multitl.choose(make(tmp_path / "photos") / "photos.csv", names, output=tmp_path / "out", recipe=recipe)
+    first, second = choice.standings
+    assert {first.name, second.name} == {*names} and first.score >= second.score
+    assert first.score > choice.baselines[0].score + 0.05 and first.interval[0] <= first.score <= first.interval[1]
+    mistakes = [one.mae for one in (first, choice.baselines[0])]
+    assert mistakes[0] < mistakes[1] if labels == "number" else mistakes == [None, None]
+    title = {"several": "mean average precision", "number": "R2"}[labels]
+    assert title in choice.page.read_text() and choice.figure in {"map", "r2"}
+
+
+@pytest.mark.every_backend
+def test_sizes_of_one_backbone_are_compared_the_smaller_first(photos: Path, tmp_path: Path) -> None:
+    names = [f"{BACKBONE}@48px", f"{BACKBONE}@32px"]
+    dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
+    first, second = rank(dataset, names, RECIPE, load_backend(None))
+    assert isinstance(first, Standing) and isinstance(second, Standing)
+    assert [first.name, second.name] == names[::-1]
+    (alone,) = rank(dataset, [BACKBONE], dataclasses.replace(RECIPE, image_size=48), load_backend(None))
+    assert isinstance(alone, Standing) and (alone.score, alone.speed) == (second.score, None), "the same features"
+    choice = multitl.choose(photos, [names[0]], output=tmp_path / "choice", recipe={"weights": "none"})
+    assert list(choice.command[4:9]) == [BACKBONE, "--weights", "none", "--image-size", "48"]

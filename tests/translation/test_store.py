@@ -23,7 +23,8 @@ from multitl.system import children
 from multitl.system.workers import read_error
 from multitl.translation import parity, worker
 from multitl.translation import store as translations
-from multitl.translation.store import entry_folder, translated
+from multitl.translation.entries import entry_folder
+from multitl.translation.store import translated
 
 if importlib.util.find_spec("timm") is None:
     pytest.skip("needs timm", allow_module_level=True)
