@@ -17,6 +17,7 @@ from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe
 from multitl.system.progress import progress_bar
 from multitl.training.extractors import make_extractor, runtime_of
+from multitl.training.feature_rows import Rows
 from multitl.training.feature_store import FeatureStore, View, compute_features
 from multitl.version import __version__
 
@@ -28,8 +29,8 @@ HEAD_BATCH = 256
 class RunFeatures:
     """Pooled features (n, channels) float32: one array a view for training, one for each split that is judged."""
 
-    train: list[np.ndarray]
-    judged: dict[Split, np.ndarray]
+    train: list[Rows]
+    judged: dict[Split, Rows]
     computed: int
     reused: int
 
@@ -38,7 +39,7 @@ class RunFeatures:
         return {split: head_probabilities(head, values, goal) for split, values in self.judged.items()}
 
 
-def head_probabilities(head: keras.Model, features: np.ndarray, goal: Goal = GOALS["one"]) -> np.ndarray:
+def head_probabilities(head: keras.Model, features: Rows, goal: Goal = GOALS["one"]) -> np.ndarray:
     """Features (n, channels) -> probabilities (n, classes) float32."""
     batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
@@ -83,7 +84,7 @@ def compute_run_features(
 def compute_plain_features(
     examples: Sequence[Example], reader: PixelReader, pretrained: Pretrained, recipe: Recipe, backend: Backend,
     sha256: str,
-) -> np.ndarray:  # fmt: skip
+) -> Rows:  # fmt: skip
     """Of images beside the data set's: (n, channels) float32, without augmentation."""
     runtime = runtime_of(backend, recipe)
     key = feature_key(pretrained, recipe, backend.name, runtime, sha256, None)

@@ -100,14 +100,14 @@ class Candidate:
         if made.computed:
             self.computed += made.computed
             self.seconds += time.perf_counter() - started
-        self.features = np.concatenate([self.features, made.values])
+        self.features = np.concatenate([self.features, made.values[:]])
 
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def judge(self, labels: np.ndarray) -> Attempt:
         """The linear head out of fold on as many images as there are labels; its penalty is always chosen."""
         seed, goal = self.recipe.seed, goal_of(self.recipe)
         task = Task([self.features[: len(labels)]], labels, np.ones(len(labels), "float32"), seed=seed, goal=goal)
-        return attempt("linear", task, scaled(task.views[0]), 0.0)
+        return attempt("linear", task, scaled(task.views[0][:]), 0.0)
 
     def standing(self, judged: Attempt, of: int, stopped: str = "") -> Standing:
         count = len(self.features)
