@@ -1,9 +1,10 @@
 """What a million images cost beside the network: `python benchmarks/scale.py features FOLDER` or `... parquet FOLDER`.
 
-`features` draws a million features 2,048 wide into a store (8 GB in FOLDER), opens it as a run does and fits a head.
+`features` draws a million features 2,048 wide into a store (8 GB in FOLDER), opens it as a run does, chooses the
+penalty on a sample and fits a head to all.
 `parquet` writes a million distinct tiny PNGs into a table of row groups of 2,000 (73 MB) and looks at it as a run does.
-Each is measured in a process of its own, whose peak memory and seconds are printed. --count makes less of them; what is
-in FOLDER stays, and is used again.
+Each is measured in a process of its own, whose peak memory and seconds are printed. --count and --channels make less
+of them; what is in FOLDER stays, and is used again.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from pathlib import Path
 
 import numpy as np
 
-CHANNELS, CLASSES, TRAITS = 2048, 10, 100
+CLASSES, TRAITS = 10, 100
 ROWS = 2000  # of a row group
 SHARD = 256
 
 
-def make_features(folder: Path, count: int) -> None:
+def make_features(folder: Path, count: int, channels: int) -> None:
     """Non-negative, as pooled ones are, with a spectrum that falls; one label in ten is wrong."""
     from multitl.training.feature_store import FeatureStore
 
-    need = 4 * count * CHANNELS
+    need = 4 * count * channels
     if shutil.disk_usage(folder).free < 2 * need:
         raise SystemExit(f"{folder} has no room for {need / 1e9:.1f} GB: give a smaller --count")
-    store, labels = FeatureStore({"benchmark": count}, CHANNELS), labels_of(count)
+    store, labels = FeatureStore({"benchmark": count}, channels), labels_of(count)
     random = np.random.default_rng(0)
-    mix = (random.normal(size=(TRAITS, CHANNELS)) * np.arange(1, TRAITS + 1)[:, None] ** -0.5).astype("float32")
+    mix = (random.normal(size=(TRAITS, channels)) * np.arange(1, TRAITS + 1)[:, None] ** -0.5).astype("float32")
     means = 0.6 * random.normal(size=(CLASSES, TRAITS)).astype("float32")
     for first in range(0, count, SHARD):
         some = labels[first : first + SHARD]
         traits = means[some] + random.standard_normal((len(some), TRAITS), "float32")
-        noise = random.standard_normal((len(some), CHANNELS), "float32")
+        noise = random.standard_normal((len(some), channels), "float32")
         values = np.maximum(0.3 * (traits @ mix) + 0.2 * noise + 0.3, 0)
         store.add([hash_of(index) for index in range(first, first + len(some))], values)
 
@@ -53,7 +54,7 @@ def hash_of(index: int) -> str:
     return f"{index:064x}"
 
 
-def solve_features(count: int) -> None:
+def solve_features(count: int, channels: int, l2: float) -> None:
     from multitl.contracts import Example
     from multitl.recipes import Recipe
     from multitl.training.feature_store import FeatureStore, compute_features
@@ -62,12 +63,12 @@ def solve_features(count: int) -> None:
 
     stand("imports")
     examples = [Example(f"{index}.png", 0, "train", hash_of(index)) for index in range(count)]
-    values = compute_features(refuse, examples, None, FeatureStore({"benchmark": count}, CHANNELS)).values
+    values = compute_features(refuse, examples, None, FeatureStore({"benchmark": count}, channels)).values
     stand("store opened and checked")
     random = np.random.default_rng(2)
     noisy = np.where(random.random(count) < 0.1, random.integers(CLASSES, size=count), labels_of(count))
     task = Task([values], np.eye(CLASSES, dtype="float32")[noisy], np.ones(count, "float32"))
-    head = choose_head(task, Recipe(head="linear"))
+    head = choose_head(task, Recipe(head="linear", l2=l2))
     stand(f"head chosen and solved: penalty {head.penalty:g}, gradient {head.solution.gradient:.1e}")
 
 
@@ -125,22 +126,24 @@ def main() -> None:
     parser.add_argument("what", choices=("features", "parquet", "solve", "look"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--channels", type=int, default=2048, help="of a feature")
+    parser.add_argument("--l2", type=float, default=0.0, help="the penalty; 0 has it chosen on a sample")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     os.environ["MULTITL_CACHE"] = str(asked.folder / "cache")
-    table, made = asked.folder / f"{asked.count}.parquet", asked.folder / f"{asked.count}.made"
+    table, made = asked.folder / f"{asked.count}.parquet", asked.folder / f"{asked.count}-{asked.channels}.made"
     if asked.what == "solve":
-        return solve_features(asked.count)
+        return solve_features(asked.count, asked.channels, asked.l2)
     if asked.what == "look":
         return look_at_parquet(table)
     if asked.what == "features" and not made.exists():
-        make_features(asked.folder, asked.count)
+        make_features(asked.folder, asked.count, asked.channels)
         made.touch()
     if asked.what == "parquet" and not table.exists():
         make_parquet(table, asked.count)
     print("| step | seconds until then | of CPU | peak GB |\n|---|---|---|---|", flush=True)
     then = {"features": "solve", "parquet": "look"}[asked.what]
-    command = [sys.executable, __file__, then, str(asked.folder), "--count", str(asked.count)]
+    command = [sys.executable, __file__, then, *sys.argv[2:]]
     raise SystemExit(subprocess.run(command, check=False).returncode)
 
 

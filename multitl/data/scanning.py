@@ -9,9 +9,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from multitl.class_tables import check_classes
@@ -21,32 +20,24 @@ from multitl.data.checks import (
     check_has_images,
     check_judgeable,
     check_known,
-    check_readable,
     check_spread,
     check_trainable,
-    printable,
     warn_of_copies,
     warn_of_gaps,
 )
 from multitl.data.containers import TAR, holds, is_container, list_images_in, shards_in
-from multitl.data.depths import Look, Looks, unfit
 from multitl.data.folders import find_files, is_image
-from multitl.data.images import AT_ONCE, PLAINLY, UnreadableImage, check_image, count_pixels, read_file
+from multitl.data.images import PLAINLY
+from multitl.data.inspection import Progress, check_files, is_sampled
 from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Before, Parts, nowhere
-from multitl.data.readable_images import ReadableImages
 from multitl.data.remote import local
 from multitl.data.shards import list_shards
 from multitl.data.split_names import parse_split
 from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, check_one_class_each, list_table
 from multitl.errors import DataError, shorten
 from multitl.recipes import Recipe
-from multitl.system.budgets import Budget
-from multitl.system.threads import default_threads, map_batches
-
-Progress = Callable[[int, int], None]  # files done, files in all
-CHECKED_AT_ONCE = 64
 
 
 def scan(
@@ -274,59 +265,6 @@ def _only(listing: Listing, split: Split) -> Listing:
     )
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """On a file. look: what values it holds, if it could be decoded; fault: why it cannot be used, if so."""
-
-    path: str
-    sha256: str = ""
-    look: Look | None = None
-    fault: Unreadable | None = None
-
-
-def check_files(
-    listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None
-) -> tuple[dict[str, str], tuple[Unreadable, ...], Looks]:
-    """Decode what is not known yet: path -> sha256 of the readable files, the others, and what values there are.
-
-    Raises DataError for too many that are not readable.
-    """
-    paths = sorted({record.path for record in listing.records})
-    batches = (paths[first : first + CHECKED_AT_ONCE] for first in range(0, len(paths), CHECKED_AT_ONCE))
-    known, looks = ReadableImages(decoding), Looks()
-    found: list[_Verdict] = []
-    for verdicts in map_batches(
-        partial(_check_file, Budget(AT_ONCE), known, decoding), batches, threads=default_threads(), ahead=2
-    ):
-        found += verdicts
-        if progress:
-            progress(len(found), len(paths))
-    for verdict in found:
-        if verdict.look:
-            looks.add(verdict.look)
-    good = [verdict for verdict in found if not verdict.fault]
-    known.add({verdict.sha256: verdict.look for verdict in good if verdict.look})
-    unreadable = [verdict.fault for verdict in found if verdict.fault]
-    check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
-    return {verdict.path: verdict.sha256 for verdict in good}, tuple(unreadable), looks
-
-
-def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path: str) -> _Verdict:
-    if printable(path) != path:
-        return _Verdict(path, fault=Unreadable(printable(path), "its name is not valid UTF-8"))
-    try:
-        data = read_file(path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        look = known.find(sha256)
-        if not look:
-            with budget.take(count_pixels(data, decoding)):
-                look = check_image(data, decoding)
-    except UnreadableImage as error:
-        return _Verdict(path, fault=Unreadable(path, str(error), error.fix))
-    reason = unfit(look, decoding)
-    return _Verdict(path, sha256, look, Unreadable(path, reason) if reason else None)
-
-
 def _dataset(
     listing: Listing, placed: Sequence[Record], hashes: dict[str, str], unreadable: tuple[Unreadable, ...]
 ) -> Dataset:
@@ -337,7 +275,8 @@ def _dataset(
         if record.split  # for type checkers: by now all have one
     ]
     examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
-    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable)
+    sampled = is_sampled(len(hashes) + len(unreadable))
+    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable, is_sampled=sampled)
     warnings = (*listing.warnings, *warn_of_copies(dataset))
     return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))
 
@@ -350,6 +289,13 @@ def _numbered(record: Record, numbers: Mapping[str, int]) -> int | tuple[int, ..
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    """The same wherever the files lie and whatever they are called: sha256 of labels, splits and contents."""
-    contents = sorted([example.split, example.label, example.sha256] for example in dataset.examples)
-    return hashlib.sha256(json.dumps([dataset.class_names, contents]).encode()).hexdigest()
+    """The same wherever the files lie and whatever they are called: sha256 of labels, splits and contents, as JSON
+    [class names, [[split, label, sha256], ...]], which of a million images is not made at once.
+    """
+    digest = hashlib.sha256(f"[{json.dumps(dataset.class_names)}, [".encode())
+    examples = sorted(dataset.examples, key=lambda one: (one.split, one.label, one.sha256))
+    for number, one in enumerate(examples):
+        label = one.label if isinstance(one.label, int) else json.dumps(one.label)
+        digest.update(f'{", " if number else ""}["{one.split}", {label}, "{one.sha256}"]'.encode())
+    digest.update(b"]]")
+    return digest.hexdigest()

@@ -16,13 +16,14 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from multitl.contracts import Example, Forward
+from multitl.contracts import Example, Forward, Unreadable
 from multitl.data.augmentation import augment, draw, image_number
 from multitl.data.pixels import PixelReader
 from multitl.files.sealed_arrays import DamagedError, place_of, read_sealed, write_sealed
@@ -52,6 +53,14 @@ class Features:
     values: Rows
     computed: int
     reused: int
+
+
+class DamagedImagesError(Exception):
+    """Some images, of a data set most of which was not decoded before, have no pixels. All others have features now."""
+
+    def __init__(self, damaged: Sequence[Unreadable]) -> None:
+        super().__init__(damaged)
+        self.damaged = damaged
 
 
 class FeatureStore:
@@ -135,6 +144,8 @@ def compute_features(
     extractor: asked only if it is needed, for what makes uint8 pixels (batch, h, w, 3) -> (batch, channels).
     reader: gives the pixels of example i as index i.
     advance: called with the number of images just finished.
+
+    Raises DamagedImagesError once everything else is computed.
     """
     on_disk = 4 * len(examples) * store.channels > IN_MEMORY
     first_index = {example.sha256: index for index, example in reversed(list(enumerate(examples)))}
@@ -148,8 +159,13 @@ def compute_features(
     pixels = _augmented_batches(examples, reader, batches, view)
     outputs = predict_batches(extractor(), pixels) if missing else iter(())
     for indices, values in _shards(batches, outputs, advance):
+        if reader.damaged:
+            is_sound = [index not in reader.damaged for index in indices]
+            indices, values = list(compress(indices, is_sound)), values[is_sound]
         hashes = [examples[index].sha256 for index in indices]
         found.add(hashes, store.add(hashes, values, on_disk=on_disk))
+    if missing and reader.damaged:
+        raise DamagedImagesError(list(reader.damaged.values()))
     rows = found.rows(firsts)
     return Features(rows if on_disk else rows[:], computed=len(missing), reused=len(first_index) - len(missing))
 

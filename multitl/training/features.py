@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 
@@ -11,6 +11,7 @@ import numpy as np
 import PIL
 
 from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
+from multitl.data.checks import leave_out
 from multitl.data.pixels import PixelReader
 from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
@@ -18,7 +19,7 @@ from multitl.recipes import Recipe
 from multitl.system.progress import progress_bar
 from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_rows import Rows
-from multitl.training.feature_store import FeatureStore, View, compute_features
+from multitl.training.feature_store import DamagedImagesError, FeatureStore, View, compute_features
 from multitl.version import __version__
 
 JUDGED: tuple[Split, ...] = ("validation", "test")
@@ -79,6 +80,22 @@ def compute_run_features(
         sum(result.computed for result in results),
         sum(result.reused for result in results),
     )
+
+
+def compute_features_of_readable(
+    dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend, sha256: str,
+    make_readers: Callable[[Dataset], dict[Split, PixelReader]],
+) -> tuple[Dataset, dict[Split, PixelReader], RunFeatures]:  # fmt: skip
+    """`compute_run_features`, and the data set without the images that turned out to be damaged, and its readers.
+
+    Raises DataError for more of them than the recipe puts up with.
+    """
+    while True:
+        readers = make_readers(dataset)
+        try:
+            return dataset, readers, compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
+        except DamagedImagesError as found:
+            dataset = leave_out(dataset, found.damaged, recipe.max_unreadable)
 
 
 def compute_plain_features(

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from multitl.adapters import TRANSLATORS
-from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result
+from multitl.contracts import SPLITS, Backend, Dataset, Pretrained, Result, Split
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.images import AT_ONCE
 from multitl.data.parts import Before, nowhere
@@ -53,7 +53,7 @@ from multitl.training.checkpoints import (
     remove_previous,
     save_state,
 )
-from multitl.training.features import JUDGED, compute_run_features
+from multitl.training.features import JUDGED, compute_features_of_readable
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
 from multitl.training.listeners import Listeners, OnEpoch, listening
@@ -162,15 +162,19 @@ def _run(
     _introduce(dataset, pretrained, recipe, backend)
     budget = Budget(AT_ONCE)
     store = PixelStore(pretrained.preprocess)
-    readers = {
-        split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
-    }
+
+    def make_readers(dataset: Dataset) -> dict[Split, PixelReader]:
+        options = {"budget": budget, "store": store, "is_sampled": dataset.is_sampled}
+        return {one: PixelReader(dataset.split(one), pretrained.preprocess, **options) for one in SPLITS}
+
     state, save = _load_state(folder, recipe), partial(_save_progress, folder, listeners)
     listeners.catch_up(state.rows)
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
-        features = compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
+        dataset, readers, features = compute_features_of_readable(
+            dataset, pretrained, recipe, backend, sha256, make_readers
+        )
     with clock("head"):
         head, settled, solved = make_head(features, dataset, recipe, state, save, start)
         memory = Memory.of(start, dataset, pretrained, recipe, backend, sha256) if start else None

@@ -11,7 +11,7 @@ the problem nearly round, so a few dozen passes end it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -27,19 +27,19 @@ from multitl.training.solved_head import Task
 MOST_THREADS = 8  # each holds a block
 MOST_PASSES = 500
 
-AddUp = Callable[[np.ndarray], np.ndarray]
+AddUp = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 
-def alone(own: np.ndarray) -> np.ndarray:
-    """The sum over all workers where there is one."""
+def alone(own: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """The sums over all workers where there is one."""
     return own
 
 
 class StreamedRegression:
     """The problem of a task after a fixed map; passes are counted.
 
-    prior: see `Samples`.  rank, add_up: which of `size` workers this is, and the sum over all of them of an array (k,);
-    each takes every `size`-th block.
+    prior: see `Samples`.  rank, add_up: which of `size` workers this is, and each array's sum over all of them; each
+    takes every `size`-th block, and all find the same bits.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class StreamedRegression:
         )
         for (part,) in parts:
             total += part
-        total = self._add_up(total) / self._weight
+        total = self._add_up([total])[0] / self._weight
         return float(total[0]), total[1:].reshape(theta.shape)
 
     def _part(self, theta: np.ndarray, dtype: type, view: Rows, rows: slice) -> np.ndarray:
