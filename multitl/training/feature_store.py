@@ -148,8 +148,8 @@ def compute_features(
     Raises DamagedImagesError once everything else is computed.
     """
     on_disk = 4 * len(examples) * store.channels > IN_MEMORY
-    first_index = {example.sha256: index for index, example in reversed(list(enumerate(examples)))}
-    firsts = np.array([first_index[example.sha256] for example in examples], "int64")
+    first_index: dict[str, int] = {}
+    firsts = np.array([first_index.setdefault(one.sha256, index) for index, one in enumerate(examples)], "int64")
     found = _Found(first_index, len(examples), store.channels)
     for hashes, shard in store.shards(on_disk=on_disk):
         found.add(hashes, shard)
@@ -159,11 +159,9 @@ def compute_features(
     pixels = _augmented_batches(examples, reader, batches, view)
     outputs = predict_batches(extractor(), pixels) if missing else iter(())
     for indices, values in _shards(batches, outputs, advance):
-        if reader.damaged:
-            is_sound = [index not in reader.damaged for index in indices]
-            indices, values = list(compress(indices, is_sound)), values[is_sound]
-        hashes = [examples[index].sha256 for index in indices]
-        found.add(hashes, store.add(hashes, values, on_disk=on_disk))
+        is_sound = [index not in reader.damaged for index in indices]
+        if hashes := [examples[index].sha256 for index in compress(indices, is_sound)]:
+            found.add(hashes, store.add(hashes, values if all(is_sound) else values[is_sound], on_disk=on_disk))
     if missing and reader.damaged:
         raise DamagedImagesError(list(reader.damaged.values()))
     rows = found.rows(firsts)

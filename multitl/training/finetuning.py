@@ -164,8 +164,8 @@ def _run(
     store = PixelStore(pretrained.preprocess)
 
     def make_readers(dataset: Dataset) -> dict[Split, PixelReader]:
-        options = {"budget": budget, "store": store, "is_sampled": dataset.is_sampled}
-        return {one: PixelReader(dataset.split(one), pretrained.preprocess, **options) for one in SPLITS}
+        new = partial(PixelReader, budget=budget, store=store, is_sampled=dataset.is_sampled)
+        return {split: new(dataset.split(split), pretrained.preprocess) for split in SPLITS}
 
     state, save = _load_state(folder, recipe), partial(_save_progress, folder, listeners)
     listeners.catch_up(state.rows)

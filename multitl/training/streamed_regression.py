@@ -26,6 +26,7 @@ from multitl.training.solved_head import Task
 
 MOST_THREADS = 8  # each holds a block
 MOST_PASSES = 500
+AIM = FLATNESS / 3
 
 AddUp = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
@@ -55,11 +56,11 @@ class StreamedRegression:
         ranges = [(view, slice(first, first + step)) for view in task.views for first in range(0, len(view), step)]
         self._ranges = ranges[rank::size]
 
-    def solve(self, penalty: float, start: Solution | None = None, tolerance: float = FLATNESS) -> Solution:
+    def solve(self, penalty: float, start: Solution | None = None, tolerance: float = AIM) -> Solution:
         """The minimum over all images. Raises ArithmeticError if rounding keeps it from being found.
 
         penalty: > 0.  start: the sample's minimum, or zero.  tolerance: of the gradient, as a share of what it is at
-        zero.
+        zero; FLATNESS will do where rounding ends the search before.
         """
         classes = self._shape[1]
         round_out = self._moments / self._task.goal.flatness(classes)
@@ -100,7 +101,7 @@ class StreamedRegression:
                 break
             flat, left = flat - left, further
         share = float(np.linalg.norm(left)) / at_zero
-        if not share <= tolerance:
+        if not share <= max(tolerance, FLATNESS):
             raise ArithmeticError(f"a gradient of {share:.1e} of its start is left, with the penalty {penalty:g}")
         theta = solve_triangular(lower, flat.reshape(self._shape), trans="T", lower=True) + self._prior
         return Solution(theta[:-1], theta[-1], share)

@@ -50,7 +50,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize(("problem", "prior"), PROBLEMS.values(), ids=list(PROBLEMS))
-@pytest.mark.parametrize("penalty", [1e-1, 1e-4])
+@pytest.mark.parametrize("penalty", [1e-1, 1e-3])
 def test_the_minimum_is_that_of_all_images(problem: Task, prior: np.ndarray | None, penalty: float) -> None:
     fixed = scaled(problem.views[0][:])
     whole = SoftmaxRegression(problem.samples(fixed, prior)).solve(penalty)
