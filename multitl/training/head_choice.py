@@ -41,7 +41,8 @@ class KnownHead:
 class SolvedHead:
     """A head's last layer, what stands before it, and how both were chosen; see `SolvedHead` in cards.py.
 
-    prior: what the layer was drawn towards, if it was; see `Samples`.
+    prior: what the layer was drawn towards, if it was; see `Samples`.  sample: how many images chose, if not all of
+    them did.
     """
 
     kind: HeadKind
@@ -52,6 +53,7 @@ class SolvedHead:
     tried: tuple[Tried, ...]
     compared: tuple[Compared, ...]
     prior: np.ndarray | None = None
+    sample: int | None = None
 
     def about(self) -> dict[str, Any]:
         """For the card."""
@@ -62,6 +64,7 @@ class SolvedHead:
             "gradient": self.solution.gradient,
             "tried": list(self.tried),
             "compared": list(self.compared),
+            "sample": self.sample,
         }
 
     def __str__(self) -> str:
@@ -72,7 +75,8 @@ class SolvedHead:
     def verdict(self, loss: str = "log loss") -> str:
         """What was compared, in a line; empty where nothing was. loss: what it is called."""
         figures = (f"{HEAD_TITLES[one['kind']]} {one['log_loss']:.4f}" for one in self.compared)
-        return f"{loss} out of fold: {', '.join(figures)}" if len(self.compared) > 1 else ""
+        on = f" of {self.sample:,} images" if self.sample else ""
+        return f"{loss} out of fold{on}: {', '.join(figures)}" if len(self.compared) > 1 else ""
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -124,8 +128,8 @@ def _fit_to_all(head: SolvedHead, task: Task, some: Task, recipe: Recipe) -> Sol
     """What was chosen on some of the images fitted to all of them, if it was not."""
     if some is task:
         return head
-    if not recipe.l2:
-        head = replace(head, penalty=penalty_for(task, some, head.penalty))
+    penalty = recipe.l2 or penalty_for(task, some, head.penalty)
+    head = replace(head, penalty=penalty, sample=len(some.labels))
     return replace(head, solution=solve_again(head, task))
 
 

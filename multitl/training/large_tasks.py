@@ -39,5 +39,5 @@ def draw(task: Task) -> Task:
 
 
 def penalty_for(task: Task, some: Task, penalty: float) -> float:
-    """For all images what a penalty was for some."""
-    return max(SMALLEST, float(f"{penalty * len(some.labels) / len(task.labels):.3g}"))
+    """For all images what a penalty was for some; none stays none."""
+    return penalty and max(SMALLEST, float(f"{penalty * len(some.labels) / len(task.labels):.3g}"))

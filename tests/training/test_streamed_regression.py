@@ -99,6 +99,7 @@ def test_a_sample_has_each_class_in_its_share() -> None:
 def test_a_head_chosen_on_a_sample_is_fitted_to_all(kind: str, l2: float, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = task()
     head = choose_head(whole, Recipe(head=kind, l2=l2))
+    assert head.sample == 300
     if kind == "linear":
         tried = [one["penalty"] for one in head.tried] or [3 * l2]
         assert any(abs(3 * head.penalty / one - 1) < 0.01 for one in tried)
