@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,27 +119,16 @@ def check_readable(root: str, count: int, unreadable: Sequence[Unreadable], most
     raise DataError(problem, expected=f"at most {most:.0%} unreadable files", received=listed, fix=fix)
 
 
-def leave_out(dataset: Dataset, damaged: Sequence[Unreadable], most: float) -> Dataset:
-    """The data set without images that turned out to be damaged; its fingerprint is still that of all.
-
-    most: see `check_readable`. Raises DataError for more, and where nothing sound is left.
-    """
-    gone, unreadable = {file.path for file in damaged}, (*dataset.unreadable, *damaged)
-    check_readable(dataset.root, len(dataset.examples) + len(dataset.unreadable), unreadable, most)
-    contents = {example.sha256 for example in dataset.examples if example.path in gone}
-    left = tuple(example for example in dataset.examples if example.sha256 not in contents)
-    dataset = replace(dataset, examples=left, unreadable=unreadable)
-    check_judgeable(dataset)
-    check_spread(dataset)
-    trained = {label for example in dataset.split("train") for label in example.labels}
-    _check_trained(dataset.root, [name for label, name in enumerate(dataset.class_names) if label not in trained])
-    return dataset
-
-
 def check_every_class_trained(listing: Listing, readable: Iterable[Record]) -> None:
     """Raise DataError for a class without a readable training image."""
     trained = {label for record in readable if record.split in (None, "train") for label in record.labels}
     _check_trained(listing.root, [name for name in listing.class_names if name not in trained])
+
+
+def check_every_class_left(dataset: Dataset) -> None:
+    """The same of a data set from which images were left out."""
+    trained = {label for example in dataset.split("train") for label in example.labels}
+    _check_trained(dataset.root, [name for label, name in enumerate(dataset.class_names) if label not in trained])
 
 
 def _check_trained(root: str, missing: Sequence[str]) -> None:

@@ -16,10 +16,12 @@ from pathlib import Path
 from multitl.class_tables import check_classes
 from multitl.contracts import SPLITS, Dataset, Decoding, Example, Split, Unreadable
 from multitl.data.checks import (
+    check_every_class_left,
     check_every_class_trained,
     check_has_images,
     check_judgeable,
     check_known,
+    check_readable,
     check_spread,
     check_trainable,
     warn_of_copies,
@@ -181,6 +183,22 @@ def _images_at(path: Path) -> list[Path]:
         shards = shards_in(path)
         return [image for shard in shards for image in _images_at(shard)] or list(filter(is_image, find_files(path)))
     return list(map(Path, list_images_in(path))) if is_container(path) else [path]
+
+
+def leave_out(dataset: Dataset, damaged: Sequence[Unreadable], most: float) -> Dataset:
+    """The data set without images that turned out to be damaged; its fingerprint is still that of all.
+
+    most: see `check_readable`. Raises DataError for more, and where nothing sound is left.
+    """
+    gone, unreadable = {file.path for file in damaged}, (*dataset.unreadable, *damaged)
+    check_readable(dataset.root, len(dataset.examples) + len(dataset.unreadable), unreadable, most)
+    contents = {example.sha256 for example in dataset.examples if example.path in gone}
+    left = tuple(example for example in dataset.examples if example.sha256 not in contents)
+    dataset = replace(dataset, examples=left, unreadable=unreadable)
+    check_judgeable(dataset)
+    check_spread(dataset)
+    check_every_class_left(dataset)
+    return dataset
 
 
 def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:

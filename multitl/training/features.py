@@ -11,8 +11,8 @@ import numpy as np
 import PIL
 
 from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
-from multitl.data.checks import leave_out
 from multitl.data.pixels import PixelReader
+from multitl.data.scanning import leave_out
 from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe

@@ -11,8 +11,8 @@ from image_folders import make_images, scan_simply
 
 from multitl.contracts import Dataset, Preprocess, Unreadable
 from multitl.data import inspection
-from multitl.data.checks import leave_out
 from multitl.data.pixels import PixelReader
+from multitl.data.scanning import leave_out
 from multitl.errors import DataError
 
 DAMAGED = "a/3.png"
