@@ -284,7 +284,7 @@ class BackboneInfo:
     variants: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Example:
     """One labelled image. `sha256` is of the file's bytes; `label` indexes `Dataset.class_names`.
 
@@ -325,7 +325,8 @@ class Unreadable:
 class Dataset:
     """The result of looking at a user's data (scanning.py). Examples are sorted by split, then path.
 
-    unlabelled: images of another domain, by content; their labels are -1 (unlabelled.py).
+    unlabelled: images of another domain, by content; their labels are -1 (unlabelled.py).  is_sampled: most of so many
+    were not decoded, so that some may turn out to be damaged (inspection.py).
     """
 
     root: str
@@ -335,6 +336,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     fingerprint: str = ""  # over (split, label, sha256) of every example and the class names; not over paths
     unlabelled: tuple[Example, ...] = ()
+    is_sampled: bool = False
 
     def split(self, name: Split) -> tuple[Example, ...]:
         return tuple(example for example in self.examples if example.split == name)

@@ -27,8 +27,8 @@ ORDER = {
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards images number_figures label_figures locks promises folders head_runs",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
-    "parquet_images tars containers places tables shards tiffs dicoms stacks depths geometry images readable_images "
-    "pixel_store pixels remote scanning unlabelled columns",
+    "parquet_images tars containers stripes places tables shards tiffs dicoms stacks depths geometry images "
+    "readable_images inspection pixel_store pixels remote scanning unlabelled columns",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes decisions classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
@@ -44,10 +44,10 @@ ORDER = {
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
     "proportions merits evaluation findings label_findings number_findings reporting several_heads summaries "
     "choice_page",
-    "training": "trackers candidates asked targets checkpoints extractors feature_store logs listeners recording "
-    "phases features softmax_regression solved_head class_means head_choice starts memories heads planning calibration "
-    "trials racing ranking publishing coral transport domain_heads adaptation finetuning joint_lessons "
-    "joint_publishing several_heads choosing",
+    "training": "trackers candidates asked targets checkpoints extractors feature_rows feature_store logs listeners "
+    "recording phases features softmax_regression solved_head large_tasks class_means streamed_regression head_choice "
+    "starts memories heads planning calibration trials racing ranking publishing coral transport domain_heads "
+    "adaptation finetuning joint_lessons joint_publishing several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

@@ -122,10 +122,19 @@ def check_readable(root: str, count: int, unreadable: Sequence[Unreadable], most
 def check_every_class_trained(listing: Listing, readable: Iterable[Record]) -> None:
     """Raise DataError for a class without a readable training image."""
     trained = {label for record in readable if record.split in (None, "train") for label in record.labels}
-    missing = [name for name in listing.class_names if name not in trained]
+    _check_trained(listing.root, [name for name in listing.class_names if name not in trained])
+
+
+def check_every_class_left(dataset: Dataset) -> None:
+    """The same of a data set from which images were left out."""
+    trained = {label for example in dataset.split("train") for label in example.labels}
+    _check_trained(dataset.root, [name for label, name in enumerate(dataset.class_names) if label not in trained])
+
+
+def _check_trained(root: str, missing: Sequence[str]) -> None:
     if missing:
         raise DataError(
-            f"Classes without a training image in {listing.root}: {shorten(missing)}.",
+            f"Classes without a training image in {root}: {shorten(missing)}.",
             expected="at least one readable training image of every class",
             received="0 of " + shorten(missing),
             fix="add images, or remove the class",
@@ -168,10 +177,7 @@ def warn_of_gaps(dataset: Dataset) -> list[str]:
 
 def warn_of_copies(dataset: Dataset) -> list[str]:
     """Equal files in two splits (leakage), and equal files with two labels."""
-    copies = defaultdict(list)
-    for example in dataset.examples:
-        copies[example.sha256].append(example)
-    groups = [group for group in copies.values() if len(group) > 1]
+    groups = _groups_of_copies(dataset.examples)
     leaks = [pair for group in groups if (pair := _first_difference(group, [example.split for example in group]))]
     doubts = [pair for group in groups if (pair := _first_difference(group, [example.label for example in group]))]
     warnings = []
@@ -188,6 +194,17 @@ def warn_of_copies(dataset: Dataset) -> list[str]:
     return warnings
 
 
+def _groups_of_copies(examples: Iterable[Example]) -> list[list[Example]]:
+    """Those with equal contents, in the order of their first ones; of a million images few are in any group."""
+    firsts: dict[str, Example] = {}
+    copies = defaultdict[str, list[Example]](list)
+    for example in examples:
+        first = firsts.setdefault(example.sha256, example)
+        if first is not example:
+            copies[example.sha256].append(example)
+    return [[first, *copies[sha256]] for sha256, first in firsts.items() if sha256 in copies]
+
+
 def _name_labels(example: Example, dataset: Dataset) -> str:
     if isinstance(example.label, float):
         return f"{example.label:g}"
@@ -196,7 +213,7 @@ def _name_labels(example: Example, dataset: Dataset) -> str:
 
 def printable(name: str) -> str:
     """A file name as text that any file can hold: bytes that are no UTF-8 are written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def _first_difference(group: list[Example], keys: list) -> tuple[Example, Example] | None:

@@ -18,14 +18,9 @@ from pathlib import Path
 from multitl.contracts import SPLITS, Dataset, Labels, Split
 from multitl.data.bins import bins_of
 from multitl.data.checks import TRAINED, check_every_class_trained, check_trainable
+from multitl.data.inspection import Progress, check_files
 from multitl.data.listings import Listing, Record, check_exists
-from multitl.data.scanning import (
-    Progress,
-    check_files,
-    part_to_judge,
-    place_to_judge,
-    place_to_train,
-)
+from multitl.data.scanning import part_to_judge, place_to_judge, place_to_train
 from multitl.data.splits import cut_by_labels
 from multitl.data.tables import TABLE_SUFFIXES, Reading, list_table
 from multitl.errors import DataError, RecipeError, nearest_names

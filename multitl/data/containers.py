@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from multitl.data import parquet_images, tars
@@ -22,7 +23,18 @@ ADDRESS = re.compile(r"(.+?\.(?:tar|parquet|pq))[/\\](.+)", re.IGNORECASE | re.D
 def split_address(path: str) -> tuple[str, str] | None:
     """The container and what is in it; None for an ordinary path."""
     match = ADDRESS.fullmatch(path)
-    return (match[1], match[2].replace("\\", "/")) if match and os.path.isfile(match[1]) else None  # noqa: PTH113
+    try:
+        return (_seen(match[1]), match[2].replace("\\", "/")) if match else None
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(1024)
+def _seen(container: str) -> str:
+    """One that is there, or was: of a million images in it each would ask. Raises FileNotFoundError."""
+    if not os.path.isfile(container):  # noqa: PTH113
+        raise FileNotFoundError(container)
+    return container
 
 
 def read_address(container: str, member: str) -> bytes:
@@ -35,6 +47,14 @@ def read_address(container: str, member: str) -> bytes:
         raise
     except Exception as error:  # pyarrow has errors of its own
         raise ValueError(str(error).partition("\n")[0]) from error
+
+
+def group_of(path: str) -> tuple[str, int] | None:
+    """What an image is read or fetched together with: a row group of a table, an archive; None for an ordinary file."""
+    if not (address := split_address(path)):
+        return None
+    container, member = address
+    return container, 0 if _is_tar(container) else parquet_images.group_of(container, member)
 
 
 def holds(path: str) -> bool:

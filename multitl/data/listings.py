@@ -19,7 +19,7 @@ from multitl.data.split_names import parse_splits
 from multitl.errors import DataError, nearest_names, shorten
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Record:
     """One image before it is opened. `split` is None where the data names no splits.
 

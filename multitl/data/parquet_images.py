@@ -9,11 +9,10 @@ import json
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 GROUPS_KEPT = 2  # each may be a whole file, of writers who did not choose
 TABLES_KNOWN = 256
@@ -38,39 +37,42 @@ def list_members(path: str, column: str) -> list[str]:
     """What each row's image is called in the table: image/row-017-robin.jpg, of a file that was once robin.jpg."""
     from pyarrow import parquet, types
 
-    about = _about(*_stamp(path))
-    kind, count = about.schema.to_arrow_schema().field(column).type, about.num_rows
-    names: list[str | None] = [None] * count
-    if types.is_struct(kind) and kind.get_field_index("path") >= 0:
-        with parquet.ParquetFile(path) as file:
-            cells = file.read(columns=[f"{column}.path"]).column(column).to_pylist()
-        names = [(cell or {}).get("path") for cell in cells]
-    digits = len(str(max(count - 1, 0)))
-    return [f"{column}/" + _member(row, digits, name) for row, name in enumerate(names)]
+    kind, count = parquet.read_schema(path).field(column).type, _about(*_stamp(path)).starts[-1]
+    digits, members = len(str(max(count - 1, 0))), list[str]()
+    if not (types.is_struct(kind) and kind.get_field_index("path") >= 0):
+        return [f"{column}/" + _member(row, digits, None) for row in range(count)]
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=[f"{column}.path"]):  # the names of all rows at once are large
+            names = batch.column(column).field("path").to_pylist()
+            members += [f"{column}/" + _member(row, digits, name) for row, name in enumerate(names, len(members))]
+    return members
 
 
 def holds(path: str, member: str) -> bool:
     """Raises OSError and what pyarrow raises."""
     about, (column, row) = _about(*_stamp(path)), _parse(member)
-    return column in about.schema.to_arrow_schema().names and row < about.num_rows
+    return column in about.columns and row < about.starts[-1]
 
 
 def read_member(path: str, member: str) -> bytes:
     """Raises OSError, KeyError for a row without an image, and what pyarrow raises."""
     column, row = _parse(member)
     stamp = _stamp(path)
-    about = _about(*stamp)
-    starts = [0, *accumulate(about.row_group(group).num_rows for group in range(about.num_row_groups))]
+    starts = _about(*stamp).starts
     if not 0 <= row < starts[-1]:
         raise KeyError(member)
     group = bisect_right(starts, row) - 1
     with _reading:
         cells = _group(*stamp, column, group)
-    cell = cells[row - starts[group]].as_py()
-    data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    data = cells[row - starts[group]].as_py()
     if not data:
         raise KeyError(member)
     return data
+
+
+def group_of(path: str, member: str) -> int:
+    """The row group that an image is in. Raises as `read_member` does."""
+    return bisect_right(_about(*_stamp(path)).starts, _parse(member)[1]) - 1
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:
@@ -97,7 +99,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _member(row: int, digits: int, name: str | None) -> str:
-    file = PurePosixPath(str(name or "").replace("\\", "/")).name
+    file = str(name or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
     return f"row-{row:0{digits}}" + (f"-{file[-LONGEST:]}" if file else "")
 
 
@@ -115,17 +117,30 @@ def _stamp(path: str) -> tuple[str, int, int]:
     return path, status.st_size, status.st_mtime_ns
 
 
+class _About(NamedTuple):
+    """What a table says of itself. starts: the first row of each row group, and how many rows there are."""
+
+    columns: frozenset[str]
+    starts: tuple[int, ...]
+
+
 @lru_cache(TABLES_KNOWN)
-def _about(path: str, size: int, changed: int) -> Any:
-    """What a table says of itself. size, changed: so that one that is written anew is looked at anew."""
+def _about(path: str, size: int, changed: int) -> _About:
+    """size, changed: so that one that is written anew is looked at anew."""
     from pyarrow import parquet
 
-    return parquet.read_metadata(path)
+    told = parquet.read_metadata(path)
+    counts = (told.row_group(group).num_rows for group in range(told.num_row_groups))
+    return _About(frozenset(told.schema.to_arrow_schema().names), (0, *accumulate(counts)))
 
 
 @lru_cache(GROUPS_KEPT)
 def _group(path: str, size: int, changed: int, column: str, group: int) -> Any:
-    from pyarrow import parquet
+    """A pyarrow array of the bytes of each row."""
+    from pyarrow import chunked_array, parquet, types
 
     with parquet.ParquetFile(path) as file:
-        return file.read_row_group(group, columns=[column]).column(column)
+        cells = file.read_row_group(group, columns=[column]).column(column)
+    if types.is_struct(cells.type):
+        cells = chunked_array(cells.flatten()[cells.type.get_field_index("bytes")].chunks)
+    return cells.combine_chunks()

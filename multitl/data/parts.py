@@ -49,7 +49,8 @@ class Parts:
         whole = [name for name in whole if name not in judged]
         splits = iter(cut)
         placed = [
-            replace(record, split=next(splits)) if own else record for record, own in zip(records, is_cut, strict=True)
+            Record(record.path, record.label, next(splits)) if own else record
+            for record, own in zip(records, is_cut, strict=True)
         ]
         warning = (
             f"Classes too small to cut {' and '.join(fractions)} images from, kept for training: {shorten(whole)}."

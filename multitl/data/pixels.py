@@ -30,6 +30,8 @@ class PixelReader:
     A file that changed since it was scanned, or cannot be read any more, raises DataError, unless its pixels are kept.
     """
 
+    damaged: dict[int, Unreadable]  # those that could not be decoded, where they are put up with: black, and not kept
+
     def __init__(
         self,
         examples: Sequence[Example],
@@ -39,11 +41,15 @@ class PixelReader:
         threads: int | None = None,
         budget: Budget | None = None,
         store: PixelStore | None = None,
+        is_sampled: bool = False,
     ) -> None:
         """memory_limit: bytes.  threads: None for one a core; the result does not depend on it.
 
         budget: of pixels being decoded, for readers that share one; None for one of its own.
+
+        is_sampled: of `Dataset`: whoever reads looks into `damaged` before the pixels are of use.
         """
+        self.damaged, self._is_sampled = {}, is_sampled
         self._examples, self._preprocess, self._store = examples, preprocess, store
         self._threads, self._budget = threads or default_threads(), budget or Budget(AT_ONCE)
         shape = (preprocess.height, preprocess.width, 3)
@@ -78,6 +84,8 @@ class PixelReader:
         if index < len(self._pixels) and self._is_kept[index]:
             return self._pixels[index]
         pixels = self._decode(index)
+        if index in self.damaged:
+            return pixels
         if not (self._store and self._store.add(sha256, pixels)) and index < len(self._pixels):
             self._pixels[index] = pixels
             self._is_kept[index] = True  # after the pixels: another thread may look
@@ -89,7 +97,7 @@ class PixelReader:
             data = read_file(example.path)
             if hashlib.sha256(data).hexdigest() != example.sha256:
                 raise UnreadableImage("another file lies there now")
-            return decode_pixels(data, self._preprocess, self._budget)
+            return self._decode_data(index, data)
         except UnreadableImage as error:
             raise DataError(
                 f"{example.path} changed since the data was looked at.",
@@ -97,6 +105,16 @@ class PixelReader:
                 received=str(error),
                 fix="put the file back and run the same command with --resume, or start over",
             ) from error
+
+    def _decode_data(self, index: int, data: bytes) -> np.ndarray:
+        """Raises UnreadableImage, unless most images are decoded here for the first time."""
+        try:
+            return decode_pixels(data, self._preprocess, self._budget)
+        except UnreadableImage as error:
+            if not self._is_sampled:
+                raise
+            self.damaged[index] = Unreadable(self._examples[index].path, str(error), error.fix)
+            return np.zeros(self._pixels.shape[1:], np.uint8)
 
 
 def read_files(

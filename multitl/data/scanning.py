@@ -9,14 +9,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from multitl.class_tables import check_classes
 from multitl.contracts import SPLITS, Dataset, Decoding, Example, Split, Unreadable
 from multitl.data.checks import (
+    check_every_class_left,
     check_every_class_trained,
     check_has_images,
     check_judgeable,
@@ -24,29 +24,22 @@ from multitl.data.checks import (
     check_readable,
     check_spread,
     check_trainable,
-    printable,
     warn_of_copies,
     warn_of_gaps,
 )
 from multitl.data.containers import TAR, holds, is_container, list_images_in, shards_in
-from multitl.data.depths import Look, Looks, unfit
 from multitl.data.folders import find_files, is_image
-from multitl.data.images import AT_ONCE, PLAINLY, UnreadableImage, check_image, count_pixels, read_file
+from multitl.data.images import PLAINLY
+from multitl.data.inspection import Files, Progress, check_files, is_sampled
 from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Before, Parts, nowhere
-from multitl.data.readable_images import ReadableImages
 from multitl.data.remote import local
 from multitl.data.shards import list_shards
 from multitl.data.split_names import parse_split
 from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES, Reading, check_one_class_each, list_table
 from multitl.errors import DataError, shorten
 from multitl.recipes import Recipe
-from multitl.system.budgets import Budget
-from multitl.system.threads import default_threads, map_batches
-
-Progress = Callable[[int, int], None]  # files done, files in all
-CHECKED_AT_ONCE = 64
 
 
 def scan(
@@ -201,6 +194,22 @@ def _images_at(path: Path) -> list[Path]:
     return list(map(Path, list_images_in(path))) if is_container(path) else [path]
 
 
+def leave_out(dataset: Dataset, damaged: Sequence[Unreadable], most: float) -> Dataset:
+    """The data set without images that turned out to be damaged; its fingerprint is still that of all.
+
+    most: see `check_readable`. Raises DataError for more, and where nothing sound is left.
+    """
+    gone, unreadable = {file.path for file in damaged}, (*dataset.unreadable, *damaged)
+    check_readable(dataset.root, len(dataset.examples) + len(dataset.unreadable), unreadable, most)
+    contents = {example.sha256 for example in dataset.examples if example.path in gone}
+    left = tuple(example for example in dataset.examples if example.sha256 not in contents)
+    dataset = replace(dataset, examples=left, unreadable=unreadable)
+    check_judgeable(dataset)
+    check_spread(dataset)
+    check_every_class_left(dataset)
+    return dataset
+
+
 def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
     """Images by split and class name, zeros included."""
     counts = Counter((example.split, label) for example in dataset.examples for label in example.labels)
@@ -294,66 +303,6 @@ def _only(listing: Listing, split: Split) -> Listing:
     )
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """On a file. look: what values it holds, if it could be decoded; fault: why it cannot be used, if so."""
-
-    path: str
-    sha256: str = ""
-    look: Look | None = None
-    fault: Unreadable | None = None
-
-
-@dataclass(frozen=True)
-class Files:
-    """What is known of the files of a listing. hashes: path -> sha256 of the readable ones.  looks: their values."""
-
-    hashes: dict[str, str]
-    unreadable: tuple[Unreadable, ...]
-    looks: Looks
-
-
-def check_files(listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None) -> Files:
-    """Decode what is not known yet.
-
-    Raises DataError for too many that are not readable.
-    """
-    paths = sorted({record.path for record in listing.records})
-    batches = (paths[first : first + CHECKED_AT_ONCE] for first in range(0, len(paths), CHECKED_AT_ONCE))
-    known, looks = ReadableImages(decoding), Looks()
-    found: list[_Verdict] = []
-    for verdicts in map_batches(
-        partial(_check_file, Budget(AT_ONCE), known, decoding), batches, threads=default_threads(), ahead=2
-    ):
-        found += verdicts
-        if progress:
-            progress(len(found), len(paths))
-    for verdict in found:
-        if verdict.look:
-            looks.add(verdict.look)
-    good = [verdict for verdict in found if not verdict.fault]
-    known.add({verdict.sha256: verdict.look for verdict in good if verdict.look})
-    unreadable = [verdict.fault for verdict in found if verdict.fault]
-    check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
-    return Files({verdict.path: verdict.sha256 for verdict in good}, tuple(unreadable), looks)
-
-
-def _check_file(budget: Budget, known: ReadableImages, decoding: Decoding, path: str) -> _Verdict:
-    if printable(path) != path:
-        return _Verdict(path, fault=Unreadable(printable(path), "its name is not valid UTF-8"))
-    try:
-        data = read_file(path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        look = known.find(sha256)
-        if not look:
-            with budget.take(count_pixels(data, decoding)):
-                look = check_image(data, decoding)
-    except UnreadableImage as error:
-        return _Verdict(path, fault=Unreadable(path, str(error), error.fix))
-    reason = unfit(look, decoding)
-    return _Verdict(path, sha256, look, Unreadable(path, reason) if reason else None)
-
-
 def _dataset(listing: Listing, placed: Sequence[Record], files: Files) -> Dataset:
     numbers = {name: number for number, name in enumerate(listing.class_names)}
     examples = [
@@ -363,8 +312,8 @@ def _dataset(listing: Listing, placed: Sequence[Record], files: Files) -> Datase
     ]
     examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
     paths = {record.path for record in listing.records}
-    unreadable = tuple(file for file in files.unreadable if file.path in paths)
-    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable)
+    unreadable, sampled = tuple(file for file in files.unreadable if file.path in paths), is_sampled(len(paths))
+    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable, is_sampled=sampled)
     warnings = (*listing.warnings, *warn_of_copies(dataset))
     return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))
 
@@ -377,6 +326,13 @@ def _numbered(record: Record, numbers: Mapping[str, int]) -> int | tuple[int, ..
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    """The same wherever the files lie and whatever they are called: sha256 of labels, splits and contents."""
-    contents = sorted([example.split, example.label, example.sha256] for example in dataset.examples)
-    return hashlib.sha256(json.dumps([dataset.class_names, contents]).encode()).hexdigest()
+    """The same wherever the files lie and whatever they are called: sha256 of labels, splits and contents, as JSON
+    [class names, [[split, label, sha256], ...]], which of a million images is not made at once.
+    """
+    digest = hashlib.sha256(f"[{json.dumps(dataset.class_names)}, [".encode())
+    examples = sorted(dataset.examples, key=lambda one: (one.split, one.label, one.sha256))
+    for number, one in enumerate(examples):
+        label = one.label if isinstance(one.label, int) else json.dumps(one.label)
+        digest.update(f'{", " if number else ""}["{one.split}", {label}, "{one.sha256}"]'.encode())
+    digest.update(b"]]")
+    return digest.hexdigest()

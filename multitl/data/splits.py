@@ -24,13 +24,12 @@ def cut_splits(
     """
     if not fractions:
         return ["train"] * len(images), []
-    classes_of: dict[str, set[str]] = defaultdict(set)
-    for label, sha256 in images:
-        classes_of[sha256].add(label)
+    class_of: dict[str, str] = {}
+    doubtful = {sha256 for label, sha256 in images if class_of.setdefault(sha256, label) != label}
     copies: dict[str, dict[str, int]] = defaultdict(dict)
     for label, sha256 in images:
         movable = copies[label]
-        if len(classes_of[sha256]) == 1:
+        if sha256 not in doubtful:
             movable[sha256] = movable.get(sha256, 0) + 1
 
     chosen: dict[str, Split] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -94,7 +95,8 @@ def check_one_class_each(folder: Path, reading: Reading) -> None:
 def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     """List a CSV, TSV or Parquet file. Relative paths are relative to its folder. Raises DataError."""
     asked = [reading.path_column, reading.label_column, *reading.listed]
-    table = _read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_parquet(path, asked)
+    is_text = path.suffix.lower() in TEXT_SUFFIXES
+    table, has_images = (_read_text(path), False) if is_text else _read_parquet(path, asked)
     if reading.skip_empty:
         is_filled = [_text(cell) != "" for cell in _column(path, table, "label", reading.label_column)]
         table = {name: list(compress(cells, is_filled)) for name, cells in table.items()}
@@ -106,7 +108,7 @@ def list_table(path: Path, reading: Reading = AS_USUAL) -> Listing:
     splits, notes = _splits(path, table, asked)
     _check_cells(path, files, splits)
     parsed = [parse_split(split) for split in splits] if splits else [None] * len(files)
-    places, warnings = _find_files(path, files, reading.images)
+    places, warnings = (files, ()) if has_images else _find_files(path, files, reading.images)
     rows = zip(places, labels, parsed, strict=True)
     listing = list_records(path, [Record(file, label, split) for file, label, split in rows])
     return replace(listing, warnings=(*warnings, *notes))
@@ -137,7 +139,7 @@ def _classes(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> li
     if not reading.label_column:
         _refuse_second_target(path, table, labels)
     _refuse(path, describe_labels(labels))
-    return labels
+    return list(map(sys.intern, labels))  # one string a class, not one a row
 
 
 def _label_sets(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> list[tuple[str, ...]]:
@@ -270,7 +272,7 @@ def _check_cells(path: Path, files: list[str], splits: list[str] | None) -> None
         raise _bad_table(path, "names splits that are not known", expected, received, "rename them")
 
 
-def _find_files(path: Path, files: Sequence[str], images: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _find_files(path: Path, files: Sequence[str], images: str) -> tuple[Sequence[str], tuple[str, ...]]:
     """Where the files of a table are, and a warning if that is not where it says. Raises DataError if some are not."""
     folder = Path(images).expanduser() if images else path.parent
     if images:
@@ -317,10 +319,11 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
     return {name: [row[index] if index < len(row) else "" for row in rows[1:]] for index, name in enumerate(names)}
 
 
-def _read_parquet(path: Path, asked: Sequence[str]) -> dict[str, list[Any]]:
-    """The columns of a Parquet file that may be of use, by name; others are named but not read.
+def _read_parquet(path: Path, asked: Sequence[str]) -> tuple[dict[str, list[Any]], bool]:
+    """The columns of a Parquet file that may be of use, by name; others are named but not read. And whether there are
+    images in it, of which the addresses are given.
 
-    Of images in the table themselves the addresses are given. asked: the columns of paths and labels, "" for any.
+    asked: the columns of paths and labels, "" for any.
     """
     try:
         import pyarrow as arrow
@@ -353,4 +356,4 @@ def _read_parquet(path: Path, asked: Sequence[str]) -> dict[str, list[Any]]:
         problem = str(error).partition("\n")[0]
         raise _bad_table(path, "cannot be read", "a Parquet file", problem, "write the table again") from error
     inside = {asked[0] or "path": [f"{path.absolute()}/{one}" for one in addresses]} if pictures else {}
-    return inside | {name: values.get(name, []) for name in names}
+    return inside | {name: values.get(name, []) for name in names}, bool(pictures)

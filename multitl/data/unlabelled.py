@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from multitl.contracts import Dataset, Example
+from multitl.data.inspection import Progress, check_files
 from multitl.data.listings import Record, list_records
-from multitl.data.scanning import Progress, check_files, list_images
+from multitl.data.scanning import list_images
 from multitl.errors import DataError
 from multitl.recipes import Recipe
 

@@ -58,6 +58,13 @@ def read_sealed(path: str | Path) -> tuple[dict[str, np.ndarray], bytes]:
         raise DamagedError(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)) from error
 
 
+def place_of(path: str | Path, name: str) -> int:
+    """At which byte of a sealed file an array begins; for one that `read_sealed` found whole. Raises OSError."""
+    with Path(path).open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]
+
+
 def _as_stored(array: np.ndarray) -> np.ndarray:
     """In the file's order of bytes and of axes."""
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")

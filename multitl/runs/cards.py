@@ -119,7 +119,8 @@ class SolvedHead(Struct, frozen=True):
 
     kind: "linear"; "mean": of the nearest class mean, without penalty and gradient; "kernel": linear on random waves.
     scale: of a mean, what half a squared distance is multiplied by; of a kernel, its width in median distances.
-    compared: kinds of head, the first of which had to be beaten.
+    compared: kinds of head, the first of which had to be beaten.  sample: how many images that was chosen by, where
+    features of all do not fit into memory; the penalty is then that of `tried`, made smaller by the sample's share.
     """
 
     penalty: Positive
@@ -129,6 +130,7 @@ class SolvedHead(Struct, frozen=True):
     kind: HeadKind = "linear"
     scale: Positive | None = None
     compared: tuple[Compared, ...] = ()
+    sample: Count | None = None
 
 
 class Ranked(Struct, frozen=True):

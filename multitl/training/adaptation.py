@@ -43,6 +43,7 @@ from multitl.training.domain_heads import (
     there_and_back,
 )
 from multitl.training.extractors import make_extractor, runtime_of
+from multitl.training.feature_rows import Rows, joined
 from multitl.training.feature_store import FeatureStore, compute_features
 from multitl.training.features import JUDGED, feature_key, head_probabilities
 from multitl.training.heads import task_of
@@ -67,8 +68,8 @@ class Seen:
 
     name: str
     norms: Weights
-    target: np.ndarray
-    judged: dict[Split, np.ndarray]
+    target: Rows
+    judged: dict[Split, Rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +232,7 @@ class Adapter:
     def _judge(self, seen: Seen) -> dict[Split, np.ndarray]:
         return {split: head_probabilities(self._publisher.head, values) for split, values in seen.judged.items()}
 
-    def _fit(self, kind: str, splits: Sequence[Split], target: np.ndarray) -> None:
+    def _fit(self, kind: str, splits: Sequence[Split], target: Rows) -> None:
         """Solve the head anew, if it was solved."""
         if self._solved:
             fill_head(self._publisher.head, fit_to_both(kind, self._solved, self._task(splits), target).solution)
@@ -239,13 +240,13 @@ class Adapter:
     def _task(self, splits: Sequence[Split]) -> Task:
         features = self._publisher.features
         more = [features.judged[split] for split in JUDGED if split in splits]
-        return task_of([np.concatenate([view, *more]) for view in features.train], splits, *self._about)
+        return task_of([joined([view, *more]) for view in features.train], splits, *self._about)
 
     @property
     def _about(self) -> tuple[Dataset, Recipe]:
         return self._publisher.dataset, self._publisher.recipe
 
-    def _features(self, examples: Sequence[Example], reader: PixelReader) -> np.ndarray:
+    def _features(self, examples: Sequence[Example], reader: PixelReader) -> Rows:
         """Of the network as it is now, (n, channels): stored ones, where it was like that before."""
         pretrained, recipe = self._publisher.pretrained, self._publisher.recipe
         runtime, sha256 = runtime_of(self._backend, recipe), weights_sha256(self._network)

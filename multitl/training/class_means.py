@@ -11,6 +11,8 @@ from functools import partial
 import numpy as np
 
 from multitl.models.feature_maps import FeatureMap
+from multitl.training.feature_rows import block_rows
+from multitl.training.large_tasks import is_large
 from multitl.training.softmax_regression import Solution
 from multitl.training.solved_head import Attempt, Task
 
@@ -21,7 +23,7 @@ UNKNOWN = 16.0  # the scale where there are too few images to choose by
 def attempt_means(task: Task, fixed: FeatureMap) -> Attempt:
     """fixed: a map to features of length 1."""
     folds, labels = task.folds(), task.all_labels()
-    features = fixed(np.concatenate(task.views)).astype("float64")
+    features = _features(task, fixed)
     if len(np.unique(folds)) < 2:
         return Attempt("mean", fixed, 0.0, np.empty(0), 0.0, partial(find_means, task, fixed, UNKNOWN), scale=UNKNOWN)
     scores = np.empty(labels.shape)
@@ -36,8 +38,18 @@ def attempt_means(task: Task, fixed: FeatureMap) -> Attempt:
 
 
 def find_means(task: Task, fixed: FeatureMap, scale: float) -> Solution:
-    """Of all images."""
-    return _means(fixed(np.concatenate(task.views)).astype("float64"), task.all_labels(), scale)
+    """Of all images: of those that do not fit into memory block by block."""
+    if not is_large(task):
+        return _means(_features(task, fixed), task.all_labels(), scale)
+    step, sums = block_rows(task.views[0].shape[1]), np.zeros((task.views[0].shape[1], task.labels.shape[1]))
+    for view in task.views:
+        for first in range(0, len(view), step):
+            sums += fixed(view[first : first + step]).astype("float64").T @ task.labels[first : first + step]
+    return _of_sums(sums, len(task.views) * task.labels.sum(axis=0, dtype="float64"), scale)
+
+
+def _features(task: Task, fixed: FeatureMap) -> np.ndarray:
+    return fixed(np.concatenate([view[:] for view in task.views])).astype("float64")
 
 
 def _without_absent(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -51,5 +63,10 @@ def _without_absent(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _means(features: np.ndarray, labels: np.ndarray, scale: float) -> Solution:
     """A class without an image has its mean in the middle of all."""
-    means = features.T @ labels / np.maximum(labels.sum(axis=0), 1)
+    return _of_sums(features.T @ labels, labels.sum(axis=0), scale)
+
+
+def _of_sums(sums: np.ndarray, counts: np.ndarray, scale: float) -> Solution:
+    """sums: of each class' features (channels, classes).  counts: of its images (classes,)."""
+    means = sums / np.maximum(counts, 1)
     return Solution(scale * means, -scale / 2 * np.square(means).sum(axis=0), 0.0)

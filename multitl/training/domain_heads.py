@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from multitl.models.feature_maps import scaled
 from multitl.training.coral import recolour
+from multitl.training.feature_rows import Rows, StoredRows, joined, mapped, some_of
 from multitl.training.head_choice import SolvedHead, solve_again
 from multitl.training.softmax_regression import SoftmaxRegression, Solution
 from multitl.training.solved_head import FOLDS, Task, assign_folds
@@ -38,21 +39,22 @@ class Fitted:
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def fit_to_both(kind: str, solved: SolvedHead, task: Task, target: np.ndarray) -> Fitted:
+def fit_to_both(kind: str, solved: SolvedHead, task: Task, target: Rows) -> Fitted:
     """The same head as `solved`, for the other domain.
 
     kind: NONE, fitted as before; CORAL, to features coloured like the others; TRANSPORT, to the others as well.
     task: training features.  target: (m, channels), of the other domain.
     """
     if kind == CORAL:
-        bring = recolour(np.concatenate(task.views), target)
-        return Fitted(solve_again(solved, replace(task, views=[bring(view) for view in task.views])), bring)
+        some = np.concatenate([some_of(view, task.seed) for view in task.views])
+        bring = recolour(some, some_of(target, task.seed))
+        return Fitted(solve_again(solved, replace(task, views=[mapped(view, bring) for view in task.views])), bring)
     if kind == TRANSPORT:
         task = _with_carried(task, target)
     return Fitted(solve_again(solved, task), lambda features: features)
 
 
-def there_and_back(kind: str, solved: SolvedHead, task: Task, target: np.ndarray) -> tuple[float, float]:
+def there_and_back(kind: str, solved: SolvedHead, task: Task, target: Rows) -> tuple[float, float]:
     """Log loss and accuracy on the training images, out of fold: fitted without a fold's images, then to the others
     with the labels that this gives, then looked at on that fold. MOST_JUDGED of each domain take part.
     """
@@ -71,25 +73,28 @@ def there_and_back(kind: str, solved: SolvedHead, task: Task, target: np.ndarray
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def and_back(given: np.ndarray, target: np.ndarray, held: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def and_back(given: np.ndarray, target: Rows, held: Rows, labels: np.ndarray) -> tuple[float, float]:
     """The same for a head that was trained, and gives `given` (m, classes): the held images (n, channels) are those
     that it was not trained on, with one-hot labels (n, classes).
     """
+    if isinstance(target, StoredRows):
+        chosen = draw_some(len(target), MOST_JUDGED, 0)
+        target, given = target[chosen], given[chosen]
     fixed = scaled(target)
     task = Task([target], given, np.ones(len(target)))
     back = SoftmaxRegression(task.samples(fixed)).solve(PENALTY)
-    losses, accuracy = task.goal.losses_and_accuracy(fixed(held) @ back.kernel + back.bias, labels)
+    losses, accuracy = task.goal.losses_and_accuracy(fixed(held[:]) @ back.kernel + back.bias, labels)
     return float(losses.mean()), accuracy
 
 
-def _with_carried(task: Task, target: np.ndarray) -> Task:
+def _with_carried(task: Task, target: Rows) -> Task:
     """The training images, and those of the other domain with what is carried to them: `MOST_IMAGES` of each."""
     some, others = (draw_some(count, MOST_IMAGES, task.seed) for count in (len(task.labels), len(target)))
     carried = carry_labels(task.views[0][some], task.labels[some], target[others])
     weights = np.full(len(others), task.weights.mean())
     return replace(
         task,
-        views=[np.concatenate([view, target[others]]) for view in task.views],
+        views=[joined([view, target[others]]) for view in task.views],
         labels=np.concatenate([task.labels, carried]),
         weights=np.concatenate([task.weights, weights]),
     )

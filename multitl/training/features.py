@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 
@@ -12,12 +12,14 @@ import PIL
 
 from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
 from multitl.data.pixels import PixelReader
+from multitl.data.scanning import leave_out
 from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe
 from multitl.system.progress import progress_bar
 from multitl.training.extractors import make_extractor, runtime_of
-from multitl.training.feature_store import FeatureStore, View, compute_features
+from multitl.training.feature_rows import Rows
+from multitl.training.feature_store import DamagedImagesError, FeatureStore, View, compute_features
 from multitl.version import __version__
 
 JUDGED: tuple[Split, ...] = ("validation", "test")
@@ -28,8 +30,8 @@ HEAD_BATCH = 256
 class RunFeatures:
     """Pooled features (n, channels) float32: one array a view for training, one for each split that is judged."""
 
-    train: list[np.ndarray]
-    judged: dict[Split, np.ndarray]
+    train: list[Rows]
+    judged: dict[Split, Rows]
     computed: int
     reused: int
 
@@ -38,7 +40,7 @@ class RunFeatures:
         return {split: head_probabilities(head, values, goal) for split, values in self.judged.items()}
 
 
-def head_probabilities(head: keras.Model, features: np.ndarray, goal: Goal = GOALS["one"]) -> np.ndarray:
+def head_probabilities(head: keras.Model, features: Rows, goal: Goal = GOALS["one"]) -> np.ndarray:
     """Features (n, channels) -> probabilities (n, classes) float32."""
     batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
@@ -80,10 +82,26 @@ def compute_run_features(
     )
 
 
+def compute_features_of_readable(
+    dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend, sha256: str,
+    make_readers: Callable[[Dataset], dict[Split, PixelReader]],
+) -> tuple[Dataset, dict[Split, PixelReader], RunFeatures]:  # fmt: skip
+    """`compute_run_features`, and the data set without the images that turned out to be damaged, and its readers.
+
+    Raises DataError for more of them than the recipe puts up with.
+    """
+    while True:
+        readers = make_readers(dataset)
+        try:
+            return dataset, readers, compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
+        except DamagedImagesError as found:
+            dataset = leave_out(dataset, found.damaged, recipe.max_unreadable)
+
+
 def compute_plain_features(
     examples: Sequence[Example], reader: PixelReader, pretrained: Pretrained, recipe: Recipe, backend: Backend,
     sha256: str,
-) -> np.ndarray:  # fmt: skip
+) -> Rows:  # fmt: skip
     """Of images beside the data set's: (n, channels) float32, without augmentation."""
     runtime = runtime_of(backend, recipe)
     key = feature_key(pretrained, recipe, backend.name, runtime, sha256, None)

@@ -48,7 +48,7 @@ from multitl.training.checkpoints import (
     remove_previous,
     save_state,
 )
-from multitl.training.features import compute_run_features
+from multitl.training.features import compute_features_of_readable
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import make_head
 from multitl.training.listeners import Listeners, OnEpoch, listening
@@ -156,13 +156,14 @@ def _run(
     start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume, from_sha256=from_sha256)
     dataset = replace(dataset, warnings=(*dataset.warnings, *(warn_of_start(start, dataset) if start else ())))
     _introduce(dataset, pretrained, recipe, backend)
-    readers = read_pixels(dataset, pretrained)
     state, save = load_own_state(folder, recipe), partial(_save_progress, folder, listeners)
     listeners.catch_up(state.rows)
 
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)
     with clock("features"):
-        features = compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
+        dataset, readers, features = compute_features_of_readable(
+            dataset, pretrained, recipe, backend, sha256, partial(read_pixels, pretrained=pretrained)
+        )
     with clock("head"):
         head, settled, solved = make_head(features, dataset, recipe, state, save, start)
         memory = Memory.of(start, dataset, pretrained, recipe, backend, sha256) if start else None
@@ -190,9 +191,8 @@ def _run(
 def read_pixels(dataset: Dataset, pretrained: Pretrained) -> dict[Split, PixelReader]:
     """The images of each split, as a backbone wants them."""
     budget, store = Budget(AT_ONCE), PixelStore(pretrained.preprocess)
-    return {
-        split: PixelReader(dataset.split(split), pretrained.preprocess, budget=budget, store=store) for split in SPLITS
-    }
+    reader = partial(PixelReader, budget=budget, store=store, is_sampled=dataset.is_sampled)
+    return {split: reader(dataset.split(split), pretrained.preprocess) for split in SPLITS}
 
 
 def _settle_backbone(dataset: Dataset, recipe: Recipe, backend: Backend) -> tuple[Recipe, list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ that error is so large that the nearest class mean wins, and loses up to 3 point
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from multitl.models.feature_maps import FeatureMap, directed, rippled, scaled
 from multitl.recipes import Recipe
 from multitl.runs.cards import HEAD_TITLES, Compared, HeadKind, Tried
 from multitl.training.class_means import attempt_means, find_means
+from multitl.training.large_tasks import draw, is_large, penalty_for
 from multitl.training.softmax_regression import SoftmaxRegression, Solution
 from multitl.training.solved_head import Attempt, Task, attempt, solve
+from multitl.training.streamed_regression import StreamedRegression
 
 WIDTHS = (1.0, 0.5, 2.0)  # of a kernel, in median distances; all are tried if it is asked for, else the first alone
 MOST_UNASKED = 8000  # images x classes, views counted, up to which a kernel is tried unasked: three seconds
@@ -39,7 +41,8 @@ class KnownHead:
 class SolvedHead:
     """A head's last layer, what stands before it, and how both were chosen; see `SolvedHead` in cards.py.
 
-    prior: what the layer was drawn towards, if it was; see `Samples`.
+    prior: what the layer was drawn towards, if it was; see `Samples`.  sample: how many images chose, if not all of
+    them did.
     """
 
     kind: HeadKind
@@ -50,6 +53,7 @@ class SolvedHead:
     tried: tuple[Tried, ...]
     compared: tuple[Compared, ...]
     prior: np.ndarray | None = None
+    sample: int | None = None
 
     def about(self) -> dict[str, Any]:
         """For the card."""
@@ -60,6 +64,7 @@ class SolvedHead:
             "gradient": self.solution.gradient,
             "tried": list(self.tried),
             "compared": list(self.compared),
+            "sample": self.sample,
         }
 
     def __str__(self) -> str:
@@ -70,7 +75,8 @@ class SolvedHead:
     def verdict(self, loss: str = "log loss") -> str:
         """What was compared, in a line; empty where nothing was. loss: what it is called."""
         figures = (f"{HEAD_TITLES[one['kind']]} {one['log_loss']:.4f}" for one in self.compared)
-        return f"{loss} out of fold: {', '.join(figures)}" if len(self.compared) > 1 else ""
+        on = f" of {self.sample:,} images" if self.sample else ""
+        return f"{loss} out of fold{on}: {', '.join(figures)}" if len(self.compared) > 1 else ""
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -81,20 +87,27 @@ def choose_head(task: Task, recipe: Recipe) -> SolvedHead:
 
     BLAS computes in one thread: its threads wait for each other where another process holds a core, up to a hundred
     times as long as they compute; and the same sums come out on any number of cores.
+
+    Of features that do not fit into memory a sample chooses, and all of them are passed over for the answer.
     """
-    attempts = _attempts(task, recipe)
+    some = draw(task)
+    attempts = _attempts(some, recipe)
     chosen = _clear_winner(attempts)
     compared = tuple(_compare(one, attempts[0]) for one in attempts if one.losses.size)
-    return SolvedHead(chosen.kind, chosen.fixed, chosen.solve(), chosen.penalty, chosen.scale, chosen.tried, compared)
+    solution = chosen.solve()
+    head = SolvedHead(chosen.kind, chosen.fixed, solution, chosen.penalty, chosen.scale, chosen.tried, compared)
+    return _fit_to_all(head, task, some, recipe)
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def solve_again(chosen: SolvedHead, task: Task) -> Solution:
-    """The same head fitted to other images, most of which it knows: what was chosen for it stays, and the search begins
-    at its answer.
+    """The same head fitted to other images, most or a sample of which it knows: what was chosen for it stays, and the
+    search begins at its answer.
     """
     if chosen.kind == "mean" and chosen.scale:
         return find_means(task, chosen.fixed, chosen.scale)
+    if is_large(task):
+        return solve(StreamedRegression(task, chosen.fixed, chosen.prior), chosen.penalty, chosen.solution)
     regression = SoftmaxRegression(task.samples(chosen.fixed, chosen.prior))
     return solve(regression, chosen.penalty, regression.coordinates(chosen.solution))
 
@@ -105,20 +118,31 @@ def draw_towards(known: KnownHead, task: Task, recipe: Recipe) -> SolvedHead:
     by cross-validation like any penalty, so what these images do not say stays as it was.
     """
     kind: HeadKind = "linear" if known.fixed.waves is None else "kernel"
-    chosen = attempt(kind, task, known.fixed, recipe.l2, prior=known.rows)
-    return SolvedHead(kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows)
+    some = draw(task)
+    chosen = attempt(kind, some, known.fixed, recipe.l2, prior=known.rows)
+    head = SolvedHead(kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows)
+    return _fit_to_all(head, task, some, recipe)
+
+
+def _fit_to_all(head: SolvedHead, task: Task, some: Task, recipe: Recipe) -> SolvedHead:
+    """What was chosen on some of the images fitted to all of them, if it was not."""
+    if some is task:
+        return head
+    penalty = recipe.l2 or penalty_for(task, some, head.penalty)
+    head = replace(head, penalty=penalty, sample=len(some.labels))
+    return replace(head, solution=solve_again(head, task))
 
 
 def _attempts(task: Task, recipe: Recipe) -> list[Attempt]:
     """The first is what the others have to beat. A penalty that is given leaves nothing to compare."""
     if recipe.head == "mean":
-        return [attempt_means(task, directed(task.views[0]))]
+        return [attempt_means(task, directed(task.views[0][:]))]
     if recipe.head == "kernel":
         return [_attempt_kernel(task, recipe, WIDTHS)]
-    linear = attempt("linear", task, scaled(task.views[0]), recipe.l2)
+    linear = attempt("linear", task, scaled(task.views[0][:]), recipe.l2)
     if recipe.head == "linear" or not linear.losses.size:
         return [linear]
-    means = [attempt_means(task, directed(task.views[0]))] if recipe.labels == "one" else []
+    means = [attempt_means(task, directed(task.views[0][:]))] if recipe.labels == "one" else []
     is_quick = task.labels.size * len(task.views) <= MOST_UNASKED
     return [linear, *means, *([_attempt_kernel(task, recipe, WIDTHS[:1])] if is_quick else [])]
 
@@ -127,7 +151,7 @@ def _attempt_kernel(task: Task, recipe: Recipe, widths: Sequence[float]) -> Atte
     """The best of some widths; the first where there is nothing to choose by."""
 
     def of_width(width: float) -> Attempt:
-        return attempt("kernel", task, rippled(task.views[0], width, recipe.seed), recipe.l2, width)
+        return attempt("kernel", task, rippled(task.views[0][:], width, recipe.seed), recipe.l2, width)
 
     best = of_width(widths[0])
     for width in widths[1:] if best.losses.size else ():  # one after the other: each holds all images' waves

@@ -15,6 +15,7 @@ from multitl.models.heads import build_head
 from multitl.recipes import Recipe
 from multitl.system.messages import say
 from multitl.training.checkpoints import Row, TrainingState, read_variables, write_variables
+from multitl.training.feature_rows import Rows, joined, some_of
 from multitl.training.features import RunFeatures, head_probabilities
 from multitl.training.head_choice import CLEAR, SolvedHead, choose_head, draw_towards, solve_again
 from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
@@ -33,7 +34,7 @@ def make_head(
     """
     if not is_solved(recipe):
         recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
-        head = build_head(features.train[0], len(dataset.class_names), recipe, start.fixed if start else None)
+        head = build_head(_sample(features, recipe), len(dataset.class_names), recipe, start.fixed if start else None)
         if start:
             start.fill(head, dataset.class_names)
         _train(head, features, dataset, recipe, state, save)
@@ -55,15 +56,20 @@ def _solve_or_keep(
     solved = _solve(task_of(features.train, ("train",), dataset, recipe), dataset, recipe, start)
     if verdict := solved.verdict("squared error" if recipe.labels == "number" else "log loss"):
         say(verdict)
-    head = build_head(features.train[0], len(dataset.class_names), recipe, solved.fixed)
+    head = build_head(_sample(features, recipe), len(dataset.class_names), recipe, solved.fixed)
     fill_head(head, solved.solution)
     if start and start.stands(dataset) and not recipe.adapts_head:
-        old = build_head(features.train[0], len(dataset.class_names), recipe, start.fixed)
+        old = build_head(_sample(features, recipe), len(dataset.class_names), recipe, start.fixed)
         start.fill(old, dataset.class_names)
         values, labels = features.judged["validation"], truth_of(dataset, recipe, "validation")
         if start.is_same(dataset) or not _is_clearly_better(head, old, values, labels):
             return old, solved.penalty, None
     return head, solved.penalty, solved
+
+
+def _sample(features: RunFeatures, recipe: Recipe) -> np.ndarray:
+    """Enough of the training features to say what size they are."""
+    return some_of(features.train[0], recipe.seed)
 
 
 def _solve(task: Task, dataset: Dataset, recipe: Recipe, start: Start | None) -> SolvedHead:
@@ -72,7 +78,7 @@ def _solve(task: Task, dataset: Dataset, recipe: Recipe, start: Start | None) ->
     return draw_towards(known, task, recipe) if known else choose_head(task, recipe)
 
 
-def _is_clearly_better(head: keras.Model, old: keras.Model, values: np.ndarray, labels: np.ndarray) -> bool:
+def _is_clearly_better(head: keras.Model, old: keras.Model, values: Rows, labels: np.ndarray) -> bool:
     """On images that neither was fitted to, by log loss, more than luck, and not by confidence alone, as heads are
     compared. values: (n, channels).  labels: (n,)."""
 
@@ -88,7 +94,7 @@ def _is_clearly_better(head: keras.Model, old: keras.Model, values: np.ndarray, 
 
 def refit_head(head: keras.Model, solved: SolvedHead, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
     """Once everything is chosen, the images that it was chosen by are training images as well."""
-    views = [np.concatenate([view, features.judged["validation"]]) for view in features.train]
+    views = [joined([view, features.judged["validation"]]) for view in features.train]
     fill_head(head, solve_again(solved, task_of(views, ("train", "validation"), dataset, recipe)))
 
 
@@ -103,7 +109,7 @@ def _train(
         write_variables(mutable_variables(head), state.head)
 
 
-def task_of(views: list[np.ndarray], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
+def task_of(views: list[Rows], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
     """Stored features of the images of some splits, one after the other."""
     labels, weights = targets_of(dataset, recipe, splits)
     return Task(views, labels, weights, recipe.label_smoothing, recipe.seed, goal_of(recipe))
@@ -113,7 +119,7 @@ def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe
     """The line of history.csv for a head that was solved."""
     goal = goal_for(dataset, recipe)
 
-    def judge_split(split: Split, values: np.ndarray) -> tuple[float, float]:
+    def judge_split(split: Split, values: Rows) -> tuple[float, float]:
         return goal.log_loss_and_accuracy(truth_of(dataset, recipe, split), head_probabilities(head, values, goal))
 
     loss, accuracy = judge_split("train", features.train[0])

@@ -12,6 +12,7 @@ import numpy as np
 from multitl.contracts import Backend, Dataset, Pretrained
 from multitl.data.pixels import PixelReader
 from multitl.recipes import Recipe
+from multitl.training.feature_rows import Rows
 from multitl.training.features import compute_plain_features, head_probabilities
 from multitl.training.starts import Remembered, Start, remember
 
@@ -22,7 +23,7 @@ class Memory:
 
     remembered: Remembered
     reader: PixelReader
-    features: np.ndarray
+    features: Rows
 
     @classmethod
     def of(

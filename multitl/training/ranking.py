@@ -108,14 +108,14 @@ class Candidate:
         if made.computed:
             self.computed += made.computed
             self.seconds += time.perf_counter() - started
-        self.features = np.concatenate([self.features, made.values])
+        self.features = np.concatenate([self.features, made.values[:]])
 
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def judge(self, labels: np.ndarray) -> Attempt:
         """The linear head out of fold on as many images as there are labels; its penalty is always chosen."""
         ones, seed = np.ones(len(labels), "float32"), self.recipe.seed
         task = Task([self.features[: len(labels)]], labels, ones, seed=seed, goal=self.goal)
-        return attempt("linear", task, scaled(task.views[0]), 0.0)
+        return attempt("linear", task, scaled(task.views[0][:]), 0.0)
 
     def standing(self, judged: Attempt, truth: np.ndarray, stopped: str = "") -> Standing:
         """truth: of all images. Raises DataError for too few to be judged out of fold."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from multitl.models.feature_maps import FeatureMap
 from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
 from multitl.runs.cards import HeadKind, Tried
+from multitl.training.feature_rows import Rows
 from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
 
 FOLDS = 5
@@ -23,6 +25,8 @@ SMALLEST, LARGEST = 1e-6, 10.0
 SKETCH, HOPELESS = 1e-2, 1.02  # a solution as rough as that, if its loss is so many times the last one's, ends a path
 UNKNOWN = 1e-2  # the penalty where there are too few images to choose by
 UNSOLVED_L2 = 1e-3  # the penalty of heads that are trained, where none is given
+
+Start = TypeVar("Start", contravariant=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +37,7 @@ class Task:
     smoothing: of labels, while fitting.  seed: of the folds.  goal: what the labels mean.
     """
 
-    views: list[np.ndarray]
+    views: list[Rows]
     labels: np.ndarray
     weights: np.ndarray
     smoothing: float = 0.0
@@ -44,7 +48,7 @@ class Task:
         """Of all views, one after the other. prior: see `Samples`."""
         targets = self.goal.smoothed(self.labels, self.smoothing)
         count = len(self.views)
-        mapped = fixed(np.concatenate(self.views))
+        mapped = fixed(np.concatenate([view[:] for view in self.views]))
         return Samples(mapped, np.tile(targets, (count, 1)), np.tile(self.weights, count), self.goal, prior)
 
     def all_labels(self) -> np.ndarray:
@@ -89,6 +93,12 @@ class Step:
     theta: np.ndarray
 
 
+class Regression(Protocol[Start]):
+    """What has a minimum: softmax_regression.py, streamed_regression.py."""
+
+    def solve(self, penalty: float, start: Start | None = None) -> Solution: ...
+
+
 def is_solved(recipe: Recipe) -> bool:
     """Whether the head's loss is convex and the same at every step; one without epochs stays as it is drawn."""
     return not recipe.hidden and not recipe.dropout and recipe.head_epochs > 0
@@ -127,8 +137,8 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return numbers
 
 
-def solve(regression: SoftmaxRegression, penalty: float, start: np.ndarray | None = None) -> Solution:
-    """`SoftmaxRegression.solve`; a RunError says what to do where rounding keeps the minimum from being found."""
+def solve(regression: Regression[Start], penalty: float, start: Start | None = None) -> Solution:
+    """Its minimum; a RunError says what to do where rounding keeps the minimum from being found."""
     try:
         return regression.solve(penalty, start)
     except ArithmeticError as error:

