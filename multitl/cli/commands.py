@@ -328,7 +328,7 @@ def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str,
     recipe = Path(result.output, "recipe.toml")
     if Recipe.read(recipe).unfreeze != "none":
         return {}
-    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "all", "--out", f"{result.output}-unfrozen"]
+    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "auto", "--out", f"{result.output}-unfrozen"]
     return {"train the backbone as well, kept only if it gains": command + (["--backend", backend] if backend else [])}
 
 

@@ -24,6 +24,7 @@ from multitl.data.checks import (
     check_readable,
     check_spread,
     check_trainable,
+    printable,
     warn_of_copies,
     warn_of_gaps,
 )
@@ -311,7 +312,7 @@ def _dataset(listing: Listing, placed: Sequence[Record], files: Files) -> Datase
         if record.split  # for type checkers: by now all have one
     ]
     examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
-    paths = {record.path for record in listing.records}
+    paths = {printable(record.path) for record in listing.records}
     unreadable, sampled = tuple(file for file in files.unreadable if file.path in paths), is_sampled(len(paths))
     dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable, is_sampled=sampled)
     warnings = (*listing.warnings, *warn_of_copies(dataset))

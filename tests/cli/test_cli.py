@@ -165,7 +165,7 @@ def test_summary_gives_figures_files_and_next_steps(finetune: Calls, capsys, tmp
     out, err = capsys.readouterr()
     assert "0.950 [0.900, 0.988]" in out and "0.948 [0.890, 0.980]" in out
     assert str(tmp_path / "run" / "report.html") in out and str(tmp_path / "run" / "model.keras") in out
-    assert "multitl finetune 'my photos' --recipe" in out and "--unfreeze all" in out
+    assert "multitl finetune 'my photos' --recipe" in out and "--unfreeze auto" in out
     assert err == ""
 
 

@@ -11,7 +11,7 @@ from image_folders import make_images, scan_simply
 from PIL import Image
 
 from multitl.contracts import Decoding, Preprocess
-from multitl.data import images, scanning
+from multitl.data import images, inspection
 from multitl.data.depths import Looks
 from multitl.data.images import CONVERT, UnreadableImage, check_image, decode_rgb, open_rgb
 from multitl.data.pixel_store import PixelStore
@@ -79,7 +79,7 @@ def test_twelve_bits_in_sixteen_are_said_once_and_mended(tmp_path, suffix):
 def test_the_same_is_said_of_files_that_were_looked_at_before(tmp_path, monkeypatch):
     save(tmp_path, [ramp(900, np.uint16)] * 6)
     (warning,) = scan_simply(tmp_path).warnings
-    monkeypatch.setattr(scanning, "check_image", None)  # nothing is decoded any more
+    monkeypatch.setattr(inspection, "check_image", None)  # nothing is decoded any more
     assert scan_simply(tmp_path).warnings == (warning,) and "--bits 10" in warning
 
 

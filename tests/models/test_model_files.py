@@ -293,7 +293,7 @@ def test_plain_keras_loads_no_file_but_what_this_process_wrote():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in ("load_model", "load_weights", "model_from_json"):
                 found.add(path.name)
-    assert found == {"model_files.py", "recording.py", "runtimes.py", "several_heads.py"}
+    assert found == {"model_files.py", "recording.py", "runtimes.py"}
 
 
 def test_variables_beyond_the_bound_are_refused_and_the_bound_ends():
