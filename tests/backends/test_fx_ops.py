@@ -553,7 +553,7 @@ CASES: dict[str, Case] = {
             torch.round,
             torch.trunc,
             torch.expm1,
-            torch.tan,
+            lambda x: torch.tan(x.sin()),  # away from its poles, where rounding of x is all there is to see
             torch.sinh,
             torch.cosh,
             torch.atan,
