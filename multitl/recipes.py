@@ -169,7 +169,8 @@ class Recipe:
     )
     class_weights: str = option(
         "none",
-        "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight",
+        "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight, "
+        "of which the ratios matter",
     )
     costs: str = option(
         "",
