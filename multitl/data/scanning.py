@@ -17,6 +17,7 @@ from pathlib import Path
 from multitl.class_tables import check_classes
 from multitl.contracts import SPLITS, Dataset, Decoding, Example, Split, Unreadable
 from multitl.data.checks import (
+    check_channels,
     check_every_class_trained,
     check_has_images,
     check_judgeable,
@@ -226,7 +227,8 @@ def place_to_train(
     check_judgeable(dataset)
     check_spread(dataset)
     warnings = (*dataset.warnings, *files.looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
-    return replace(dataset, warnings=warnings)
+    channels = next(iter(files.looks.channels)) if decoding.channels == () else 0
+    return replace(dataset, warnings=warnings, channels=channels)
 
 
 def _list_data(path: Path, reading: Reading) -> Listing:
@@ -330,6 +332,8 @@ def check_files(listing: Listing, max_unreadable: float, decoding: Decoding, pro
     known.add({verdict.sha256: verdict.look for verdict in good if verdict.look})
     unreadable = [verdict.fault for verdict in found if verdict.fault]
     check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
+    if decoding.channels == ():
+        check_channels(listing.root, looks.channels)
     return Files({verdict.path: verdict.sha256 for verdict in good}, tuple(unreadable), looks)
 
 

@@ -54,7 +54,7 @@ def choose(
         dataset = scan_for(data, recipe)
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
-            for one in rank(dataset, names, recipe, backend):
+            for one in rank(dataset, names, recipe.with_all_channels(dataset.channels), backend):
                 say(describe_standing(one))
                 found.append(one)
                 choice = _conclude(folder, os.fspath(data), found, recipe, backend)
