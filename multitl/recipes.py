@@ -121,8 +121,8 @@ class Recipe:
     page: int = option(0, "page of files with several, from 1; 0: the first", least=0, most=9999)
     channels: str = option(
         "",
-        "which channels of a file are taken: three are red, green and blue, such as 4,3,2; of another number, such as 1 "
-        "or 1,2,3,4,5, or of all, as many as the files have, the backbone's first layer is made for so many",
+        "which channels of a file are taken: three are red, green and blue, such as 4,3,2; for another number, such as "
+        "1 or 1,2,3,4,5, or all, as many as the files have, the backbone's first layer is made anew",
     )
     images: str = option("", "folder that the paths in a table are relative to; by itself the table's own")
     path_column: str = option("", "a table's column of the files; by itself path, file, image or their like")

@@ -143,11 +143,12 @@ def check_channels(root: str, channels: Mapping[int, int]) -> None:
     """Raises DataError where not all files have as many channels. channels: number of them -> files."""
     if len(channels) > 1:
         counts = sorted(channels.items(), key=lambda one: -one[1])
+        shared = ",".join(map(str, range(1, min(channels) + 1)))
         raise DataError(
             f"The images of {root} do not all have as many channels.",
             expected="one number of channels, where all of them are taken",
             received=", ".join(f"{held} in {files:,} files" for held, files in counts),
-            fix=f"leave the others out, or --channels {','.join(map(str, range(1, min(channels) + 1)))}, which all have",
+            fix=f"leave the others out, or --channels {shared}, which all have",
         )
 
 

@@ -16,13 +16,16 @@ from multitl.data.folders import own_files, own_images, subfolders
 from multitl.errors import DataError
 
 TAR, PARQUET = (".tar",), (".parquet", ".pq")
-ADDRESS = re.compile(r"(.+?\.(?:tar|parquet|pq))[/\\](.+)", re.IGNORECASE | re.DOTALL)
+ENDING = re.compile(r"\.(?:tar|parquet|pq)(?=[/\\].)", re.IGNORECASE | re.DOTALL)
 
 
 def split_address(path: str) -> tuple[str, str] | None:
     """The container and what is in it; None for an ordinary path."""
-    match = ADDRESS.fullmatch(path)
-    return (match[1], match[2].replace("\\", "/")) if match and os.path.isfile(match[1]) else None  # noqa: PTH113
+    for match in ENDING.finditer(path):  # a folder may be called so too
+        container, member = path[: match.end()], path[match.end() + 1 :]
+        if os.path.isfile(container):  # noqa: PTH113
+            return container, member.replace("\\", "/")
+    return None
 
 
 def read_address(container: str, member: str) -> bytes:

@@ -1,6 +1,8 @@
 """Images in a Parquet table: a column of bytes, or of {bytes, path} as Hugging Face writes them.
 
-An image is read at random with the row group it is in, which stays in memory for a while, since neighbours come next.
+An image is read with the row group it is in, which stays in memory for a while, since neighbours come next. Of a group
+that is too large for that, as of writers who put a whole file into one, a few rows are in memory at a time: read in
+order they cost no more, but each step back begins at the group's first row.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ import json
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any
 
-GROUPS_KEPT = 2  # each may be a whole file, of writers who did not choose
+GROUPS_KEPT = 2
+MOST_GROUP = 2**28  # bytes of a group that is read whole
+MOST_ROWS = 2**24  # bytes of the rows of a larger one, and at least one row
 TABLES_KNOWN = 256
 LONGEST = 80  # characters of a file's name that are kept
 _reading = threading.Lock()  # threads that want one group wait for the one that reads it
@@ -64,9 +68,13 @@ def read_member(path: str, member: str) -> bytes:
     if not 0 <= row < starts[-1]:
         raise KeyError(member)
     group = bisect_right(starts, row) - 1
+    size = _size_of(about.row_group(group), column)
     with _reading:
-        cells = _group(*stamp, column, group)
-    cell = cells[row - starts[group]].as_py()
+        if size <= MOST_GROUP:
+            cell = _group(*stamp, column, group)[row - starts[group]].as_py()
+        else:
+            rows = max(1, about.row_group(group).num_rows * MOST_ROWS // size)
+            cell = _rows(*stamp, column, group, rows).at(row - starts[group])
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     if not data:
         raise KeyError(member)
@@ -121,6 +129,41 @@ def _about(path: str, size: int, changed: int) -> Any:
     from pyarrow import parquet
 
     return parquet.read_metadata(path)
+
+
+class _Rows:
+    """The rows of a group in order, a few at a time."""
+
+    def __init__(self, path: str, column: str, group: int, count: int) -> None:
+        self._open = partial(_batches, path, column, group, count)
+        self._rest, self._first, self._held = self._open(), 0, list[Any]()
+
+    def at(self, row: int) -> Any:
+        if row < self._first:
+            self._rest, self._first, self._held = self._open(), 0, []
+        while row >= self._first + len(self._held):
+            self._first += len(self._held)
+            self._held = next(self._rest).to_pylist()
+        return self._held[row - self._first]
+
+
+def _batches(path: str, column: str, group: int, count: int) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path, buffer_size=MOST_ROWS, pre_buffer=False) as file:
+        for batch in file.iter_batches(count, row_groups=[group], columns=[column], use_threads=False):
+            yield batch.column(0)
+
+
+def _size_of(group: Any, column: str) -> int:
+    """Bytes of a column, not compressed; of one of structs that of all its parts."""
+    parts = [group.column(place) for place in range(group.num_columns)]
+    return sum(one.total_uncompressed_size for one in parts if f"{one.path_in_schema}.".startswith(f"{column}."))
+
+
+@lru_cache(GROUPS_KEPT)
+def _rows(path: str, size: int, changed: int, column: str, group: int, count: int) -> _Rows:
+    return _Rows(path, column, group, count)
 
 
 @lru_cache(GROUPS_KEPT)

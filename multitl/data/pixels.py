@@ -103,7 +103,7 @@ class PixelReader:
 def read_files(
     paths: Sequence[str], preprocess: Preprocess, looks: Looks | None = None
 ) -> Iterator[np.ndarray | Unreadable]:
-    """For each path in order its pixels, uint8 (height, width, channels), or why there are none; decoded ahead in threads.
+    """For each path in order its pixels, uint8 (height, width, channels), or why there are none; threads work ahead.
 
     looks: hears of the values of every file.
     """

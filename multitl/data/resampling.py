@@ -16,7 +16,7 @@ TABLE_STEPS = 1024  # resize_bicubic_op reads its kernel from a table
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], rows: slice, columns: slice, interpolation: str) -> np.ndarray:
-    """Resize uint8 (H, W, C) or (H, W) to `size` = (height, width) and return [rows, columns] of it, uint8, rounded and clipped.
+    """Resize uint8 (H, W[, C]) to `size` = (height, width) and give [rows, columns] of it, uint8, rounded and clipped.
 
     interpolation: "nearest", "bilinear", "bicubic" or "lanczos". Only what [rows, columns] needs is computed.
     """

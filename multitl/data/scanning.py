@@ -78,7 +78,7 @@ def scan(
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
-    listing = _list_data(Path(path), reading)
+    listing = list_data(Path(path), reading)
     return _look_at(
         listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding,
         before=before,
@@ -152,7 +152,7 @@ def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> None:
     """Raises the DataErrors of `scan_for_training` that names alone lead to, and a RecipeError for tables of other
     classes; opens no image.
     """
-    listing = _list_data(Path(path), Reading.of(recipe))
+    listing = list_data(Path(path), Reading.of(recipe))
     check_trainable(listing)
     check_classes(recipe.class_weights, recipe.costs, listing.class_names)
 
@@ -231,7 +231,8 @@ def place_to_train(
     return replace(dataset, warnings=warnings, channels=channels)
 
 
-def _list_data(path: Path, reading: Reading) -> Listing:
+def list_data(path: Path, reading: Reading) -> Listing:
+    """What a folder, a table or a container holds, by names alone. Raises DataError."""
     check_exists(path)
     if path.is_dir():
         if shards := shards_in(path):
@@ -251,7 +252,7 @@ def _list_data(path: Path, reading: Reading) -> Listing:
 
 
 def _list_to_judge(path: str | os.PathLike[str], class_names: Sequence[str], split: Split, reading: Reading) -> Listing:
-    return part_to_judge(_list_data(Path(path), reading), class_names, split)
+    return part_to_judge(list_data(Path(path), reading), class_names, split)
 
 
 def part_to_judge(listing: Listing, class_names: Sequence[str], split: Split) -> Listing:

@@ -38,7 +38,7 @@ def build_head(features: np.ndarray, classes: int, recipe: Recipe, fixed: Featur
 
 
 def build_classifier(pretrained: Pretrained, head: keras.Model, pooling: str, goal: Goal = GOALS["one"]) -> keras.Model:
-    """The model that is saved: uint8 pixels (batch, height, width, channels) -> probabilities (batch, classes) float32."""
+    """The model that is saved: uint8 pixels (batch, *preprocess.shape) -> probabilities (batch, classes) float32."""
     pixels = pixel_input(pretrained.preprocess)
     logits = head(pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
     return keras.Model(pixels, goal.last_layer()(logits), name="classifier")

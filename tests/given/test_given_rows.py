@@ -107,7 +107,7 @@ WRONG = {
     "floats of 255": ((NOISE.astype(float), LABELS), "float64 from 0 to 255", r"round\(\).astype\('uint8'\)"),
     "normalised": ((NOISE / 64.0 - 2, LABELS), "float64 from -2 to", "before they were normalised"),
     "channels first": ((NOISE.transpose(0, 3, 1, 2), LABELS), r"\(4, 3, 6, 5\)", r"transpose\(0, 2, 3, 1\)"),
-    "four channels": ((np.zeros((4, 6, 5, 4), np.uint8), LABELS), r"\(4, 6, 5, 4\)", r"\[\.\.\., :3\]"),
+    "a part of another split": ({"train": [(NOISE[0], "a", "test")]}, "'test'", "without the dict"),
     "one image": ((NOISE[0], LABELS), r"uint8 \(6, 5, 3\)", r"images\[None\]"),
     "one image alone": (NOISE[0], r"uint8 \(6, 5, 3\)", r"images\[None\]"),
     "labels that are none": ((NOISE, None), "NoneType", "a label for each image"),
