@@ -1,8 +1,8 @@
 """Images in a Parquet table: a column of bytes, or of {bytes, path} as Hugging Face writes them.
 
 An image is read with the row group it is in, which stays in memory for a while, since neighbours come next. Of a group
-that is too large for that, as of writers who put a whole file into one, a few rows are in memory at a time: read in
-order they cost no more, but each step back begins at the group's first row.
+that is too large for that, as of writers who put a whole file into one, a few rows are in memory at a time, and the
+page that they are in: read in order they cost no more, but each step back begins at the group's first row.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,12 @@ from PIL import Image
 from small_backbones import save_backbone
 
 import multitl
+from multitl.cli.main import main
 from multitl.contracts import Result
 from multitl.errors import MultitlError, PortError
 from multitl.recipes import Recipe
 
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "more-or-fewer-channels.md"
 RECIPE = Recipe(image_size=32, unfreeze="none", channels="all", bits=12, head="linear")
 BANDS = 5
 
@@ -91,6 +94,18 @@ def test_a_run_of_five_channels_is_no_start_for_three(fields: Path, result: Resu
     options = {"backbone": str(result.output), "channels": "4,3,2", "bits": 12, "unfreeze": "none"}
     with pytest.raises(MultitlError, match=r"(?s)images of 5 channels.*--channels 1,2,3,4,5"):
         multitl.finetune(fields, output=tmp_path / "run", **options)
+
+
+def test_the_how_to(fields: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its commands as they stand, on our images."""
+    assert len(HOW_TO.read_text().splitlines()) <= 25
+    (block,) = re.findall(r"```bash\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("fields").symlink_to(fields)
+    quick = ["--backbone", recipe.backbone, "--image-size", "32", "--unfreeze", "none"]
+    for line in block.splitlines():
+        words = line.split()[1:]
+        assert main([*words, *(quick if words[0] == "finetune" else ())]) == 0
 
 
 def test_grey_pictures_stay_one_channel(tmp_path: Path, recipe: Recipe):
