@@ -26,7 +26,7 @@ from multitl.runs.locks import locked, run_lock
 from multitl.training.trackers import check_trackers
 
 CHOICE = "choice.json"
-OF_START = ("backbone", "weights", "image_size", "preprocess", "pooling", "bits", "range", "page")
+OF_START = ("backbone", "weights", "image_size", "preprocess", "pooling", "bits", "range", "page", "channels")
 # what an earlier run's classifier hangs on
 WITH = "@"  # NAME@WEIGHTS: a backbone with weights of its own
 

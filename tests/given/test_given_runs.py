@@ -124,6 +124,10 @@ def test_urls_of_urls_and_of_stores_with_options(tmp_path, monkeypatch):
     monkeypatch.setitem(fsspec.config.conf, "endpointed", {"endpoint": "https://minio.example:9000"})
     fsspec.filesystem("memory").pipe("/store/birds/a/1.png", b"one")
     assert (local("endpointed://store/birds") / "a" / "1.png").read_bytes() == b"one"
+    monkeypatch.setattr(
+        WithEndpoint, "find", lambda *_, **__: {"/store/birds/": {"size": 0}, "/store/birds/a/1.png": {}}
+    )
+    assert (local("endpointed://store/birds") / "a" / "1.png").read_bytes() == b"one"  # S3's folders
     with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
         archive.writestr("birds/a/1.png", b"two")
     assert (local(f"zip://birds::file://{tmp_path}/birds.zip") / "a" / "1.png").read_bytes() == b"two"
