@@ -90,7 +90,7 @@ def _rebuilt(pretrained: Pretrained, count: int, places: np.ndarray) -> tuple[ke
     def clone(layer: keras.Operation) -> keras.Operation:
         config = layer.get_config()
         if layer.name in changed and isinstance(layer, layers.Rescaling):
-            config |= {name: _value_for(config[name], count, places) for name in ("scale", "offset")}
+            config |= {name: _value_for(getattr(layer, name), count, places) for name in ("scale", "offset")}
         return type(layer).from_config(config)
 
     image = keras.Input((*model.input_shape[1:3], count), dtype=model.inputs[0].dtype, name=model.inputs[0].name)

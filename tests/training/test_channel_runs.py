@@ -82,7 +82,9 @@ def test_the_first_layer_trains_and_the_run_is_gone_on_from(fields: Path, recipe
     after = load_pretrained(str(made.output)).backbone.get_layer("conv1").get_weights()[0]
     assert after.shape == (3, 3, BANDS, 8)
     assert np.abs(after - before[:, :, [0, 1, 2, 0, 1]] * (3 / BANDS)).max() > 1e-3
-    again = multitl.finetune(fields, output=tmp_path / "again", from_run=str(made.output), unfreeze="none")
+    again = multitl.finetune(
+        fields, output=tmp_path / "again", from_run=str(made.output), unfreeze="none", head_epochs=60
+    )
     assert again.metrics["test"]["accuracy"] >= 0.5
     assert multitl.load(again.output).card.preprocess.shape == (32, 32, BANDS)
 
