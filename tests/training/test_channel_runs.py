@@ -91,7 +91,7 @@ def test_the_first_layer_trains_and_the_run_is_gone_on_from(fields: Path, recipe
 
 def test_a_run_of_five_channels_is_no_start_for_three(fields: Path, result: Result, tmp_path: Path):
     Image.new("RGB", (40, 36)).save(tmp_path / "photo.png")
-    (row,) = multitl.predict(result.output, tmp_path / "photo.png")
+    row, _ = multitl.predict(result.output, [tmp_path / "photo.png", fields / "dry" / "00.npy"])
     assert "it has 3 channels" in row["error"]
     options = {"backbone": str(result.output), "channels": "4,3,2", "bits": 12, "unfreeze": "none"}
     with pytest.raises(MultitlError, match=r"(?s)images of 5 channels.*--channels 1,2,3,4,5"):
