@@ -91,6 +91,10 @@ class RunError(MultitlError):
     """A run folder that exists already, is incomplete, belongs to another recipe, or cannot be written."""
 
 
+class GroupError(MultitlError):
+    """Workers that cannot be started, cannot meet, or were lost too often."""
+
+
 class CacheError(MultitlError):
     """What is asked of the cache cannot be."""
 
