@@ -32,7 +32,7 @@ from pathlib import Path
 
 from kills import BACKBONE, SECONDS, TRAINING, Place, content
 
-from multitl.distribution.workers import free_port
+from multitl.engines.workers import free_port
 from multitl.files.sealed_arrays import read_sealed
 
 FILES = ("metrics.json", "predictions.csv", "model.keras")

@@ -22,8 +22,9 @@ ORDER = {
     "": "version errors contracts adapters class_tables options",
     "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
     "sizes threads scratch hashes cache children session swapping writing workers",
+    "distribution": "group channel peers devices joining",
+    "engines": "workers watching this_machine ray_engine",
     "recipes": "",
-    "distribution": "workers watching this_machine ray_engine",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards images number_figures label_figures locks promises folders head_runs",

@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from multitl.adapters import check_backend, has_gpu
-from multitl.distribution import ray_engine, watching
-from multitl.distribution.this_machine import VISIBLE, local_team
+from multitl.distribution.devices import VISIBLE
+from multitl.distribution.group import ALONE, group_from_environment
+from multitl.engines import ray_engine, watching
+from multitl.engines.this_machine import local_team
 from multitl.errors import GroupError, nearest_names
 from multitl.recipes import Recipe
 
@@ -19,8 +21,20 @@ ENGINES = ("local", "ray")
 
 
 def is_launcher(options: argparse.Namespace) -> bool:
-    """Whether this process is to start workers; one that was started has its rank, whoever started it."""
-    return "RANK" not in os.environ and any((options.workers is not None, options.engine, options.devices))
+    """Whether this process is to start workers; one that was started has its rank, whoever started it.
+
+    Raises GroupError where it was told of another number of workers.
+    """
+    group = group_from_environment()
+    if group != ALONE and options.workers not in (None, group.size):
+        raise GroupError(
+            "The number of workers is not the one that this process was started with.",
+            expected=f"--workers {group.size}, as WORLD_SIZE or Slurm say",
+            received=f"--workers {options.workers}",
+            fix="leave --workers out",
+        )
+    is_asked = any((options.workers is not None, options.engine, options.devices))
+    return is_asked and group == ALONE and "RANK" not in os.environ
 
 
 def launch(options: argparse.Namespace, recipe: Recipe) -> None:

@@ -1,6 +1,6 @@
-"""One job on many devices: who the others are, and how all of them are started, watched and started again. Comes in:
-the environment, or a command and a number of workers; goes out: a `Group`, or ended processes. Read `watching.py`
-first. Nothing here knows of models or frameworks, and who works alone loads and pays nothing of it.
+"""The processes that work on one run together: who they are, and what they tell each other. Comes in: the environment
+that torchrun, Slurm, Kubernetes or an engine of ours gave this process; goes out: a `contracts.Peers`. Read `group.py`
+first, then `peers.py`. One process alone opens nothing, waits for nothing and pays nothing.
 """
 
-__all__ = ["ray_engine", "this_machine", "watching"]
+__all__ = ["devices", "group", "joining", "peers"]

@@ -14,16 +14,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from multitl.distribution.workers import LOST, in_words
-from multitl.errors import GroupError
+from multitl.engines.workers import in_words
+from multitl.errors import LOST, GroupError
 from multitl.system.messages import warn
 
 PERIOD = 0.1  # seconds between two looks at the workers
-GRACE = 2.0  # seconds in which those that fail for one reason have all failed
+GRACE = 10.0  # seconds in which those that fail for one reason have all failed
 LOG = "workers.log"  # in the run's folder: what workers said that were lost or failed
 BEGUN = "recipe.toml"  # in a run's folder, written when the run begins
 CHECKPOINT = "checkpoint.safetensors"
-OWN_FAULTS = (1, 2)  # exit codes: a bug, with a traceback; the input or the machine
+BUG, INPUT = 1, 2  # exit codes: a traceback; a message of what to mend
 
 
 class Team(Protocol):
@@ -51,11 +51,11 @@ def see_through(start: Start, run: Path, restarts: int, *, resumes: bool) -> Non
     begun, saved, left = _state(run / BEGUN), _state(run / CHECKPOINT), restarts
     while True:
         with start(resumes) as team:
-            codes = _watch(team)
+            first, codes = _watch(team)
             if all(code == 0 for code in codes):
                 return
             _keep_words(run, team, codes)
-            _leave_if_at_fault(team, codes)
+            _leave_if_at_fault(team, first, codes)
         rank = _first_lost(codes)
         now = _state(run / CHECKPOINT)
         left, saved = (restarts if now != saved else left) - 1, now
@@ -65,34 +65,40 @@ def see_through(start: Start, run: Path, restarts: int, *, resumes: bool) -> Non
         warn(f"worker {rank} was lost ({in_words(codes[rank])}); all {len(codes)} start again from what is saved")
 
 
-def _watch(team: Team) -> Sequence[int | None]:
-    """Wait for all to be done, or until one is not going to be."""
+def _watch(team: Team) -> tuple[Sequence[int | None], Sequence[int | None]]:
+    """Wait for all to be done, or until one is not going to be: the codes at that moment, and a little later."""
     while True:
         codes = team.codes()
         if all(code == 0 for code in codes):
-            return codes
+            return codes, codes
         if any(codes):
-            return _last_codes(team)
+            return codes, _last_codes(team)
         time.sleep(PERIOD)
 
 
 def _last_codes(team: Team) -> Sequence[int | None]:
     """Those of all who fail for the same reason: the first one to be seen need not be whose fault it is."""
     end = time.monotonic() + GRACE
-    while (codes := team.codes()) and None in codes and time.monotonic() < end:
+    while None in (codes := team.codes()) and time.monotonic() < end:
         if any(code is not None and code < 0 for code in codes):
             break  # whoever is killed has no more to say, and the others wait for it in vain
         time.sleep(PERIOD)
     return codes
 
 
-def _leave_if_at_fault(team: Team, codes: Sequence[int | None]) -> None:
-    for code in reversed(OWN_FAULTS):  # the input's first: a bug may be what follows
-        ranks = [rank for rank, found in enumerate(codes) if found == code]
-        if ranks and not any(found is not None and found < 0 for found in codes if code == 1):
-            if not any(team.is_heard(rank) for rank in ranks):
-                print(f"worker {ranks[0]} of {len(codes)}:\n{_message(team.words(ranks[0]))}", file=sys.stderr)
-            raise SystemExit(code)
+def _leave_if_at_fault(team: Team, first: Sequence[int | None], codes: Sequence[int | None]) -> None:
+    """Raises SystemExit where one failed by its own fault, and sees to it that people have read why.
+
+    first: the codes when the first one was seen to fail; the others may only repeat what they heard of it.
+    """
+    is_killed = any(code is not None and code < 0 for code in codes)
+    code = INPUT if INPUT in codes else BUG
+    if code not in codes or (code == BUG and is_killed):  # a bug may be what follows
+        return
+    ranks = [rank for rank, found in enumerate(first) if found == code] or [codes.index(code)]
+    if not any(team.is_heard(rank) for rank in ranks):
+        print(f"worker {ranks[0]} of {len(codes)}:\n{_message(team.words(ranks[0]))}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def _message(words: str) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from multitl.distribution.workers import PATIENCE, Job, Worker, free_port
+from multitl.distribution.devices import VISIBLE
+from multitl.distribution.group import Group
+from multitl.engines.workers import PATIENCE, Job, Worker, free_port
 from multitl.system import interrupts
 from multitl.system.threads import default_threads, thread_variables
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalTeam:
@@ -75,21 +75,10 @@ def jobs(module: str, arguments: Sequence[str], workers: int, gpus: Sequence[str
     for rank in range(workers):
         own = cores[rank * share : (rank + 1) * share] if workers <= len(cores) else []
         device = {VISIBLE: gpus[rank]} if gpus else {}
-        group = group_variables(rank, workers, "127.0.0.1", port, rank, workers)
+        group = Group(rank, workers, f"127.0.0.1:{port}", rank).environment()
         yield Job(module, tuple(arguments), group | device | thread_variables(share), str(Path.cwd()), tuple(own))
 
 
 def own_cores() -> list[int]:
     """The numbers of those that this process may use."""
     return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(default_threads()))
-
-
-def group_variables(
-    rank: int, size: int, address: str, port: int, local_rank: int, local_size: int
-) -> dict[str, str]:  # fmt: skip
-    """What a worker knows the others by, under the names that torchrun gave them."""
-    values = {
-        "RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": address, "MASTER_PORT": port, "LOCAL_RANK": local_rank,
-        "LOCAL_WORLD_SIZE": local_size,
-    }  # fmt: skip
-    return {name: str(value) for name, value in values.items()}

@@ -20,7 +20,6 @@ from multitl.system.scratch import temporary_folder
 LAST = 2**16  # bytes of what a worker said that are kept for people
 PATIENCE = 5.0  # seconds that a worker has to end by itself once it was asked to
 CHUNK = 2**16
-LOST = 75  # exit code of a worker that has lost the others: EX_TEMPFAIL of sysexits.h
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multitl.distribution.this_machine import group_variables, own_cores
-from multitl.distribution.workers import PATIENCE, Job, Worker
+from multitl.distribution.group import Group
+from multitl.engines.this_machine import own_cores
+from multitl.engines.workers import PATIENCE, Job, Worker
 from multitl.errors import GroupError
 from multitl.system import interrupts
 from multitl.system.messages import say
@@ -42,7 +43,7 @@ class Node(Worker):
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
     def port(self) -> int:
-        from multitl.distribution.workers import free_port
+        from multitl.engines.workers import free_port
 
         return free_port()
 
@@ -213,9 +214,9 @@ def _jobs(
     module: str, arguments: Sequence[str], places: Sequence[tuple[str, str]], port: int, threads: int
 ) -> Iterator[Job]:
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    at_node, counts = Counter(node for node, _ in places), Counter[str]()
+    counts = Counter[str]()
     for rank, (node, _) in enumerate(places):
-        group = group_variables(rank, len(places), places[0][1], port, counts[node], at_node[node])
+        group = Group(rank, len(places), f"{places[0][1]}:{port}", counts[node]).environment()
         counts[node] += 1
         yield Job(
             module,
