@@ -180,15 +180,14 @@ def ray_team(arguments: Sequence[str], workers: int, run: Path, module: str = "m
     from ray.util.placement_group import placement_group, remove_placement_group
 
     share = _share(workers)
-    bundles = _bundles(workers, share)
-    group = placement_group(bundles, strategy="PACK")
+    group = placement_group(_bundles(workers, share), strategy="PACK")
     nodes: list[Any] = []
     team: RayTeam | None = None
     try:
         _wait_for_room(group, workers, share)
-        actor = ray.remote(Node).options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0), max_restarts=0)
-        in_group = [_in_bundle(group, index) for index in range(workers)]
-        nodes = [actor.options(scheduling_strategy=place).remote() for place in in_group]
+        actor, wants = ray.remote(Node), {"num_cpus": share["CPU"], "num_gpus": share.get("GPU", 0)}
+        bundles = [_in_bundle(group, index) for index in range(workers)]
+        nodes = [actor.options(scheduling_strategy=place, **wants).remote() for place in bundles]
         places = ray.get([node.where.remote() for node in nodes])
         order = sorted(range(workers), key=lambda index: (index > 0, places[index][1], index))
         nodes, places = [nodes[index] for index in order], [places[index] for index in order]
