@@ -236,20 +236,25 @@ def finetune(
     named = {name: value for name, value in {"backbone": backbone, "weights": weights}.items() if value is not None}
     own = finetune.__kwdefaults__ or {}  # who misspells an option may mean one of these
     complete = combine(recipe, named | options, also=own)
-    from multitl.training import asked
+    from multitl.distribution.group import group_from_environment
+    from multitl.distribution.joining import joined
+    from multitl.training import asked, groups
 
-    known = check_backend(backend)
+    known, group = check_backend(backend), group_from_environment()
+    groups.check_group(group, complete)
     asked.check_listeners(on_epoch, log_to)
-    data = asked.settle_data(data, asked.listed(complete.backbone), complete)
-    asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
-    adapter = load_backend(backend)
-    from multitl.training import finetuning as training
+    with joined(group) as peers:
+        data = asked.settle_data(data, asked.listed(complete.backbone), complete)
+        asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume, rank=group.rank)
+        adapter = load_backend(backend)
+        adapter.join(peers)
+        from multitl.training import finetuning as training
 
-    with adapter.fast_paths():
-        return training.finetune(
-            data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
-            on_epoch=on_epoch, log_to=log_to,
-        )  # fmt: skip
+        with adapter.fast_paths():
+            return training.finetune(
+                data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
+                on_epoch=on_epoch, log_to=log_to, peers=peers,
+            )  # fmt: skip
 
 
 def finetune_heads(
@@ -275,9 +280,11 @@ def finetune_heads(
     complete = combine(recipe, {})
     text = heads if isinstance(heads, str) else ",".join(f"{name}={kind}" for name, kind in heads.items())
     from multitl.data.columns import list_targets, parse_targets
+    from multitl.distribution.group import group_from_environment
     from multitl.runs.head_runs import check_heads
-    from multitl.training import asked
+    from multitl.training import asked, groups
 
+    groups.refuse_group(group_from_environment(), "finetune_heads")
     targets, known = parse_targets(text), check_backend(backend)
     folder = asked.run_folder(data, output, complete, known)
     check_heads(folder, complete, overwrite=overwrite, resume=resume)
@@ -316,8 +323,10 @@ def choose(
     Raises a MultitlError that says what to mend, BackboneError if none can be used.
     """
     complete, names = combine(recipe, {}), list(backbones)
-    from multitl.training import asked
+    from multitl.distribution.group import group_from_environment
+    from multitl.training import asked, groups
 
+    groups.refuse_group(group_from_environment(), "choose")
     data = asked.settle_data(data, names, complete)
     asked.check_choose(data, names, output, complete, overwrite=overwrite)
     adapter = load_backend(backend)

@@ -549,8 +549,11 @@ class Peers(Protocol):
     def mean(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Likewise."""
 
+    def broadcast_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Those of rank 0."""
+
     def rows(self, array: np.ndarray) -> np.ndarray:
-        """Arrays (n_rank, ...), one after the other by rank."""
+        """Arrays (n_rank, ...), one after the other by rank; one without rows may have any shape."""
 
     def share(self, indices: Any) -> Any:
         """This one's part of a sequence: as even as can be, side by side, by rank."""

@@ -34,6 +34,9 @@ class Alone:
     def mean(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(arrays)
 
+    def broadcast_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(arrays)
+
     def rows(self, array: np.ndarray) -> np.ndarray:
         return array
 
@@ -93,12 +96,17 @@ class Several:
     def mean(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [total / self.size for total in self.sum(arrays)]
 
+    def broadcast_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        packed = msgspec.msgpack.encode(list(map(_pack, arrays))) if self.rank == 0 else b""
+        told = self._channel.broadcast(packed)
+        return list(arrays) if self.rank == 0 else list(map(_unpack, msgspec.msgpack.decode(told)))
+
     def rows(self, array: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        array = np.ascontiguousarray(array)
-        parts = self.gather(array.tobytes())
-        return np.concatenate([np.frombuffer(part, array.dtype).reshape(-1, *array.shape[1:]) for part in parts])
+        packed = self.gather(msgspec.msgpack.encode(_pack(array)))
+        parts = [_unpack(msgspec.msgpack.decode(part)) for part in packed]
+        return np.concatenate([part for part in parts if len(part)] or parts[:1])
 
     def share(self, indices: Any) -> Any:
         count = len(indices)
@@ -124,3 +132,15 @@ class Several:
         if not failure:
             self.barrier()
         self._channel.close(failure)
+
+
+def _pack(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _unpack(packed: Sequence[Any]) -> np.ndarray:
+    """In memory of its own."""
+    import numpy as np
+
+    kind, shape, data = packed
+    return np.frombuffer(data, kind).reshape(shape).copy()

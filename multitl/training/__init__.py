@@ -2,4 +2,4 @@
 first: it calls the rest in order.
 """
 
-__all__ = ["checkpoints", "choosing", "extractors", "finetuning", "phases", "recording", "several_heads"]
+__all__ = ["checkpoints", "choosing", "extractors", "finetuning", "groups", "phases", "recording", "several_heads"]

@@ -18,9 +18,10 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from multitl.contracts import Example, Forward
+from multitl.contracts import Example, Forward, Peers
 from multitl.data.augmentation import augment, draw, image_number
 from multitl.data.pixels import PixelReader
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
 from multitl.models.inference import BATCH, index_batches, predict_batches
 from multitl.system.cache import store_folder
@@ -97,26 +98,52 @@ def compute_features(
     store: FeatureStore,
     view: View | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    peers: Peers = ALONE_PEERS,
 ) -> Features:
     """The feature of each example, from the store where it is there, else computed and stored.
 
     extractor: asked only if it is needed, for what makes uint8 pixels (batch, h, w, 3) -> (batch, channels).
     reader: gives the pixels of example i as index i.
     advance: called with the number of images just finished.
+    peers: who compute a part each of what is missing, and all get all of it, from the store if they share that.
     """
     known = store.load()
     first_index = {example.sha256: index for index, example in reversed(list(enumerate(examples)))}
     missing = [index for sha256, index in sorted(first_index.items(), key=lambda item: item[1]) if sha256 not in known]
-    advance(len(examples) - len(missing))
-    batches = [[missing[i] for i in rows] for rows in index_batches(len(missing))]
+    missing = peers.first(lambda: missing)
+    own = peers.share(missing)
+    advance(len(examples) - len(own))
+    batches = list(index_batches(own))
     pixels = _augmented_batches(examples, reader, batches, view)
-    outputs = predict_batches(extractor(), pixels) if missing else iter(())
+    outputs = predict_batches(extractor(), pixels) if own else iter(())
     for indices, shard in _shards(batches, outputs, advance):
         hashes = [examples[index].sha256 for index in indices]
         store.add(hashes, shard)
         known.update(zip(hashes, shard, strict=True))
+    if len(own) < len(missing):
+        peers.barrier()
+        known |= store.load()
+    _hand_round(known, list(first_index), store.channels, peers)
     values = np.stack([known[example.sha256] for example in examples])
     return Features(values, computed=len(missing), reused=len(first_index) - len(missing))
+
+
+def _hand_round(known: dict[str, np.ndarray], hashes: Sequence[str], channels: int, peers: Peers) -> None:
+    """Give everybody the features that somebody did not find, where stores are not the same."""
+    own = [place for place, one in enumerate(hashes) if one not in known]
+    lacking = [set(msgspec.json.decode(places)) for places in peers.gather(msgspec.json.encode(own))]
+    giving = [_given_by(rank, lacking) for rank in range(peers.size)]
+    if not any(giving):
+        return
+    values = np.array([known[hashes[place]] for place in giving[peers.rank]], "float32").reshape(-1, channels)
+    given = [hashes[place] for places in giving for place in places]
+    known.update(zip(given, peers.rows(values), strict=True))
+
+
+def _given_by(rank: int, lacking: Sequence[set[int]]) -> list[int]:
+    """What a process gives: what others lack, and none before it has."""
+    wanted = set().union(*lacking).intersection(*lacking[:rank]) if rank else set().union(*lacking)
+    return sorted(wanted - lacking[rank])
 
 
 def _shards(

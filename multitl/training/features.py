@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import PIL
 
-from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
+from multitl.contracts import Backend, Dataset, Example, Goal, Peers, Pretrained, Split
 from multitl.data.pixels import PixelReader
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe
@@ -40,7 +41,7 @@ class RunFeatures:
 
 def head_probabilities(head: keras.Model, features: np.ndarray, goal: Goal = GOALS["one"]) -> np.ndarray:
     """Features (n, channels) -> probabilities (n, classes) float32."""
-    batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
+    batches = (features[indices] for indices in index_batches(range(len(features)), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
     return goal.activate(np.concatenate(list(logits)))
 
@@ -52,10 +53,12 @@ def compute_run_features(
     backend: Backend,
     sha256: str,
     readers: dict[Split, PixelReader],
+    peers: Peers = ALONE_PEERS,
 ) -> RunFeatures:
     """Every pass over the images that the head's training and judging need; what the store knows is not computed.
 
     sha256: of the backbone's weights.  readers: give the pixels of each split's examples, in order.
+    peers: who share the work.
     """
     strength = "none" if recipe.augment == "auto" else recipe.augment
     views = [View(strength, recipe.seed, index) for index in range(recipe.views)] if strength != "none" else [None]
@@ -70,7 +73,7 @@ def compute_run_features(
             channels = pretrained.backbone.output_shape[-1]  # which pooling keeps
             store = FeatureStore(feature_key(pretrained, recipe, backend.name, runtime, sha256, view), channels)
             examples, advance = dataset.split(split), partial(bar.advance, task)
-            results.append(compute_features(extractor, examples, readers[split], store, view, advance))
+            results.append(compute_features(extractor, examples, readers[split], store, view, advance, peers))
     values = [result.values for result in results]
     return RunFeatures(
         values[: len(views)],
@@ -82,15 +85,14 @@ def compute_run_features(
 
 def compute_plain_features(
     examples: Sequence[Example], reader: PixelReader, pretrained: Pretrained, recipe: Recipe, backend: Backend,
-    sha256: str,
+    sha256: str, peers: Peers = ALONE_PEERS,
 ) -> np.ndarray:  # fmt: skip
     """Of images beside the data set's: (n, channels) float32, without augmentation."""
     runtime = runtime_of(backend, recipe)
     key = feature_key(pretrained, recipe, backend.name, runtime, sha256, None)
     store = FeatureStore(key, pretrained.backbone.output_shape[-1])
-    return compute_features(
-        partial(make_extractor, pretrained, recipe.pooling, runtime), examples, reader, store
-    ).values
+    extractor = partial(make_extractor, pretrained, recipe.pooling, runtime)
+    return compute_features(extractor, examples, reader, store, peers=peers).values
 
 
 def feature_key(

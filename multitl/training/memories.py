@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Backend, Dataset, Pretrained
+from multitl.contracts import Backend, Dataset, Peers, Pretrained
 from multitl.data.pixels import PixelReader
 from multitl.recipes import Recipe
 from multitl.training.features import compute_plain_features, head_probabilities
@@ -26,14 +26,21 @@ class Memory:
 
     @classmethod
     def of(
-        cls, start: Start, dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend, sha256: str
+        cls,
+        start: Start,
+        dataset: Dataset,
+        pretrained: Pretrained,
+        recipe: Recipe,
+        backend: Backend,
+        sha256: str,
+        peers: Peers,
     ) -> Memory | None:
         """None where no such image is left. sha256: of the backbone's weights."""
         remembered = remember(start, dataset)
         if not remembered:
             return None
         reader = PixelReader(remembered.examples, pretrained.preprocess)
-        features = compute_plain_features(remembered.examples, reader, pretrained, recipe, backend, sha256)
+        features = compute_plain_features(remembered.examples, reader, pretrained, recipe, backend, sha256, peers)
         return cls(remembered, reader, features)
 
     def judge_head(self, head: keras.Model) -> dict[str, Any]:
