@@ -1,7 +1,7 @@
-"""How much faster several workers are: `python benchmarks/scaling.py BACKEND DATA [--rounds 3] > docs/scaling.md`.
+"""How much faster several workers are: `python benchmarks/scaling.py [BACKEND DATA] [--rounds 3] > docs/scaling.md`.
 
-DATA: a folder of labelled images, some hundreds.  For a machine that does nothing else, of two cores at least.
-
+DATA: a folder of labelled images, some hundreds; without one the model alone is written. For a machine that does nothing
+else, of two cores at least.
 Measured: the frozen pass and fine-tuning by one worker on one core (taskset), and by two on one core each, in turn;
 medians of ROUNDS. Start-up is left out: the frozen pass is timed on all images and on half of them, and the
 difference counts; of fine-tuning, all legs but the first, validation included.
@@ -25,6 +25,7 @@ from pathlib import Path
 from startup import machine
 
 STEPS, BATCH, SIZE = 64, 32, "128"
+PARAMETERS = 3_371_024  # of EfficientNet-Lite0 without its classifier
 BACKBONE = ("--backbone", "pypi/efficientnet_lite0", "--image-size", SIZE, "--batch-size", str(BATCH), "--seed", "0")
 DEEP = ("--unfreeze", "all", "--steps", str(STEPS), "--learning-rate", "1e-3", "--augment", "light", "--budget", "none")
 WORKERS = (8, 64, 512)
@@ -108,24 +109,22 @@ def measure(data: Path, backend: str, rounds: int) -> dict[str, dict[int, list[f
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("backend")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+def table(options: argparse.Namespace) -> float:
+    """Print what is measured; seconds of a step of one worker."""
     found = measure(options.data, options.backend, options.rounds)
-    print(f"# Several workers\n\n{machine()}; {options.backend}; {datetime.date.today()}.")
-    print(f"Made by `python benchmarks/scaling.py {' '.join(sys.argv[1:])}`: EfficientNet-Lite0, {SIZE} px, a batch of")
-    print(f"{BATCH} in all, {options.rounds} rounds in turn; one core and one thread a worker; start-up left out.\n")
+    print(f"Two workers beside one, {options.backend}: EfficientNet-Lite0, {SIZE} px, a batch of {BATCH} in all,")
+    print(f"{options.rounds} rounds in turn; one core and one thread a worker; start-up left out.\n")
     print("| | one worker | two workers | ratio of medians | of rounds |\n|---|---:|---:|---:|---:|")
     for name, by_workers in found.items():
         one, two = (statistics.median(by_workers[workers]) for workers in (1, 2))
         ratios = [b / a for a, b in zip(by_workers[1], by_workers[2], strict=True)]
         print(f"| {name} | {one:.2f} | {two:.2f} | {two / one:.2f} | {min(ratios):.2f} to {max(ratios):.2f} |")
+    return 1 / statistics.median(found["steps/s"][1])
+
+
+def model(steps: dict[str, tuple[float, int]]) -> None:
+    """Print the efficiency of many workers. steps: what it is -> its seconds, parameters."""
     print(f"\n## More than can be had here: a model\n\n{OVERHEAD}\n")
-    here = f"EfficientNet-Lite0, {SIZE} px, {BATCH} images on one core of this machine"
-    steps = STEPS_ELSEWHERE | {here: (1 / statistics.median(found["steps/s"][1]), 3_371_024)}
     print("| step | network | " + " | ".join(f"{workers} workers" for workers in WORKERS) + " |")
     print("|---|---|" + "---:|" * len(WORKERS))
     for step, (seconds, parameters) in steps.items():
@@ -134,6 +133,23 @@ def main() -> None:
             print(
                 f"| {step}: {seconds * 1000:.0f} ms, {4 * parameters / 1e6:.0f} MB | {network} | {' | '.join(shares)} |"
             )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("backend", nargs="?")
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print(f"# How much faster several workers are\n\n{machine()}; {datetime.date.today()}.")
+    print(f"Made by `python {' '.join(['benchmarks/scaling.py', *sys.argv[1:]])}`.\n")
+    steps = dict(STEPS_ELSEWHERE)
+    if options.data:
+        here = f"EfficientNet-Lite0, {SIZE} px, {BATCH} images on one core of this machine"
+        steps[here] = (table(options), PARAMETERS)
+    else:
+        print("Two workers beside one were not measured: that takes a machine that does nothing else.")
+    model(steps)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from multitl.adapters import check_backend, has_gpu
@@ -58,7 +59,7 @@ def _see_through(
     start: Callable[[list[str]], AbstractContextManager[watching.Team]], workers: int, options: argparse.Namespace,
     recipe: Recipe, run: Path,
 ) -> None:  # fmt: skip
-    _check_batch(recipe, workers)
+    _check_share(recipe, workers)
     again = lambda resumes: start(_arguments(options.arguments, resumes))  # noqa: E731
     watching.see_through(again, run, options.restarts, resumes=options.resume)
 
@@ -129,18 +130,14 @@ def _check(options: argparse.Namespace, recipe: Recipe) -> None:
             fix="--workers 2",
         )
     if options.workers:
-        _check_batch(recipe, options.workers)
+        _check_share(recipe, options.workers)
 
 
-def _check_batch(recipe: Recipe, workers: int) -> None:
-    if recipe.batch_size % workers:
-        below = recipe.batch_size // workers * workers
-        raise GroupError(
-            f"A batch of {recipe.batch_size} images cannot be shared equally among {workers} workers.",
-            expected=f"a batch size that is a multiple of {workers}: it is that of all workers together",
-            received=f"batch_size = {recipe.batch_size}, workers = {workers}",
-            fix=" or ".join(f"--batch-size {size}" for size in (below, below + workers) if size),
-        )
+def _check_share(recipe: Recipe, workers: int) -> None:
+    """Raises RecipeError for what so many cannot share."""
+    from multitl.training.groups import check_group
+
+    check_group(replace(ALONE, size=workers), recipe)
 
 
 def _check_run(options: argparse.Namespace, recipe: Recipe) -> tuple[str, Path]:

@@ -18,8 +18,8 @@ from multitl.cli.main import main
 WRONG = {  # options -> what the message says
     ("--workers", "0"): "--workers 2",
     ("--workers", "-3"): "a number of workers from 1 on",
-    ("--workers", "2", "--batch-size", "33"): "--batch-size 32 or --batch-size 34",
-    ("--workers", "5", "--batch-size", "4"): "--batch-size 5",
+    ("--workers", "2", "--batch-size", "33"): "--batch-size 32, or another number",
+    ("--workers", "5", "--batch-size", "4"): "--batch-size 5, or another number",
     ("--workers", "2", "--engine", "rai"): "nearest: ray",
     ("--workers", "2", "--engine", "ray", "--address", "ray://127.0.0.1:10001"): "ray job submit",
     ("--workers", "2", "--address", "auto"): "add --engine ray",
@@ -27,6 +27,7 @@ WRONG = {  # options -> what the message says
     ("--devices", "all"): "sees no GPU here",
     ("--devices", "two"): "--devices all",
     ("--devices", "all", "--workers", "2"): "leave --devices out",
+    ("--workers", "2", "--train-batch-norm"): "leave --train-batch-norm out",
     ("--workers", "2", "--repeats", "3"): "leave --workers out",
     ("--workers", "2", "--restarts", "-1"): "--restarts 3",
     ("--workers", "2", "--out", "{photos}"): "choose another folder with --out",
