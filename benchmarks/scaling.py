@@ -1,7 +1,8 @@
 """How much faster several workers are: `python benchmarks/scaling.py [BACKEND DATA] [--rounds 3] > docs/scaling.md`.
 
-DATA: a folder of labelled images, some hundreds; without one the model alone is written. For a machine that does nothing
-else, of two cores at least.
+DATA: a folder of labelled images, some hundreds; without one the model alone is written. For a machine that does
+nothing else, of two cores at least.
+
 Measured: the frozen pass and fine-tuning by one worker on one core (taskset), and by two on one core each, in turn;
 medians of ROUNDS. Start-up is left out: the frozen pass is timed on all images and on half of them, and the
 difference counts; of fine-tuning, all legs but the first, validation included.

@@ -45,6 +45,7 @@ def launch(options: argparse.Namespace, recipe: Recipe) -> None:
     """
     _check(options, recipe)
     backend, run = _check_run(options, recipe)
+    os.environ["KERAS_BACKEND"] = backend  # of all, whatever is the fastest where they are
     if options.engine == "ray":
         with ray_engine.connected(options.address, options.workers or 1):
             workers = options.workers or ray_engine.count_workers()

@@ -15,6 +15,7 @@ from live_processes import Start, is_alive, names, wait_until
 from multitl.engines import ray_engine, watching
 from multitl.engines.this_machine import local_team
 from multitl.errors import GroupError
+from multitl.runs.folders import RUN_FILES
 
 if keras.config.backend() != "jax":
     pytest.skip("loads no framework", allow_module_level=True)
@@ -114,6 +115,7 @@ def test_a_lost_worker_comes_back_and_all_resume(folder: Path, run: Path, deeds:
     assert f"worker {lost} was lost" in capfd.readouterr().err
     log = (run / watching.LOG).read_text()
     assert ("multitl: worker 1 did" in log) and log.count("worker 0 of 2") == 1
+    assert watching.LOG in RUN_FILES  # it goes with the run
 
 
 def test_a_run_that_had_not_begun_begins_again(folder: Path, run: Path):
