@@ -54,8 +54,9 @@ class Step:
 
     def __enter__(self) -> Step:
         groups = [[variable.value for variable in group] for group in (*self._groups, self._frozen)]
-        *state, self._constants = self._sharing.replicate(groups) if self._sharing else groups
-        self._state: Any = tuple(state)
+        values = self._sharing.replicate(groups) if self._sharing else groups
+        self._state: Any = tuple(values[:-1])
+        self._constants: Values = values[-1]
         self._under_way: deque[jax.Array] = deque()
         return self
 

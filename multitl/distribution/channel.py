@@ -30,6 +30,7 @@ HEAD = struct.Struct("!cQ")  # of a frame: its kind, bytes that follow
 DATA, ALIVE, BYE, FAILED = b"D", b"A", b"B", b"F"
 BEATS = 6  # signs of life within the time after which one is missed
 JOINING = 5  # times that, for processes that start at different moments
+PARTING = 1.0  # seconds for a peer to hang up as well
 GRACE = 10.0  # seconds to end by an exception, for a process whose peer is lost
 MOST_GREETING = 1000  # bytes
 CHUNK = 1 << 20
@@ -97,9 +98,9 @@ class Channel:
         self.group, self._lines, self._timeout = group, list(lines), timeout
         self._loss: Loss | None = None
         self._is_lost, self._is_closed = threading.Event(), threading.Event()
-        for line in self._lines:
-            threading.Thread(target=self._listen, args=(line,), daemon=True).start()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._listeners = [threading.Thread(target=self._listen, args=(line,), daemon=True) for line in self._lines]
+        for thread in (*self._listeners, threading.Thread(target=self._watch, daemon=True)):
+            thread.start()
 
     @property
     def own_host(self) -> str:
@@ -137,6 +138,8 @@ class Channel:
                     line.sending.release()
                     line.send(*told)
                 line.socket.shutdown(socket.SHUT_WR)  # what was said still arrives
+        for thread in () if failure else self._listeners:
+            thread.join(PARTING)
 
     def _send(self, line: _Line, data: bytes) -> None:
         try:
@@ -168,6 +171,8 @@ class Channel:
         except OSError as error:
             self._lose(line, f"its connection was closed ({error})")
         line.received.put(None)
+        self._is_closed.wait()
+        line.socket.close()
 
     def _watch(self) -> None:
         while not self._is_closed.wait(self._timeout / BEATS) and not self._loss:
@@ -238,7 +243,7 @@ def _await_all(group: Group, deadline: float) -> list[_Line]:
                 missing = [rank for rank in range(1, group.size) if rank not in lines]
                 fault = _missing(group, missing)
                 for line in lines.values():
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError), line.socket:
                         line.send(FAILED, _encode(Loss(fault.problem, 2)))
                 raise fault from error
             if greeted := _greet(group, accepted, lines, deadline):
@@ -302,20 +307,22 @@ def _call(group: Group, deadline: float) -> _Line:
     while True:
         try:
             reached = socket.create_connection(_host_and_port(group), timeout=max(0.01, deadline - time.monotonic()))
-            reached.sendall(MAGIC)
-            line = _Line(0, reached)
-            line.send(DATA, json.dumps([group.rank, group.size]).encode())
             break
         except OSError as error:
             if time.monotonic() > deadline:
                 raise _missing(group, [0]) from error
             time.sleep(0.1)
     reached.settimeout(max(0.01, 2 + deadline - time.monotonic()))
+    line = _Line(0, reached)
     try:
+        reached.sendall(MAGIC)
+        line.send(DATA, json.dumps([group.rank, group.size]).encode())
         kind, data = line.read_frame()
     except OSError as error:
+        reached.close()
         raise _missing(group, [0]) from error
     if kind == FAILED:
+        reached.close()
         raise _decode(data).error()
     _keep_open(reached)
     return line

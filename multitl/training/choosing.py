@@ -21,8 +21,8 @@ from multitl.system.messages import say
 from multitl.system.writing import write_json
 from multitl.training.asked import CHOICE, check_choice_folder, choice_folder, split_weights
 from multitl.training.finetuning import scan_for
-from multitl.training.sessions import session
 from multitl.training.ranking import Standing, Unusable, by_accuracy, describe_standing, rank
+from multitl.training.sessions import session
 
 PAGE = "choice.html"
 

@@ -41,7 +41,7 @@ from multitl.system.budgets import Budget
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar, waiting
 from multitl.training.adaptation import adapt, check_adaptable
-from multitl.training.asked import listed, run_folder, split_weights
+from multitl.training.asked import run_folder
 from multitl.training.checkpoints import (
     CHECKPOINT,
     TrainingState,
@@ -59,7 +59,7 @@ from multitl.training.memories import Memory
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch
 from multitl.training.publishing import Publisher, has_more_to_try, published_trial
-from multitl.training.ranking import Standing, by_accuracy, describe_standing, load_backbone, rank
+from multitl.training.ranking import load_backbone, settle_backbone
 from multitl.training.recording import make_card, remake_report, write_history
 from multitl.training.sessions import Clock, session
 from multitl.training.starts import Start, open_start, warn_of_start, what_became
@@ -164,7 +164,7 @@ def _run(
 ) -> Result:  # fmt: skip
     asked = recipe
     with clock("backbone"):
-        recipe, ranked = (start.settle(recipe), []) if start else _settle_backbone(dataset, recipe, backend, peers)
+        recipe, ranked = (start.settle(recipe), []) if start else settle_backbone(dataset, recipe, backend, peers)
         pretrained = start.pretrained() if start else load_backbone(recipe, backend)
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
@@ -217,28 +217,6 @@ def _run(
 def _complete(publisher: Publisher, state: TrainingState, clock: Clock, adaptation: dict[str, Any] | None) -> Result:
     remove_previous(publisher.folder)
     return publisher.complete(state, clock, adaptation)
-
-
-def _settle_backbone(
-    dataset: Dataset, recipe: Recipe, backend: Backend, peers: Peers
-) -> tuple[Recipe, list[dict[str, Any]]]:
-    """The recipe with the best of the backbones that it names, and how they stood; nothing to say of a single one."""
-    names = listed(recipe.backbone)
-    if len(names) == 1:
-        return recipe, []
-    best, ranked = peers.first(lambda: _rank(dataset, names, recipe, backend))
-    name, weights = split_weights(best, recipe.weights)
-    return replace(recipe, backbone=name, weights=weights), ranked
-
-
-def _rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> tuple[str, list[dict[str, Any]]]:
-    """The best one's name, and how all of them stood."""
-    found = []
-    for one in rank(dataset, names, recipe, backend):
-        say(describe_standing(one))
-        found += [one] if isinstance(one, Standing) else []
-    found.sort(key=by_accuracy)
-    return found[0].name, [one.about() for one in found]
 
 
 def _race(

@@ -79,9 +79,8 @@ def share_result(peers: Peers, work: Callable[[], Result]) -> Result:
         peers.first(lambda: _as_values(result))
         return result
     values = peers.first(lambda: None)
-    paths = {name: Path(values[name]) for name in ("output", "model_path", "report_path")}
-    tuples = {name: tuple(values[name]) for name in ("class_names", "warnings")}
-    return Result(metrics=values["metrics"], **paths, **tuples)
+    output, model, report = (Path(values[name]) for name in ("output", "model_path", "report_path"))
+    return Result(output, values["metrics"], tuple(values["class_names"]), model, report, tuple(values["warnings"]))
 
 
 def _as_values(result: Result) -> dict[str, Any]:
