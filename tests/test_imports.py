@@ -44,9 +44,9 @@ ORDER = {
     "run",
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
     "proportions evaluation findings label_findings number_findings reporting several_heads summaries choice_page",
-    "training": "trackers groups asked targets checkpoints extractors feature_store logs listeners recording phases features "
-    "softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials ranking "
-    "publishing coral transport domain_heads adaptation sessions finetuning several_heads choosing",
+    "training": "trackers groups asked targets checkpoints extractors feature_store logs listeners recording phases "
+    "features softmax_regression solved_head class_means head_choice starts memories heads planning calibration trials "
+    "ranking publishing coral transport domain_heads adaptation sessions finetuning several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
