@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from multitl.distribution.group import Group
@@ -34,7 +33,7 @@ def started(arguments: Sequence[list[str]], timeout: float = 20) -> Iterator[lis
     try:
         for rank, given in enumerate(arguments):
             own = Group(rank, size, address).environment() if size > 1 else {}
-            variables = {"KERAS_BACKEND": keras.config.backend(), "MULTITL_PEER_TIMEOUT": str(timeout)}
+            variables = {"MULTITL_PEER_TIMEOUT": str(timeout)}
             command = [sys.executable, "-c", PROGRAM, "finetune", *given]
             processes.append(
                 subprocess.Popen(

@@ -6,11 +6,14 @@ Outside of a step every array belongs to this process alone, so nothing else has
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from multitl.system.chatter import nothing_printed
 
 AXIS = "peers"
 
@@ -28,13 +31,27 @@ def initialise(address: str, size: int, rank: int) -> None:
         )
 
 
+@cache
+def meet(size: int) -> Mesh:
+    """The devices, in a row, once they have spoken with each other."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([first[rank] for rank in range(size)]), (AXIS,))
+    add = jax.shard_map(
+        lambda: jax.lax.psum(jax.numpy.float32(jax.lax.axis_index(AXIS)), AXIS),
+        mesh=mesh,
+        in_specs=(),
+        out_specs=PartitionSpec(),
+    )
+    with nothing_printed():
+        jax.block_until_ready(jax.jit(add)())
+    return mesh
+
+
 class Sharing:
     """Between the first devices of `size` processes."""
 
     def __init__(self, size: int) -> None:
-        first = {device.process_index: device for device in reversed(jax.devices())}
-        mesh = Mesh(np.array([first[rank] for rank in range(size)]), (AXIS,))
-        self._mesh, self._all, self._cut = mesh, PartitionSpec(), PartitionSpec(AXIS)
+        self._mesh, self._all, self._cut = meet(size), PartitionSpec(), PartitionSpec(AXIS)
 
     def parallel(self, advance: Callable[..., Any]) -> Callable[..., Any]:
         """`Step._advance`, done by all at once; in it `AXIS` names the processes."""

@@ -195,6 +195,7 @@ class Channel:
         if self._loss or self._is_closed.is_set():
             return
         self._loss = loss
+        print(f"multitl: {loss.reason}", file=sys.stderr, flush=True)  # JAX may end the process before it can
         self._is_lost.set()
         for line in self._lines:
             line.received.put(None)
