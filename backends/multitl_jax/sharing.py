@@ -26,6 +26,7 @@ def initialise(address: str, size: int, rank: int) -> None:
     """
     if not jax.distributed.is_initialized():
         day = 86400  # seconds
+        jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
         jax.distributed.initialize(
             address, size, rank, cluster_detection_method="deactivate", heartbeat_timeout_seconds=day
         )

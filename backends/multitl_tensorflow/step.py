@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from multitl.contracts import Forward, Peers
 from multitl.models.objective import count_parts, figures, objective
+from multitl.system import interrupts
 from multitl_tensorflow.sharing import shared_mean
 
 
@@ -33,6 +34,8 @@ class Step:
         self._run = tf.function(self._advance, reduce_retracing=True)
 
     def __enter__(self) -> Step:
+        if self._peers > 1:
+            interrupts.take_back_signals()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:

@@ -168,7 +168,8 @@ def test_a_port_that_is_taken_is_refused():
 def test_those_that_do_not_come_are_named():
     address = free_address()
     with ThreadPoolExecutor(2) as pool:
-        faults = [pool.submit(connect, Group(rank, 3, address), 0.3).exception() for rank in (0, 1)]
+        waiting = [pool.submit(connect, Group(rank, 3, address), 1.0) for rank in (0, 1)]
+        faults = [one.exception() for one in waiting]
     assert all(isinstance(fault, GroupError) for fault in faults)
     assert "missing: RANK=2" in str(faults[0])
 
