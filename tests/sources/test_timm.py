@@ -68,7 +68,7 @@ def test_dino_at_another_size_is_the_network_at_its_own_size_given_such_images(t
     assert parity.compare(wanted, found).max_rel < 1e-5
 
 
-@pytest.mark.parametrize(("name", "trained", "asked"), [("test_vit", 96, 64), ("test_vit3", 64, 160)])
+@pytest.mark.parametrize(("name", "trained", "asked"), [("vit_tiny_patch16_224", 96, 64), ("test_vit3", 64, 160)])
 def test_weights_made_at_another_image_size_give_what_timm_makes_of_them(
     name: str, trained: int, asked: int, tmp_path: Path
 ):
