@@ -513,6 +513,9 @@ class Goal(Protocol):
     def flatness(self, classes: int) -> float:
         """One over the curvature of the log loss by a logit where all logits are zero, about."""
 
+    def curvature(self, logits: np.ndarray) -> np.ndarray:
+        """Of an image's log loss by a logit (n,), the mean over its logits (n, k)."""
+
     def kinds(self, targets: np.ndarray) -> np.ndarray:
         """A number for each image (n,): those that are alike are to be spread evenly over folds."""
 

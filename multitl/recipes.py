@@ -26,6 +26,10 @@ OF_FEATURES = (  # options that decide which images there are, and what their fe
     "max_unreadable", "shots", "bits", "range", "page", "channels", "images", "path_column", "label_column", "labels",
     "label_separator",
 )  # fmt: skip
+ADAPTABLE: dict[str, tuple[str, ...]] = {  # ways that suit what an image is labelled with; all where none are named
+    "one": (), "several": ("auto", "none", "norm", "coral", "norm+coral"),
+    "number": ("norm", "coral", "norm+coral", "none"),
+}  # fmt: skip
 TABLES = {"class_weights": weights_in, "costs": costs_in}  # options that may name a file: what becomes of what it holds
 MOST_TABLE = 2**26  # bytes
 GONE = {  # options of older versions: what to write instead
@@ -136,8 +140,9 @@ class Recipe:
     adapt: str = option(
         "auto",
         "how to adapt to unlabelled images: norm (batch normalisation), coral (covariances of features), transport "
-        "(labels, carried to them), two at once, or auto: whichever promises the most, none included",
-        choices=("auto", "none", "norm", "coral", "transport", "norm+coral", "norm+transport"),
+        "(labels, carried to them; of one class an image), two at once, or auto: whichever promises the most, none "
+        "included; of a number a way is named",
+        choices=("auto", "none", "norm", "coral", "norm+coral", "transport", "norm+transport"),
     )
 
     pooling: str = option("avg", "how the feature map becomes a vector", choices=("avg", "max"))
@@ -169,7 +174,8 @@ class Recipe:
     )
     class_weights: str = option(
         "none",
-        "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight",
+        "none; balanced: weigh classes by 1 / frequency; a table such as cat=2,dog=1, or a .csv file of class,weight, "
+        "of which the ratios matter",
     )
     costs: str = option(
         "",
@@ -273,12 +279,16 @@ class Recipe:
                 received=f"adapt = {self.adapt!r}, unlabelled = ''",
                 fix="--unlabelled DIR",
             )
-        if self.unlabelled and self.labels != "one":
+        fine = ADAPTABLE[self.labels]
+        if self.unlabelled and fine and self.adapt not in fine:
+            why = "labels are carried to images of one class each"
+            if self.labels == "number" and "transport" not in self.adapt:
+                why = "which way is the best is told by probabilities, which a number has not"
             raise RecipeError(
-                "Only a classifier of one class an image is adapted to images without labels.",
-                expected="labels = 'one', or no unlabelled images",
-                received=f"labels = {self.labels!r}, unlabelled = {self.unlabelled!r}",
-                fix="leave --unlabelled out",
+                f"labels = {self.labels} cannot be adapted by {self.adapt}: {why}.",
+                expected=f"adapt = {', '.join(fine)}; or no unlabelled images",
+                received=f"labels = {self.labels!r}, adapt = {self.adapt!r}",
+                fix=f"--adapt {fine[0]}",
             )
         if self.adapts_head and (self.hidden or self.dropout or not self.head_epochs or self.unfreeze != "none"):
             raise RecipeError(

@@ -88,10 +88,11 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
 
 def print_memory(folder: Path) -> None:
     """Of a run that went on from another one: what it still knows of what that one was judged on."""
-    start = read_card(folder).start
+    card = read_card(folder)
+    start = card.start
     if start and start.old_test:
         of = f"{start.old_test.split} images of {printable(start.run)}"
-        results().print(f"{of}: accuracy {start.old_test}", soft_wrap=True)
+        results().print(f"{of}: {card.measure} {start.old_test}", soft_wrap=True)
 
 
 def print_choice(choice: Choice, command: str) -> None:

@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn_metrics
 
 from multitl.errors import DataError
 from multitl.judging.metrics import interval
-from multitl.judging.separation import average_precision, mean_of
+from multitl.judging.separation import areas, mean_of
 
 HALF = 0.5  # the threshold of a label that no validation image has
 MOST_NUMBERS = 3 * 10**8  # resamples x images x labels: more are a minute
@@ -82,13 +82,13 @@ def _describe_label(
 ) -> dict[str, Any]:
     """Figures of one label, and its two-by-two table: hits, false alarms, misses, and images rightly without it."""
     hits, alarms, misses = int((truth & given).sum()), int((given & ~truth).sum()), int((truth & ~given).sum())
-    has_some = bool(truth.any())
-    area = sklearn_metrics.roc_auc_score(truth, probabilities) if has_some and not truth.all() else None
+    apart = areas(truth, probabilities)
+    if truth.all():  # each answer is right, whatever the threshold
+        apart["average_precision"] = 1.0
     return {
         "label": str(name),
         "threshold": float(threshold),
-        "average_precision": average_precision(truth, probabilities) if has_some else None,
-        "roc_auc": None if area is None else float(area),
+        **apart,
         "f1": 2 * hits / max(1, 2 * hits + alarms + misses),
         "precision": hits / max(1, hits + alarms),
         "recall": hits / max(1, hits + misses),

@@ -20,6 +20,7 @@ from multitl.standalone.decisions import decide
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 TOP_K = 5
 LEVEL = 0.95
+EPSILON = np.finfo("float64").eps  # of a probability, in the log loss, as in scikit-learn
 TOLERANCE = 1e-3  # how far a row of probabilities may be from summing to 1
 
 
@@ -89,10 +90,9 @@ def score(
         result |= {name: value, f"{name}_ci": intervals[name]}
     every_class = np.arange(len(class_names))
     if len(class_names) > TOP_K:
-        result["top5_accuracy"] = float(
-            sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=TOP_K, labels=every_class)
-        )
-    result["log_loss"] = float(sklearn_metrics.log_loss(labels, probabilities, labels=every_class))
+        result["top5_accuracy"] = float(_is_among_first(labels, probabilities, TOP_K).mean())
+    sure = probabilities[np.arange(len(labels)), labels]
+    result["log_loss"] = float(-np.log(sure.clip(EPSILON, 1 - EPSILON)).mean())
     apart = separation(labels, probabilities, predicted)
     ranks = {"roc_auc": mean_of(apart, "roc_auc"), "map": mean_of(apart, "average_precision")}
     ranks |= agreement(labels, predicted, class_names)
@@ -144,6 +144,15 @@ def _point_figures(judged: Judged) -> dict[str, float]:
         "f1_weighted": float(sklearn_metrics.f1_score(true, predicted, average="weighted", zero_division=0)),
         "ece": float(_calibration_error(np.bincount(judged.bin, judged.excess, BINS), len(true))),
     }
+
+
+def _is_among_first(labels: np.ndarray, probabilities: np.ndarray, most: int) -> np.ndarray:
+    """(n,): whether the true class is one of so many likeliest; of two as likely the latter is the first, as in
+    scikit-learn's `top_k_accuracy_score`, which sorts each row."""
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    before = (probabilities > own).sum(axis=1)
+    before += ((probabilities == own) & (np.arange(probabilities.shape[1]) > labels[:, None])).sum(axis=1)
+    return before < most
 
 
 def _per_class(judged: Judged, class_names: Sequence[str]) -> list[dict[str, Any]]:

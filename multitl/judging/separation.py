@@ -1,4 +1,8 @@
-"""How well each class is told from all others, whatever the threshold; and agreement beyond chance."""
+"""How well each class is told from all others, whatever the threshold; and agreement beyond chance.
+
+Figures of a class are scikit-learn's, computed from the ranks of its own images alone: of a thousand classes that takes
+a second where scikit-learn, class by class, takes half a minute.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,36 @@ def separation(
     None where the images are all of one kind, so that there is nothing to tell apart.
     """
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    count, classes = probabilities.shape
+    others = count - np.bincount(labels, minlength=classes)
+    rightly_not_called = others - np.bincount(predicted[predicted != labels], minlength=classes)
     return [
-        _one_against_rest(labels == index, probabilities[:, index], predicted == index)
-        for index in range(probabilities.shape[1])
+        {
+            **areas(labels == index, probabilities[:, index]),
+            "specificity": float(rightly_not_called[index] / others[index]) if others[index] else None,
+        }
+        for index in range(classes)
     ]
 
 
-def average_precision(is_true: np.ndarray, probability: np.ndarray) -> float:
-    """scikit-learn's, (n,), (n,); rounding lifts its sum of shares above 1."""
-    return min(1.0, float(sklearn_metrics.average_precision_score(is_true, probability)))
+def areas(is_true: np.ndarray, probability: np.ndarray) -> dict[str, float | None]:
+    """Of one class against the rest, (n,) bool and (n,): the area under the ROC curve and the average precision.
+
+    An image of the class is above the share of others that is less probable, and of those that are as probable half;
+    the area is the mean (Hanley and McNeil 1982). Precision is taken at the probability of each image of the class.
+    None where all images are of one kind.
+    """
+    own, ranked = np.sort(probability[is_true]), np.sort(probability)
+    count, others = len(own), len(ranked) - len(own)
+    if not count or not others:
+        return {"roc_auc": None, "average_precision": None}
+    below, up_to = (np.searchsorted(ranked, own, side) - np.searchsorted(own, own, side) for side in ("left", "right"))
+    at_least = np.searchsorted(ranked, own)
+    precision = (count - np.searchsorted(own, own)) / (len(ranked) - at_least)
+    return {
+        "roc_auc": float((below + up_to).sum() / (2 * count * others)),
+        "average_precision": min(1.0, float(precision.mean())),  # rounding lifts a mean of ones above 1
+    }
 
 
 def mean_of(rows: Sequence[dict[str, Any]], name: str) -> float | None:
@@ -64,20 +89,6 @@ def grades(class_names: Sequence[str]) -> np.ndarray | None:
     if len(prefixes) > 1 or len(set(numbers)) < len(numbers):
         return None
     return np.argsort(np.argsort(numbers))
-
-
-def _one_against_rest(
-    is_true: np.ndarray, probability: np.ndarray, is_predicted: np.ndarray
-) -> dict[str, float | None]:
-    others = ~is_true
-    if not is_true.any() or not others.any():
-        specificity = float((~is_predicted[others]).mean()) if others.any() else None
-        return {"roc_auc": None, "average_precision": None, "specificity": specificity}
-    return {
-        "roc_auc": float(sklearn_metrics.roc_auc_score(is_true, probability)),
-        "average_precision": average_precision(is_true, probability),
-        "specificity": float((~is_predicted[others]).mean()),
-    }
 
 
 def _kappa(labels: np.ndarray, predicted: np.ndarray, weights: str | None = None) -> float | None:

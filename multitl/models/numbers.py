@@ -69,6 +69,9 @@ class Numbers:
     def flatness(self, classes: int) -> float:
         return 0.5
 
+    def curvature(self, logits: np.ndarray) -> np.ndarray:
+        return np.full(len(logits), 2.0)
+
     def kinds(self, targets: np.ndarray) -> np.ndarray:
         """Bins of the number."""
         return bins_of(targets[:, 0], FOLDED)

@@ -67,6 +67,11 @@ def flatness(classes: int) -> float:
     return 2 * classes
 
 
+def curvature(logits: np.ndarray) -> np.ndarray:
+    p = softmax(logits, axis=-1)
+    return (p * (1 - p)).mean(axis=1)
+
+
 def kinds(targets: np.ndarray) -> np.ndarray:
     """The class."""
     return targets.argmax(axis=1)

@@ -73,6 +73,11 @@ def flatness(classes: int) -> float:
     return 4
 
 
+def curvature(logits: np.ndarray) -> np.ndarray:
+    p = expit(logits)
+    return (p * (1 - p)).mean(axis=1)
+
+
 def kinds(targets: np.ndarray) -> np.ndarray:
     """The rarest of its labels, as the hardest to spread, or a number of its own for none."""
     order = np.argsort(targets.sum(axis=0), kind="stable")

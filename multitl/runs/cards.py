@@ -228,7 +228,8 @@ class Adaptation(Struct, frozen=True):
 
 
 class OldTest(Struct, frozen=True):
-    """What was learned before, on `images` of the earlier run's `split`: the share that was right then and is now.
+    """What was learned before, on `images` of the earlier run's `split`: the share that was right then and is now; of
+    labels that of the answers at one half, of numbers the share of their variance that is explained.
 
     gone: more of them that are not to be found.  dropped: of classes that are left out.  trained: that are trained on
     now.
@@ -324,6 +325,12 @@ class Card(Struct, frozen=True, kw_only=True):
     def model_file(self, folder: Path) -> Path:
         """Of the run in `folder`: its own model.keras, or the one that it shares with other heads."""
         return (folder.resolve().parent.parent if self.output else folder) / "model.keras"
+
+    @property
+    def measure(self) -> str:
+        """What the shares of `OldTest` are called."""
+        names = {"one": "accuracy", "several": "share of right answers", "number": "explained variance"}
+        return names[self.recipe.labels]
 
 
 class Started(Struct, frozen=True, kw_only=True):

@@ -6,9 +6,11 @@ together, with labels that were carried to those (`transport.py`). The first goe
 was trained rather than solved, as in fine-tuning, stays as it is; then only the first is left.
 
 Which is best is judged without a label of the other domain: there and back (`domain_heads.py`), and the last by whether
-the other domain shows the same things again, which alone decides whether it helps by 4 points or costs as many. How
-sure a classifier is of those images (entropy, mutual information) was measured as well, and always prefers what was
-fitted to them: see benchmarks/adaptation.md.
+the other domain shows the same things again, which alone decides whether it helps by 4 points or costs as many. Of
+several labels an image nothing is carried, since that takes the shares of classes to be those of both domains. Of a
+number, which has no probability, what comes back from there says little, so the way has to be named. How sure a
+classifier is of those images (entropy, mutual information) was measured as well, and always prefers what was fitted to
+them: see benchmarks/adaptation.md.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import keras
 import numpy as np
 from scipy.special import entr
 
-from multitl.contracts import Backend, Dataset, Example, Split
+from multitl.contracts import Backend, Dataset, Example, Goal, Split
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.errors import RecipeError
@@ -49,7 +51,7 @@ from multitl.training.features import JUDGED, feature_key, head_probabilities
 from multitl.training.heads import task_of
 from multitl.training.publishing import Publisher
 from multitl.training.solved_head import Task, fill_head
-from multitl.training.targets import targets_of, truth_of
+from multitl.training.targets import goal_for, targets_of, truth_of
 from multitl.training.transport import find_counterparts
 
 BATCH = 64  # images that are normalised by their own moments while those of all are found
@@ -157,6 +159,14 @@ def describe_adaptation(about: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def entropy(given: np.ndarray, labels: str) -> float:
+    """The mean of images, in nats: of classes, or of labels that are there or not, in all; numbers have none."""
+    if labels == "number":
+        return 0.0
+    surprise = entr(given) if labels == "one" else entr(given) + entr(1 - given)
+    return float(surprise.sum(axis=1).mean())
+
+
 def name_way(seen: Seen, kind: str) -> str:
     """As the option `adapt` has it."""
     return "+".join(part for part in (seen.name, kind) if part != NONE) or NONE
@@ -177,6 +187,7 @@ class Adapter:
         asked = self._publisher.recipe.adapt
         own = self._see(NONE)
         kinds = (NONE, CORAL, TRANSPORT) if self._solved else (NONE,)
+        kinds = kinds if self._publisher.recipe.labels == "one" else kinds[:2]
         yield from (self._try(own, kind, own) for kind in kinds if self._is_wanted(own, kind))
         if movable_norms(self._network) and (asked == "auto" or NORM in asked.split("+")):
             self._move()
@@ -185,7 +196,7 @@ class Adapter:
 
     def counterparts(self, way: Way) -> tuple[float, bool]:
         """See `find_counterparts`. way: one in which the network is as it was trained."""
-        if not self._solved:
+        if not self._solved or self._publisher.recipe.labels != "one":
             return 0.0, False
         return find_counterparts(self._publisher.features.train[0], way.seen.target, self._publisher.recipe.seed)
 
@@ -194,7 +205,7 @@ class Adapter:
         for layer, weights in zip(movable_norms(self._network), way.seen.norms, strict=True):
             layer.set_weights(weights)
         self._fit(way.kind, ALL if self._publisher.recipe.refit else TRAIN, way.seen.target)
-        return head_probabilities(self._publisher.head, way.seen.judged["validation"])
+        return head_probabilities(self._publisher.head, way.seen.judged["validation"], self._goal)
 
     def _is_wanted(self, seen: Seen, kind: str) -> bool:
         return self._publisher.recipe.adapt in ("auto", name_way(seen, kind)) or name_way(seen, kind) == NONE
@@ -218,7 +229,7 @@ class Adapter:
     def _try(self, seen: Seen, kind: str, own: Seen) -> Way:
         """own: as the network saw the images in training."""
         self._fit(kind, TRAIN, seen.target)
-        given, judged = head_probabilities(self._publisher.head, seen.target), self._judge(seen)
+        given, judged = head_probabilities(self._publisher.head, seen.target, self._goal), self._judge(seen)
         if self._solved:
             loss, accuracy = there_and_back(kind, self._solved, self._task(TRAIN), seen.target)
             if self._publisher.recipe.refit:
@@ -226,11 +237,14 @@ class Adapter:
                 judged = self._judge(seen) | {"validation": judged["validation"]}
         else:
             labels, _ = targets_of(*self._about, ("validation",))
-            loss, accuracy = and_back(given, seen.target, own.judged["validation"], labels)
-        return Way(seen, kind, loss, accuracy, float(entr(given).sum(axis=1).mean()), judged)
+            aims, goal = self._goal.as_targets(given), goal_of(self._publisher.recipe)
+            loss, accuracy = and_back(aims, seen.target, own.judged["validation"], labels, goal)
+        return Way(seen, kind, loss, accuracy, entropy(given, self._publisher.recipe.labels), judged)
 
     def _judge(self, seen: Seen) -> dict[Split, np.ndarray]:
-        return {split: head_probabilities(self._publisher.head, values) for split, values in seen.judged.items()}
+        return {
+            split: head_probabilities(self._publisher.head, values, self._goal) for split, values in seen.judged.items()
+        }
 
     def _fit(self, kind: str, splits: Sequence[Split], target: Rows) -> None:
         """Solve the head anew, if it was solved."""
@@ -241,6 +255,10 @@ class Adapter:
         features = self._publisher.features
         more = [features.judged[split] for split in JUDGED if split in splits]
         return task_of([joined([view, *more]) for view in features.train], splits, *self._about)
+
+    @property
+    def _goal(self) -> Goal:
+        return goal_for(*self._about)
 
     @property
     def _about(self) -> tuple[Dataset, Recipe]:
@@ -263,7 +281,7 @@ def _batches(reader: PixelReader) -> Iterator[np.ndarray]:
 
 def _describe(way: Way, publisher: Publisher) -> dict[str, Any]:
     """For the card."""
-    figures, goal = {}, goal_of(publisher.recipe)
+    figures, goal = {}, goal_for(publisher.dataset, publisher.recipe)
     for split, probabilities in way.judged.items():
         truth = truth_of(publisher.dataset, publisher.recipe, split)
         loss, accuracy = goal.log_loss_and_accuracy(truth, probabilities)

@@ -137,19 +137,12 @@ def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
 def _check_start(recipe: Recipe, folder: Path) -> None:
     """Raises RunError for a run that cannot be gone on from, and RecipeError for options that would make its classifier
     another."""
-    if recipe.labels != "one":
-        raise RecipeError(
-            "Only a classifier of one class an image is gone on from.",
-            expected="labels = 'one'",
-            received=f"labels = {recipe.labels!r}",
-            fix=f"take the backbone alone: --backbone {recipe.from_run} in place of --from",
-        )
     run = load_run(Path(recipe.from_run).expanduser())
-    if run.card.recipe.labels != "one":
+    if run.card.recipe.labels != recipe.labels:
         raise RunError(
-            f"{run.folder} is no classifier of one class an image, and only such a one is gone on from.",
-            expected="a run with labels = 'one'",
-            received=f"one with labels = {run.card.recipe.labels!r}",
+            f"What goes on from {run.folder} says the same kind of thing of an image.",
+            expected=f"labels = {run.card.recipe.labels!r}",
+            received=f"labels = {recipe.labels!r}",
             fix=f"take its backbone alone: --backbone {run.folder} in place of --from",
         )
     if run.card.head is not None:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
+from multitl.contracts import Goal
 from multitl.models.feature_maps import scaled
+from multitl.models.goals import GOALS
 from multitl.training.coral import recolour
 from multitl.training.feature_rows import Rows, StoredRows, joined, mapped, some_of
 from multitl.training.head_choice import SolvedHead, solve_again
@@ -60,28 +61,30 @@ def there_and_back(kind: str, solved: SolvedHead, task: Task, target: Rows) -> t
     """
     task = _rows(task, draw_some(len(task.labels), MOST_JUDGED, task.seed))
     target = target[draw_some(len(target), MOST_JUDGED, task.seed)]
-    folds = assign_folds(task.labels.argmax(axis=1), min(FOLDS, len(task.labels)), task.seed)
+    folds = assign_folds(task.goal.kinds(task.labels), min(FOLDS, len(task.labels)), task.seed)
     scores = np.empty(task.labels.shape)
     for fold in np.unique(folds):
         held = folds == fold
         there = fit_to_both(kind, solved, _rows(task, ~held), target)
-        given = softmax(_logits(solved, there.solution, target), axis=1)
-        back = solve_again(solved, Task([target], given, np.ones(len(target))))
+        given = task.goal.activate(_logits(solved, there.solution, target))
+        back = solve_again(solved, Task([target], given, np.ones(len(target)), goal=task.goal))
         scores[held] = _logits(solved, back, there.bring(task.views[0][held]))
     losses, accuracy = task.goal.losses_and_accuracy(scores, task.labels)
     return float(losses.mean()), accuracy
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def and_back(given: np.ndarray, target: Rows, held: Rows, labels: np.ndarray) -> tuple[float, float]:
-    """The same for a head that was trained, and gives `given` (m, classes): the held images (n, channels) are those
-    that it was not trained on, with one-hot labels (n, classes).
+def and_back(
+    given: np.ndarray, target: Rows, held: Rows, labels: np.ndarray, goal: Goal = GOALS["one"]
+) -> tuple[float, float]:
+    """The same for a head that was trained, and gives `given` (m, classes), as targets: the held images (n, channels)
+    are those that it was not trained on, with their targets (n, classes).
     """
     if isinstance(target, StoredRows):
         chosen = draw_some(len(target), MOST_JUDGED, 0)
         target, given = target[chosen], given[chosen]
     fixed = scaled(target)
-    task = Task([target], given, np.ones(len(target)))
+    task = Task([target], given, np.ones(len(target)), goal=goal)
     back = SoftmaxRegression(task.samples(fixed)).solve(PENALTY)
     losses, accuracy = task.goal.losses_and_accuracy(fixed(held[:]) @ back.kernel + back.bias, labels)
     return float(losses.mean()), accuracy

@@ -42,9 +42,14 @@ class RunFeatures:
 
 def head_probabilities(head: keras.Model, features: Rows, goal: Goal = GOALS["one"]) -> np.ndarray:
     """Features (n, channels) -> probabilities (n, classes) float32."""
+    return goal.activate(head_logits(head, features))
+
+
+def head_logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
+    """Features (n, channels) -> (n, classes) float32."""
     batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
-    return goal.activate(np.concatenate(list(logits)))
+    return np.concatenate(list(logits))
 
 
 def compute_run_features(

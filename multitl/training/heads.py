@@ -16,12 +16,12 @@ from multitl.recipes import Recipe
 from multitl.system.messages import say
 from multitl.training.checkpoints import Row, TrainingState, read_variables, write_variables
 from multitl.training.feature_rows import Rows, joined, some_of
-from multitl.training.features import RunFeatures, head_probabilities
+from multitl.training.features import RunFeatures, head_logits, head_probabilities
 from multitl.training.head_choice import CLEAR, SolvedHead, choose_head, draw_towards, solve_again
 from multitl.training.phases import Batch, Draw, Phase, mutable_variables, run_phase, steps_per_epoch
 from multitl.training.solved_head import UNSOLVED_L2, Task, fill_head, is_solved
 from multitl.training.starts import Start
-from multitl.training.targets import goal_for, targets_of, truth_of
+from multitl.training.targets import goal_for, scale_of, targets_of, truth_of
 
 
 def make_head(
@@ -36,7 +36,7 @@ def make_head(
         recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
         head = build_head(_sample(features, recipe), len(dataset.class_names), recipe, start.fixed if start else None)
         if start:
-            start.fill(head, dataset.class_names)
+            start.fill(head, dataset.class_names, scale_of(dataset, recipe))
         _train(head, features, dataset, recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
@@ -60,9 +60,8 @@ def _solve_or_keep(
     fill_head(head, solved.solution)
     if start and start.stands(dataset) and not recipe.adapts_head:
         old = build_head(_sample(features, recipe), len(dataset.class_names), recipe, start.fixed)
-        start.fill(old, dataset.class_names)
-        values, labels = features.judged["validation"], truth_of(dataset, recipe, "validation")
-        if start.is_same(dataset) or not _is_clearly_better(head, old, values, labels):
+        start.fill(old, dataset.class_names, scale_of(dataset, recipe))
+        if start.is_same(dataset) or not _is_clearly_better(head, old, features, dataset, recipe):
             return old, solved.penalty, None
     return head, solved.penalty, solved
 
@@ -74,20 +73,20 @@ def _sample(features: RunFeatures, recipe: Recipe) -> np.ndarray:
 
 def _solve(task: Task, dataset: Dataset, recipe: Recipe, start: Start | None) -> SolvedHead:
     """Anew, unless the rows of an earlier run say what these images do not."""
-    known = start.known_head(dataset.class_names) if start and not start.is_all_here(dataset) else None
+    is_wanted = start is not None and not start.is_all_here(dataset)
+    known = start.known_head(dataset.class_names, scale_of(dataset, recipe)) if start and is_wanted else None
     return draw_towards(known, task, recipe) if known else choose_head(task, recipe)
 
 
-def _is_clearly_better(head: keras.Model, old: keras.Model, values: Rows, labels: np.ndarray) -> bool:
-    """On images that neither was fitted to, by log loss, more than luck, and not by confidence alone, as heads are
-    compared. values: (n, channels).  labels: (n,)."""
-
-    def judge(one: keras.Model) -> tuple[np.ndarray, float]:
-        told = head_probabilities(one, values)
-        losses = -np.log(np.maximum(told[np.arange(len(labels)), labels], 1e-12))
-        return losses, float((told.argmax(axis=1) == labels).mean())
-
-    (losses, accuracy), (old_losses, old_accuracy) = judge(head), judge(old)
+def _is_clearly_better(
+    head: keras.Model, old: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe
+) -> bool:
+    """On the validation images, which neither was fitted to, by log loss, more than luck, and not by confidence alone,
+    as heads are compared."""
+    targets, _ = targets_of(dataset, recipe, ("validation",))
+    goal, values = goal_for(dataset, recipe), features.judged["validation"]
+    losses, accuracy = goal.losses_and_accuracy(head_logits(head, values), targets)
+    old_losses, old_accuracy = goal.losses_and_accuracy(head_logits(old, values), targets)
     gain = old_losses - losses
     return accuracy > old_accuracy and bool(gain.mean() > CLEAR * gain.std() / np.sqrt(len(gain)))
 

@@ -49,12 +49,23 @@ class Listeners:
         self._told = len(rows)
 
     def hear(self, rows: Sequence[Row]) -> None:
-        """Tell those of all rows so far that are new. Raises what `on_epoch` does."""
+        """Tell those of all rows so far that are new. Raises what `on_epoch` does; for StopIteration a RunError."""
         for number in range(self._told + 1, len(rows) + 1):
             self._told = number
             self._track(number, rows[number - 1])
             if self._on_epoch:
-                self._on_epoch({"epoch": number, **rows[number - 1]})
+                self._tell(self._on_epoch, {"epoch": number, **rows[number - 1]})
+
+    def _tell(self, on_epoch: OnEpoch, row: dict[str, Any]) -> None:
+        try:
+            on_epoch(row)
+        except StopIteration as error:  # Python takes it for the end of whatever generator it comes through
+            raise RunError(
+                "on_epoch raised StopIteration, which stopped the run.",
+                expected="a function that returns; or, to stop a run, an exception that does not end iterators",
+                received=f"StopIteration at epoch {row['epoch']}",
+                fix="raise KeyboardInterrupt() in its place; with resume=True the run goes on",
+            ) from error
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """The run has come to its end. metrics: of each split, as metrics.json has them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -17,12 +17,14 @@ from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
 from multitl.runs.cards import HeadKind, Tried
 from multitl.training.feature_rows import Rows
-from multitl.training.softmax_regression import ROUGH, Samples, SoftmaxRegression, Solution
+from multitl.training.softmax_regression import ROUGH, SKETCH, Problems, Samples, SoftmaxRegression, Solution
 
 FOLDS = 5
 FIRST, STEP = 0.1, 10**0.5  # of the path of penalties
 SMALLEST, LARGEST = 1e-6, 10.0
-SKETCH, HOPELESS = 1e-2, 1.02  # a solution as rough as that, if its loss is so many times the last one's, ends a path
+WIDEST = 5.0  # of a coefficient: n images and a penalty of 1 / (2 n WIDEST^2) are a Gaussian prior of that deviation
+HOPELESS = 1.02  # times the last one's loss, that of a sketch, which is as rough as that, ends a path
+AHEAD = 0.7  # of a step on the path, that the next one is taken to go
 UNKNOWN = 1e-2  # the penalty where there are too few images to choose by
 UNSOLVED_L2 = 1e-3  # the penalty of heads that are trained, where none is given
 
@@ -152,6 +154,7 @@ def solve(regression: Regression[Start], penalty: float, start: Start | None = N
 
 def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> list[Step]:
     """Penalties downwards from FIRST as long as the loss falls, or else upwards; each starts at the last one's minimum.
+    Where classes are apart the loss falls for ever, so it ends where coefficients may be as large as any would be.
 
     Every fold of a penalty is a problem of its own: fitted to the images of the others, judged on its own. Nothing is
     returned if a fold would have no image to be fitted to.
@@ -161,21 +164,23 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
     if is_fitted.shape[1] < 2 or not shares.any(axis=0).all():
         return []
     shares /= shares.sum(axis=0)
+    problems, smallest = Problems(regression, shares, np.float32), max(SMALLEST, 1 / (2 * len(labels) * WIDEST**2))
 
-    def step(penalty: float, tolerance: float, start: np.ndarray | None) -> Step:
-        theta, _ = regression.minimise(penalty, shares, np.float32, tolerance, start)
+    def step(penalty: float, tolerance: float, start: np.ndarray | None, around: np.ndarray | None) -> Step:
+        theta, _ = problems.minimise(penalty, tolerance, start, around)
         return _judge(penalty, regression, theta, labels, folds)
 
     def walk(penalty: float, factor: float, path: list[Step]) -> list[Step]:
-        while SMALLEST <= penalty <= LARGEST:
-            start = None
+        while smallest <= penalty <= LARGEST:
+            start, around = None, None
             if path:
-                sketch, last = step(penalty, SKETCH, path[-1].theta), path[-1].tried["log_loss"]
+                around, last = regression.curvature(path[-1].theta), path[-1].tried["log_loss"]
+                sketch = step(penalty, SKETCH, _foresee([one.theta for one in path]), around)
                 if sketch.tried["log_loss"] > HOPELESS * last:
                     return [*path, sketch]
                 start = sketch.theta
             # the smaller the penalty, the flatter the loss, and the further off is what leaves the same gradient
-            path = [*path, step(penalty, ROUGH * min(1, penalty / FIRST) ** 0.5, start)]
+            path = [*path, step(penalty, ROUGH * min(1, penalty / FIRST) ** 0.5, start, around)]
             if len(path) > 1 and path[-1].tried["log_loss"] >= path[-2].tried["log_loss"]:
                 break
             penalty *= factor
@@ -183,6 +188,11 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
 
     down = walk(FIRST, 1 / STEP, [])
     return down if len(down) > 2 else [*down, *walk(FIRST * STEP, STEP, down[:1])[1:]]
+
+
+def _foresee(thetas: Sequence[np.ndarray]) -> np.ndarray:
+    """About where the next minimum of a path lies: as the last step went, and a little less far."""
+    return thetas[-1] + AHEAD * (thetas[-1] - thetas[-2]) if len(thetas) > 1 else thetas[-1]
 
 
 def _judge(
@@ -195,7 +205,10 @@ def _judge(
 
 def _answers(regression: SoftmaxRegression, theta: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Logits of each row by the one problem that it is not part of (n, classes)."""
-    return regression.logits(theta)[~_is_fitted(folds)]
+    logits = np.empty((len(folds), theta.shape[2]))
+    for place, fold in enumerate(np.unique(folds)):
+        logits[folds == fold] = regression.logits(theta[:, [place]], folds == fold)[:, 0]
+    return logits
 
 
 def _is_fitted(folds: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """A run that goes on from another: what of that one is the start, and how much of what it had learned is left.
 
-Its backbone is the start as it is. Of its head the rows of classes that are still there are kept and new classes begin
-at zero. What that means hangs on which images are given. Where those that the run was trained on are among them, they
-say it all again, and a head that is solved is solved anew: its answer does not depend on a start. Where they are not,
-the old rows are all that is left of them, so the head is drawn towards them (head_choice.py:draw_towards). A head that
-is trained starts from them. Old images stay in the part that they were in, so that none is judged on that was trained
-on.
+Its backbone is the start as it is. Of its head the rows of classes or labels that are still there are kept and new ones
+begin at zero; the row of a number is kept. What that means hangs on which images are given. Where those that the run
+was trained on are among them, they say it all again, and a head that is solved is solved anew: its answer does not
+depend on a start. Where they are not, the old rows are all that is left of them, so the head is drawn towards them
+(head_choice.py:draw_towards). A head that is trained starts from them. Old images stay in the part that they were in,
+so that none is judged on that was trained on.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Example, Pretrained, Split
+from multitl.contracts import Dataset, Pretrained, Scale, Split
 from multitl.errors import RunError, shorten
 from multitl.judging.opening import load_run
-from multitl.judging.predictions import read_predictions
 from multitl.models.feature_maps import FeatureMap, read_feature_map
 from multitl.recipes import Recipe
 from multitl.runs.cards import Card
-from multitl.runs.images import KnownImage, content_of, read_images
+from multitl.runs.images import BETWEEN, KnownImage, content_of, read_images
 from multitl.sources.run import open_model, pretrained_of
 from multitl.system.hashes import file_sha256
 from multitl.training.head_choice import KnownHead, SolvedHead
@@ -73,19 +72,25 @@ class Start:
             raise self._damaged(f"{error}"[:200]) from error
         raise self._damaged(f"a head that gives {head.output_shape}")
 
-    def rows(self, class_names: tuple[str, ...]) -> np.ndarray:
-        """Kernel and bias of the last layer (width + 1, classes): of each class its own, zero for a new one."""
+    def rows(self, class_names: tuple[str, ...], scale: Scale | None = None) -> np.ndarray:
+        """Kernel and bias of the last layer (width + 1, classes): of each class its own, zero for a new one.
+
+        scale: by which numbers are standardised now; the rows then say the same numbers as before.
+        """
         old = np.vstack([weight.reshape(-1, len(self.card.class_names)) for weight in self._last_layer()])
+        if scale and self.card.scale:
+            old *= self.card.scale.deviation / scale.deviation
+            old[-1] += (self.card.scale.mean - scale.mean) / scale.deviation
         rows = np.zeros((len(old), len(class_names)))
         for place, name in enumerate(class_names):
             if name in self.card.class_names:
                 rows[:, place] = old[:, self.card.class_names.index(name)]
         return rows
 
-    def known_head(self, class_names: tuple[str, ...]) -> KnownHead | None:
-        """For these classes; None where it is not linear in something fixed."""
+    def known_head(self, class_names: tuple[str, ...], scale: Scale | None = None) -> KnownHead | None:
+        """For these classes, or by this scale; None where it is not linear in something fixed."""
         is_linear = not any(layer.name == "hidden" for layer in self.head.layers)
-        return KnownHead(self.fixed, self.rows(class_names)) if is_linear else None
+        return KnownHead(self.fixed, self.rows(class_names, scale)) if is_linear else None
 
     @cached_property
     def fixed(self) -> FeatureMap:
@@ -95,14 +100,14 @@ class Start:
         except (ValueError, AttributeError, ZeroDivisionError) as error:
             raise self._damaged(f"{error}"[:200]) from error
 
-    def fill(self, head: keras.Model, class_names: tuple[str, ...]) -> None:
+    def fill(self, head: keras.Model, class_names: tuple[str, ...], scale: Scale | None = None) -> None:
         """Make a new head of the same form begin where the old one ended; one of another form stays as it is drawn."""
         old, new = ([layer.name for layer in one.layers if layer.weights] for one in (self.head, head))
         if old != new or [one.shape for one in self.head.weights[:-2]] != [one.shape for one in head.weights[:-2]]:
             return
         for name in new[:-1]:
             head.get_layer(name).set_weights(self.head.get_layer(name).get_weights())
-        rows = self.rows(class_names).astype("float32")
+        rows = self.rows(class_names, scale).astype("float32")
         head.get_layer("logits").set_weights([rows[:-1], rows[-1]])
 
     def stands(self, dataset: Dataset) -> bool:
@@ -122,7 +127,7 @@ class Start:
         if self.images is None:
             return None
         here = {content_of(one.sha256) for one in dataset.examples}
-        trained = [one for one in self.images if one.split != "test" and one.label in dataset.class_names]
+        trained = [one for one in self.images if one.split != "test" and self._is_of(one, dataset.class_names)]
         return len(trained), sum(one.content in here for one in trained)
 
     def is_all_here(self, dataset: Dataset) -> bool:
@@ -142,6 +147,12 @@ class Start:
             "images": counts and counts[0],
             "known": counts and counts[1],
         }
+
+    def _is_of(self, image: KnownImage, class_names: tuple[str, ...]) -> bool:
+        """Whether what was true of it can be said: its class, one of its labels if it has any, a number always."""
+        if self.card.recipe.labels == "several":
+            return not image.label or any(name in class_names for name in image.label.split(BETWEEN))
+        return image.label in class_names
 
     @cached_property
     def _by_content(self) -> Mapping[str, KnownImage]:
@@ -174,72 +185,6 @@ def open_start(recipe: Recipe) -> Start | None:
             received=error.strerror or str(error),
             fix="go on from another run, or make this one again with --overwrite",
         ) from error
-
-
-@dataclass(frozen=True, eq=False)
-class Remembered:
-    """Images that the earlier run was judged on and that are still to be found, labelled by the classes of now.
-
-    before: (n,), whether it was right.  gone, dropped, trained: how many others there are, see `OldTest` in cards.py.
-    """
-
-    split: Split
-    examples: tuple[Example, ...]
-    before: np.ndarray
-    gone: int
-    dropped: int
-    trained: int
-
-    def about(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """For the card. probabilities: what is said of them now, (n, classes)."""
-        labels = np.array([one.label for one in self.examples])
-        return {
-            "split": self.split,
-            "images": len(labels),
-            "before": float(self.before.mean()),
-            "after": float((probabilities.argmax(axis=1) == labels).mean()),
-            "gone": self.gone,
-            "dropped": self.dropped,
-            "trained": self.trained,
-        }
-
-
-def remember(start: Start, dataset: Dataset) -> Remembered | None:
-    """The test images of a run, its validation images if it had none; None where none can be judged on.
-
-    Found by content among the images of now, wherever they lie, or else where they lay, if they are as they were.
-    """
-    predictions = read_predictions(start.folder / "predictions.csv")
-    split: Split = "test" if "test" in predictions.splits else "validation"
-    old = predictions.of(split)
-    contents = [one.content for one in start.images or () if one.split == split]
-    contents = contents if len(contents) == len(old.paths) else [""] * len(old.paths)  # of an older version
-    here = {content_of(one.sha256): one for one in dataset.examples}
-    counts = dict.fromkeys(("gone", "dropped", "trained"), 0)
-    found: list[Example] = []
-    before: list[bool] = []
-    right = old.probabilities.argmax(axis=1) == old.labels
-    for path, content, label, was_right in zip(old.paths, contents, old.labels, right, strict=True):
-        name = old.class_names[label]
-        if name not in dataset.class_names:
-            counts["dropped"] += 1
-        elif not (example := here.get(content) or _at(path, content)):
-            counts["gone"] += 1
-        elif (now := here.get(content_of(example.sha256))) and now.split == "train":
-            counts["trained"] += 1
-        else:
-            found.append(replace(example, label=dataset.class_names.index(name), split="test"))
-            before.append(bool(was_right))
-    return Remembered(split, tuple(found), np.array(before), **counts) if found else None
-
-
-def _at(path: str, content: str) -> Example | None:
-    """The image where it lay, if it is still that one. content: "" where that is not known."""
-    try:
-        sha256 = file_sha256(path)
-    except (OSError, ValueError):
-        return None
-    return Example(path, 0, "test", sha256) if content in ("", content_of(sha256)) else None
 
 
 def what_became(recipe: Recipe, solved: SolvedHead | None) -> str:

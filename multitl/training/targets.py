@@ -14,7 +14,11 @@ from multitl.recipes import Recipe
 
 
 def targets_of(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("train",)) -> tuple[np.ndarray, np.ndarray]:
-    """Targets (n, classes) and weights (n,) of the images of these splits, float32."""
+    """Targets (n, classes) and weights (n,) of the images of these splits, float32.
+
+    Weights have the mean 1, so that a penalty and a learning rate mean the same with them and without, and only the
+    ratios of a table matter.
+    """
     truth, classes = truth_of(dataset, recipe, *splits), len(dataset.class_names)
     targets = goal_for(dataset, recipe).targets_of(truth, classes)
     if recipe.class_weights == "none":
@@ -23,6 +27,7 @@ def targets_of(dataset: Dataset, recipe: Recipe, splits: Sequence[Split] = ("tra
         by_class = len(truth) / (classes * np.maximum(np.bincount(truth, minlength=classes), 1))
     else:
         by_class = np.array(weights_by_class(recipe.class_weights, dataset.class_names))
+        by_class /= by_class[truth].mean()
     return targets, by_class[truth].astype("float32")
 
 

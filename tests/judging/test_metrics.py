@@ -54,6 +54,17 @@ def test_point_figures_equal_scikit_learn() -> None:
         )
 
 
+def test_ties_and_certain_answers_are_judged_as_scikit_learn_does() -> None:
+    labels, probabilities = _classifier(400, 8, seed=5, sharpness=9.0)
+    probabilities = probabilities.round(1) + 1e-3
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities[:9] = np.eye(8)[3]
+    figures = score(labels, probabilities, _names(8), resamples=10)
+    exact = probabilities / probabilities.sum(axis=1, keepdims=True)
+    assert figures["log_loss"] == pytest.approx(sklearn_metrics.log_loss(labels, exact))
+    assert figures["top5_accuracy"] == sklearn_metrics.top_k_accuracy_score(labels, exact, k=5)
+
+
 def test_calibration_error_follows_its_definition() -> None:
     labels, probabilities = _classifier(400, 4, seed=2, sharpness=3.0)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels

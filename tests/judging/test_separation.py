@@ -28,6 +28,20 @@ def test_means_are_those_of_scikit_learn():
     assert mean_of(rows, "roc_auc") == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("decimals", [2, 9])
+def test_areas_are_those_of_scikit_learn(decimals: int):
+    """Rounded, most probabilities are those of several images."""
+    random = np.random.default_rng(decimals)
+    labels = random.integers(0, 6, 300)
+    probabilities = random.dirichlet(np.ones(6), 300).round(decimals)
+    for index, row in enumerate(separation(labels, probabilities)):
+        is_true, values = labels == index, probabilities[:, index]
+        others = probabilities[~is_true].argmax(axis=1)
+        assert row["roc_auc"] == pytest.approx(metrics.roc_auc_score(is_true, values), rel=1e-12)
+        assert row["average_precision"] == pytest.approx(metrics.average_precision_score(is_true, values), rel=1e-12)
+        assert row["specificity"] == pytest.approx((others != index).mean(), rel=1e-12)
+
+
 def test_a_class_without_images_has_no_curve_and_does_not_count():
     rows = separation(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]))
     assert rows[2] == {"roc_auc": None, "average_precision": None, "specificity": 1.0}

@@ -145,7 +145,8 @@ def test_a_network_that_was_fine_tuned_moves_its_statistics_and_keeps_its_head(
         ({"unlabelled": "few/1.png"}, "not a folder"),
         ({"unlabelled": "enough", "adapt": "coral", "unfreeze": "last"}, "has to be solved"),
         ({"unlabelled": "enough", "adapt": "transport", "hidden": 8}, "has to be solved"),
-        ({"unlabelled": "enough", "labels": "several"}, "one class an image"),
+        ({"unlabelled": "enough", "labels": "several", "adapt": "transport"}, "cannot be adapted by transport"),
+        ({"unlabelled": "enough", "labels": "number"}, "told by probabilities"),
         ({"unlabelled": "enough", "adapt": "norm", "backbone": "keras/VGG16"}, "no batch normalisation"),
     ],
 )

@@ -92,6 +92,18 @@ def test_what_a_listener_raises_stops_the_run_and_resume_goes_on(
     assert result.metrics == whole.metrics
 
 
+@pytest.mark.parametrize("epoch", [1, HEAD_EPOCHS + 1])
+def test_stop_iteration_is_named_for_what_it_is(photos: Path, recipe: Recipe, tmp_path: Path, epoch: int):
+    """It comes through generators, which would make a RuntimeError of it, or their end."""
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        if row["epoch"] == epoch:
+            raise StopIteration
+
+    with pytest.raises(multitl.RunError, match=rf"StopIteration(.|\n)*epoch {epoch}"):
+        multitl.finetune(photos, output=tmp_path / "run", recipe=recipe, on_epoch=on_epoch)
+
+
 def test_tensorboard_has_the_whole_history_after_resume(photos: Path, recipe: Recipe, tmp_path: Path):
     run = tmp_path / "run"
     with pytest.raises(ZeroDivisionError):

@@ -44,7 +44,8 @@ def probabilities_of(result: Result) -> np.ndarray:
 def test_a_table_of_what_balanced_computes_gives_the_same_weights(photo_folder: Path, recipe: Recipe):
     dataset = scan_for_training(photo_folder, recipe)
     targets, weights = targets_of(dataset, replace(recipe, class_weights=WEIGHTS))
-    np.testing.assert_array_equal(weights, targets @ np.array([0.5, 1, 3]))
+    plain = targets @ np.array([0.5, 1, 3])
+    np.testing.assert_allclose(weights, plain / plain.mean(), rtol=1e-6)  # only ratios matter
     shares = len(targets) / (3 * targets.sum(axis=0))
     table = ",".join(f"{name}={share:.9g}" for name, share in zip(dataset.class_names, shares, strict=True))
     _, balanced = targets_of(dataset, replace(recipe, class_weights="balanced"))
