@@ -186,7 +186,7 @@ class Adapter:
         """The first leaves the classifier as it is; then all others, or the one that is asked for."""
         asked = self._publisher.recipe.adapt
         own = self._see(NONE)
-        kinds = (NONE, CORAL, TRANSPORT) if self._solved else (NONE,)
+        kinds: tuple[str, ...] = (NONE, CORAL, TRANSPORT) if self._solved else (NONE,)
         kinds = kinds if self._publisher.recipe.labels == "one" else kinds[:2]
         yield from (self._try(own, kind, own) for kind in kinds if self._is_wanted(own, kind))
         if movable_norms(self._network) and (asked == "auto" or NORM in asked.split("+")):

@@ -45,7 +45,7 @@ def head_probabilities(head: keras.Model, features: Rows, goal: Goal = GOALS["on
     return goal.activate(head_logits(head, features))
 
 
-def head_logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
+def head_logits(head: keras.Model, features: Rows) -> np.ndarray:
     """Features (n, channels) -> (n, classes) float32."""
     batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
