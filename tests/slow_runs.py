@@ -43,7 +43,8 @@ def run(backend: str, arguments: list[str]) -> int:
     report = RESULTS / f"{backend}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-m", MARKS[backend], f"--junit-xml={report}", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": backend}).returncode
+    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
 def outcomes(report: Path) -> list[Outcome]:

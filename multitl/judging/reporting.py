@@ -16,6 +16,7 @@ import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -302,8 +303,9 @@ def _thumbnail(path: str, decoding: Decoding) -> str | None:
         return None
 
 
+@cache
 def make_environment() -> jinja2.Environment:
-    """Of every page: what is put in is escaped, a name that is not given is an error."""
+    """Of every page: what is put in is escaped, a name that is not given is an error. It keeps what it compiled."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("multitl.judging"),
         autoescape=True,

@@ -32,14 +32,8 @@ def first_divergence(folder: Path, images: np.ndarray, backend: str, scratch: Pa
     outputs.mkdir()
     save_array(inputs, images)
     arguments = [str(folder), str(inputs), str(outputs)]
-    run_worker(
-        "multitl.porting.divergence",
-        arguments,
-        backend,
-        outputs,
-        task=f"traces the model under {backend}",
-        extra=backend,
-    )
+    task = f"traces the model under {backend}"
+    run_worker("multitl.porting.divergence", arguments, backend, outputs, task=task, extra=backend)
     backbone = backbone_of(load_saved_model(read_card(folder).model_file(folder)))
     ours, names = values(backbone, images), json.loads((outputs / "names.json").read_text())
     with np.load(outputs / "values.npz") as theirs:

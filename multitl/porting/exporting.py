@@ -130,7 +130,10 @@ def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Pat
         save_array(Path(calibration), as_taken(departure.reference.calibration, takes, run.card.preprocess))
     job = ExportJob(to, str(run.folder.resolve()), takes, calibration)
     arguments, backend = [json.dumps(asdict(job)), str(work)], chosen.backend or departure.backend.name
-    run_worker("multitl.porting.export_worker", arguments, backend, work, task=f"writes {to}", extra=chosen.extra)
+    run_worker(
+        "multitl.porting.export_worker", arguments, backend, work,
+        task=f"writes {to}", extra=chosen.extra, packages=chosen.packages,
+    )  # fmt: skip
     written = read_json(work / "written.json", missing="multitl port")
     (work / "written.json").unlink()
     return written
@@ -142,8 +145,12 @@ def _open_again(
     """The artefact's answers, the median time of one image, and what opened it, from a process of its own."""
     inputs = scratch / "inputs.npy"
     save_array(inputs, as_taken(departure.reference.pixels, takes, departure.run.card.preprocess))
-    arguments, backend = [to, str(work), str(inputs)], FORMATS[to].backend or another(departure.backend.name)
-    run_worker("multitl.porting.proof_worker", arguments, backend, work, task=f"opens {to}", extra=FORMATS[to].extra)
+    chosen, arguments = FORMATS[to], [to, str(work), str(inputs)]
+    backend = chosen.backend or another(departure.backend.name)
+    run_worker(
+        "multitl.porting.proof_worker", arguments, backend, work,
+        task=f"opens {to}", extra=chosen.extra, packages=chosen.packages,
+    )  # fmt: skip
     with np.load(work / "proof.npz") as proof:
         answer = proof["outputs"], float(np.median(proof["milliseconds"])), str(proof["opened_by"])
     (work / "proof.npz").unlink()

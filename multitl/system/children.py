@@ -1,4 +1,4 @@
-"""Processes that do not outlive who started them: `python -P -m multitl.system.children PARENT MODULE ARGUMENT...`.
+"""Processes that do not outlive who started them: `python -P -m multitl.system.children PARENT HIDDEN MODULE ...`.
 
 A parent that is killed by SIGKILL cannot end its children. So every child, before it does anything else, has the kernel
 promise to kill it with its parent, where the kernel does (Linux), and else looks for its parent every second; then it
@@ -16,10 +16,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from multitl.system.hiding import hide
 from multitl.system.scratch import temporary_folder, variables
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -34,15 +35,21 @@ class Ended:
     errors: str
 
 
-def run(module: str, arguments: Sequence[str], environment: Mapping[str, str], limit: float | None = None) -> Ended:
+def run(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], limit: float | None = None,
+    *, hidden: Collection[str] = (),
+) -> Ended:  # fmt: skip
     """Run a module of ours in a process of its own, for `limit` seconds at most, and wait for it.
+
+    hidden: packages that look absent to it.
 
     Whatever happens here, Ctrl-C too, nothing that it started is left, nor are its temporary files. Raises OSError if
     there is no room for these. The thread that calls must live as long as the process.
     """
     with temporary_folder() as scratch:
         # -P: a folder called torch in the working directory must not be imported
-        command = [sys.executable, "-P", "-m", "multitl.system.children", str(os.getpid()), module, *arguments]
+        ours = [str(os.getpid()), ",".join(hidden), module]
+        command = [sys.executable, "-P", "-m", "multitl.system.children", *ours, *arguments]
         with (scratch / "out").open("wb") as out, (scratch / "errors").open("wb") as errors:
             process = subprocess.Popen(
                 command, env={**environment, **variables(scratch)}, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
@@ -96,12 +103,14 @@ def _watch(parent: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Become a module's process."""
-    parent, module = int(arguments[0]), arguments[1]
+    parent, hidden, module = int(arguments[0]), arguments[1], arguments[2]
     die_with(parent)
+    if hidden:
+        hide(frozenset(hidden.split(",")))
     if sys.platform != "win32":
         me = os.getpid()
         os.register_at_fork(after_in_child=lambda: die_with(me))
-    sys.argv[1:] = arguments[2:]
+    sys.argv[1:] = arguments[3:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -27,8 +27,8 @@ def leave_out_other_frameworks(requested: str | None) -> None:
     """Make the frameworks that this run does not use look absent.
 
     Keras imports TensorFlow under any backend if it can, when it saves a model for instance: 400 MB and seconds for
-    nothing.
+    nothing. So it does with pandas, which the command line does not need either.
     """
     chosen = choose_backend(requested)
     if chosen in BACKENDS and is_installed(chosen):
-        hide(frozenset(BACKENDS) - {chosen})
+        hide(frozenset({*BACKENDS, "pandas"}) - {chosen})

@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from multitl import errors
+from multitl.adapters import BACKENDS
 from multitl.errors import BackendError, MultitlError, TranslationError, full_disk, tells_full_disk
 from multitl.system import children
 from multitl.system.writing import write_json
 
+NOT_NEEDED = frozenset({*BACKENDS, "pandas", "sklearn"})  # Keras imports what it finds of these: seconds for nothing
 FULL = 28  # exit code of a worker for whose last words there was no room
 
 
-def run_worker(module: str, arguments: Sequence[str], backend: str, folder: Path, *, task: str, extra: str) -> None:
+def run_worker(
+    module: str,
+    arguments: Sequence[str],
+    backend: str,
+    folder: Path,
+    *,
+    task: str,
+    extra: str,
+    packages: Collection[str] = (),
+) -> None:
     """Run a worker under a Keras backend, on the CPU, since this process may hold the whole GPU's memory (JAX does).
 
     folder: where it writes.  task: what it does, for people ("translates timm/resnet18").  extra: of multitl's, which
-    installs what it needs.  Raises what the worker wrote down; TranslationError if it ended early.
+    installs what it needs.  packages: frameworks that it imports beside the backend's; others look absent to it.
+    Raises what the worker wrote down; TranslationError if it ended early.
     """
     environment = os.environ | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONDONTWRITEBYTECODE": "1"}
-    ended = children.run(module, arguments, environment)
+    ended = children.run(module, arguments, environment, hidden=NOT_NEEDED - {backend, *packages})
     report = folder / "error.json"
     if report.is_file():
         raise read_error(report)
