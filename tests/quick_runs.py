@@ -12,7 +12,9 @@ from PIL import Image
 
 from multitl.cli.main import main
 
-BACKBONE = "keras/MobileNet:alpha=0.25"
+MOBILENET = "keras/MobileNet:alpha=0.25"  # where it matters that it takes any size, or has official weights
+SMALL = Path(__file__).parent / "keras_files" / "small.keras"  # of `save_backbone`, after a Rescaling
+BACKBONE = f"file:{SMALL}"  # a program for it compiles, and its file is written, in a fraction of a second
 QUICK = ["--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--head-epochs", "1", "--hidden", "64",
          "--unfreeze", "none"]  # fmt: skip
 

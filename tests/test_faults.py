@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from conftest import elsewhere_slow
 from PIL import Image
-from quick_runs import BACKBONE, QUICK, make_photos, message_of
+from quick_runs import MOBILENET, QUICK, make_photos, message_of
 
 import multitl
 from multitl.cli.main import main
@@ -242,7 +242,7 @@ def test_no_test_part(refuse: Refuse, capsys, tmp_path: Path) -> None:
         ("--backbone ResNet50", r"nearest: keras/ResNet50"),
         ("--backbone keras/MobileNet:alpha=0.3", r"Unknown variant 'alpha=0\.3'(.|\n)*alpha=0\.25"),
         ("--backbone keras/ResNet50:alpha=0.5", "no variants"),
-        ("--image-size 5", "cannot take images of 5 x 5"),
+        ("--backbone keras/MobileNet --image-size 5", "cannot take images of 5 x 5"),
         ("--unfreeze stage9", r"called 'stage9'(.|\n)*nearest: stage"),
         ("--unfreeze last:0", "called 'last:0'"),
         ("--head-epochs 0", "trains nothing"),
@@ -332,9 +332,9 @@ def test_backend_whose_installation_is_broken(photos: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with good weights of `BACKBONE` and damaged or foreign files."""
+    """A folder with good weights of MobileNet and damaged or foreign files."""
     folder = tmp_path_factory.mktemp("weights")
-    multitl.load_pretrained(BACKBONE, "none", 32).backbone.save_weights(folder / "good.weights.h5")
+    multitl.load_pretrained(MOBILENET, "none", 32).backbone.save_weights(folder / "good.weights.h5")
     good = (folder / "good.weights.h5").read_bytes()
     (folder / "cut.h5").write_bytes(good[: len(good) // 2])
     (folder / "text.h5").write_text("not the weights you are looking for")
@@ -358,7 +358,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_weights_that_do_not_fit(refuse: Refuse, photos: Path, weights: Path, tmp_path: Path, name: str, problem: str):
-    options = ["--out", tmp_path / "run", *QUICK, "--weights", name if name.startswith("~") else weights / name]
+    options = [
+        "--out",
+        tmp_path / "run",
+        *QUICK,
+        "--backbone",
+        MOBILENET,
+        "--weights",
+        name if name.startswith("~") else weights / name,
+    ]
     assert re.search(problem, refuse("finetune", photos, *options))
 
 
@@ -370,7 +378,17 @@ def test_folders_that_may_not_be_looked_into(photos: Path, finished: Path, weigh
     closed = Path(shutil.copytree(weights, tmp_path / "closed", ignore=shutil.ignore_patterns("pipe*")))
     commands = [
         ["finetune", data, "--out", tmp_path / "run", *QUICK],
-        ["finetune", photos, "--out", tmp_path / "run", *QUICK, "--weights", closed / file.name],
+        [
+            "finetune",
+            photos,
+            "--out",
+            tmp_path / "run",
+            *QUICK,
+            "--backbone",
+            MOBILENET,
+            "--weights",
+            closed / file.name,
+        ],
         ["finetune", photos, "--out", closed / "run", *QUICK],
         ["predict", finished, data / "cat"],
         ["predict", closed, photos],
@@ -449,7 +467,7 @@ def test_code_in_a_keras_file_is_not_executed(refuse: Refuse, photos: Path, run:
 def test_download_without_a_network(photos: Path, tmp_path: Path) -> None:
     nobody_listens = "http://127.0.0.1:9"
     message = refused_elsewhere(
-        "finetune", photos, "--out", tmp_path / "run", *QUICK, "--weights", "default",
+        "finetune", photos, "--out", tmp_path / "run", *QUICK, "--backbone", MOBILENET, "--weights", "default",
         KERAS_HOME=str(tmp_path / "keras"), HTTPS_PROXY=nobody_listens, https_proxy=nobody_listens,
         NO_PROXY="", no_proxy="",
     )  # fmt: skip
@@ -498,10 +516,12 @@ for folder, limit in zip(sys.argv[1:4], (12_000, 40_000, 1_000_000)):
 
 
 @elsewhere_slow
-def test_full_disk_then_resumed_ends_as_if_nothing_happened(photos: Path, finished: Path, tmp_path: Path) -> None:
-    """The disk is full for the features, for the checkpoint, then for the model."""
-    runs = [tmp_path / "features", tmp_path / "checkpoint", tmp_path / "model"]
-    done = run_python("-c", FULL_DISK, *runs, "finetune", photos, *QUICK, MULTITL_CACHE=str(tmp_path / "cache"))
+def test_full_disk_then_resumed_ends_as_if_nothing_happened(photos: Path, tmp_path: Path) -> None:
+    """The disk is full for the features, for the checkpoint, then for the model, which is the largest file."""
+    runs, finished = [tmp_path / "features", tmp_path / "checkpoint", tmp_path / "model"], tmp_path / "finished"
+    quick = [*QUICK, "--backbone", MOBILENET]
+    assert main(["finetune", str(photos), "--out", str(finished), *quick]) == 0
+    done = run_python("-c", FULL_DISK, *runs, "finetune", photos, *quick, MULTITL_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     files = re.findall(r"multitl: Cannot write (.*): File too large\.", done.stderr)
     assert [Path(file).suffix for file in files] == [".safetensors", ".safetensors", ".keras"]

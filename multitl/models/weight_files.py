@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,23 @@ def load_weights(model: keras.Model, path: str | Path) -> Path:
 
 def fits(model: keras.Model, path: str | Path) -> bool:
     """Whether a file (or a file in this folder) has a matching array for every weight. Reads shapes only."""
-    return any(_misfit(model, candidate) is None for candidate in _candidates(Path(path)))
+    return first_that_fits([model], path) == 0
+
+
+def first_that_fits(models: Iterable[keras.Model], path: str | Path) -> int | None:
+    """The place of the first model that a file (or a file in this folder) fits, None if there is none.
+
+    Models after it are not asked for, and a file is opened once, in the process that HDF5 needs.
+    """
+    with ExitStack() as stack:
+        files = []
+        for candidate in _candidates(Path(path)):
+            with suppress(WeightsError):
+                files.append(stack.enter_context(open_weight_file(candidate)))
+        for place, model in enumerate(models):
+            if any(all(pair.fits for pair in _align(model, file)) for file in files):
+                return place
+    return None
 
 
 def other_classes(model: keras.Model, path: str | Path) -> int:

@@ -16,7 +16,7 @@ from multitl.errors import WeightsError, full_disk, tells_full_disk
 from multitl.models.initialisers import numpy_initialisers
 from multitl.models.insides import nasnet
 from multitl.models.preprocessing import IMAGENET_DEVIATION
-from multitl.models.weight_files import fits, load_weights, other_classes
+from multitl.models.weight_files import first_that_fits, load_weights, other_classes
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 
 CLASSES = 1000  # of ImageNet, which all official weights are for
@@ -56,7 +56,8 @@ def infer_variant(architecture: Architecture, path: Path) -> Architecture:
     if len(variants) == 1 or not path.exists():
         return architecture
     smallest = architecture.family.minimum  # weights have the same shapes whatever the size of image
-    return next((one for one in variants if fits(build(one, smallest, seed=None), path)), architecture)
+    place = first_that_fits((build(one, smallest, seed=None) for one in variants), path)
+    return architecture if place is None else variants[place]
 
 
 def download(architecture: Architecture, size: int, head: Head = "cut") -> Path:

@@ -16,7 +16,7 @@ from multitl_jax.depthwise import depthwise_conv, fast_depthwise
 from multitl_jax.insides import DEPTHWISE_CONV
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.integers(1, 3),

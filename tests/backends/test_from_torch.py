@@ -249,6 +249,7 @@ def test_without_torch_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch):
         adapters.translate_module("torch", None, None)
 
 
+@pytest.mark.slow
 def test_it_lives_beside_tensorflow(tmp_path: Path):
     """Triton, where it is installed, would end the process; here it is a package that does just that."""
     pytest.importorskip("tensorflow")

@@ -42,6 +42,7 @@ def test_a_network_agrees_on_every_backend(zoo: ModuleType):
     assert row["described"], "describe it anew"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_translated_is_a_row(zoo: ModuleType, capsys: pytest.CaptureFixture[str]):
     (row,) = zoo.kept("timm", {"no_such_network": 64})
     assert "no_such_network" in row["refused"]

@@ -17,6 +17,8 @@ from multitl.sources.pretrained import load_pretrained
 
 SIZE = 32
 
+pytestmark = pytest.mark.slow  # a minute to translate, and to find a rate
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from quick_runs import BACKBONE
 
 import multitl
 from multitl.cli import main as cli
@@ -373,7 +374,7 @@ def test_a_run_loads_no_framework_but_its_own(photo_folder, tmp_path, backend):
         print("loaded:", sorted({"jax", "tensorflow", "torch"} & set(sys.modules)))
         sys.exit(code)
     """
-    options = "--backbone keras/MobileNet:alpha=0.25 --weights none --image-size 32 --head-epochs 1 --backend"
+    options = f"--backbone {BACKBONE} --image-size 32 --head-epochs 1 --steps 3 --learning-rate 1e-3 --backend"
     command = [sys.executable, "-c", textwrap.dedent(code), "finetune", str(photo_folder), *options.split(), backend]
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run(

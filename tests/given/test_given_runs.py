@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick_runs import QUICK, make_photos, message_of
+from quick_runs import BACKBONE, QUICK, make_photos, message_of
 
 import multitl
 from multitl.cli.main import main
@@ -18,7 +18,7 @@ from multitl.runs.cards import read_card
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 12, 10, 3), np.uint8)
 LABELS = ["cat", "dog"] * 12
-OPTIONS = {"backbone": "keras/MobileNet:alpha=0.25", "weights": "none", "image_size": 32, "unfreeze": "none"}
+OPTIONS = {"backbone": BACKBONE, "weights": "none", "image_size": 32, "unfreeze": "none"}
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "data-in-memory.md"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import elsewhere_slow
 from PIL import Image
 from quick_runs import BACKBONE, make_photos
 
@@ -204,6 +205,8 @@ SOURCES = [
     hugging_face, torch_dataset, torch_dataset_of_dicts, shuffled_tf_data, tf_data_of_files, py_dataset,
 ]  # fmt: skip
 
+ONE_OF_A_KIND = [list_of_paths, arrays, pandas_bytes, webdataset_shards, torch_dataset_of_dicts]
+
 
 def train(data, output: Path) -> multitl.Result:
     with pytest.MonkeyPatch.context() as patch:
@@ -237,8 +240,11 @@ def of_folder(photos, tmp_path_factory):
     return run, weights(run), answers(run), multitl.evaluate(run, photos), multitl.predict(run, photos)
 
 
-@pytest.mark.every_backend
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
+@elsewhere_slow
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(one, id=one.__name__, marks=() if one in ONE_OF_A_KIND else pytest.mark.slow) for one in SOURCES],
+)
 def test_the_same_model_to_the_bit(source, photos, of_folder, tmp_path):
     run, expected, told, judged, predicted = of_folder
     data = source(photos, tmp_path)

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import keras
 import pytest
+from quick_runs import BACKBONE
 
 import multitl
 from multitl.cli.main import main
@@ -22,7 +23,7 @@ from multitl.runs.promises import FILES, REPORT, broken_files
 from multitl.training.checkpoints import CHECKPOINT, load_state, save_state
 
 QUICK = [
-    "--backbone", "keras/MobileNet:alpha=0.25", "--weights", "none", "--image-size", "32", "--hidden", "8",
+    "--backbone", BACKBONE, "--weights", "none", "--image-size", "32", "--hidden", "8",
     "--dropout", "0.2", "--unfreeze", "none",
 ]  # fmt: skip
 EPOCHS = {

@@ -103,7 +103,8 @@ def test_logits_and_features_equal_the_original(
         assert row.argmax() in right
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
 def test_the_larger_networks_equal_the_original(tmp_path: Path, number: int):
     """With made weights: the real files of Lite1 and Lite2 are not installed for tests."""
     name = f"efficientnet_lite{number}"

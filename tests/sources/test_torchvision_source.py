@@ -227,7 +227,7 @@ import multitl
 result = multitl.finetune({str(photo_folder)!r}, output={str(tmp_path / "run")!r},
     backbone="torchvision/squeezenet1_1",
     weights={str(shared_weights / SQUEEZENET)!r},
-    recipe=multitl.Recipe(image_size=64, head_epochs=8, preprocess="caffe"))
+    recipe=multitl.Recipe(image_size=64, head_epochs=8, preprocess="caffe", unfreeze="none"))
 print(json.dumps([result.metrics["test"]["accuracy"], "torch" in sys.modules]))
 """
     environment = os.environ | {"KERAS_BACKEND": "jax"}

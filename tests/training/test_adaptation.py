@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from quick_runs import BACKBONE
 
 import multitl
 from multitl.cli.main import main
@@ -20,7 +21,6 @@ from multitl.training.publishing import Publisher
 
 pytestmark = pytest.mark.every_backend
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "photos-of-another-camera.md"
-BACKBONE = "keras/MobileNet:alpha=0.25"
 QUICK = {"backbone": BACKBONE, "weights": "none", "image_size": 32, "unfreeze": "none", "head": "linear"}
 
 

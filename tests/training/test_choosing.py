@@ -15,7 +15,7 @@ from multitl.data import scanning
 from multitl.errors import MultitlError
 from multitl.judging.choice_page import write_choice_page
 from multitl.runs.cards import read_card
-from tests.quick_runs import BACKBONE, QUICK
+from tests.quick_runs import BACKBONE, MOBILENET, QUICK
 
 SECOND = "torchvision/squeezenet1_1"
 SMALL = ["--image-size", "64", "--weights", "none"]
@@ -66,9 +66,9 @@ def test_the_command_cuts_the_same_parts(photos: Path, tmp_path: Path) -> None:
 
 def test_weights_of_its_own_stand_after_the_name(photos: Path, tmp_path: Path) -> None:
     weights = tmp_path / "my weights.weights.h5"
-    multitl.load_pretrained(BACKBONE, "none", 64).backbone.save_weights(weights)
-    choice = multitl.choose(photos, [f"{BACKBONE}@{weights}"], output=tmp_path / "choice", recipe={"image_size": 64})
-    assert choice.command[4:7] == (BACKBONE, "--weights", str(weights))
+    multitl.load_pretrained(MOBILENET, "none", 64).backbone.save_weights(weights)
+    choice = multitl.choose(photos, [f"{MOBILENET}@{weights}"], output=tmp_path / "choice", recipe={"image_size": 64})
+    assert choice.command[4:7] == (MOBILENET, "--weights", str(weights))
 
 
 def test_folders_of_others_are_left_alone_and_an_older_choice_only_on_request(photos: Path, tmp_path: Path) -> None:

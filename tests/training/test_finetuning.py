@@ -264,7 +264,7 @@ def test_fine_tuning_starts_from_the_head_that_was_chosen(
 
 
 def test_without_time_for_all_the_last_stages_are_trained(
-    photo_folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo_folder: Path, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after measurements by which all of the network has time for one trial, and less of it for two."""
     measured: list[str] = []
@@ -275,11 +275,11 @@ def test_without_time_for_all_the_last_stages_are_trained(
         return Tempo(race.stopwatch, None)
 
     monkeypatch.setattr(Race, "_measure", measure)
-    recipe = replace(RECIPE, unfreeze="auto", steps=0, batch_size=32, learning_rate=1e-3)
+    recipe = replace(small, unfreeze="auto", steps=0, batch_size=32, learning_rate=1e-3)
     monkeypatch.setattr(planning, "ENOUGH_STEPS", 80)
-    run = multitl.finetune(photo_folder, weights=weights, output=tmp_path / "run", recipe=recipe)
+    run = multitl.finetune(photo_folder, output=tmp_path / "run", recipe=recipe)
     tried = json.loads((run.output / "card.json").read_text())["trials"]["tried"]
-    pretrained = multitl.load_pretrained(RECIPE.backbone, weights, RECIPE.image_size)
+    pretrained = multitl.load_pretrained(small.backbone, "default", small.image_size)
     depth = heavy_stages(pretrained.backbone, pretrained.stages)
     assert measured == ["all", depth] and depth.startswith("last:")
     assert {one["unfreeze"] for one in tried} == {depth} and sum(one["steps"] for one in tried) <= 200

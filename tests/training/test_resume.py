@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from conftest import elsewhere_slow
 from PIL import Image
+from quick_runs import BACKBONE
 
 import multitl
 from multitl.training.checkpoints import CHECKPOINT, PREVIOUS, Row, load_state
 
-BACKBONE = "keras/MobileNet:alpha=0.25"
 PROGRAM = """
 import signal, sys
 from multitl.cli.main import main
@@ -44,12 +44,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def arguments(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    weights = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
-    multitl.load_pretrained(BACKBONE, "none", 32).backbone.save_weights(weights)
+def arguments(photos: Path) -> list[str]:
     options = "--image-size 32 --batch-size 16 --head-epochs 6 --dropout 0.2 --seed 3 "
     options += "--unfreeze last --learning-rate 5e-4 --steps 90"
-    return [str(photos), "--backbone", BACKBONE, "--weights", str(weights), *options.split()]
+    return [str(photos), "--backbone", BACKBONE, *options.split()]
 
 
 def start(arguments: list[str], out: Path, cache: Path, *more: str) -> subprocess.Popen:

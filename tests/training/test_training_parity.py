@@ -250,6 +250,7 @@ def test_steps_without_kinks() -> None:
     assert_alike(compare_steps(smooth_resnet(), SIZE, STEPS))
 
 
+@pytest.mark.slow
 def test_steps() -> None:
     assert_alike(compare_steps(small_resnet(), SIZE, STEPS))
 
