@@ -67,10 +67,11 @@ def read_member(path: str, member: str) -> bytes:
         raise KeyError(member)
     group = bisect_right(starts, row) - 1
     with _reading:
-        if count := _rows_at_once(*stamp, column)[group]:
-            data = _rows(*stamp, column, group, count).at(row - starts[group])
-        else:
+        if (size := _sizes(*stamp, column)[group]) <= MOST_GROUP:
             data = _group(*stamp, column, group)[row - starts[group]].as_py()
+        else:
+            count = max(1, (starts[group + 1] - starts[group]) * MOST_ROWS // size)
+            data = _rows(*stamp, column, group, count).at(row - starts[group])
     if not data:
         raise KeyError(member)
     return data
@@ -165,21 +166,15 @@ def _batches(path: str, column: str, group: int, count: int) -> Iterator[Any]:
 
 
 @lru_cache(TABLES_KNOWN)
-def _rows_at_once(path: str, size: int, changed: int, column: str) -> list[int]:
-    """Of each row group: how many rows are read at a time, 0 for all."""
+def _sizes(path: str, size: int, changed: int, column: str) -> list[int]:
+    """Bytes of a column in each row group, not compressed; of one of structs those of all its parts."""
     from pyarrow import parquet
 
     told = parquet.read_metadata(path)
-    groups = [told.row_group(place) for place in range(told.num_row_groups)]
-    sizes = [_size_of(group, column) for group in groups]
-    return [
-        max(1, group.num_rows * MOST_ROWS // size) if size > MOST_GROUP else 0
-        for group, size in zip(groups, sizes, strict=True)
-    ]
+    return [_size_of(told.row_group(group), column) for group in range(told.num_row_groups)]
 
 
 def _size_of(group: Any, column: str) -> int:
-    """Bytes of a column, not compressed; of one of structs that of all its parts."""
     parts = [group.column(place) for place in range(group.num_columns)]
     return sum(one.total_uncompressed_size for one in parts if f"{one.path_in_schema}.".startswith(f"{column}."))
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,6 +125,21 @@ def test_grey_pictures_stay_one_channel(tmp_path: Path, recipe: Recipe):
     paths = sorted(map(str, (tmp_path / "cells").rglob("*.png")))
     for first, second in zip(multitl.predict(one.output, paths), multitl.predict(three.output, paths), strict=True):
         assert first["confidence"] == pytest.approx(second["confidence"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+def test_heads_that_are_trained_together_see_all_channels(fields: Path, recipe: Recipe, tmp_path: Path):
+    lines = [f"{path},{path.parent.name},{int(path.stem) % 3}" for path in sorted(fields.rglob("*.npy"))]
+    (tmp_path / "fields.csv").write_text("\n".join(["path,kind,rest", *lines]))
+    deep = replace(recipe, unfreeze="all", steps=4, learning_rate=1e-3, batch_size=8)
+    made = multitl.finetune_heads(
+        tmp_path / "fields.csv", "kind=class, rest=number", recipe=deep, output=tmp_path / "run"
+    )
+    assert keras.saving.load_model(made.model_path).input_shape == (None, 32, 32, BANDS)
+    assert made.alone["kind"]["test"]["accuracy"] == 1.0
+    (row,) = multitl.predict(made.output, [str(fields / "green" / "03.npy")])
+    assert row["kind"]["predicted"] == "green"
 
 
 @pytest.mark.slow
