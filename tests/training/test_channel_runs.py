@@ -55,7 +55,7 @@ def result(fields: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.every_backend
 def test_what_only_the_fourth_channel_shows_is_learned(fields: Path, result: Result):
-    """And `predict`, `evaluate`, the report and the program beside the model see the same channels."""
+    """And `predict`, `evaluate` and the report see the same channels."""
     card = json.loads((result.output / "card.json").read_text())
     assert result.metrics["test"]["accuracy"] == 1.0
     assert card["recipe"]["channels"] == "1,2,3,4,5" and len(card["backbone"]["preprocess"]["scale"]) == BANDS
@@ -64,8 +64,14 @@ def test_what_only_the_fourth_channel_shows_is_learned(fields: Path, result: Res
     assert multitl.evaluate(result.output, fields)["count"] == 24
     assert "data:image/jpeg" in (result.output / "report.html").read_text()
     some = [str(fields / name / "03.npy") for name in ("dry", "green")]
+    assert [row["predicted"] for row in multitl.predict(result.output, some)] == ["dry", "green"]
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+def test_the_program_beside_the_model_reads_the_same_channels(fields: Path, result: Result):
+    some = [str(fields / name / "03.npy") for name in ("dry", "green")]
     rows = multitl.predict(result.output, some)
-    assert [row["predicted"] for row in rows] == ["dry", "green"]
     command = [sys.executable, str(result.output / "classify.py"), *some]
     lines = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
     for line, row in zip(lines, rows, strict=True):
@@ -73,6 +79,7 @@ def test_what_only_the_fourth_channel_shows_is_learned(fields: Path, result: Res
         assert float(line.split("\t")[2]) == pytest.approx(row["confidence"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_the_first_layer_trains_and_the_run_is_gone_on_from(fields: Path, recipe: Recipe, tmp_path: Path):
     deep = replace(recipe, unfreeze="all", steps=4, learning_rate=1e-2, batch_size=8, augment="strong", head_epochs=0)
@@ -99,6 +106,7 @@ def test_a_run_of_five_channels_is_no_start_for_three(fields: Path, result: Resu
         multitl.finetune(fields, output=tmp_path / "run", **options)
 
 
+@pytest.mark.slow
 def test_the_how_to(fields: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its commands as they stand, on our images."""
     assert len(HOW_TO.read_text().splitlines()) <= 25
@@ -111,6 +119,7 @@ def test_the_how_to(fields: Path, recipe: Recipe, tmp_path: Path, monkeypatch: p
         assert main([*words, *(quick if words[0] == "finetune" else ())]) == 0
 
 
+@pytest.mark.slow
 def test_grey_pictures_stay_one_channel(tmp_path: Path, recipe: Recipe):
     random = np.random.default_rng(0)
     for number, name in enumerate(("dark", "light")):
