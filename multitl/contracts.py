@@ -3,7 +3,8 @@
 Two independent axes. A *source* says where pretrained weights come from and gives a `Pretrained`; a *backend* executes.
 Sources and backends are plain modules that satisfy the Protocols at the end of this file; `adapters.py` names them.
 
-Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB, until `Preprocess` says otherwise.
+Images are channels-last everywhere: (height, width, 3), uint8 in [0, 255], RGB, until `Preprocess` says otherwise;
+where other channels are asked for there are as many as `Preprocess.channels` says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # contracts load no framework
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Triple = tuple[float, float, float]
+RGB = 3  # channels, of which images have other numbers only where that is asked for
+MOST_CHANNELS = 512  # as of hyperspectral cameras
 Labels = Literal["one", "several", "number"]  # of an image: one class; any number of labels, none among them; a number
 VALUE = "value"  # what a number is called where classes have names
 MOST_SIDE = 4096  # pixels, of an image that a network takes
@@ -34,20 +37,25 @@ class Decoding:
     """How the values in a file become the 8 bits of a picture, where that is open.
 
     page: of a file with several, from 1; 0 for the first.  values: those of grey with more than 8 bits that become
-    black and white; None for all that its kind can hold.  channels: which of a file's become red, green and blue, from
-    1; None where it has these.
+    black and white; None for all that its kind can hold.  channels: which of a file's are taken, from 1; three become
+    red, green and blue. () for all that a file has, which a data set then has to agree on; None for pictures in RGB.
     """
 
     page: int = 0
     values: tuple[float, float] | None = None
-    channels: tuple[int, int, int] | None = None
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no file has."""
         if self.page < 0 or (self.values and not -math.inf < self.values[0] < self.values[1] < math.inf):
             raise ValueError(f"page {self.page}, values from {self.values}")
-        if self.channels is not None and (len(self.channels) != 3 or min(self.channels) < 1):
+        if self.channels and (len(self.channels) > MOST_CHANNELS or min(self.channels) < 1):
             raise ValueError(f"channels {self.channels}")
+
+    @property
+    def count(self) -> int:
+        """Channels of a picture; 0 where the files decide."""
+        return RGB if self.channels is None else len(self.channels)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class Preprocess:
     Decoding, before all that: `decoding` is how the images that it was trained on were read.
 
     Values, done inside the saved model (preprocessing.py): channels are put in `channel_order`, then
-    `y = x * scale + offset` per channel (in that order), x in [0, 255].
+    `y = x * scale + offset` per channel (in that order), x in [0, 255]. There are as many channels as scales, offsets
+    and values of `fill`: three, unless the backbone was given another number of them (models/first_layer.py).
     """
 
     height: int
@@ -72,12 +81,12 @@ class Preprocess:
     resize: Literal["crop", "squash", "cover", "fit"] = "crop"
     shorter_side: int = 256
     box: tuple[int, int] | None = None
-    fill: tuple[int, int, int] = (0, 0, 0)
+    fill: tuple[int, ...] = (0, 0, 0)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     antialias: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    scale: Triple = (1.0, 1.0, 1.0)
-    offset: Triple = (0.0, 0.0, 0.0)
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
+    offset: tuple[float, ...] = (0.0, 0.0, 0.0)
     decoding: Decoding = Decoding()
 
     def __post_init__(self) -> None:
@@ -89,6 +98,11 @@ class Preprocess:
             raise ValueError(f"a fill of {self.fill}")
         if not all(math.isfinite(value) for value in (*self.scale, *self.offset)):
             raise ValueError("pixel values that are not finite")
+        counts = {len(self.scale), len(self.offset), len(self.fill), self.decoding.count or len(self.scale)}
+        if len(counts) > 1 or not 1 <= self.channels <= MOST_CHANNELS:
+            raise ValueError(f"values for {sorted(counts)} channels")
+        if self.channels != RGB and self.channel_order == "bgr":
+            raise ValueError(f"blue, green and red of {self.channels} channels")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -100,9 +114,18 @@ class Preprocess:
         return cls(**fields)
 
     @property
+    def channels(self) -> int:
+        return len(self.scale)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: height, width, channels."""
+        return self.height, self.width, self.channels
+
+    @property
     def geometry(self) -> Preprocess:
         """The same with values as they come."""
-        return replace(self, channel_order="rgb", scale=(1.0, 1.0, 1.0), offset=(0.0, 0.0, 0.0))
+        return replace(self, channel_order="rgb", scale=(1.0,) * self.channels, offset=(0.0,) * self.channels)
 
     def standardise(self, mean: Triple, deviation: Triple) -> Preprocess:
         """The same geometry with the values (x / 255 - mean) / deviation of red, green and blue."""
@@ -183,7 +206,7 @@ class Parity:
 class Pretrained:
     """A backbone ready for a head.
 
-    `backbone`: a functional `keras.Model` from preprocessed pixels (batch, height, width, 3) float32 to a feature map
+    `backbone`: a functional `keras.Model` from preprocessed pixels (batch, *preprocess.shape) float32 to a feature map
     (batch, h, w, channels). `stages` run from input to output and name every layer with weights exactly once.
     `name` is canonical, variant included: "keras/MobileNet:alpha=0.25".
 
@@ -195,7 +218,8 @@ class Pretrained:
     and `feature_map` names the operation whose output is the last feature map before global pooling, which lies inside
     a backbone whose classifier has weights between pooling and its last layer.
 
-    `content`: a hash of the file that `name` stands for, where it is a path.
+    `content`: a hash of the file that `name` stands for, where it is a path.  `adapted`: the layer whose kernel for RGB
+    was made one for other channels, "" where none was: see models/first_layer.py.
     """
 
     name: str
@@ -210,6 +234,7 @@ class Pretrained:
     parity: Parity | None = None
     feature_map: str = ""
     content: str = ""
+    adapted: str = ""
 
 
 @dataclass(frozen=True)
@@ -326,7 +351,8 @@ class Dataset:
     """The result of looking at a user's data (scanning.py). Examples are sorted by split, then path.
 
     unlabelled: images of another domain, by content; their labels are -1 (unlabelled.py).  is_sampled: most of so many
-    were not decoded, so that some may turn out to be damaged (inspection.py).
+    were not decoded, so that some may turn out to be damaged (inspection.py).  channels: of every image, where all that
+    a file has are asked for; 0 where they are not.
     """
 
     root: str
@@ -337,6 +363,7 @@ class Dataset:
     fingerprint: str = ""  # over (split, label, sha256) of every example and the class names; not over paths
     unlabelled: tuple[Example, ...] = ()
     is_sampled: bool = False
+    channels: int = 0
 
     def split(self, name: Split) -> tuple[Example, ...]:
         return tuple(example for example in self.examples if example.split == name)

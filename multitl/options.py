@@ -8,10 +8,12 @@ import re
 import textwrap
 from typing import Any
 
+from multitl.contracts import MOST_CHANNELS
 from multitl.errors import RecipeError, nearest_names
 
 LOSSES = {"cross_entropy": 0.0, "focal": 2.0}  # and the exponent of each
 MOST_GAMMA = 10
+ALL = "all"  # channels
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
@@ -109,16 +111,17 @@ def parse_range(text: str) -> tuple[float, float] | None:
     return float(match[1]), float(match[2])
 
 
-def parse_channels(text: str) -> tuple[int, int, int] | None:
-    """ "4,3,2" -> (4, 3, 2); "": None. Raises RecipeError."""
+def parse_channels(text: str) -> tuple[int, ...] | None:
+    """ "4,3,2" -> (4, 3, 2); "all": (); "": None. Raises RecipeError."""
     if not text:
         return None
-    match = re.fullmatch(r"\s*([1-9]\d{0,3})\s*,\s*([1-9]\d{0,3})\s*,\s*([1-9]\d{0,3})\s*", text, re.ASCII)
-    if not match:
+    number = r"\s*[1-9]\d{0,3}\s*"
+    is_list = re.fullmatch(f"{number}(,{number})*", text, re.ASCII)
+    if text != ALL and not (is_list and text.count(",") < MOST_CHANNELS):
         raise RecipeError(
             f"The option channels cannot be {text!r}.",
-            expected="R,G,B: three numbers of channels, from 1 on",
+            expected=f"all, or R,G,B or any other list of up to {MOST_CHANNELS} numbers of channels, from 1 on",
             received=f"channels = {text!r}",
-            fix="--channels 4,3,2",
+            fix="--channels 4,3,2, or --channels all",
         )
-    return int(match[1]), int(match[2]), int(match[3])
+    return () if text == ALL else tuple(map(int, text.split(",")))

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypedDict
 from multitl.class_tables import check_costs, check_weights, costs_in, is_file, weights_in
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
-from multitl.options import check, described, option, parse_channels, parse_duration, parse_loss, parse_range
+from multitl.options import ALL, check, described, option, parse_channels, parse_duration, parse_loss, parse_range
 from multitl.system.regular_files import read_regular_text
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
@@ -123,7 +123,11 @@ class Recipe:
     bits: int = option(0, "bits that are used in grey files of 16 or 32, such as 12; 0: all", least=0, most=32)
     range: str = option("", "values that become black and white in grey files of more than 8 bits, such as 0,4095")
     page: int = option(0, "page of files with several, from 1; 0: the first", least=0, most=9999)
-    channels: str = option("", "which channels of .npy files and TIFFs are red, green and blue, such as 4,3,2")
+    channels: str = option(
+        "",
+        "which channels of a file are taken: three are red, green and blue, such as 4,3,2; for another number, such as "
+        "1 or 1,2,3,4,5, or all, as many as the files have, the backbone's first layer is made anew",
+    )
     images: str = option("", "folder that the paths in a table are relative to; by itself the table's own")
     path_column: str = option("", "a table's column of the files; by itself path, file, image or their like")
     label_column: str = option("", "a table's column of the classes; by itself label, class, target or their like")
@@ -309,6 +313,11 @@ class Recipe:
         """How files become pictures."""
         values = (0.0, 2.0**self.bits - 1) if self.bits else parse_range(self.range)
         return Decoding(self.page, values, parse_channels(self.channels))
+
+    def with_all_channels(self, count: int) -> Recipe:
+        """The same with the channels by number where all are asked for. count: of the images."""
+        numbers = ",".join(map(str, range(1, count + 1)))
+        return dataclasses.replace(self, channels=numbers) if self.channels == ALL else self
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -27,13 +27,13 @@ ORDER = {
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards images number_figures label_figures locks promises folders head_runs",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
-    "parquet_images tars containers stripes places tables shards tiffs dicoms stacks depths geometry images "
+    "parquet_images tars containers stripes places tables shards tiffs dicoms bands stacks depths geometry images "
     "readable_images inspection pixel_store pixels remote scanning unlabelled columns",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
     "standalone": "runtimes decisions classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
-    "weight_hashes folding objective one_class several_labels numbers goals statistics weight_files feature_maps heads "
-    "together norm_statistics model_files joint",
+    "first_layer weight_hashes folding objective one_class several_labels numbers goals statistics weight_files "
+    "feature_maps heads together norm_statistics model_files joint",
     "translation": "layouts values op_tables building filling cutting descriptions parity entries store state_dicts "
     "worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "

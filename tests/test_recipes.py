@@ -33,7 +33,7 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
     if field.name == "range":
         return st.sampled_from(["", "0,4095", "-1, 1", "-1e3,2.5"])
     if field.name == "channels":
-        return st.sampled_from(["", "4,3,2", "1, 1,12"])
+        return st.sampled_from(["", "4,3,2", "1, 1,12", "all", "1", "1,2,3,4,5"])
     if field.name == "class_weights":
         return st.sampled_from(["none", "balanced", "cat=2,dog=0.5", '"a,b=1","c""d=2"', "weights.csv"])
     if field.name == "loss":

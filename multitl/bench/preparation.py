@@ -14,7 +14,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from multitl.bench.pictures import synthetic_labels, synthetic_pixels
-from multitl.contracts import Pretrained
+from multitl.contracts import RGB, Pretrained
+from multitl.errors import BackboneError
 from multitl.models.freezing import FreezePolicy, apply_policy, leaf_layers
 from multitl.models.heads import build_extractor, build_head
 from multitl.models.preprocessing import normalise
@@ -32,9 +33,16 @@ FALL, TRIAL = 0.01, 1e-3
 
 def prepare(backbone: str, weights: str, image_size: int, file: Path) -> None:
     """Write FILE, or nothing for a backbone whose tensors have no names in PyTorch; and FILE.json, what else a race
-    has to know.
+    has to know. Raises BackboneError for images of other channels than RGB, which no contender but ours takes.
     """
     pretrained = load_pretrained(backbone, weights, image_size)
+    if (count := pretrained.preprocess.channels) != RGB:
+        raise BackboneError(
+            f"{backbone} takes images of {count} channels, and a race is run on RGB.",
+            expected="a backbone that takes red, green and blue",
+            received=f"{count} channels",
+            fix=f"--backbone {pretrained.origin.source}/NAME, or one of `multitl backbones`",
+        )
     for layer in leaf_layers(pretrained.backbone):
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0

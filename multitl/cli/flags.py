@@ -20,7 +20,7 @@ NAMED_METAVARS = {
     "images": "DIR",
     "unlabelled": "DIR",
     "range": "LOW,HIGH",
-    "channels": "R,G,B",
+    "channels": "R,G,B|all",
     "path_column": "COLUMN",
     "label_column": "COLUMN",
     "costs": "FILE",

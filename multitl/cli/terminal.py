@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitl.adapters import BACKENDS
-from multitl.contracts import VALUE
+from multitl.contracts import RGB, VALUE
 from multitl.runs.cards import read_card
 from multitl.system.printing import printable, results, show, table
 
@@ -278,7 +278,9 @@ def print_network(made: Translated, next_steps: Mapping[str, str]) -> None:
     screen, backbone = results(), made.card["backbone"]
     preprocess, classes = backbone["preprocess"], len(made.card["data"]["class_names"])
     screen.print(f"{backbone['name']}   {backbone['parameters']:,} parameters", soft_wrap=True)
-    screen.print(f"takes   {preprocess['height']} x {preprocess['width']} pixels, RGB, 0 to 255")
+    count = len(preprocess["scale"])
+    channels = "RGB" if count == RGB else f"{count} channel{'s' * (count > 1)}"
+    screen.print(f"takes   {preprocess['height']} x {preprocess['width']} pixels, {channels}, 0 to 255")
     screen.print(f"gives   {classes} probabilities" if classes else "gives   its feature map")
     if parity := backbone["parity"]:
         screen.print(

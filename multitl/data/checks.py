@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,19 @@ def check_spread(dataset: Dataset) -> None:
     numbers = [example.label for example in dataset.split("train") if isinstance(example.label, float)]
     if numbers:
         check_numbers(dataset.root, numbers)
+
+
+def check_channels(root: str, channels: Mapping[int, int]) -> None:
+    """Raises DataError where not all files have as many channels. channels: number of them -> files."""
+    if len(channels) > 1:
+        counts = sorted(channels.items(), key=lambda one: -one[1])
+        shared = ",".join(map(str, range(1, min(channels) + 1)))
+        raise DataError(
+            f"The images of {root} do not all have as many channels.",
+            expected="one number of channels, where all of them are taken",
+            received=", ".join(f"{held} in {files:,} files" for held, files in counts),
+            fix=f"leave the others out, or --channels {shared}, which all have",
+        )
 
 
 def check_judgeable(dataset: Dataset) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,16 +18,15 @@ from multitl.data.folders import own_files, own_images, subfolders
 from multitl.errors import DataError
 
 TAR, PARQUET = (".tar",), (".parquet", ".pq")
-ADDRESS = re.compile(r"(.+?\.(?:tar|parquet|pq))[/\\](.+)", re.IGNORECASE | re.DOTALL)
+ENDING = re.compile(r"\.(?:tar|parquet|pq)(?=[/\\].)", re.IGNORECASE | re.DOTALL)
 
 
 def split_address(path: str) -> tuple[str, str] | None:
     """The container and what is in it; None for an ordinary path."""
-    match = ADDRESS.fullmatch(path)
-    try:
-        return (_seen(match[1]), match[2].replace("\\", "/")) if match else None
-    except FileNotFoundError:
-        return None
+    for match in ENDING.finditer(path):  # a folder may be called so too
+        with suppress(FileNotFoundError):
+            return _seen(path[: match.end()]), path[match.end() + 1 :].replace("\\", "/")
+    return None
 
 
 @lru_cache(1024)

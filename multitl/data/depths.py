@@ -7,6 +7,7 @@ the values of a whole data set are looked at, and what looks wrong is said once,
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from multitl.contracts import Decoding
+from multitl.data.bands import eight_bits, white_of
 from multitl.data.tiffs import bits_of, is_white_zero
 
 PLAIN, GREY12, GREY16, GREY32, FLOATS = "8 bits", "12-bit grey", "16-bit grey", "32-bit grey", "float grey"
@@ -26,12 +28,13 @@ USUAL_BITS = (8, 10, 12, 14)
 
 
 class Look(NamedTuple):
-    """A file's kind, its lowest and highest value, and how many pages it has."""
+    """A file's kind, its lowest and highest value, and how many pages and channels it has."""
 
     kind: str = PLAIN
     low: float = 0.0
     high: float = 255.0
     pages: int = 1
+    channels: int = 3
 
 
 def kind_of(image: ImageFile.ImageFile) -> str:
@@ -46,16 +49,22 @@ def kind_of(image: ImageFile.ImageFile) -> str:
     return CHANNELS if "RGBX" in stored else COLOUR16 if ";16" in stored else PLAIN
 
 
+def channels_of(mode: str) -> int:
+    """Of a picture that Pillow opens, by its mode: 1 of grey, else 3; what is transparent is laid over white."""
+    return 1 if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16") else 3
+
+
 def look_at(image: Image.Image, kind: str, pages: int) -> Look:
     """Of a loaded image."""
+    channels = channels_of(image.mode)
     if kind == COLOUR16:
         colours = [band for band in image.getbands() if band != "A"]
         extrema = np.asarray([image.getchannel(band).getextrema() for band in colours])
-        return Look(kind, float(extrema.min()), float(extrema.max()), pages)
+        return Look(kind, float(extrema.min()), float(extrema.max()), pages, channels)
     if kind in GREYS:
         values = np.asarray(image)
-        return Look(kind, float(values.min()), float(values.max()), pages)
-    return Look(kind, pages=pages)
+        return Look(kind, float(values.min()), float(values.max()), pages, channels)
+    return Look(kind, pages=pages, channels=channels)
 
 
 def unfit(look: Look, decoding: Decoding) -> str:
@@ -74,10 +83,7 @@ def to_eight_bits(image: Image.Image, look: Look, decoding: Decoding) -> Image.I
     By itself 16 bits are divided by 257, 12 by 4095 / 255, floats up to 1 multiplied by 255, others left as they are.
     """
     values = np.asarray(image)
-    most = {FLOATS: 1 if look.high <= 1 else 255, GREY12: 4095}.get(look.kind, 65535)
-    black, white = decoding.values or (0, most)
-    scaled = (values - np.result_type(values, np.float32).type(black)) * (255 / (white - black))
-    eight = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    eight = eight_bits(values, *(decoding.values or (0, 4095 if look.kind == GREY12 else white_of(values))))
     return Image.fromarray(255 - eight if is_white_zero(image) else eight)
 
 
@@ -100,8 +106,10 @@ class Looks:
     def __init__(self) -> None:
         self._kinds: dict[str, _Seen] = {}
         self._with_pages = self._pages = 0
+        self.channels: Counter[int] = Counter()  # files by how many they have
 
     def add(self, look: Look) -> None:
+        self.channels[look.channels] += 1
         if look.kind != PLAIN and math.isfinite(look.high - look.low):
             self._kinds.setdefault(look.kind, _Seen()).add(look)
         self._with_pages += look.pages > 1

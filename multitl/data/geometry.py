@@ -1,9 +1,11 @@
-"""From a picture to pixels: RGB, and the geometry of `Preprocess`.
+"""From a picture to pixels: RGB or other channels, and the geometry of `Preprocess`.
 
 Nothing but Pillow and NumPy is used: this is also what classify.py does, which goes with every model that leaves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -32,19 +34,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return white
 
 
-def fit_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    """Resize and crop an RGB image as `preprocess` says: uint8 (height, width, 3).
+def fit_pixels(picture: Image.Image | Sequence[Image.Image], preprocess: Preprocess) -> np.ndarray:
+    """Resize and crop as `preprocess` says: uint8 (height, width, channels).
+
+    picture: an RGB image, or of other channels an image of 8 bits for each.
 
     To the pixel: "crop" is torchvision's Resize(shorter_side) and CenterCrop, "squash", "cover" and "fit" are timm's
     modes squash, center (of a crop that is not square) and border. Offsets are rounded half to even.
     """
     height, width = preprocess.height, preprocess.width
-    size = _resized(image.height, image.width, preprocess)
+    images = [picture] if isinstance(picture, Image.Image) else picture
+    size = _resized(images[0].height, images[0].width, preprocess)
     (top, tall, above), (left, wide, before) = _centre(size[0], height), _centre(size[1], width)
-    part = _resize(image, size, (top, tall), (left, wide), preprocess)
-    if part.shape == (height, width, 3):
+    parts = [_resize(image, size, (top, tall), (left, wide), preprocess) for image in images]
+    part = parts[0] if parts[0].ndim == 3 else np.stack(parts, axis=-1)
+    if part.shape[:2] == (height, width):
         return part
-    canvas = np.full((height, width, 3), preprocess.fill, np.uint8)
+    canvas = np.full((height, width, part.shape[2]), preprocess.fill, np.uint8)
     canvas[above : above + tall, before : before + wide] = part
     return canvas
 

@@ -1,4 +1,4 @@
-"""From an image file to 8-bit RGB, and, with geometry.py, to pixels as a network wants them.
+"""From an image file to 8-bit RGB or other channels, and, with geometry.py, to pixels as a network wants them.
 
 Nothing is taken on trust: a file is read once, its size is checked before it is decoded, and only formats whose
 decoders are plain libraries are allowed (Pillow's EPS reader, for one, would start Ghostscript). Every function may run
@@ -11,16 +11,17 @@ import contextlib
 import io
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from multitl.contracts import Decoding, Preprocess
+from multitl.contracts import RGB, Decoding, Preprocess
 from multitl.data import stacks
+from multitl.data.bands import HOW_TO_PICK, NPY, eight_bits, picked, plain_values, white_of
 from multitl.data.containers import read_address, split_address
-from multitl.data.depths import FLOATS, GREY16, GREYS, PLAIN, Look, kind_of, look_at, to_eight_bits, unfit
+from multitl.data.depths import FLOATS, GREY16, GREYS, PLAIN, Look, channels_of, kind_of, look_at, to_eight_bits, unfit
 from multitl.data.dicoms import is_dicom, open_dicom
 from multitl.data.geometry import MAX_PIXELS, fit_pixels, to_rgb
 from multitl.data.stacks import is_stack
@@ -29,10 +30,11 @@ from multitl.system.budgets import Budget
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM")
 UNSUPPORTED = ("pixel mode", "data organization", "samples per pixel", "string index")  # of a TIFF, as Pillow tells it
-CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32; or pick three channels, --channels R,G,B"
+CONVERT = "convert it to grey, RGB or RGBA of 8 bits; grey may have 16 or 32; or --channels R,G,B or all"
 PLAINLY = Decoding()
 MAX_BYTES = 2**31
 CHANNELS_PLAIN = 4  # of an ordinary picture; a stack of more takes room for so many pictures
+Picture = Image.Image | list[Image.Image]  # of RGB, or of other channels an image of 8 bits for each
 AT_ONCE = MAX_PIXELS  # in all threads together: the largest image alone, or as many small ones as there are threads
 
 
@@ -53,7 +55,7 @@ def open_rgb(path: str | Path, decoding: Decoding = PLAINLY) -> Image.Image:
 
 
 def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.ndarray:
-    """Decode and fit a file's bytes: uint8 (height, width, 3). Raises UnreadableImage.
+    """Decode and fit a file's bytes: uint8 (height, width, channels). Raises UnreadableImage.
 
     budget: of pixels, shared by the threads that decode at the same time.
     """
@@ -63,8 +65,8 @@ def decode_pixels(data: bytes, preprocess: Preprocess, budget: Budget) -> np.nda
 def decode_and_look(data: bytes, preprocess: Preprocess, budget: Budget) -> tuple[np.ndarray, Look]:
     """`decode_pixels`, and what values there were."""
     with budget.take(count_pixels(data, preprocess.decoding)):
-        image, look = _decode(data, preprocess.decoding)
-        return fit_pixels(image, preprocess), look
+        picture, look = _decode(data, preprocess.decoding)
+        return fit_pixels(picture, preprocess), look
 
 
 def read_file(path: str | Path) -> bytes:
@@ -104,10 +106,14 @@ def decode_rgb(data: bytes, decoding: Decoding = PLAINLY) -> Image.Image:
     """Decode a file's bytes to an upright RGB image; of several frames or pages the first, or the one asked for.
 
     EXIF orientation is applied. Transparency is laid over white. Grey of more than 8 bits: see depths.py. CMYK is
-    converted without a colour profile.
+    converted without a colour profile. Of more than three channels the first three are shown, of one or two the first,
+    in grey.
     Raises UnreadableImage.
     """
-    return _decode(data, decoding)[0]
+    picture = _decode(data, decoding)[0]
+    if isinstance(picture, Image.Image):
+        return picture
+    return Image.merge("RGB", picture[:3] if len(picture) >= 3 else picture[:1] * 3)
 
 
 def check_image(data: bytes, decoding: Decoding = PLAINLY) -> Look:
@@ -119,10 +125,13 @@ def check_image(data: bytes, decoding: Decoding = PLAINLY) -> Look:
         if is_stack(data, decoding):
             return _pick(data, decoding)[1]
         image = _identify(data)
+        if decoding.channels:
+            _picked(decoding, channels_of(image.mode))
         if image.format == "JPEG":
+            channels = channels_of(image.mode)
             image.draft("L", (1, 1))
             image.load()
-            return Look()
+            return Look(channels=channels)
         look = _load(image, decoding)
         if look.kind not in GREYS:
             _to_rgb(image)
@@ -136,7 +145,7 @@ def suffix_of(data: bytes) -> str:
     start = data[:16].ljust(16, b"\0")
     known = [name for name, accept in accepts.items() if accept and accept(start) is True]
     kind = "HEIC" if _is_heif(data) else "DCM" if is_dicom(data) else known[0] if known else ""
-    return ".npy" if data.startswith(stacks.NPY) else f".{kind.lower()}" if kind else ""
+    return ".npy" if data.startswith(NPY) else f".{kind.lower()}" if kind else ""
 
 
 def thumbnail_jpeg(path: str | Path, side: int, decoding: Decoding = PLAINLY) -> bytes:
@@ -162,19 +171,29 @@ class _Bytes(io.BytesIO):
         return data
 
 
-def _decode(data: bytes, decoding: Decoding) -> tuple[Image.Image, Look]:
+def _decode(data: bytes, decoding: Decoding) -> tuple[Picture, Look]:
     with _one_line_reasons():
         if is_stack(data, decoding):
-            bands, look = _pick(data, decoding)
+            values, look = _pick(data, decoding)
             _check_fit(look, decoding)
-            eight = [to_eight_bits(band, look, decoding) if look.kind in GREYS else band for band in bands]
-            return Image.merge("RGB", eight), look
+            limits = decoding.values or (0, white_of(values))
+            planes = np.moveaxis(values, -1, 0)
+            eight = planes if look.kind == PLAIN else (eight_bits(plane, *limits) for plane in planes)
+            return _joined([Image.fromarray(np.ascontiguousarray(plane)) for plane in eight]), look
         image = _identify(data, is_windowed=decoding.values is None)
         look = _load(image, decoding)
         _check_fit(look, decoding)
         with contextlib.suppress(Exception):  # damaged EXIF says nothing about the pixels
             ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(to_eight_bits(image, look, decoding) if look.kind in GREYS else image), look
+        rgb = _to_rgb(to_eight_bits(image, look, decoding) if look.kind in GREYS else image)
+        if decoding.channels is None:
+            return rgb, look
+        bands = rgb.split()
+        return _joined([bands[channel - 1] for channel in _picked(decoding, look.channels)]), look
+
+
+def _joined(bands: list[Image.Image]) -> Picture:
+    return Image.merge("RGB", bands) if len(bands) == RGB else bands
 
 
 def _check_fit(look: Look, decoding: Decoding) -> None:
@@ -182,17 +201,22 @@ def _check_fit(look: Look, decoding: Decoding) -> None:
         raise UnreadableImage(reason, fix="--range LOW,HIGH says which values are black and white")
 
 
-def _pick(data: bytes, decoding: Decoding) -> tuple[list[Image.Image], Look]:
-    """The three channels that become red, green and blue, and what values they hold together."""
-    channels = _measure_stack(data)[2]
-    picked = decoding.channels or stacks.PLAINLY.get(channels)
-    if not picked or max(picked) > channels:
-        fix = "--channels R,G,B picks three of them, such as 4,3,2"
-        raise UnreadableImage(f"it has {channels} channels", fix)
-    values = stacks.read_stack(data)[..., [channel - 1 for channel in picked]]
-    bands = [stacks.as_band(values[..., place]) for place in range(3)]
-    kind = {"L": PLAIN, "F": FLOATS}.get(bands[0].mode, GREY16)
-    return bands, Look() if kind == PLAIN else Look(kind, float(values.min()), float(values.max()))
+def _pick(data: bytes, decoding: Decoding) -> tuple[np.ndarray, Look]:
+    """The channels that are taken (height, width, channels), and what values they hold together."""
+    held = _measure_stack(data)[2]
+    taken = _picked(decoding, held)
+    values = plain_values(stacks.read_stack(data)[..., [channel - 1 for channel in taken]])
+    if values.dtype == np.uint8:
+        return values, Look(channels=held)
+    kind = FLOATS if values.dtype.kind == "f" else GREY16
+    return values, Look(kind, float(values.min()), float(values.max()), channels=held)
+
+
+def _picked(decoding: Decoding, held: int) -> Sequence[int]:
+    try:
+        return picked(decoding.channels, held)
+    except ValueError as error:
+        raise UnreadableImage(str(error), HOW_TO_PICK) from error
 
 
 def _measure_stack(data: bytes) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from multitl.contracts import Decoding, Unreadable
-from multitl.data.checks import check_readable, printable
+from multitl.data.checks import check_channels, check_readable, printable
 from multitl.data.depths import Look, Looks, unfit
 from multitl.data.images import AT_ONCE, UnreadableImage, check_image, count_pixels, read_file
 from multitl.data.listings import Listing
@@ -94,6 +94,8 @@ def check_files(listing: Listing, max_unreadable: float, decoding: Decoding, pro
     if inspector.known:
         inspector.known.add(fresh)
     check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
+    if decoding.channels == ():
+        check_channels(listing.root, looks.channels)
     return Files(hashes, tuple(unreadable), looks)
 
 

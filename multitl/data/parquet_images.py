@@ -1,6 +1,8 @@
 """Images in a Parquet table: a column of bytes, or of {bytes, path} as Hugging Face writes them.
 
-An image is read at random with the row group it is in, which stays in memory for a while, since neighbours come next.
+An image is read with the row group it is in, which stays in memory for a while, since neighbours come next. Of a group
+that is too large for that, as of writers who put a whole file into one, a few rows are in memory at a time, and the
+page that they are in: read in order they cost no more, but each step back begins at the group's first row.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ import json
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-GROUPS_KEPT = 2  # each may be a whole file, of writers who did not choose
+GROUPS_KEPT = 2
+MOST_GROUP = 2**28  # bytes of a group that is read whole
+MOST_ROWS = 2**24  # bytes of the rows of a larger one, and at least one row
 TABLES_KNOWN = 256
 LONGEST = 80  # characters of a file's name that are kept
 _reading = threading.Lock()  # threads that want one group wait for the one that reads it
@@ -63,8 +67,11 @@ def read_member(path: str, member: str) -> bytes:
         raise KeyError(member)
     group = bisect_right(starts, row) - 1
     with _reading:
-        cells = _group(*stamp, column, group)
-    data = cells[row - starts[group]].as_py()
+        if (size := _sizes(*stamp, column)[group]) <= MOST_GROUP:
+            data = _group(*stamp, column, group)[row - starts[group]].as_py()
+        else:
+            count = max(1, (starts[group + 1] - starts[group]) * MOST_ROWS // size)
+            data = _rows(*stamp, column, group, count).at(row - starts[group])
     if not data:
         raise KeyError(member)
     return data
@@ -134,13 +141,61 @@ def _about(path: str, size: int, changed: int) -> _About:
     return _About(frozenset(told.schema.to_arrow_schema().names), (0, *accumulate(counts)))
 
 
+class _Rows:
+    """The rows of a group in order, a few at a time."""
+
+    def __init__(self, path: str, column: str, group: int, count: int) -> None:
+        self._open = partial(_batches, path, column, group, count)
+        self._rest, self._first, self._held = self._open(), 0, list[Any]()
+
+    def at(self, row: int) -> Any:
+        if row < self._first:
+            self._rest, self._first, self._held = self._open(), 0, []
+        while row >= self._first + len(self._held):
+            self._first += len(self._held)
+            self._held = next(self._rest).to_pylist()
+        return self._held[row - self._first]
+
+
+def _batches(path: str, column: str, group: int, count: int) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path, buffer_size=MOST_ROWS, pre_buffer=False) as file:
+        for batch in file.iter_batches(count, row_groups=[group], columns=[column], use_threads=False):
+            yield _bytes_of(batch.column(0))
+
+
+@lru_cache(TABLES_KNOWN)
+def _sizes(path: str, size: int, changed: int, column: str) -> list[int]:
+    """Bytes of a column in each row group, not compressed; of one of structs those of all its parts."""
+    from pyarrow import parquet
+
+    told = parquet.read_metadata(path)
+    return [_size_of(told.row_group(group), column) for group in range(told.num_row_groups)]
+
+
+def _size_of(group: Any, column: str) -> int:
+    parts = [group.column(place) for place in range(group.num_columns)]
+    return sum(one.total_uncompressed_size for one in parts if f"{one.path_in_schema}.".startswith(f"{column}."))
+
+
+@lru_cache(GROUPS_KEPT)
+def _rows(path: str, size: int, changed: int, column: str, group: int, count: int) -> _Rows:
+    return _Rows(path, column, group, count)
+
+
 @lru_cache(GROUPS_KEPT)
 def _group(path: str, size: int, changed: int, column: str, group: int) -> Any:
     """A pyarrow array of the bytes of each row."""
-    from pyarrow import chunked_array, parquet, types
+    from pyarrow import chunked_array, parquet
 
     with parquet.ParquetFile(path) as file:
         cells = file.read_row_group(group, columns=[column]).column(column)
-    if types.is_struct(cells.type):
-        cells = chunked_array(cells.flatten()[cells.type.get_field_index("bytes")].chunks)
-    return cells.combine_chunks()
+    return chunked_array([_bytes_of(chunk) for chunk in cells.chunks]).combine_chunks()
+
+
+def _bytes_of(cells: Any) -> Any:
+    """Of a pyarrow array of bytes, or of structs that hold some."""
+    from pyarrow import types
+
+    return cells.flatten()[cells.type.get_field_index("bytes")] if types.is_struct(cells.type) else cells

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import threading
 import zlib
@@ -41,13 +42,13 @@ class _Row(msgspec.Struct, array_like=True):
 
 
 class PixelStore:
-    """Images of one geometry, uint8 (height, width, 3). May be used by several threads and processes at once."""
+    """Images of one geometry, uint8 (height, width, channels). May be used by several threads and processes at once."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         key = {"multitl": __version__, "pillow": PIL.__version__, **asdict(preprocess.geometry)}
         self.folder = store_folder("pixels", key)
-        self._shape = (preprocess.height, preprocess.width, 3)
-        self._size = preprocess.height * preprocess.width * 3
+        self._shape = preprocess.shape
+        self._size = math.prod(self._shape)
         cache_limit()  # a wrong one is told at once
         self._lock = threading.RLock()  # a generator that is thrown away may end while its thread is in here
         self._fresh: dict[str, np.ndarray] = {}  # not yet in a file

@@ -6,6 +6,7 @@ The geometric part of preprocessing is done here (uint8, right size); the values
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
@@ -52,8 +53,8 @@ class PixelReader:
         self.damaged, self._is_sampled = {}, is_sampled
         self._examples, self._preprocess, self._store = examples, preprocess, store
         self._threads, self._budget = threads or default_threads(), budget or Budget(AT_ONCE)
-        shape = (preprocess.height, preprocess.width, 3)
-        kept = min(len(examples), memory_limit // (shape[0] * shape[1] * shape[2]))
+        shape = preprocess.shape
+        kept = min(len(examples), memory_limit // math.prod(shape))
         self._pixels = np.empty((kept, *shape), np.uint8)  # the system hands out this memory as it is filled
         self._is_kept = np.zeros(kept, bool)
 
@@ -61,7 +62,7 @@ class PixelReader:
         return len(self._examples)
 
     def read(self, indices: Iterable[int]) -> np.ndarray:
-        """The pixels of some images, decoded in parallel: uint8 (n, height, width, 3)."""
+        """The pixels of some images, decoded in parallel: uint8 (n, height, width, channels)."""
         return next(self.batches([indices]))
 
     def batches(self, index_batches: Iterable[Iterable[int]], *, ahead: int = READ_AHEAD) -> Iterator[np.ndarray]:
@@ -120,7 +121,7 @@ class PixelReader:
 def read_files(
     paths: Sequence[str], preprocess: Preprocess, looks: Looks | None = None
 ) -> Iterator[np.ndarray | Unreadable]:
-    """For each path in order its pixels, uint8 (height, width, 3), or why there are none; decoded ahead in threads.
+    """For each path in order its pixels, uint8 (height, width, channels), or why there are none; threads work ahead.
 
     looks: hears of the values of every file.
     """

@@ -35,7 +35,7 @@ class ReadableImages:
         codecs = {name: features.version(name) for name in CODECS if features.check(name)}
         codecs |= installed_versions(["pillow-heif", "pydicom"])
         key = {"multitl": __version__, "pillow": PIL.__version__, "codecs": codecs, "page": decoding.page}
-        key |= {"channels": decoding.channels} if decoding.channels else {}
+        key |= {"channels": decoding.channels} if decoding.channels is not None else {}
         self._folder = store_folder("images", key)
         self._looks: dict[str, Look] = {}
         for path in self._folder.glob(f"*{SUFFIX}"):
@@ -65,9 +65,9 @@ def _read(path: Path) -> Iterator[tuple[str, Look]]:
     """Raises DamagedError for anything but hashes and as many looks."""
     arrays, _ = read_sealed(path)
     hashes, looks = arrays.get("hashes", np.empty(0)), arrays.get("looks", np.empty(0))
-    if hashes.dtype != np.uint8 or hashes.shape[1:] != (DIGEST,) or looks.shape != (len(hashes), 4):
+    if hashes.dtype != np.uint8 or hashes.shape[1:] != (DIGEST,) or looks.shape != (len(hashes), len(Look._fields)):
         raise DamagedError(f"{hashes.dtype} {hashes.shape}, {looks.dtype} {looks.shape}")
     if not (np.isfinite(looks).all() and np.isin(looks[:, 0], range(len(KINDS))).all()):
         raise DamagedError("kinds that are not known")
-    for digest, (kind, low, high, pages) in zip(hashes, looks.tolist(), strict=True):
-        yield digest.tobytes().hex(), Look(KINDS[int(kind)], low, high, int(pages))
+    for digest, (kind, low, high, pages, channels) in zip(hashes, looks.tolist(), strict=True):
+        yield digest.tobytes().hex(), Look(KINDS[int(kind)], low, high, int(pages), int(channels))

@@ -34,11 +34,12 @@ def local(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
         raise _unreachable(path, "fsspec is not installed", "pip install 'multitl[remote]'") from error
     try:
         store, root = url_to_fs(path)
-        files = {root: store.info(root)} if store.isfile(root) else store.find(root, detail=True)
+        found = {root: store.info(root)} if store.isfile(root) else store.find(root, detail=True)
     except ImportError as error:  # s3fs, gcsfs, ...
         raise _unreachable(path, str(error), "pip install what is missing") from error
     except Exception as error:  # every store has errors of its own
         raise _unreachable(path, f"{type(error).__name__}: {error}", "check the URL and the login") from error
+    files = {name: about for name, about in found.items() if not name.endswith("/")}  # S3's empty files for folders
     if not files:
         raise _unreachable(path, "nothing lies there", "check the URL")
     return _fetched(path, store, root, files)

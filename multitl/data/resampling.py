@@ -16,7 +16,7 @@ TABLE_STEPS = 1024  # resize_bicubic_op reads its kernel from a table
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], rows: slice, columns: slice, interpolation: str) -> np.ndarray:
-    """Resize uint8 (H, W, C) to `size` = (height, width) and return [rows, columns] of it, uint8, rounded and clipped.
+    """Resize uint8 (H, W[, C]) to `size` = (height, width) and give [rows, columns] of it, uint8, rounded and clipped.
 
     interpolation: "nearest", "bilinear", "bicubic" or "lanczos". Only what [rows, columns] needs is computed.
     """
@@ -26,10 +26,11 @@ def resample(pixels: np.ndarray, size: tuple[int, int], rows: slice, columns: sl
 
 
 def _apply(pixels: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sum along axis 0: (H, W, C) -> float32 (out, W, C). indices, weights: (out, taps)."""
+    """Weighted sum along axis 0: (H, W, ...) -> float32 (out, W, ...). indices, weights: (out, taps)."""
     total = np.zeros((len(indices), *pixels.shape[1:]), np.float32)
+    across = weights.reshape(*weights.shape, *(1 for _ in pixels.shape[1:]))
     for tap in range(indices.shape[1]):
-        total += pixels[indices[:, tap]] * weights[:, tap, None, None]
+        total += pixels[indices[:, tap]] * across[:, tap]
     return total
 
 

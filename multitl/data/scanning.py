@@ -73,7 +73,7 @@ def scan(
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
     """
-    listing = listing or _list_data(Path(path), reading)
+    listing = listing or list_data(Path(path), reading)
     return _look_at(
         listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding,
         before=before,
@@ -149,7 +149,7 @@ def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> Listing:
     """What there is by name. Raises the DataErrors of `scan_for_training` that names alone lead to, and a RecipeError
     for tables of other classes; opens no image.
     """
-    listing = _list_data(Path(path), Reading.of(recipe))
+    listing = list_data(Path(path), Reading.of(recipe))
     check_trainable(listing)
     check_classes(recipe.class_weights, recipe.costs, listing.class_names)
     return listing
@@ -241,10 +241,12 @@ def place_to_train(
     check_judgeable(dataset)
     check_spread(dataset)
     warnings = (*dataset.warnings, *files.looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
-    return replace(dataset, warnings=warnings)
+    channels = next(iter(files.looks.channels)) if decoding.channels == () else 0
+    return replace(dataset, warnings=warnings, channels=channels)
 
 
-def _list_data(path: Path, reading: Reading) -> Listing:
+def list_data(path: Path, reading: Reading) -> Listing:
+    """What a folder, a table or a container holds, by names alone. Raises DataError."""
     check_exists(path)
     if path.is_dir():
         if shards := shards_in(path):
@@ -264,7 +266,7 @@ def _list_data(path: Path, reading: Reading) -> Listing:
 
 
 def _list_to_judge(path: str | os.PathLike[str], class_names: Sequence[str], split: Split, reading: Reading) -> Listing:
-    return part_to_judge(_list_data(Path(path), reading), class_names, split)
+    return part_to_judge(list_data(Path(path), reading), class_names, split)
 
 
 def part_to_judge(listing: Listing, class_names: Sequence[str], split: Split) -> Listing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -57,18 +57,30 @@ def pictures_in(path: str) -> list[str]:
     return [name for name in index(path) if is_image(Path(name)) and not _is_hidden(name)]
 
 
-def list_tar(path: Path) -> list[Record]:
-    """The images of an archive with their labels, and the splits that folders in it name. Raises DataError."""
-    names = pictures_in(str(path))
-    labels = dict(_labels_beside(str(path)))
-    if labels:
-        if bare := [name for name in names if _key(name) not in labels]:
-            raise DataError(
-                f"{path} has {len(bare)} images without a label.", expected="a KEY.cls or KEY.json beside each KEY.jpg",
-                received=shorten(bare), fix="leave them out of the shard",
-            )  # fmt: skip
-        return [Record(f"{path}/{name}", labels[_key(name)]) for name in names]
-    return [Record(f"{path}/{name}", *_place_of(path, name, parts)) for name, parts in _below_the_wrapping(names)]
+def list_tars(paths: Sequence[Path]) -> dict[Path, list[Record]]:
+    """The images of archives with their labels, and the splits that folders in them name. Raises DataError.
+
+    A folder that all images of an archive lie in is no class. Where these are of one class alone, as in a part of what
+    was one folder before, the other archives say how far down the classes are.
+    """
+    names = {path: pictures_in(str(path)) for path in paths}
+    labels = {path: dict(_labels_beside(str(path))) for path in paths}
+    folders = {path: {tuple(name.split("/")[:-1]) for name in names[path]} for path in paths if not labels[path]}
+    floors = {path: _wrapping(found) for path, found in folders.items() if len(found) > 1}
+    others = min(floors.values(), default=_wrapping(set().union(*folders.values())))
+    return {path: list(_records_of(path, names[path], labels[path], floors.get(path, others))) for path in paths}
+
+
+def _records_of(path: Path, names: Sequence[str], labels: Mapping[str, str], wrapping: int) -> Iterator[Record]:
+    """wrapping: how many folders are none of a class or split."""
+    if bare := [name for name in names if labels and _key(name) not in labels]:
+        raise DataError(
+            f"{path} has {len(bare)} images without a label.", expected="a KEY.cls or KEY.json beside each KEY.jpg",
+            received=shorten(bare), fix="leave them out of the shard",
+        )  # fmt: skip
+    for name in names:
+        place = (labels[_key(name)],) if labels else _place_of(path, name, name.split("/")[wrapping:-1])
+        yield Record(f"{path}/{name}", *place)
 
 
 @lru_cache(SHARDS_KNOWN)
@@ -81,7 +93,12 @@ def _index(path: str, size: int, changed: int) -> Mapping[str, Place]:
         raise
     except Exception as error:  # tarfile's own, and RecursionError and others of headers that nobody meant
         raise ValueError(f"no plain tar archive: {str(error) or type(error).__name__}") from error
-    return {one.name.removeprefix("./"): Place(one.offset_data, one.size) for one in files}
+    return {_tidy(one.name): Place(one.offset_data, one.size) for one in files}
+
+
+def _tidy(name: str) -> str:
+    r"""As paths are spelt: of "./a//1.jpg", "/a/1.jpg", "../a/1.jpg" and "a\\1.jpg" of Windows "a/1.jpg"."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
 def _key(name: str) -> str:
@@ -107,12 +124,11 @@ def _label_in(text: str) -> str:
     return str(found[0]).strip() if found and isinstance(found[0], str | int) else ""
 
 
-def _below_the_wrapping(names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each name and its folders, without those that all begin with."""
-    folders = [name.split("/")[:-1] for name in names]
-    floors = takewhile(lambda floor: len(set(floor)) == 1, zip(*folders, strict=False))
-    common = sum(1 for _ in floors) if len(set(map(tuple, folders))) > 1 else 0
-    return ((name, parts[common:]) for name, parts in zip(names, folders, strict=True))
+def _wrapping(folders: Collection[tuple[str, ...]]) -> int:
+    """How many floors all folders have in common, down to a split or to the class where there is but one."""
+    above = folders if len(folders) > 1 else [one[:-1] for one in folders]
+    floors = takewhile(lambda floor: len(set(floor)) == 1 and not parse_split(floor[0]), zip(*above, strict=False))
+    return sum(1 for _ in floors)
 
 
 def _place_of(path: Path, name: str, parts: list[str]):

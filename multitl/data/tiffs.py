@@ -27,6 +27,17 @@ def describe_tiff(data: bytes) -> str:
     return f"{channels} channel{'s' * (channels > 1)} of {bits}-bit {numbers}"
 
 
+def is_ordinary(data: bytes) -> bool:
+    """Whether Pillow reads all that a TIFF holds: one page of grey, or of red, green and blue with 8 bits."""
+    try:
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+        is_grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
+        is_rgb = image.mode == "RGB" and bits_of(image) == 8 and image.tag_v2.get(SAMPLES) == 3
+        return (is_grey or is_rgb) and count_pages(image) == 1
+    except Exception:  # whatever a damaged file, or one of other channels, makes of it
+        return False
+
+
 def bits_of(image: Image.Image) -> int:
     """Bits of a channel, by the tags of a TIFF; 0 of other files."""
     return max(image.tag_v2.get(BITS, (1,))) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from multitl.contracts import SPLITS
+from multitl.data.remote import local
+from multitl.data.scanning import list_data
 from multitl.data.split_names import parse_split
 from multitl.data.tables import Reading
 from multitl.errors import DataError
 from multitl.given import arrays, frames, hugging_face, keras_datasets, torch_datasets
 from multitl.given.pictures import ARRAYS
-from multitl.given.rows import Read, Row, comes_from
+from multitl.given.rows import Read, Row, comes_from, labelled
 
 TAKEN = (
     "a folder, a table, (images, labels), a list of (image, label), a DataFrame, a data set of Hugging Face, PyTorch "
@@ -30,7 +33,7 @@ class Kind:
 
 
 def read_parts(given: Mapping[str, Any], reading: Reading) -> Iterator[Row]:
-    """{"train": ..., "test": ...}, as Hugging Face's DatasetDict is; each part of any kind."""
+    """{"train": ..., "test": ...}, as Hugging Face's DatasetDict is; each part of any kind, also a folder or table."""
     for name, part in given.items():
         if (split := parse_split(str(name))) is None:
             raise DataError(
@@ -40,7 +43,20 @@ def read_parts(given: Mapping[str, Any], reading: Reading) -> Iterator[Row]:
                 fix="leave the others out, or give a DataFrame if these are columns",
             )
         for row in kind_of(part).read(part, reading):
+            if (own := row.cells.get("split", "")) and parse_split(own) != split:
+                raise DataError(
+                    f"The part {name!r} holds images of the split {own!r}.",
+                    expected="data without splits, or of this one alone, for each part",
+                    received=f"{own!r} of {row.name or row.image}"[:300],
+                    fix="give the data without the dict, or the parts of them",
+                )
             yield replace(row, cells={**row.cells, "split": split})
+
+
+def read_path(given: Any, reading: Reading) -> Iterator[Row]:
+    """A folder or table of images, as a part of others; alone such a path is taken as it is. Raises DataError."""
+    for record in list_data(Path(local(given)), reading).records:
+        yield labelled(record.path, record.label, reading, split=record.split)
 
 
 KINDS: tuple[tuple[tuple[str, str], Kind], ...] = (
@@ -55,6 +71,8 @@ KINDS: tuple[tuple[tuple[str, str], Kind], ...] = (
     (("builtins", "tuple"), Kind("arrays", arrays.read_pair)),
     (("builtins", "list"), Kind("list", arrays.read_list)),
     (("builtins", "dict"), Kind("parts", read_parts)),
+    (("builtins", "str"), Kind("path", read_path)),
+    (("pathlib", "Path"), Kind("path", read_path)),
 )
 # what looks like data and is not read: in a class's order of bases these come first
 REFUSED: tuple[tuple[tuple[str, str], str], ...] = (

@@ -1,7 +1,8 @@
 """An image as it was given, as the bytes of an image file: files stay what they are, pixels are written without loss.
 
-Pixels become the PNG that Pillow writes by default. So an array, and the same array saved by `Image.save`, are the
-same file to the last byte: the same content hash, and with it the same place when splits are cut.
+Pixels become the PNG that Pillow writes by default, those of other channels than one or three the .npy of `np.save`. So
+an array, and the same array saved by `Image.save` or `np.save`, are the same file to the last byte: the same content
+hash, and with it the same place when splits are cut.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from multitl.contracts import MOST_CHANNELS
 from multitl.errors import DataError
 from multitl.given.rows import comes_from
 
@@ -22,7 +24,8 @@ ARRAYS = (
 )  # fmt: skip
 IN_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 CHANNELS = (1, 3)
-SHAPES = "uint8 pixels (height, width), (height, width, 1) or (height, width, 3)"
+SHAPES = "uint8 pixels (height, width), (height, width, 1), (height, width, 3), or of more channels with channels='all'"
+IN_NPY = (np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64)  # of more channels
 
 
 def is_array(value: Any) -> bool:
@@ -53,12 +56,16 @@ def as_bytes(image: Any, where: str) -> bytes:
         )
     pixels = as_array(image)
     check_pixels(pixels, where)
+    if is_stack(pixels.shape):
+        return _as_npy(pixels)
     return _encode(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)))
 
 
 def check_pixels(pixels: np.ndarray, where: str, batch: int = 0) -> None:
     """Raises DataError for an image, or for `batch` = 1 an array of images, of another shape or type."""
     shape = pixels.shape[batch:]
+    if is_stack(shape) and pixels.dtype in IN_NPY:
+        return
     if len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[2] not in CHANNELS):
         raise DataError(
             f"{where} has another shape than images have.",
@@ -74,6 +81,19 @@ def check_pixels(pixels: np.ndarray, where: str, batch: int = 0) -> None:
             received=f"{pixels.dtype} from {low:g} to {high:g}",
             fix=_mend_range(low, high),
         )
+
+
+def is_stack(shape: tuple[int, ...]) -> bool:
+    """Whether it is an image of other channels than one or three, which are last: fewer than rows and columns."""
+    if len(shape) != 3 or shape[0] in CHANNELS or shape[2] in CHANNELS:
+        return False
+    return 1 < shape[2] <= MOST_CHANNELS and shape[2] < min(shape[:2])
+
+
+def _as_npy(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(pixels))
+    return buffer.getvalue()
 
 
 def _mend_shape(shape: tuple[int, ...], batch: int) -> str:

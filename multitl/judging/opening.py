@@ -176,7 +176,7 @@ def _load_model(run: Run) -> keras.Model:
         model = load_network(path, run.card.output)
     except WeightsError as error:
         raise _bad_model(path, error.received) from error
-    expected = [(None, run.card.preprocess.height, run.card.preprocess.width, 3)], (None, len(run.card.class_names))
+    expected = [(None, *run.card.preprocess.shape)], (None, len(run.card.class_names))
     received = [tuple(tensor.shape) for tensor in model.inputs], tuple(model.output_shape)
     if received != expected:
         raise _bad_model(path, f"a model of inputs {received[0]} and output {received[1]}")

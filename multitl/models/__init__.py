@@ -5,6 +5,7 @@ running it in batches, saving and loading it. Comes in and goes out: a `keras.Mo
 
 __all__ = [
     "feature_maps",
+    "first_layer",
     "folding",
     "freezing",
     "goals",

@@ -38,14 +38,14 @@ def build_head(features: np.ndarray, classes: int, recipe: Recipe, fixed: Featur
 
 
 def build_classifier(pretrained: Pretrained, head: keras.Model, pooling: str, goal: Goal = GOALS["one"]) -> keras.Model:
-    """The model that is saved: uint8 pixels (batch, height, width, 3) -> probabilities (batch, classes) float32."""
+    """The model that is saved: uint8 pixels (batch, *preprocess.shape) -> probabilities (batch, classes) float32."""
     pixels = pixel_input(pretrained.preprocess)
     logits = head(pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
     return keras.Model(pixels, goal.last_layer()(logits), name="classifier")
 
 
 def build_extractor(pretrained: Pretrained, pooling: str) -> keras.Model:
-    """uint8 pixels (batch, height, width, 3) -> pooled features (batch, channels) float32."""
+    """uint8 pixels (batch, height, width, channels) -> pooled features (batch, channels) float32."""
     pixels = pixel_input(pretrained.preprocess)
     return keras.Model(pixels, pool(pretrained.backbone(normalise_in_model(pixels, pretrained.preprocess)), pooling))
 
@@ -58,7 +58,7 @@ def with_entrance(model: keras.Model, backbone: keras.Model, preprocess: Preproc
     """
     images = pixel_input(preprocess)
     if takes != "pixels":
-        images = keras.Input((preprocess.height, preprocess.width, 3), dtype="float32", name="images")
+        images = keras.Input(preprocess.shape, dtype="float32", name="images")
     x = keras.layers.Rescaling(255.0, dtype="float32", name="as_pixels")(images) if takes == "unit" else images
     x = backbone(x if takes == "normalised" else normalise_in_model(x, preprocess))
     for layer in model.layers[model.layers.index(backbone_of(model)) + 1 :]:
@@ -73,7 +73,7 @@ def backbone_of(model: keras.Model) -> keras.Model:
 
 def pixel_input(preprocess: Preprocess) -> keras.KerasTensor:
     """The symbolic uint8 input of every model that sees pixels."""
-    return keras.Input((preprocess.height, preprocess.width, 3), dtype="uint8", name="pixels")
+    return keras.Input(preprocess.shape, dtype="uint8", name="pixels")
 
 
 def _dropout(x: keras.KerasTensor, recipe: Recipe, name: str) -> keras.KerasTensor:

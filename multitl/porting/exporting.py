@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import to_builtins
 
 from multitl.adapters import BACKENDS, is_present
-from multitl.contracts import VALUE, Backend, Preprocess, Takes
+from multitl.contracts import RGB, VALUE, Backend, Preprocess, Takes
 from multitl.errors import MultitlError
 from multitl.judging.costs import cost_matrix
 from multitl.models.preprocessing import normalise
@@ -42,6 +42,7 @@ TAKES = {
     "unit": "RGB, float32, 0 to 1",
     "normalised": "float32, normalised as backbone.preprocess says",
 }
+OTHERWISE = {"pixels": "pixels of {} channels, uint8, 0 to 255", "unit": "{} channels, float32, 0 to 1"}  # than RGB
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,12 @@ def as_taken(pixels: np.ndarray, takes: Takes, preprocess: Preprocess) -> np.nda
     return normalise(pixels, preprocess) if takes == "normalised" else pixels
 
 
+def _taken(takes: Takes, preprocess: Preprocess) -> str:
+    """The same for people."""
+    words = TAKES if preprocess.channels == RGB else {**TAKES, **OTHERWISE}
+    return words[takes].format(preprocess.channels)
+
+
 def another(backend: str) -> str:
     """An installed backend other than this one, if there is one: Keras' own format shall be proved elsewhere."""
     return next((name for name in BACKENDS if name != backend and is_present(name)), backend)
@@ -181,7 +188,7 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
             "bytes": card.model_file(departure.run.folder).stat().st_size,
             "milliseconds": round(departure.reference.milliseconds, 3),
         },
-        "takes": {"images": TAKES[takes], "shape": [None, card.preprocess.height, card.preprocess.width, 3]},
+        "takes": {"images": _taken(takes, card.preprocess), "shape": [None, *card.preprocess.shape]},
         "gives": {VALUE if card.scale else "probabilities": [None, len(card.class_names)]},
         "thresholds": list(card.thresholds),
         "costs": card.recipe.costs,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from multitl.contracts import TranslatedWeight
+from multitl.contracts import RGB, TranslatedWeight
 from multitl.errors import PortError
 from multitl.models.heads import backbone_of
 from multitl.runs.cards import Card
@@ -30,6 +30,8 @@ def original_tensors(model: keras.Model, card: Card) -> dict[str, np.ndarray]:
     about = card.backbone
     if about.name.partition("/")[0] not in SOURCES:
         raise _no_place(f"{about.name} does not come from a class of PyTorch", f"a network of {' or '.join(SOURCES)}")
+    if (count := about.preprocess.channels) != RGB:
+        raise _no_place(f"its first layer reads {count} channels, the original's red, green and blue", "three channels")
     tensors = extract(backbone_of(model), about.tensors)
     if card.head == "keep":
         return tensors

@@ -140,7 +140,7 @@ def _read(paths: list[str], labels: np.ndarray | None, preprocess: Preprocess, o
 
 
 def _made_up(preprocess: Preprocess) -> _Images:
-    images = probe_images((preprocess.height, preprocess.width, 3), count=MADE_UP)
+    images = probe_images(preprocess.shape, count=MADE_UP)
     pixels = (images * 48 + 128).clip(0, 255).astype("uint8")
     return _Images(pixels, None, f"{MADE_UP} made-up images")
 

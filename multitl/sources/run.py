@@ -90,8 +90,7 @@ def open_model(folder: Path, card: Card) -> keras.Model:
         model = load_network(card.model_file(folder), card.output)
     except WeightsError as error:
         raise _damaged(folder, error.received) from error
-    size = card.preprocess.height, card.preprocess.width
-    if len(model.inputs) != 1 or model.input_shape != (None, *size, 3):
+    if len(model.inputs) != 1 or model.input_shape != (None, *card.preprocess.shape):
         raise _damaged(folder, f"a model of inputs {[tuple(one.shape) for one in model.inputs]}")
     return model
 

@@ -3,7 +3,7 @@
 Prints a line for each image: its path, the class, its probability; where an image may have several labels, each that it
 has and its probability; where a number is predicted, "value" and the number. Needs NumPy, Pillow and what opens the
 model, and nothing of multitl, which wrote it. Pictures of 8 bits become pixels as for `multitl predict`, to the last
-bit; HEIC and more bits are beyond it.
+bit, and so do .npy arrays of any channels; HEIC, and pictures of more bits or other channels, are beyond it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from multitl.data.bands import LONGEST_HEADER, NPY, channels_last, eight_bits, picked, plain_values, white_of
 from multitl.data.geometry import fit_pixels, to_rgb
 from multitl.standalone.decisions import decide, reaching
 from multitl.standalone.runtimes import open_keras as open_model
@@ -32,7 +33,7 @@ def classify(paths: list[str], folder: Path) -> Iterator[list[tuple[str, float]]
     labels = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")
     answer = open_model(folder)
     for path in paths:
-        pixels = fit_pixels(read_rgb(path, how), how)[np.newaxis]
+        pixels = fit_pixels(read_picture(path, how), how)[np.newaxis]
         (probabilities,) = answer(as_taken(pixels, how))
         yield [(labels[index], float(probabilities[index])) for index in given(probabilities, how)]
 
@@ -45,10 +46,43 @@ def given(probabilities: np.ndarray, how: Any) -> list[int]:
     return [int(index) for index in decide(probabilities[np.newaxis], costs)]
 
 
+def read_picture(path: str, how: Any) -> Image.Image | list[Image.Image]:
+    """A picture of 8-bit RGB, or of other channels an image for each: those that the model was trained on."""
+    channels = how.decoding["channels"]
+    try:
+        if Path(path).read_bytes()[: len(NPY)] == NPY:
+            bands = read_bands(path, channels, how.decoding["values"])
+        elif channels is None:
+            return read_rgb(path, how)
+        else:
+            rgb, held = read_rgb(path, how), read_grey_or_colour(path)
+            bands = [rgb.split()[channel - 1] for channel in picked(channels, held)]
+    except (ValueError, UnidentifiedImageError) as error:
+        raise SystemExit(f"{path}: {error}") from error
+    return Image.merge("RGB", bands) if len(bands) == 3 else bands
+
+
+def read_bands(path: str, channels: Any, limits: Any) -> list[Image.Image]:
+    """The channels of an array that are taken, as 8 bits; limits: which values are black and white, or None."""
+    array = channels_last(np.load(path, allow_pickle=False, max_header_size=LONGEST_HEADER))
+    values = plain_values(array[..., [channel - 1 for channel in picked(channels, array.shape[2])]])
+    if values.dtype != np.uint8:
+        most = 255 if values.dtype.kind == "f" else 65535
+        if limits is None and not 0 <= values.min() <= values.max() <= most:
+            raise ValueError(f"values outside [0, {most}]")
+        black, white = limits or (0, white_of(values))
+        values = np.stack([eight_bits(plane, black, white) for plane in np.moveaxis(values, -1, 0)], axis=-1)
+    return [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(values, -1, 0)]
+
+
+def read_grey_or_colour(path: str) -> int:
+    """Channels of a picture: 1 of a grey one, else 3."""
+    with Image.open(path) as image:
+        return 1 if image.mode in ("1", "L", "LA", "La") else 3
+
+
 def read_rgb(path: str, how: Any) -> Image.Image:
     """An upright picture of 8-bit RGB; what is transparent becomes white."""
-    if how.decoding["channels"]:
-        raise SystemExit(f"{path}: `multitl predict` picks channels, but not this program")
     with Image.open(path) as image:
         if how.decoding["page"] > 1 and getattr(image, "n_frames", 1) > 1:
             image.seek(how.decoding["page"] - 1)
@@ -61,7 +95,7 @@ def read_rgb(path: str, how: Any) -> Image.Image:
 
 
 def as_taken(pixels: np.ndarray, how: Any) -> np.ndarray:
-    """uint8 (n, height, width, 3) as the model takes images: so, in [0, 1], or normalised."""
+    """uint8 (n, height, width, channels) as the model takes images: so, in [0, 1], or normalised."""
     if how.takes == "pixels":
         return pixels
     if how.takes == "unit":

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from multitl.contracts import Preprocess, Takes
-from multitl.data import geometry, resampling
+from multitl.data import bands, geometry, resampling
 from multitl.standalone import classify, decisions, runtimes
 from multitl.system.writing import write_json, write_text
 
@@ -43,10 +43,11 @@ def program(runtime: str) -> str:
     """The text of classify.py, for a model that this function of runtimes.py opens."""
     main, start = _body(classify).split("\n\nif __name__ ==")
     opening = inspect.getsource(getattr(runtimes, runtime)).replace(f"def {runtime}(", "def open_model(")
-    others = [text for module in (decisions, geometry, resampling) for text in ("", _body(module))]
+    parts_of = (decisions, bands, geometry, resampling)
+    others = [text for module in parts_of for text in ("", _body(module))]
     parts = [main, "", opening, *others, f"\nif __name__ =={start}"]
     head = f'"""{inspect.getdoc(classify)}\n"""\n\nfrom __future__ import annotations\n\n'
-    text = head + "\n".join([*_imports([classify, decisions, geometry, resampling]), "\n", *parts])
+    text = head + "\n".join([*_imports([classify, *parts_of]), "\n", *parts])
     return text.replace(": Preprocess", ": Any").replace(" -> Answer:", " -> Callable:")
 
 

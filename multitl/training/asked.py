@@ -28,7 +28,7 @@ from multitl.training.candidates import candidates, check_all, check_single, nam
 from multitl.training.trackers import check_trackers
 
 CHOICE = "choice.json"
-OF_START = ("backbone", "weights", "image_size", "preprocess", "pooling", "bits", "range", "page")
+OF_START = ("backbone", "weights", "image_size", "preprocess", "pooling", "bits", "range", "page", "channels")
 # what an earlier run's classifier hangs on
 
 

@@ -61,7 +61,7 @@ def choose(
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
             baselines = baselines_for(dataset, recipe)
-            for one in rank(dataset, names, recipe, backend):
+            for one in rank(dataset, names, recipe.with_all_channels(dataset.channels), backend):
                 say(describe_standing(one, recipe.labels))
                 found.append(one)
                 choice = _conclude(folder, os.fspath(data), found, baselines, recipe, backend)

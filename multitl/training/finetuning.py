@@ -27,6 +27,7 @@ from multitl.data.pixels import PixelReader
 from multitl.data.scanning import scan_for_training
 from multitl.data.unlabelled import add_unlabelled
 from multitl.errors import RunError
+from multitl.models.first_layer import warn_of_mean, with_channels
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.weight_hashes import weights_sha256
 from multitl.options import parse_duration
@@ -80,7 +81,7 @@ def finetune(
         clock, stopwatch, start = Clock(), Stopwatch(parse_duration(recipe.budget)), open_start(recipe)
         with clock("data"):
             dataset = scan_for(data, recipe, start.split_before if start else nowhere, listing)
-            dataset = add_unlabelled(dataset, recipe)
+            dataset = add_unlabelled(dataset, recipe.with_all_channels(dataset.channels))
         if is_finished:
             check_same_data(folder, dataset.fingerprint)
         if is_finished and not has_more_to_try(folder):
@@ -144,17 +145,18 @@ def _run(
     data: str | os.PathLike[str], dataset: Dataset, folder: Path, recipe: Recipe, backend: Backend, resume: bool,
     clock: Clock, stopwatch: Stopwatch, listeners: Listeners, start: Start | None,
 ) -> Result:  # fmt: skip
-    asked = recipe
+    asked, recipe = recipe, recipe.with_all_channels(dataset.channels)
     with clock("backbone"):
         recipe, ranked = (start.settle(recipe), []) if start else _settle_backbone(dataset, recipe, backend)
-        pretrained = start.pretrained() if start else load_backbone(recipe, backend)
+        pretrained = with_channels(start.pretrained(), recipe.decoding) if start else load_backbone(recipe, backend)
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
-        policy.select(pretrained.stages)  # a wrong name is found before the long part
+        trained = policy.select(pretrained.stages)  # a wrong name is found before the long part
         check_adaptable(pretrained.backbone, recipe)
     from_sha256 = start.sha256 if start else None
     start_run(folder, asked, backend.name, dataset.fingerprint, sha256, resume=resume, from_sha256=from_sha256)
-    dataset = replace(dataset, warnings=(*dataset.warnings, *(warn_of_start(start, dataset) if start else ())))
+    notes = (warn_of_start(start, dataset) if start else []) + warn_of_mean(pretrained, trained)
+    dataset = replace(dataset, warnings=(*dataset.warnings, *notes))
     _introduce(dataset, pretrained, recipe, backend)
     state, save = load_own_state(folder, recipe), partial(_save_progress, folder, listeners)
     listeners.catch_up(state.rows)

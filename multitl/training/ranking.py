@@ -23,6 +23,7 @@ from multitl.data.pixels import PixelReader
 from multitl.errors import BackboneError, DataError, MultitlError
 from multitl.judging.merits import FIGURES, TITLES, Baseline, baselines_of, merit_of
 from multitl.models.feature_maps import scaled
+from multitl.models.first_layer import with_channels
 from multitl.models.goals import GOALS
 from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
@@ -223,8 +224,8 @@ def load_backbone(recipe: Recipe, backend: Backend) -> Pretrained:
     random.seed(recipe.seed)
     backend.make_deterministic(recipe.seed, is_strict=recipe.deterministic)
     pretrained = load_pretrained(recipe.backbone, recipe.weights, recipe.image_size)
-    preprocess = replace(with_values(pretrained.preprocess, recipe.preprocess), decoding=recipe.decoding)
-    return replace(pretrained, preprocess=preprocess)
+    preprocess = with_values(pretrained.preprocess, recipe.preprocess)
+    return with_channels(replace(pretrained, preprocess=preprocess), recipe.decoding)
 
 
 def _too_few(count: int) -> DataError:

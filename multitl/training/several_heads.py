@@ -18,6 +18,7 @@ import numpy as np
 from multitl.contracts import SPLITS, Backend, Dataset, Result, Split
 from multitl.data.columns import Placed, Target, images_of, list_targets, parse_head_weights, scan_targets, write_table
 from multitl.errors import RecipeError
+from multitl.models.first_layer import warn_of_mean
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.weight_hashes import weights_sha256
 from multitl.options import parse_duration
@@ -83,6 +84,8 @@ def finetune_heads(
             return finished_heads(folder)
         with session(recipe, backend):
             numbers = None if weights == LEARNED else parse_head_weights(weights, targets)
+            count = next(iter(datasets.values())).channels
+            recipes = {name: one.with_all_channels(count) for name, one in recipes.items()}
             job = Job(folder, found, recipes, recipe, backend, weights, numbers, resume)
             _run(job, clock, stopwatch)
         return finished_heads(folder)
@@ -144,15 +147,18 @@ class Job:
 
 
 def _run(job: Job, clock: Clock, stopwatch: Stopwatch) -> None:
-    recipe, backend, folder = job.recipe, job.backend, job.folder
-    images = images_of({name: dataset for name, (dataset, _) in job.found.items()})
+    backend, folder, datasets = job.backend, job.folder, {name: dataset for name, (dataset, _) in job.found.items()}
+    images = images_of(datasets)
+    recipe = job.recipe.with_all_channels(next(iter(datasets.values())).channels)
     with clock("backbone"):
         pretrained = load_backbone(recipe, backend)
         sha256 = weights_sha256(pretrained.backbone)
         policy = FreezePolicy(recipe.unfreeze, recipe.train_batch_norm)
-        policy.select(pretrained.stages)  # a wrong name is found before the long part
+        trained = policy.select(pretrained.stages)  # a wrong name is found before the long part
     job.begin(images.fingerprint, sha256)
     _introduce(job, images, pretrained.name)
+    for line in warn_of_mean(pretrained, trained):
+        warn(line)
     readers = read_pixels(images, pretrained)
     state, save = load_own_state(folder, recipe), partial(save_joint_state, folder)
     apply_policy(FreezePolicy("none"), pretrained.backbone, pretrained.stages)

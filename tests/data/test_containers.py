@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import random
 import tarfile
+from pathlib import Path
 
 import pytest
 from image_folders import make_images, scan_simply
@@ -99,10 +102,46 @@ def test_an_archive_that_was_cut_off_or_written_anew(tmp_path, pictures):
         read_file(f"{path}/a/0.png")
 
 
+@pytest.mark.parametrize(
+    "form", ["./a//{}.png", "/a/{}.png", "../a/{}.png", "a\\{}.png", "x/../a/./{}.png", "a/é, {}.png"]
+)
+def test_odd_names_in_an_archive(form, tmp_path, pictures):
+    """Whatever is made of a path on the way, an address leads to its image."""
+    files = {form.replace("a", folder).format(n): pictures[n] for n in range(24) for folder in "ab"[n % 2]}
+    dataset = scan_simply(pack(tmp_path / "odd.tar", files))
+    assert dataset.class_names == ("a", "b") and len(dataset.examples) == 24 and not dataset.unreadable
+    for path in list_images(tmp_path / "odd.tar"):
+        assert read_file(os.path.abspath(path)) == read_file(Path(path)) in pictures  # noqa: PTH100
+
+
+@pytest.mark.parametrize(
+    ("parts", "classes"),
+    [
+        ([["all/a/0", "all/a/1", "all/b/2"], ["all/b/3", "all/b/4"]], ("a", "b")),  # a part of one class
+        ([["all/a/0", "all/a/1"], ["all/b/2", "all/b/3"]], ("a", "b")),
+        ([["all/train/a/0", "all/train/b/1"], ["all/train/b/2"]], ("a", "b")),
+        ([["one/a/0", "one/b/1"], ["two/a/2"]], ("a", "b")),  # each with its own
+        ([["a/0", "b/1"], ["b/deep/2"]], ("a", "b")),
+        ([["a/0", "a/1"], ["b/2"]], ("a", "b")),
+        ([["all/a/0", "all/a/1"]], ("a",)),
+    ],
+)
+def test_a_folder_around_everything_is_no_class(parts, classes, tmp_path, pictures):
+    paths = [
+        pack(tmp_path / f"{number}.tar", {f"{name}.png": pictures[int(name[-1])] for name in names})
+        for number, names in enumerate(parts)
+    ]
+    records = [record for found in tars.list_tars(paths).values() for record in found]
+    assert tuple(sorted({record.label for record in records})) == classes
+    assert {record.split for record in records} == {"train" if "train" in parts[0][0] else None}
+
+
 def test_a_folder_may_be_called_like_an_archive(tmp_path, pictures):
     (tmp_path / "a.tar").mkdir()
     (tmp_path / "a.tar" / "0.png").write_bytes(pictures[0])
     assert split_address(f"{tmp_path}/a.tar/0.png") is None and read_file(tmp_path / "a.tar" / "0.png") == pictures[0]
+    pack(tmp_path / "a.tar" / "b.tar", {"c.tar/0.png": pictures[1]})
+    assert read_file(tmp_path / "a.tar" / "b.tar" / "c.tar" / "0.png") == pictures[1]
 
 
 def table_of(path, columns: dict, **options):
@@ -121,6 +160,26 @@ def test_rows_of_parquet_at_random(tmp_path, pictures):
     for gone in ("image/row-24", "image/24", "row-1", "picture/row-1"):
         with pytest.raises(UnreadableImage):
             read_file(f"{path}/{gone}")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_row_group_is_not_read_whole_if_it_is_large(nested, tmp_path, monkeypatch):
+    """What pyarrow holds at once, of a file whose writer put all rows into one group."""
+    arrow = pytest.importorskip("pyarrow")
+    photos = [random.Random(row).randbytes(2**18) for row in range(64)]
+    cells = [{"bytes": photo, "path": f"{row}.png"} for row, photo in enumerate(photos)] if nested else photos
+    path = table_of(tmp_path / "a.parquet", {"image": cells}, compression="none", write_batch_size=2)
+    members = parquet_images.list_members(str(path), "image")
+    monkeypatch.setattr(parquet_images, "MOST_ROWS", 2**20)
+    held = {}
+    for most in (2**28, 2**20):
+        monkeypatch.setattr(parquet_images, "MOST_GROUP", most)
+        parquet_images._group.cache_clear()
+        before, held[most] = arrow.total_allocated_bytes(), 0
+        for row in (0, 1, 2, 30, 63, 62, 5):
+            assert parquet_images.read_member(str(path), members[row]) == photos[row]
+            held[most] = max(held[most], arrow.total_allocated_bytes() - before)
+    assert held[2**28] > 2**23 and held[2**20] < 2**22
 
 
 def test_parquet_with_a_null_and_a_column_that_is_asked_for(tmp_path, pictures):

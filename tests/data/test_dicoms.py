@@ -69,12 +69,12 @@ def test_a_range_goes_before_the_window():
 
 
 def test_without_a_window_values_are_measured_ones():
-    assert check_image(file_of(VALUES)) == (GREY16, -1000, 1990, 1)
+    assert check_image(file_of(VALUES)) == (GREY16, -1000, 1990, 1, 1)
     with pytest.raises(UnreadableImage, match="outside") as error:
         decode_rgb(file_of(VALUES))
     assert "--range" in error.value.fix
     scaled = file_of(np.abs(VALUES), RescaleSlope="0.5", RescaleIntercept="0")
-    assert check_image(scaled) == (FLOATS, 0, 995, 1)
+    assert check_image(scaled) == (FLOATS, 0, 995, 1, 1)
     plain = (np.arange(300) % 256).astype(np.uint16).reshape(15, 20)
     assert np.array_equal(grey(file_of(plain * 257)), plain)
 

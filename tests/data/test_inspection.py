@@ -6,10 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from image_folders import make_images, scan_simply
 
-from multitl.contracts import Dataset, Preprocess, Unreadable
+from multitl.contracts import Dataset, Decoding, Preprocess, Unreadable
 from multitl.data import inspection
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import leave_out
@@ -58,3 +59,21 @@ def test_the_fingerprint_is_that_of_one_piece_of_json(dataset: Dataset) -> None:
     contents = sorted([one.split, one.label, one.sha256] for one in dataset.examples)
     text = json.dumps([dataset.class_names, contents])
     assert dataset.fingerprint == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_files_of_other_channels_than_the_decoded_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of channels is that of the sample; what lacks some is left out as anything else that is not read."""
+    monkeypatch.setattr(inspection, "MOST_DECODED", 8)
+    monkeypatch.setattr(inspection, "DECODED", 2)
+    for number in range(10):  # of which 0 and 5 are decoded
+        path = tmp_path / "ab"[number // 5] / f"{number}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.full((6, 6, 3 if number == 7 else 4), number, np.uint8))
+    dataset = scan_simply(tmp_path, decoding=Decoding(channels=()))
+    assert dataset.is_sampled and dataset.channels == 4
+    four = Decoding(channels=(1, 2, 3, 4))
+    how = Preprocess(4, 4, shorter_side=4, fill=(0,) * 4, scale=(1.0,) * 4, offset=(0.0,) * 4, decoding=four)
+    reader = PixelReader(dataset.examples, how, is_sampled=True)
+    assert reader.read(range(10)).shape == (10, 4, 4, 4)
+    (found,) = reader.damaged.values()
+    assert found.path.endswith("7.npy") and found.reason == "it has 3 channels"

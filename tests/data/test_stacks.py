@@ -1,19 +1,22 @@
-"""Arrays and TIFFs of many channels, of which three are picked."""
+"""Arrays and TIFFs of many channels, of which three are picked, or any number taken."""
 
 from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from image_folders import scan_simply
+from PIL import Image
 
 from multitl.contracts import Decoding, Preprocess
 from multitl.data.depths import FLOATS, GREY16, PLAIN
-from multitl.data.images import UnreadableImage, check_image, count_pixels, decode_rgb
-from multitl.errors import RecipeError
+from multitl.data.images import UnreadableImage, check_image, count_pixels, decode_pixels, decode_rgb
+from multitl.errors import DataError, RecipeError
 from multitl.recipes import Recipe
+from multitl.system.budgets import Budget
 
 PICKED = Decoding(channels=(4, 3, 2))
 RANDOM = np.random.default_rng(0)
@@ -120,11 +123,21 @@ def test_a_folder_of_arrays(tmp_path):
 
 def test_the_option_and_the_card():
     assert Recipe(channels="4, 3,2").decoding == PICKED
-    for wrong in ("4,3", "0,1,2", "a,b,c", "1,2,3,4", "-1,2,3"):
+    assert Recipe(channels="all").decoding.channels == () and Recipe(channels="2").decoding.count == 1
+    assert Recipe(channels="all").with_all_channels(4).channels == "1,2,3,4"
+    for wrong in ("0,1,2", "a,b,c", "1,,2", "-1,2,3", "ALL", "1," * 512 + "1"):
         with pytest.raises(RecipeError, match="R,G,B"):
             Recipe(channels=wrong)
     told = {"height": 8, "width": 8, "decoding": {"page": 0, "values": None, "channels": [4, 3, 2]}}
     assert Preprocess.from_mapping(told).decoding == PICKED
+    told |= {"scale": [1, 2], "offset": [0, 0], "fill": [0, 0]}
+    told["decoding"]["channels"] = [4, 9]
+    assert Preprocess.from_mapping(told).shape == (8, 8, 2)
+    told["decoding"]["channels"] = [4, 3, 2]
+    with pytest.raises(ValueError, match=r"\[2, 3\] channels"):
+        Preprocess.from_mapping(told)
+    for name in ("scale", "offset", "fill"):
+        del told[name]
     told["decoding"].pop("channels")  # of an older card
     assert Preprocess.from_mapping(told).decoding == Decoding()
 
@@ -139,6 +152,62 @@ def test_tiffs_of_many_channels_are_trained_on(tmp_path):
             (tmp_path / name / f"{index}.tif").write_bytes(data)
     dataset = scan_simply(tmp_path, decoding=PICKED)
     assert len(dataset.examples) == 8 and not dataset.unreadable
+
+
+GREY = Image.fromarray(EIGHT[..., 0])
+COLOUR = Image.fromarray(np.ascontiguousarray(EIGHT[..., :3]))
+HOW = Preprocess(6, 6, "fit", fill=(7,) * 5, scale=(1.0,) * 5, offset=(0.0,) * 5, decoding=Decoding(channels=()))
+
+
+def picture(image: Image.Image, form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, form)
+    return file.getvalue()
+
+
+def pixels_of(data: bytes, channels: tuple[int, ...], count: int) -> np.ndarray:
+    of = {name: getattr(HOW, name)[:count] for name in ("fill", "scale", "offset")}
+    return decode_pixels(data, replace(HOW, decoding=Decoding(channels=channels), **of), Budget(10**6))
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_any_number_of_channels_is_resized_as_three_are(antialias, monkeypatch):
+    monkeypatch.setitem(globals(), "HOW", replace(HOW, antialias=antialias))
+    five = pixels_of(npy(EIGHT), (), 5)
+    assert five.shape == (6, 6, 5) and five[0, -1].tolist() == [7] * 5  # taller than wide: filled at the sides
+    for taken in ((4, 3, 2), (2,), (5, 1, 1, 2)):
+        assert np.array_equal(pixels_of(npy(EIGHT), taken, len(taken)), five[..., [one - 1 for one in taken]])
+
+
+def test_pictures_are_of_one_channel_or_of_three():
+    grey = pixels_of(npy(EIGHT), (1,), 1)
+    deep = Image.fromarray(EIGHT[..., 0].astype(np.uint16) * 257)
+    for data in (picture(GREY), picture(GREY, "TIFF"), picture(deep), picture(deep, "TIFF"), picture(COLOUR)):
+        assert np.array_equal(pixels_of(data, (1,), 1), grey)
+    assert np.array_equal(pixels_of(picture(COLOUR), (3, 1), 2), pixels_of(npy(EIGHT), (3, 1), 2))
+    for data, held in ((picture(GREY), 1), (picture(GREY, "JPEG"), 1), (picture(COLOUR, "JPEG"), 3)):
+        assert check_image(data, Decoding(channels=())).channels == held
+        for function in (check_image, decode_rgb):
+            with pytest.raises(UnreadableImage, match=f"{held} channel"):
+                function(data, Decoding(channels=(1, 4)))
+
+
+def test_the_first_three_channels_are_shown():
+    assert np.array_equal(rgb(npy(EIGHT), Decoding(channels=())), EIGHT[..., :3])
+    assert np.array_equal(rgb(npy(EIGHT), Decoding(channels=(2, 4))), EIGHT[..., [1, 1, 1]])
+
+
+def test_all_channels_are_as_many_in_every_file(tmp_path):
+    for name, held in (("a", 4), ("b", 4)):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            np.save(tmp_path / name / f"{index}.npy", RANDOM.integers(0, 256, (9, 7, held), np.uint8))
+    for _ in range(2):  # from what was found before, too
+        assert scan_simply(tmp_path, decoding=Decoding(channels=())).channels == 4
+    assert scan_simply(tmp_path, decoding=PICKED).channels == 0
+    COLOUR.save(tmp_path / "a" / "5.png")
+    with pytest.raises(DataError, match=r"(?s)4 in 10 files, 3 in 1 files.*--channels 1,2,3, which all have"):
+        scan_simply(tmp_path, decoding=Decoding(channels=()))
 
 
 def test_channels_count_as_pixels_do():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,39 @@ def test_urls(tmp_path, of_arrays):
     assert len(multitl.predict(of_arrays, "memory://bucket/photos/dog")) == 2
     store.pipe("/bucket/photos/cat/new.png", b"another")
     assert (local("memory://bucket/photos") / "cat" / "new.png").read_bytes() == b"another"
+
+
+def test_urls_of_urls_and_of_stores_with_options(tmp_path, monkeypatch):
+    """Chained protocols; and what fsspec's own settings say of a store, as of one that wants an endpoint or a key."""
+    fsspec, memory = pytest.importorskip("fsspec"), pytest.importorskip("fsspec.implementations.memory")
+
+    class WithEndpoint(memory.MemoryFileSystem):
+        protocol, cachable, endpoint = "endpointed", False, ""
+
+        def __init__(self, endpoint="", **options):
+            super().__init__(**options)
+            self.endpoint = endpoint
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("endpointed://", "memory://"))
+
+        def get_file(self, *names, **options):
+            assert self.endpoint == "https://minio.example:9000"
+            return super().get_file(*names, **options)
+
+    fsspec.register_implementation("endpointed", WithEndpoint, clobber=True)
+    monkeypatch.setitem(fsspec.config.conf, "endpointed", {"endpoint": "https://minio.example:9000"})
+    fsspec.filesystem("memory").pipe("/store/birds/a/1.png", b"one")
+    assert (local("endpointed://store/birds") / "a" / "1.png").read_bytes() == b"one"
+    monkeypatch.setattr(
+        WithEndpoint, "find", lambda *_, **__: {"/store/birds/": {"size": 0}, "/store/birds/a/1.png": {}}
+    )
+    assert (local("endpointed://store/birds") / "a" / "1.png").read_bytes() == b"one"  # S3's folders
+    with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
+        archive.writestr("birds/a/1.png", b"two")
+    assert (local(f"zip://birds::file://{tmp_path}/birds.zip") / "a" / "1.png").read_bytes() == b"two"
+    assert local("simplecache::memory://store/birds/a/1.png").read_bytes() == b"one"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from multitl.contracts import Result
 from multitl.errors import PortError
 from multitl.judging.predictions import read_predictions
 from multitl.models import several_labels
+from multitl.porting.formats import FORMATS
 from multitl.recipes import Recipe
 from multitl.training.phases import compile_step
 
@@ -148,6 +149,38 @@ def test_a_port_keeps_the_thresholds_and_torch_is_refused(result: Result, tmp_pa
     assert json.loads((tmp_path / "onnx" / "preprocess.json").read_text())["thresholds"] == card["thresholds"]
     with pytest.raises(PortError, match=r"torch cannot carry several labels"):
         multitl.port(result.output, "torch", tmp_path / "torch")
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", ["litert", "torch-export", "onnx", "litert-dynamic", "litert-int8", "savedmodel"])
+def test_sigmoids_leave_with_the_labels_of_the_run(name: str, photos: Path, result: Result, tmp_path: Path) -> None:
+    """Written, opened by their own runtime and compared; the program that goes with them gives the same labels."""
+    proof = multitl.port(result.output, name, tmp_path / name).card["proof"]
+    assert FORMATS[name].bits < 32 or proof["max_rel"] < 1e-5
+    some = [str(photos / f"{number:03}.png") for number in (0, 1, 7, 23)]
+    command = [sys.executable, str(tmp_path / name / "classify.py"), *some]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
+    for line, row in zip(lines, multitl.predict(result.output, some), strict=True):
+        path, *found = line.split("\t")
+        assert path == row["path"] and (FORMATS[name].bits < 32 or found[::2] == row["predicted"])
+
+
+@pytest.mark.slow
+def test_all_backends_agree(photos: Path, recipe: Recipe, result: Result, tmp_path: Path) -> None:
+    """On the penalty, the thresholds and every probability of a solved head."""
+    own, cards = read_predictions(result.output / "predictions.csv").of("test"), {}
+    (tmp_path / "recipe.toml").write_text(replace(recipe, unfreeze="none").to_toml())
+    for backend in ("jax", "tensorflow", "torch"):
+        out = tmp_path / backend
+        words = ["finetune", str(photos / "photos.csv"), "--recipe", str(tmp_path / "recipe.toml"), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "multitl", *words, "--backend", backend], check=True, timeout=900)
+        cards[backend] = json.loads((out / "card.json").read_text())
+        found = read_predictions(out / "predictions.csv").of("test")
+        assert found.paths == own.paths
+        np.testing.assert_allclose(found.probabilities, own.probabilities, atol=1e-3)
+        np.testing.assert_allclose(cards[backend]["thresholds"], cards["jax"]["thresholds"], atol=1e-3)
+        assert cards[backend]["solved_head"]["penalty"] == cards["jax"]["solved_head"]["penalty"]
 
 
 def test_the_how_to(photos: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
