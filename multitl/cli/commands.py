@@ -17,6 +17,7 @@ from multitl.bench import flags as bench_flags
 from multitl.cli import flags
 from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.contracts import VALUE
+from multitl.distribution.group import group_from_environment
 from multitl.errors import BackboneError, RunError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
@@ -37,6 +38,8 @@ def finetune(options: argparse.Namespace) -> None:
         options.data, backend=options.backend, output=options.out, recipe=recipe,
         overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
     )  # fmt: skip
+    if group_from_environment().rank:  # the first one says it
+        return
     if recipe.from_run:
         from multitl.cli.terminal import print_memory
 

@@ -1,7 +1,7 @@
 """The command line. Results go to stdout, progress and errors to stderr; --json puts nothing but JSON on stdout.
 
-Exit codes: 0 done; 2 the input, the options or the machine are at fault, and the message says what to do; 130 Ctrl-C,
-143 SIGTERM.
+Exit codes: 0 done; 2 the input, the options or the machine are at fault, and the message says what to do; 75 another
+process of the run is lost, and --resume goes on; 130 Ctrl-C, 143 SIGTERM.
 Nothing heavy is imported before a command needs it: `multitl --help` loads neither Keras nor NumPy.
 """
 
@@ -20,7 +20,7 @@ import multitl
 from multitl.cli import flags
 from multitl.cli.commands import COMMANDS, program
 from multitl.cli.habits import command_hint
-from multitl.errors import MultitlError, full_disk, tells_full_disk
+from multitl.errors import LOST, LostPeerError, MultitlError, full_disk, tells_full_disk
 from multitl.system.interrupts import exit_code, requests_to_end
 
 FAULT, PIPE_CLOSED = 2, 141
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except MultitlError as error:
         print(f"multitl: {error}", file=sys.stderr)
-        return FAULT
+        return LOST if isinstance(error, LostPeerError) else FAULT
     except KeyboardInterrupt as interrupt:
         with contextlib.suppress(OSError):  # the terminal may have been closed
             print(_how_to_resume(arguments), file=sys.stderr)

@@ -17,6 +17,7 @@ from multitl.models.feature_maps import FeatureMap, directed, rippled, scaled
 from multitl.recipes import Recipe
 from multitl.runs.cards import HEAD_TITLES, Compared, HeadKind, Tried
 from multitl.training.class_means import attempt_means, find_means
+from multitl.training.groups import insist_alike
 from multitl.training.large_tasks import draw, is_large, penalty_for
 from multitl.training.softmax_regression import SoftmaxRegression, Solution
 from multitl.training.solved_head import Attempt, Task, attempt, solve
@@ -107,7 +108,10 @@ def solve_again(chosen: SolvedHead, task: Task) -> Solution:
     if chosen.kind == "mean" and chosen.scale:
         return find_means(task, chosen.fixed, chosen.scale)
     if is_large(task):
-        return solve(StreamedRegression(task, chosen.fixed, chosen.prior), chosen.penalty, chosen.solution)
+        peers = task.peers
+        insist_alike(peers, "choice of a head", f"{chosen.kind}, penalty {chosen.penalty}")
+        streamed = StreamedRegression(task, chosen.fixed, chosen.prior, peers.rank, peers.size, peers.sum)
+        return solve(streamed, chosen.penalty, chosen.solution)
     regression = SoftmaxRegression(task.samples(chosen.fixed, chosen.prior))
     return solve(regression, chosen.penalty, regression.coordinates(chosen.solution))
 
