@@ -562,7 +562,7 @@ class Peers(Protocol):
 
     def first(self, work: Callable[[], Any]) -> Any:
         """What `work` gave on rank 0, where alone it is done: a value that JSON has, or bytes. Elsewhere it is copied:
-        a tuple becomes a list there. Alone it is handed through as it is.
+        a tuple becomes a list there, a number of NumPy's one of Python's. Alone it is handed through as it is.
         """
 
     def sum(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

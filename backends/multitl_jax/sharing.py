@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from multitl.contracts import Peers
 from multitl.system.chatter import nothing_printed
 
 AXIS = "peers"
@@ -33,26 +34,28 @@ def initialise(address: str, size: int, rank: int) -> None:
 
 
 @cache
-def meet(size: int) -> Mesh:
+def meet(peers: Peers) -> Mesh:
     """The devices, in a row, once they have spoken with each other."""
     first = {device.process_index: device for device in reversed(jax.devices())}
-    mesh = Mesh(np.array([first[rank] for rank in range(size)]), (AXIS,))
+    mesh = Mesh(np.array([first[rank] for rank in range(peers.size)]), (AXIS,))
     add = jax.shard_map(
         lambda: jax.lax.psum(jax.numpy.float32(jax.lax.axis_index(AXIS)), AXIS),
         mesh=mesh,
         in_specs=(),
         out_specs=PartitionSpec(),
     )
+    program = jax.jit(add).lower().compile()
+    peers.barrier()  # Gloo gives up whoever comes half a minute after the first, as on a machine that is busy
     with nothing_printed():
-        jax.block_until_ready(jax.jit(add)())
+        jax.block_until_ready(program())
     return mesh
 
 
 class Sharing:
-    """Between the first devices of `size` processes."""
+    """Between the first devices of some processes."""
 
-    def __init__(self, size: int) -> None:
-        self._mesh, self._all, self._cut = meet(size), PartitionSpec(), PartitionSpec(AXIS)
+    def __init__(self, peers: Peers) -> None:
+        self._mesh, self._all, self._cut = meet(peers), PartitionSpec(), PartitionSpec(AXIS)
 
     def parallel(self, advance: Callable[..., Any]) -> Callable[..., Any]:
         """`Step._advance`, done by all at once; in it `AXIS` names the processes."""

@@ -48,7 +48,7 @@ class Step:
         self._frozen = [variable for variable in others if id(variable) in frozen]
         moving = [variable for variable in others if id(variable) not in frozen]
         self._groups = (model.trainable_variables, moving, model.optimizer.variables)
-        self._sharing = Sharing(peers.size) if peers and peers.size > 1 else None
+        self._sharing = Sharing(peers) if peers and peers.size > 1 else None
         run = self._sharing.parallel(self._advance) if self._sharing else self._advance
         self._run = jax.jit(run, donate_argnums=0)
 

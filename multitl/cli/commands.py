@@ -14,7 +14,7 @@ from typing import Any
 import multitl
 from multitl.adapters import SOURCES, backbones, check_backend, folder_name, load_backend
 from multitl.bench import flags as bench_flags
-from multitl.cli import flags
+from multitl.cli import flags, launching
 from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.contracts import VALUE
 from multitl.distribution.group import group_from_environment
@@ -28,6 +28,9 @@ MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
     recipe = flags.recipe_from(options)
+    if launching.is_launcher(options):
+        launching.launch(options, recipe)
+        return
     if options.heads or options.head_weights:
         _finetune_heads(options, recipe)
         return

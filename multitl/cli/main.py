@@ -84,13 +84,14 @@ def _discard_output() -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of the chosen command, and the function to call with them as `run`."""
+    """The options of the chosen command, the function to call with them as `run`, and all of it as `arguments`."""
     parser = build_parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         parser.error(f"unknown command {arguments[0]!r}{command_hint(arguments[0], COMMANDS)}")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
+    options.arguments = list(arguments)
     return options
 
 

@@ -3,4 +3,4 @@ that torchrun, Slurm, Kubernetes or an engine of ours gave this process; goes ou
 first, then `peers.py`. One process alone opens nothing, waits for nothing and pays nothing.
 """
 
-__all__ = ["group", "joining", "peers"]
+__all__ = ["devices", "group", "joining", "peers"]

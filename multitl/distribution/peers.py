@@ -72,7 +72,7 @@ class Several:
         if self.rank:
             return msgspec.msgpack.decode(self._channel.broadcast(b""))
         value = work()
-        self._channel.broadcast(msgspec.msgpack.encode(value))
+        self._channel.broadcast(msgspec.msgpack.encode(value, enc_hook=_plain))
         return value
 
     def sum(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -132,6 +132,15 @@ class Several:
         if not failure:
             self.barrier()
         self._channel.close(failure)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's."""
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no value of JSON's: {value!r:.60}")
 
 
 def _pack(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:

@@ -3,6 +3,7 @@ first: it calls the rest in order.
 """
 
 __all__ = [
+    "asked",
     "candidates",
     "checkpoints",
     "choosing",

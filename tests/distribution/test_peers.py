@@ -64,7 +64,7 @@ def test_the_first_one_alone_works():
     def work(peers: Several) -> Any:
         return peers.first(lambda: done.append(peers.rank) or told)
 
-    told = {"step": 3, "loss": float("inf"), "names": ["a"], "bytes": b"\0"}
+    told = {"step": 3, "loss": float("inf"), "names": ["a"], "bytes": b"\0", "of NumPy": np.float32(0.5)}
     assert together(3, work) == [told] * 3
     assert done == [0]
 
