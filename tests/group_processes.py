@@ -1,4 +1,4 @@
-"""Groups of processes on this machine, each a `multitl finetune` of its own."""
+"""Groups of processes on this machine, each a `multitl finetune` of its own; and peers that are threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from multitl.distribution.channel import connect
 from multitl.distribution.group import Group
+from multitl.distribution.peers import Several
 
 PROGRAM = "import sys; from multitl.cli.main import main; sys.exit(main())"
 
@@ -21,6 +25,20 @@ PROGRAM = "import sys; from multitl.cli.main import main; sys.exit(main())"
 def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def together(size: int, work: Callable[[Several], Any]) -> list[Any]:
+    """What `work` gives on each of `size` peers, which are threads here."""
+    address = free_address()
+
+    def one(rank: int) -> Any:
+        peers = Several(connect(Group(rank, size, address), 20.0))
+        given = work(peers)
+        peers.leave()
+        return given
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(one, range(size)))
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def test_two_processes_train_what_one_would(arguments: list[str], alone: Path, t
 
 
 @pytest.mark.every_backend
+@pytest.mark.slow
 def test_what_two_began_one_ends(arguments: list[str], alone: Path, tmp_path: Path):
     """One of the two is killed while they fine-tune: the other ends with a message, and the checkpoint is there."""
     out = tmp_path / "run"
@@ -69,6 +70,7 @@ def test_what_two_began_one_ends(arguments: list[str], alone: Path, tmp_path: Pa
     assert json.loads((out / "card.json").read_text())["features"]["computed"] == 0
 
 
+@pytest.mark.slow
 def test_different_data_is_refused(arguments: list[str], photos: Path, tmp_path: Path):
     other = shutil.copytree(photos, tmp_path / "photos")
     Image.new("RGB", (12, 10)).save(other / "cat" / "03.png")

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from group_processes import free_address
+from group_processes import free_address, together
 
 from multitl.distribution.channel import connect
 from multitl.distribution.group import Group
@@ -37,20 +36,6 @@ except MultitlError as error:
     print(error, file=sys.stderr)
     sys.exit(LOST if isinstance(error, LostPeerError) else 2)
 """
-
-
-def together(size: int, work: Callable[[Several], Any]) -> list[Any]:
-    """What `work` gives on each of `size` peers, which are threads here."""
-    address = free_address()
-
-    def one(rank: int) -> Any:
-        peers = Several(connect(Group(rank, size, address), 20.0))
-        given = work(peers)
-        peers.leave()
-        return given
-
-    with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(one, range(size)))
 
 
 def test_everyone_hears_the_same():
@@ -125,7 +110,12 @@ def run(code: str, size: int = 2, **variables: str) -> list[tuple[int, str]]:
     ("code", "ends", "message"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", LOST, "Process 1 of 3 is lost: its connection was closed"),
-        ("os.kill(os.getpid(), signal.SIGSTOP)", LOST, "Process 1 of 3 is lost: it has been silent for 3 s"),
+        pytest.param(
+            "os.kill(os.getpid(), signal.SIGSTOP)",
+            LOST,
+            "Process 1 of 3 is lost: it has been silent for 3 s",
+            marks=pytest.mark.slow,
+        ),
         ("1 / 0", LOST, "Process 1 of 3 ended: ZeroDivisionError"),
         ("raise MultitlError('No image.', fix='draw it')", 2, "Process 1 of 3 ended: MultitlError: No image."),
     ],
@@ -138,6 +128,7 @@ def test_the_others_end_with_a_message(code: str, ends: int, message: str):
         assert message in told and "to mend:" in told
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_inside_of_a_framework_is_ended():
     """Nothing in Python can end a collective."""
     code = "print(peers, flush=True); os.kill(os.getpid(), signal.SIGKILL)"

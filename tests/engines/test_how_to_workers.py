@@ -97,6 +97,7 @@ def test_pages_are_short_and_their_commands_are_ours(name: str):
         parse(command)
 
 
+@pytest.mark.slow
 def test_workers_of_this_machine(tmp_path: Path):
     make_photos(tmp_path / "photos", ["cat", "dog"], 12)
     refused, fine = [shlex.split(line.removeprefix("$ ")) for block in blocks("eight-gpus", "console")
@@ -108,6 +109,7 @@ def test_workers_of_this_machine(tmp_path: Path):
     assert "report" in done.stdout and json.loads((tmp_path / "runs/shared/metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_batch_script(tmp_path: Path):
     """By bash, with a stand-in for srun alone."""
     make_photos(tmp_path / "photos", ["cat", "dog"], 12)

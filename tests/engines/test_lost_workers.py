@@ -40,6 +40,7 @@ def workers(out: Path) -> dict[int, int]:
 
 
 @pytest.mark.every_backend
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MULTITL_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "two"

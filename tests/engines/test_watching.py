@@ -171,6 +171,7 @@ def ray(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_ray_does_the_same(ray: None, folder: Path, run: Path, capfd: pytest.CaptureFixture[str]):
     def start(resumes: bool) -> AbstractContextManager[watching.Team]:
