@@ -61,7 +61,8 @@ def start(
 ) -> subprocess.Popen:  # fmt: skip
     """Start a module of ours in a process and a session of its own; whoever does so ends it, with `end`.
 
-    out, errors: where it writes to; by itself where this process does.  hidden: as for `run`. It lives no longer than the thread that calls.
+    out, errors: where it writes to; by itself where this process does.  hidden: as for `run`. It lives no longer than
+    the thread that calls.
     """
     # -P: a folder called torch in the working directory must not be imported
     ours = [str(os.getpid()), ",".join(hidden), module]
