@@ -62,7 +62,7 @@ $(BIN)/python:
 constraints:
 	@{ sed -n '/^#/p' constraints/tested.txt; \
 	   $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -iE \
-	   '^(ai[-_]edge[-_]litert|efficientnet[-_a-z0-9]*|elpv[-_]dataset|fsspec|h5py|hypothesis|ipykernel|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|msgspec|mypy|nbclient|numpy|onnx|onnxruntime|onnxscript|openvino|orbax[-_]checkpoint|pandas|pillow|platformdirs|polars|protobuf|pyarrow|pydicom|pytest|pytest[-_]xdist|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|tensorboardx|threadpoolctl|tifffile|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
+	   '^(ai[-_]edge[-_]litert|efficientnet[-_a-z0-9]*|elpv[-_]dataset|fsspec|h5py|hypothesis|ipykernel|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|msgspec|mypy|nbclient|numpy|onnx|onnxruntime|onnxscript|openvino|orbax[-_]checkpoint|pandas|pillow|platformdirs|polars|protobuf|pyarrow|pydicom|pytest|pytest[-_]xdist|ray|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|tensorboardx|threadpoolctl|tifffile|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
 	   $(BIN)/pip freeze | sed -n 's/^tensorflow[-_]cpu==/tensorflow==/p'; } > constraints/new.txt
 	@mv constraints/new.txt constraints/tested.txt
 

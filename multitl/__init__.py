@@ -18,6 +18,8 @@ from multitl.errors import (
     BackendError,
     CacheError,
     DataError,
+    GroupError,
+    LostPeerError,
     MultitlError,
     PortError,
     RecipeError,
@@ -42,6 +44,8 @@ __all__ = [
     "BackendError",
     "CacheError",
     "DataError",
+    "GroupError",
+    "LostPeerError",
     "MultitlError",
     "PortError",
     "Preprocess",
@@ -232,22 +236,29 @@ def finetune(
     named = {name: value for name, value in {"backbone": backbone, "weights": weights}.items() if value is not None}
     own = finetune.__kwdefaults__ or {}  # who misspells an option may mean one of these
     complete = combine(recipe, named | options, also=own)
-    from multitl.training import asked, candidates
+    from multitl.distribution.group import group_from_environment
+    from multitl.distribution.joining import joined
+    from multitl.training import asked, candidates, groups
 
-    known, given = check_backend(backend), complete
+    known, given, group = check_backend(backend), complete, group_from_environment()
+    groups.check_group(group, complete)
     asked.check_listeners(on_epoch, log_to)
-    complete = candidates.settle(given)
-    data = asked.settle_data(data, complete, candidates.named_in(complete))
-    output = asked.run_folder(data, output, given, known)
-    listing = asked.check_finetune(data, known, output, complete, overwrite=overwrite, resume=resume)
-    adapter = load_backend(backend)
-    from multitl.training import finetuning as training
+    with joined(group) as peers:
+        complete = candidates.settle(given)
+        data = asked.settle_data(data, complete, candidates.named_in(complete))
+        output = asked.run_folder(data, output, given, known)
+        listing = asked.check_finetune(
+            data, known, output, complete, overwrite=overwrite, resume=resume, rank=group.rank
+        )
+        adapter = load_backend(backend)
+        adapter.join(peers)
+        from multitl.training import finetuning as training
 
-    with adapter.fast_paths():
-        return training.finetune(
-            data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
-            on_epoch=on_epoch, log_to=log_to, listing=listing,
-        )  # fmt: skip
+        with adapter.fast_paths():
+            return training.finetune(
+                data, backend=adapter, output=output, recipe=complete, overwrite=overwrite, resume=resume,
+                on_epoch=on_epoch, log_to=log_to, listing=listing, peers=peers,
+            )  # fmt: skip
 
 
 def finetune_heads(
@@ -281,8 +292,10 @@ def finetune_heads(
         for given in (heads, head_weights)
     )
     from multitl.data.columns import parse_targets
-    from multitl.training import asked, candidates
+    from multitl.distribution.group import group_from_environment
+    from multitl.training import asked, candidates, groups
 
+    groups.refuse_group(group_from_environment(), "finetune_heads")
     targets, known, given = parse_targets(text), check_backend(backend), complete
     complete = candidates.settle(given)
     output = asked.run_folder(data, output, given, known)
@@ -324,8 +337,10 @@ def choose(
     Raises a MultitlError that says what to mend, BackboneError if none can be used.
     """
     complete = combine(recipe, {})
-    from multitl.training import asked, candidates
+    from multitl.distribution.group import group_from_environment
+    from multitl.training import asked, candidates, groups
 
+    groups.refuse_group(group_from_environment(), "choose")
     names = candidates.settle_names(backbones.split(",") if isinstance(backbones, str) else list(backbones), complete)
     data = asked.settle_data(data, complete, candidates.candidates(names, complete))
     listing = asked.check_choose(data, names, output, complete, overwrite=overwrite)

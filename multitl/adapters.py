@@ -323,14 +323,14 @@ def _configured_backend() -> str | None:
 
 def by_speed() -> tuple[tuple[str, ...], str]:
     """The backends, the fastest here first, and for which device that holds; loads no framework."""
-    if not _has_gpu():
+    if not has_gpu():
         return ON_CPU, "CPU"
     if metadata.entry_points(group="jax_plugins"):
         return ON_GPU, "GPU"
     return tuple(sorted(ON_GPU, key=lambda name: name == "jax")), "GPU, for which JAX has no plug-in"
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """One of NVIDIA's, on Linux, on Windows and in its WSL, unless it is hidden; or Apple's."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"

@@ -570,6 +570,50 @@ class Loss(Protocol):
         """
 
 
+class Peers(Protocol):
+    """The processes that work on one run, of which this is one; see `distribution.peers`.
+
+    Each of them has to make the same calls in the same order, and in each waits for all; of one that is lost they hear
+    in any of them: LostPeerError. Alone, every call answers at once. Values are on the host and the same bits
+    everywhere; gradients are shared by the backend in its step, for which `Backend.join` is called first.
+    """
+
+    rank: int
+    size: int
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What each gave, by rank ("all-gather")."""
+
+    def broadcast(self, data: bytes) -> bytes:
+        """What rank 0 gave."""
+
+    def first(self, work: Callable[[], Any]) -> Any:
+        """What `work` gave on rank 0, where alone it is done: a value that JSON has, or bytes. Elsewhere it is copied:
+        a tuple becomes a list there, a number of NumPy's one of Python's. Alone it is handed through as it is.
+        """
+
+    def sum(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Of each array, of the same shape and type everywhere, the sum by rank."""
+
+    def mean(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Likewise."""
+
+    def broadcast_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Those of rank 0."""
+
+    def rows(self, array: np.ndarray) -> np.ndarray:
+        """Arrays (n_rank, ...), one after the other by rank; one without rows may have any shape."""
+
+    def share(self, indices: Any) -> Any:
+        """This one's part of a sequence: as even as can be, side by side, by rank."""
+
+    def barrier(self) -> None:
+        """Wait for all."""
+
+    def endpoints(self) -> list[str]:
+        """ "host:port" of each, by rank, where nobody listens yet: for a framework's own lines. Alone none."""
+
+
 class Step(Protocol):
     """Steps of one model's training: compiled once, the state on the device, and nothing of it on the host meanwhile.
 
@@ -610,9 +654,18 @@ class Backend(Protocol):
     def make_deterministic(self, seed: int, *, is_strict: bool = True) -> None:
         """Seeds the framework's own random numbers. Strictly: same seed, same machine, same bits."""
 
-    def make_step(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
+    def join(self, peers: Peers) -> None:
+        """Let the framework of this process share gradients with those of its peers, until the process ends.
+
+        Call it before anything is computed. Alone nothing is done. Raises GroupError if they cannot reach each other.
+        """
+
+    def make_step(
+        self, model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None
+    ) -> Step:
         """How a compiled model is trained whose optimizer is built. `trainable` of its layers is not to change then.
 
+        peers: who see the other images of each batch; gradients and figures are means over all of them.
         prepare: makes the model's input of a step's inputs, in `keras.ops`; compiled with the step.  accumulate: parts
         of a batch, at least, that are computed one after the other; their gradients are averaged.
         """

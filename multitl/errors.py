@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError; EFBIG: a file may not grow any more
+LOST = 75  # exit code: sysexits.h calls it a temporary failure, after which to try again
 BELOW = "\n            "  # what comes next stands below the first word after "  received: "
 NO_ROOM = tuple(os.strerror(number) for number in DISK_FULL)  # as libraries tell it that have their own errors
 
@@ -89,6 +90,16 @@ class RecipeError(MultitlError):
 
 class RunError(MultitlError):
     """A run folder that exists already, is incomplete, belongs to another recipe, or cannot be written."""
+
+
+class GroupError(MultitlError):
+    """Processes that are to work on one run together and cannot: one is missing, unlike the others, or misinformed."""
+
+
+class LostPeerError(GroupError):
+    """One of the processes is gone, or silent for too long. What was saved is kept, and `resume` goes on from there,
+    with as many processes or fewer. The command line's exit code is `LOST`.
+    """
 
 
 class CacheError(MultitlError):

@@ -26,7 +26,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             monkeypatch.setitem(sys.modules, f"fake_{name}", types.ModuleType(name))
         if keras_json is not None:
             (tmp_path / "keras.json").write_text(keras_json)
-        monkeypatch.setattr(adapters, "_has_gpu", lambda: False)
+        monkeypatch.setattr(adapters, "has_gpu", lambda: False)
 
     return prepare
 
@@ -64,7 +64,7 @@ def test_the_fastest_depends_on_the_device(
     has_gpu: bool, has_plugin: bool, installed: list[str], chosen: str, fresh, monkeypatch
 ) -> None:
     fresh(*installed)
-    monkeypatch.setattr(adapters, "_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(adapters, "has_gpu", lambda: has_gpu)
     monkeypatch.setattr(adapters.metadata, "entry_points", lambda group: ["cuda"] if has_plugin else [])
     assert adapters.choose_backend() == chosen
 
@@ -90,7 +90,7 @@ def test_a_gpu_is_seen_without_a_framework(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    assert adapters._has_gpu() is expected
+    assert adapters.has_gpu() is expected
 
 
 def test_tensorflow_in_keras_json_is_not_a_choice_since_keras_writes_it_unasked(fresh, monkeypatch):

@@ -22,6 +22,8 @@ ORDER = {
     "": "version errors contracts adapters class_tables options",
     "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
     "sizes threads scratch hashes cache children session swapping writing workers",
+    "distribution": "group channel peers devices joining",
+    "engines": "workers watching this_machine ray_engine",
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
@@ -44,16 +46,17 @@ ORDER = {
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
     "proportions merits evaluation findings label_findings number_findings reporting several_heads summaries "
     "choice_page",
-    "training": "trackers candidates asked targets checkpoints extractors feature_rows feature_store logs listeners "
-    "recording phases features softmax_regression solved_head large_tasks class_means streamed_regression head_choice "
-    "starts memories heads planning calibration trials racing ranking publishing coral transport domain_heads "
-    "adaptation finetuning joint_lessons joint_publishing several_heads choosing",
+    "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
+    "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
+    "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
+    "publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
+    "several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
     "proof_worker departures divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo habits answers flags repeats terminal commands main",
+    "cli": "demo habits answers flags repeats terminal launching commands main",
 }
 # The first imports what it needs when it is called, the second is its functions with a run filled in, the third starts
 # the top.

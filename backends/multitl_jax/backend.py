@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import keras
 
-from multitl.contracts import Forward
+from multitl.contracts import Forward, Peers
 from multitl.system.chatter import import_tensorflow_quietly
 from multitl_jax.depthwise import fast_depthwise
 from multitl_jax.insides import DEPTHWISE
+from multitl_jax.sharing import initialise
 from multitl_jax.step import Step, inference
 
 import_tensorflow_quietly()
@@ -44,9 +45,15 @@ def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
-def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
+def join(peers: Peers) -> None:
+    """By `jax.distributed`."""
+    if peers.size > 1:
+        initialise(peers.endpoints()[0], peers.size, peers.rank)
+
+
+def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None) -> Step:
     """One program for the whole step."""
-    return Step(model, prepare, accumulate)
+    return Step(model, prepare, accumulate, peers)
 
 
 def make_forward(model: keras.Model) -> Forward:
@@ -56,7 +63,7 @@ def make_forward(model: keras.Model) -> Forward:
 
 def mixed_precision() -> str:
     """bfloat16 wherever the device computes with it: CPUs, TPUs and GPUs since Ampere."""
-    return "mixed_float16" if _is_old_gpu(jax.devices()[0]) else "mixed_bfloat16"
+    return "mixed_float16" if _is_old_gpu(jax.local_devices()[0]) else "mixed_bfloat16"
 
 
 def fast_paths() -> AbstractContextManager[None]:
@@ -86,7 +93,7 @@ def synchronize() -> None:
 
 def peak_device_bytes() -> int:
     """Of arrays and of what computations needed beside them; what JAX keeps in reserve is not counted."""
-    statistics = None if jax.default_backend() == "cpu" else jax.devices()[0].memory_stats()
+    statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     return int((statistics or {}).get("peak_bytes_in_use", 0))
 
 

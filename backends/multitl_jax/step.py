@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from multitl.contracts import Forward
+from multitl.contracts import Forward, Peers
 from multitl.models.freezing import frozen_variables
 from multitl.models.objective import count_parts, figures, objective
 from multitl.system import interrupts
+from multitl_jax.sharing import AXIS, Sharing
 
 AHEAD = 2  # steps that the device may be behind, lest the batches of a whole leg wait in its memory
 
@@ -37,7 +38,9 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> None:
+    def __init__(
+        self, model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None
+    ) -> None:
         frozen = {id(variable) for variable in frozen_variables(model)}
         others = model.non_trainable_variables
         self._model, self._prepare, self._accumulate = model, prepare, accumulate
@@ -45,17 +48,22 @@ class Step:
         self._frozen = [variable for variable in others if id(variable) in frozen]
         moving = [variable for variable in others if id(variable) not in frozen]
         self._groups = (model.trainable_variables, moving, model.optimizer.variables)
-        self._run = jax.jit(self._advance, donate_argnums=0)
+        self._sharing = Sharing(peers) if peers and peers.size > 1 else None
+        run = self._sharing.parallel(self._advance) if self._sharing else self._advance
+        self._run = jax.jit(run, donate_argnums=0)
 
     def __enter__(self) -> Step:
-        self._state: Any = tuple([variable.value for variable in group] for group in self._groups)
-        self._constants = [variable.value for variable in self._frozen]
+        groups = [[variable.value for variable in group] for group in (*self._groups, self._frozen)]
+        values = self._sharing.replicate(groups) if self._sharing else groups
+        self._state: Any = tuple(values[:-1])
+        self._constants: Values = values[-1]
         self._under_way: deque[jax.Array] = deque()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         with interrupts.held_back():  # variables that were not reached would hold what was given away
-            for group, values in zip(self._groups, self._state, strict=True):
+            state = self._sharing.own(self._state) if self._sharing else self._state
+            for group, values in zip(self._groups, state, strict=True):
                 for variable, value in zip(group, values, strict=True):
                     variable.assign(value)
         self._state, self._constants = (), []
@@ -63,8 +71,13 @@ class Step:
     def __call__(
         self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, weights: np.ndarray, learning_rate: float
     ) -> jax.Array:
+        batch: tuple[Any, ...] = (inputs, labels, weights)
         rate = np.float32(learning_rate)
-        self._state, told = self._run(self._state, self._constants, inputs, labels, weights, rate)
+        if self._sharing:
+            batch, rate = self._sharing.join(batch), self._sharing.replicate(rate)
+        self._state, told = self._run(self._state, self._constants, *batch, rate)
+        if self._sharing:
+            told = self._sharing.own(told)
         self._under_way.append(told)
         if len(self._under_way) > AHEAD:
             self._under_way.popleft().block_until_ready()
@@ -98,9 +111,11 @@ class Step:
         else:
             so_far, _ = jax.lax.scan(look, none_yet, batch)
         moving, gradients, told = so_far
-        gradients = [gradient / parts for gradient in gradients]
+        gradients, told = jax.tree.map(lambda total: total / parts, (gradients, told))
+        if self._sharing:
+            gradients, told = jax.lax.pmean((gradients, told), AXIS)
         weighed, optimizer = self._model.optimizer.stateless_apply(optimizer, gradients, weighed)
-        return (weighed, moving, optimizer), told / parts
+        return (weighed, moving, optimizer), told
 
     def _loss(
         self,

@@ -12,7 +12,7 @@ from multitl.system.chatter import no_start_up_notes
 if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
     import keras
 
-    from multitl.contracts import Forward
+    from multitl.contracts import Forward, Peers
     from multitl_tensorflow.step import Step
 
 with no_start_up_notes():
@@ -41,11 +41,19 @@ def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
+def join(peers: Peers) -> None:
+    """By the cluster of a `MultiWorkerMirroredStrategy`."""
+    if peers.size > 1:
+        from multitl_tensorflow.sharing import initialise
+
+        initialise(peers.endpoints(), peers.rank)
+
+
+def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None) -> Step:
     """One graph for the whole step."""
     from multitl_tensorflow.step import Step
 
-    return Step(model, prepare, accumulate)
+    return Step(model, prepare, accumulate, peers)
 
 
 def make_forward(model: keras.Model) -> Forward:

@@ -11,8 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from multitl.contracts import Forward
+from multitl.contracts import Forward, Peers
 from multitl.models.objective import count_parts, figures, objective
+from multitl.system import interrupts
+from multitl_tensorflow.sharing import shared_mean
 
 
 def inference(model: keras.Model) -> Forward:
@@ -24,11 +26,16 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> None:
+    def __init__(
+        self, model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None
+    ) -> None:
+        self._peers = peers.size if peers else 1
         self._model, self._prepare, self._accumulate = model, prepare, accumulate
         self._run = tf.function(self._advance, reduce_retracing=True)
 
     def __enter__(self) -> Step:
+        if self._peers > 1:
+            interrupts.take_back_signals()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -53,9 +60,13 @@ class Step:
                 further, seen = self._look(*part)
             gradients = [one + other for one, other in zip(gradients, further, strict=True)]
             told += seen
+        if parts > 1:
+            gradients, told = [one / parts for one in gradients], told / parts
+        if self._peers > 1:
+            *gradients, told = shared_mean([*gradients, told], self._peers)
         optimizer.learning_rate.assign(rate)
-        optimizer.apply([one / parts for one in gradients] if parts > 1 else gradients, variables)
-        return told / parts
+        optimizer.apply(gradients, variables)
+        return told
 
     def _look(self, labels: tf.Tensor, weights: tf.Tensor, *inputs: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Gradients and figures of some images."""

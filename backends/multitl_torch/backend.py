@@ -12,11 +12,12 @@ from typing import Any
 import keras
 import torch
 
-from multitl.contracts import Forward
+from multitl.contracts import Forward, Peers
 from multitl.system.chatter import import_tensorflow_quietly
 from multitl_torch.channels_last import fast_channels_last
 from multitl_torch.fused_adam import fused_adam
 from multitl_torch.insides import ADAM, CHANNELS_LAST
+from multitl_torch.sharing import initialise
 from multitl_torch.step import Step, inference
 
 import_tensorflow_quietly()
@@ -47,9 +48,15 @@ def make_deterministic(seed: int, *, is_strict: bool = True) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor; nothing here reads one
 
 
-def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> Step:
+def join(peers: Peers) -> None:
+    """By `torch.distributed`, with NCCL on GPUs and Gloo on CPUs."""
+    if peers.size > 1:
+        initialise(peers.endpoints()[0], peers.size, peers.rank)
+
+
+def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None) -> Step:
     """Eager."""
-    return Step(model, prepare, accumulate)
+    return Step(model, prepare, accumulate, peers)
 
 
 def make_forward(model: keras.Model) -> Forward:

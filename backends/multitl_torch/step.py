@@ -15,9 +15,10 @@ import keras
 import numpy as np
 import torch
 
-from multitl.contracts import Forward
+from multitl.contracts import Forward, Peers
 from multitl.models.freezing import frozen_variables
 from multitl.models.objective import count_parts, figures, objective
+from multitl_torch.sharing import share_mean
 from multitl_torch.tracing import trace
 
 AHEAD = 2  # steps that a GPU may be behind, lest the batches of a whole leg wait in its memory
@@ -36,12 +37,15 @@ def inference(model: keras.Model) -> Forward:
 class Step:
     """Of a compiled model, whose optimizer is built."""
 
-    def __init__(self, model: keras.Model, prepare: Callable[..., Any], accumulate: int) -> None:
+    def __init__(
+        self, model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None
+    ) -> None:
         frozen = {id(variable) for variable in frozen_variables(model)}
         self._is_pure = all(id(variable) in frozen for variable in model.non_trainable_variables)
         self._model, self._prepare, self._accumulate = model, prepare, accumulate
         self._programs: dict[tuple[torch.Size, ...], Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {}
         self._under_way: deque[torch.cuda.Event] = deque()
+        self._peers = peers.size if peers else 1
 
     def __enter__(self) -> Step:
         return self
@@ -57,16 +61,20 @@ class Step:
         given = [keras.ops.convert_to_tensor(array) for array in (labels, weights, *inputs)]
         self._forget_gradients()
         parts = list(zip(*(one.chunk(count_parts(len(labels), self._accumulate)) for one in given), strict=True))
-        program, told = self._program(parts[0]), []
+        program, told = self._program(parts[0]), list[torch.Tensor]()
         for part in parts:
             loss, seen = program(*part)
             optimizer.scale_loss(loss / len(parts)).backward()
             told.append(seen)
+        figures = torch.stack(told).mean(dim=0) if len(told) > 1 else told[0]
         with torch.no_grad():
+            gradients = [variable.value.grad for variable in variables]
+            if self._peers > 1:
+                share_mean([*gradients, figures], self._peers)
             optimizer.learning_rate = learning_rate
-            optimizer.apply([variable.value.grad for variable in variables], variables)
+            optimizer.apply(gradients, variables)
         self._keep_up()
-        return torch.stack(told).mean(dim=0) if len(told) > 1 else told[0]
+        return figures
 
     def _program(self, given: Sequence[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
         """What computes loss and figures of a batch like this one."""

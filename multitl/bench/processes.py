@@ -15,6 +15,7 @@ from pathlib import Path
 from multitl.bench.jobs import FRAMEWORKS, MULTITL, Job, Record
 from multitl.system import children
 from multitl.system.scratch import temporary_folder
+from multitl.system.threads import thread_variables
 
 # Contenders run one at a time, but none may grab a GPU's whole memory: its peak is measured.
 ENVIRONMENT = {
@@ -23,9 +24,6 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "PYTHONWARNINGS": "ignore",
 }
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC",
-)  # fmt: skip
 
 
 def missing_packages(contender: str) -> list[str]:
@@ -43,7 +41,7 @@ def pip_line(missing: Sequence[str]) -> str:
 
 
 def environment_for(job: Job) -> Mapping[str, str]:
-    threads = dict.fromkeys(THREAD_VARIABLES, str(job.threads))
+    threads = thread_variables(job.threads)
     backend = {"KERAS_BACKEND": keras_backend(job.cell.contender)}
     return {"TORCHINDUCTOR_CACHE_DIR": inductors_folder()} | os.environ | ENVIRONMENT | threads | backend
 

@@ -14,9 +14,10 @@ from typing import Any
 import multitl
 from multitl.adapters import SOURCES, backbones, check_backend, folder_name, load_backend
 from multitl.bench import flags as bench_flags
-from multitl.cli import flags
+from multitl.cli import flags, launching
 from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.contracts import VALUE
+from multitl.distribution.group import group_from_environment
 from multitl.errors import BackboneError, RunError, nearest_names
 from multitl.porting.formats import FORMATS, missing_packages
 from multitl.recipes import Recipe
@@ -27,6 +28,9 @@ MOST_OF_A_SOURCE = 100  # backbones that are listed unasked
 def finetune(options: argparse.Namespace) -> None:
     """Train a classifier on labelled images; judge, save and report it."""
     recipe = flags.recipe_from(options)
+    if launching.is_launcher(options):
+        launching.launch(options, recipe)
+        return
     if options.heads or options.head_weights:
         _finetune_heads(options, recipe)
         return
@@ -37,6 +41,8 @@ def finetune(options: argparse.Namespace) -> None:
         options.data, backend=options.backend, output=options.out, recipe=recipe,
         overwrite=options.overwrite, resume=options.resume, log_to=options.log_to,
     )  # fmt: skip
+    if group_from_environment().rank:  # the first one says it
+        return
     if recipe.from_run:
         from multitl.cli.terminal import print_memory
 

@@ -14,6 +14,7 @@ from multitl.options import range_of
 from multitl.recipes import OF_FEATURES, Recipe, combine
 
 DEMO_FOLDER = "runs/demo"
+RESTARTS = 3
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 NAMED_METAVARS = {
     "from_run": "RUN",
@@ -71,10 +72,31 @@ def add_finetune_flags(parser: Parser) -> None:
     parser.add_argument(
         "--log-to", default="", metavar="A,B", help="log each epoch to tensorboard (RUN/tensorboard), mlflow or wandb"
     )
+    _add_worker_flags(parser.add_argument_group("several devices"))
     parser.add_argument("--recipe", type=_path, metavar="FILE", help="TOML file of options, which those below override")
     group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
     for field in dataclasses.fields(Recipe):
         _add_recipe_flag(group, field)
+
+
+def _add_worker_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="N processes share the run, on GPUs one each; N divides --batch-size"
+    )
+    group.add_argument("--devices", default="", metavar="all", help="a worker for each GPU of this machine")
+    group.add_argument(
+        "--engine", default="", metavar="{local,ray}", help="who starts workers: this machine, or Ray (default: local)"
+    )
+    group.add_argument(
+        "--address", default="", metavar="HOST:PORT", help="a cluster of Ray, or auto (default: RAY_ADDRESS, or none)"
+    )
+    group.add_argument(
+        "--restarts",
+        type=int,
+        default=RESTARTS,
+        metavar="N",
+        help="how often lost workers are started again without a new checkpoint in between (default: %(default)s)",
+    )
 
 
 def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:

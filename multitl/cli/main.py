@@ -1,7 +1,7 @@
 """The command line. Results go to stdout, progress and errors to stderr; --json puts nothing but JSON on stdout.
 
-Exit codes: 0 done; 2 the input, the options or the machine are at fault, and the message says what to do; 130 Ctrl-C,
-143 SIGTERM.
+Exit codes: 0 done; 2 the input, the options or the machine are at fault, and the message says what to do; 75 another
+process of the run is lost, and --resume goes on; 130 Ctrl-C, 143 SIGTERM.
 Nothing heavy is imported before a command needs it: `multitl --help` loads neither Keras nor NumPy.
 """
 
@@ -20,7 +20,7 @@ import multitl
 from multitl.cli import flags
 from multitl.cli.commands import COMMANDS, program
 from multitl.cli.habits import command_hint
-from multitl.errors import MultitlError, full_disk, tells_full_disk
+from multitl.errors import LOST, LostPeerError, MultitlError, full_disk, tells_full_disk
 from multitl.system.interrupts import exit_code, requests_to_end
 
 FAULT, PIPE_CLOSED = 2, 141
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except MultitlError as error:
         print(f"multitl: {error}", file=sys.stderr)
-        return FAULT
+        return LOST if isinstance(error, LostPeerError) else FAULT
     except KeyboardInterrupt as interrupt:
         with contextlib.suppress(OSError):  # the terminal may have been closed
             print(_how_to_resume(arguments), file=sys.stderr)
@@ -84,13 +84,14 @@ def _discard_output() -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of the chosen command, and the function to call with them as `run`."""
+    """The options of the chosen command, the function to call with them as `run`, and all of it as `arguments`."""
     parser = build_parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         parser.error(f"unknown command {arguments[0]!r}{command_hint(arguments[0], COMMANDS)}")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
+    options.arguments = list(arguments)
     return options
 
 

@@ -2,4 +2,4 @@
 to add a check, `traps.py`.
 """
 
-__all__ = ["diagnosis"]
+__all__ = ["diagnosis", "probe"]

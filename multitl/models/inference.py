@@ -7,15 +7,16 @@ one batch ahead: the device works on the next while the last one's outputs come 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from multitl.adapters import load_backend
-from multitl.contracts import Forward
+from multitl.contracts import Forward, Peers
 from multitl.data.pixels import PixelReader
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.system import interrupts
 
 BATCH = 32
@@ -44,14 +45,18 @@ def predict_padded(forward: Forward, inputs: np.ndarray, size: int = BATCH) -> n
 
 
 def predict_pixels(
-    forward: Forward, reader: PixelReader, advance: Callable[[int], None] = lambda count: None
-) -> np.ndarray:
-    """The outputs (n, k) for every image of the reader, in order. `advance` hears how many were just done."""
-    outputs = []
-    for values in predict_batches(forward, reader.batches(index_batches(len(reader)))):
+    forward: Forward, reader: PixelReader, advance: Callable[[int], None] = lambda count: None,
+    peers: Peers = ALONE_PEERS,
+) -> np.ndarray:  # fmt: skip
+    """The outputs (n, k) for every image of the reader, in order. `advance` hears how many were just done.
+
+    peers: who share the work, and all get all of it.
+    """
+    own, outputs = peers.share(range(len(reader))), []
+    for values in predict_batches(forward, reader.batches(index_batches(own))):
         outputs.append(values)
         advance(len(values))
-    return np.concatenate(outputs)
+    return peers.rows(np.concatenate(outputs) if outputs else np.empty(0))
 
 
 def _fetch(outputs: Any, count: int) -> np.ndarray:
@@ -59,6 +64,6 @@ def _fetch(outputs: Any, count: int) -> np.ndarray:
         return keras.ops.convert_to_numpy(outputs)[:count]
 
 
-def index_batches(count: int, size: int = BATCH) -> Iterator[list[int]]:
-    """[0, 1, ...], in lists of `size`, the last one shorter."""
-    return (list(range(start, min(start + size, count))) for start in range(0, count, size))
+def index_batches(indices: Sequence[int], size: int = BATCH) -> Iterator[list[int]]:
+    """In lists of `size`, the last one shorter."""
+    return (list(indices[start : start + size]) for start in range(0, len(indices), size))

@@ -98,6 +98,11 @@ def parts_of(model: keras.Model) -> list[keras.layers.Layer]:
     return _inside(model, "_flatten_layers")()
 
 
+def seeds_of(model: keras.Model) -> list[keras.Variable]:
+    """The states (2,) of its random generators: a seed below 2^30, and a count. Why: nothing public lists them."""
+    return [variable for variable in model.non_trainable_variables if variable.name == "seed_generator_state"]
+
+
 def adam_moments(optimizer: keras.optimizers.Adam, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
     """First and second moment of each variable. Why: `optimizer.variables` is a list without a promised order.
 

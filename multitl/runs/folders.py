@@ -18,7 +18,7 @@ from multitl.system.writing import cannot_write, write_json, write_text
 MARK, STARTED_BY, *MADE = FILES  # by the first a folder is known as a run
 RUN_FILES = (  # in the order in which they go: what tells of the others before them
     MARK, STARTED_BY, "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors", "card.json", HEADS,
-    *MADE, REPORT, "tensorboard", HEAD_FOLDER,
+    *MADE, REPORT, "tensorboard", "workers.log", HEAD_FOLDER,
 )  # fmt: skip
 
 

@@ -39,6 +39,20 @@ def no_start_up_notes() -> Iterator[None]:
             os.write(2, b"".join(line for line in held if not _START_UP_NOTE.match(line)))
 
 
+@contextmanager
+def nothing_printed() -> Iterator[None]:
+    """Drop what C++ prints to file descriptor 1, where results go: Gloo greets there, as JAX has it."""
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
+
+
 def import_tensorflow_quietly() -> None:
     """From now on, whoever imports it."""
     if "tensorflow" not in sys.modules:

@@ -19,11 +19,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TypeAlias
 
 from multitl.system.hiding import hide
 from multitl.system.scratch import temporary_folder, variables
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+Stream: TypeAlias = "IO[bytes] | int | None"
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,27 @@ def run(
     there is no room for these. The thread that calls must live as long as the process.
     """
     with temporary_folder() as scratch:
-        # -P: a folder called torch in the working directory must not be imported
-        ours = [str(os.getpid()), ",".join(hidden), module]
-        command = [sys.executable, "-P", "-m", "multitl.system.children", *ours, *arguments]
+        own = {**environment, **variables(scratch)}
         with (scratch / "out").open("wb") as out, (scratch / "errors").open("wb") as errors:
-            process = subprocess.Popen(
-                command, env={**environment, **variables(scratch)}, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
-                start_new_session=True,
-            )  # fmt: skip
-            code = _wait(process, limit)
+            code = _wait(start(module, arguments, own, out, errors, hidden=hidden), limit)
         return Ended(code, _text(scratch / "out"), _text(scratch / "errors"))
+
+
+def start(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], out: Stream = None, errors: Stream = None,
+    *, hidden: Collection[str] = (),
+) -> subprocess.Popen:  # fmt: skip
+    """Start a module of ours in a process and a session of its own; whoever does so ends it, with `end`.
+
+    out, errors: where it writes to; by itself where this process does.  hidden: as for `run`. It lives no longer than
+    the thread that calls.
+    """
+    # -P: a folder called torch in the working directory must not be imported
+    ours = [str(os.getpid()), ",".join(hidden), module]
+    command = [sys.executable, "-P", "-m", "multitl.system.children", *ours, *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+    )
 
 
 def last_words(ended: Ended) -> str:
@@ -73,13 +86,18 @@ def _wait(process: subprocess.Popen, limit: float | None) -> int | None:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
-    finally:  # its session, so that what it forked goes too
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill what `start` started, with its session, so that what it forked goes too, and wait until it is gone."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _text(file: Path) -> str:

@@ -46,6 +46,14 @@ def requests_to_end() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def take_back_signals() -> None:
+    """Let signals call what Python says again: the notices of preemption that frameworks wait for swallow SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        for number in NUMBERS:
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
+
+
 @contextmanager
 def held_back() -> Iterator[None]:
     """A Ctrl-C or request to end during the block takes effect at its end; a second one takes effect at once."""

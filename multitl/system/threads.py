@@ -12,6 +12,14 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+# of NumPy's libraries and PyTorch, of TensorFlow, of XLA
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """The environment in which a new process computes with so many threads, whatever its framework."""
+    return dict.fromkeys(VARIABLES, str(threads))
+
 
 def default_threads() -> int:
     """The cores this process may use (a container or `taskset` often grants fewer than the machine has)."""

@@ -2,4 +2,15 @@
 first: it calls the rest in order.
 """
 
-__all__ = ["candidates", "checkpoints", "choosing", "extractors", "finetuning", "phases", "recording", "several_heads"]
+__all__ = [
+    "asked",
+    "candidates",
+    "checkpoints",
+    "choosing",
+    "extractors",
+    "finetuning",
+    "groups",
+    "phases",
+    "recording",
+    "several_heads",
+]

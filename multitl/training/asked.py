@@ -57,14 +57,17 @@ def check_listeners(on_epoch: object, log_to: str) -> None:
 
 def check_finetune(
     data: str | os.PathLike[str], backend: str, output: str | os.PathLike[str] | None, recipe: Recipe, *,
-    overwrite: bool, resume: bool,
+    overwrite: bool, resume: bool, rank: int = 0,
 ) -> Listing:  # fmt: skip
     """What the data are by name. Raises what `finetune` would, as far as names tell. backend: the name of one that is
     installed.
+
+    rank: of several processes the first one alone has to do with the run's folder, and says what is wrong with it.
     """
-    folder = run_folder(data, output, recipe, backend)
-    with locked(run_lock(folder), folder):
-        is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
+    folder, is_finished = run_folder(data, output, recipe, backend), rank > 0
+    if not rank:
+        with locked(run_lock(folder), folder):
+            is_finished = check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
     if recipe.from_run:
         _check_start(recipe, folder)
     elif not is_finished:  # one that is needs no weights any more

@@ -10,7 +10,7 @@ them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -19,6 +19,7 @@ import keras
 import msgspec
 import numpy as np
 
+from multitl.contracts import Peers
 from multitl.errors import RunError
 from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
 from multitl.system.messages import warn
@@ -164,6 +165,16 @@ def load_state(folder: Path) -> TrainingState:
         received="; ".join(reasons),
         fix="start again with --overwrite; stored features are kept",
     )
+
+
+def share_state(peers: Peers, load: Callable[[], TrainingState]) -> TrainingState:
+    """What `load` gives on rank 0, for all."""
+    state = load() if peers.rank == 0 else TrainingState()
+    told = {name: getattr(state, name) for name in _About.__struct_fields__}
+    lengths = peers.first(lambda: [len(getattr(state, name)) for name in ARRAYS])
+    arrays = iter(peers.broadcast_arrays([array for name in ARRAYS for array in getattr(state, name)]))
+    listed: dict[str, Any] = {name: [next(arrays) for _ in range(n)] for name, n in zip(ARRAYS, lengths, strict=True)}
+    return TrainingState(**peers.first(lambda: told), **listed)
 
 
 def remove_previous(folder: Path) -> None:

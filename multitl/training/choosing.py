@@ -23,8 +23,9 @@ from multitl.system.messages import say
 from multitl.system.writing import write_json
 from multitl.training.asked import CHOICE, check_choice_folder, choice_folder
 from multitl.training.candidates import recipe_of
-from multitl.training.finetuning import scan_for, session
+from multitl.training.finetuning import scan_for
 from multitl.training.ranking import Standing, Unusable, baselines_for, by_score, describe_standing, rank
+from multitl.training.sessions import session
 
 PAGE = "choice.html"
 

@@ -23,9 +23,11 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from multitl.contracts import Example, Forward, Unreadable
+from multitl.contracts import Example, Forward, Peers, Unreadable
 from multitl.data.augmentation import augment, draw, image_number
 from multitl.data.pixels import PixelReader
+from multitl.data.stripes import stripe
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.files.sealed_arrays import DamagedError, place_of, read_sealed, write_sealed
 from multitl.models.inference import BATCH, index_batches, predict_batches
 from multitl.system.cache import store_folder
@@ -121,11 +123,17 @@ class _Found:
         self.shard, self.place = np.full(count, -1, "int32"), np.zeros(count, "int32")
 
     def add(self, hashes: Sequence[str], shard: Shard) -> None:
-        wanted = [(self.numbers[sha256], row) for row, sha256 in enumerate(hashes) if sha256 in self.numbers]
+        """What was not found before."""
+        places = [(self.numbers.get(sha256, -1), row) for row, sha256 in enumerate(hashes)]
+        wanted = [(number, row) for number, row in places if number >= 0 and self.shard[number] < 0]
         if wanted:
             numbers, rows = np.array(wanted).T
             self.shard[numbers], self.place[numbers] = len(self.shards), rows
             self.shards.append(shard)
+
+    def lacking(self, numbers: np.ndarray) -> np.ndarray:
+        """Those of some numbers that were not found."""
+        return numbers[self.shard[numbers] < 0]
 
     def rows(self, numbers: np.ndarray) -> StoredRows:
         return StoredRows(tuple(self.shards), self.shard[numbers], self.place[numbers], self.channels)
@@ -138,14 +146,16 @@ def compute_features(
     store: FeatureStore,
     view: View | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    peers: Peers = ALONE_PEERS,
 ) -> Features:
     """The feature of each example, from the store where it is there, else computed and stored.
 
     extractor: asked only if it is needed, for what makes uint8 pixels (batch, h, w, 3) -> (batch, channels).
     reader: gives the pixels of example i as index i.
     advance: called with the number of images just finished.
+    peers: who compute a part each of what is missing, and all get all of it, from the store if they share that.
 
-    Raises DamagedImagesError once everything else is computed.
+    Raises DamagedImagesError, with all that anybody found, once everything else is computed.
     """
     on_disk = 4 * len(examples) * store.channels > IN_MEMORY
     first_index: dict[str, int] = {}
@@ -153,19 +163,54 @@ def compute_features(
     found = _Found(first_index, len(examples), store.channels)
     for hashes, shard in store.shards(on_disk=on_disk):
         found.add(hashes, shard)
-    missing = np.flatnonzero((found.shard < 0) & (firsts == np.arange(len(examples)))).tolist()
-    advance(len(examples) - len(missing))
-    batches = [[missing[i] for i in rows] for rows in index_batches(len(missing))]
+    wanted = np.unique(firsts)
+    missing: list[int] = peers.first(lambda: found.lacking(wanted).tolist())
+    own = [missing[place] for place in stripe([examples[index].path for index in missing], peers.rank, peers.size)]
+    advance(len(examples) - len(own))
+    batches = list(index_batches(own))
     pixels = _augmented_batches(examples, reader, batches, view)
-    outputs = predict_batches(extractor(), pixels) if missing else iter(())
+    outputs = predict_batches(extractor(), pixels) if own else iter(())
     for indices, values in _shards(batches, outputs, advance):
         is_sound = [index not in reader.damaged for index in indices]
         if hashes := [examples[index].sha256 for index in compress(indices, is_sound)]:
             found.add(hashes, store.add(hashes, values if all(is_sound) else values[is_sound], on_disk=on_disk))
-    if missing and reader.damaged:
-        raise DamagedImagesError(list(reader.damaged.values()))
+    damaged = _everybodys(peers, list(reader.damaged.values()) if missing else [])
+    if len(own) < len(missing):
+        for hashes, shard in store.shards(on_disk=on_disk):  # what others have computed by now
+            found.add(hashes, shard)
+    if damaged:
+        raise DamagedImagesError(damaged)
+    _hand_round(found, wanted, examples, store, peers, on_disk=on_disk)
     rows = found.rows(firsts)
     return Features(rows if on_disk else rows[:], computed=len(missing), reused=len(first_index) - len(missing))
+
+
+def _everybodys(peers: Peers, damaged: list[Unreadable]) -> list[Unreadable]:
+    """Those of all, once all are done."""
+    told = peers.gather(msgspec.msgpack.encode(damaged))
+    return [one for part in told for one in msgspec.msgpack.decode(part, type=list[Unreadable])]
+
+
+def _hand_round(
+    found: _Found, wanted: np.ndarray, examples: Sequence[Example], store: FeatureStore, peers: Peers, *, on_disk: bool
+) -> None:
+    """Give everybody the features that somebody did not find, where stores are not the same: into the own one."""
+    own = set(found.lacking(wanted).tolist())
+    lacking = [set(msgspec.json.decode(numbers)) for numbers in peers.gather(msgspec.json.encode(sorted(own)))]
+    giving = [_given_by(rank, lacking) for rank in range(peers.size)]
+    for first in range(0, max(map(len, giving)), SHARD):
+        parts = [numbers[first : first + SHARD] for numbers in giving]
+        given = [number for numbers in parts for number in numbers]
+        values = peers.rows(found.rows(np.array(parts[peers.rank], int))[:])
+        new = [number in own for number in given]
+        if hashes := [examples[number].sha256 for number in compress(given, new)]:
+            found.add(hashes, store.add(hashes, values[new], on_disk=on_disk))
+
+
+def _given_by(rank: int, lacking: Sequence[set[int]]) -> list[int]:
+    """What a process gives: what others lack, and none before it has."""
+    wanted = set().union(*lacking).intersection(*lacking[:rank]) if rank else set().union(*lacking)
+    return sorted(wanted - lacking[rank])
 
 
 def _shards(

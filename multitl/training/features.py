@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import PIL
 
-from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
+from multitl.contracts import Backend, Dataset, Example, Goal, Peers, Pretrained, Split
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import leave_out
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.models.goals import GOALS
 from multitl.models.inference import index_batches, predict_batches
 from multitl.recipes import Recipe
@@ -47,7 +48,7 @@ def head_probabilities(head: keras.Model, features: Rows, goal: Goal = GOALS["on
 
 def head_logits(head: keras.Model, features: Rows) -> np.ndarray:
     """Features (n, channels) -> (n, classes) float32."""
-    batches = (features[indices] for indices in index_batches(len(features), HEAD_BATCH))
+    batches = (features[indices] for indices in index_batches(range(len(features)), HEAD_BATCH))
     logits = predict_batches(head.predict_on_batch, batches, HEAD_BATCH)  # Keras keeps what it compiled for it
     return np.concatenate(list(logits))
 
@@ -59,10 +60,12 @@ def compute_run_features(
     backend: Backend,
     sha256: str,
     readers: dict[Split, PixelReader],
+    peers: Peers = ALONE_PEERS,
 ) -> RunFeatures:
     """Every pass over the images that the head's training and judging need; what the store knows is not computed.
 
     sha256: of the backbone's weights.  readers: give the pixels of each split's examples, in order.
+    peers: who share the work.
     """
     strength = "none" if recipe.augment == "auto" else recipe.augment
     views = [View(strength, recipe.seed, index) for index in range(recipe.views)] if strength != "none" else [None]
@@ -77,7 +80,7 @@ def compute_run_features(
             channels = pretrained.backbone.output_shape[-1]  # which pooling keeps
             store = FeatureStore(feature_key(pretrained, recipe, backend.name, runtime, sha256, view), channels)
             examples, advance = dataset.split(split), partial(bar.advance, task)
-            results.append(compute_features(extractor, examples, readers[split], store, view, advance))
+            results.append(compute_features(extractor, examples, readers[split], store, view, advance, peers))
     values = [result.values for result in results]
     return RunFeatures(
         values[: len(views)],
@@ -89,7 +92,7 @@ def compute_run_features(
 
 def compute_features_of_readable(
     dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend, sha256: str,
-    make_readers: Callable[[Dataset], dict[Split, PixelReader]],
+    make_readers: Callable[[Dataset], dict[Split, PixelReader]], peers: Peers = ALONE_PEERS,
 ) -> tuple[Dataset, dict[Split, PixelReader], RunFeatures]:  # fmt: skip
     """`compute_run_features`, and the data set without the images that turned out to be damaged, and its readers.
 
@@ -98,22 +101,22 @@ def compute_features_of_readable(
     while True:
         readers = make_readers(dataset)
         try:
-            return dataset, readers, compute_run_features(dataset, pretrained, recipe, backend, sha256, readers)
+            features = compute_run_features(dataset, pretrained, recipe, backend, sha256, readers, peers)
+            return dataset, readers, features
         except DamagedImagesError as found:
             dataset = leave_out(dataset, found.damaged, recipe.max_unreadable)
 
 
 def compute_plain_features(
     examples: Sequence[Example], reader: PixelReader, pretrained: Pretrained, recipe: Recipe, backend: Backend,
-    sha256: str,
+    sha256: str, peers: Peers = ALONE_PEERS,
 ) -> Rows:  # fmt: skip
     """Of images beside the data set's: (n, channels) float32, without augmentation."""
     runtime = runtime_of(backend, recipe)
     key = feature_key(pretrained, recipe, backend.name, runtime, sha256, None)
     store = FeatureStore(key, pretrained.backbone.output_shape[-1])
-    return compute_features(
-        partial(make_extractor, pretrained, recipe.pooling, runtime), examples, reader, store
-    ).values
+    extractor = partial(make_extractor, pretrained, recipe.pooling, runtime)
+    return compute_features(extractor, examples, reader, store, peers=peers).values
 
 
 def feature_key(

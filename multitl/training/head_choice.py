@@ -6,13 +6,14 @@ that error is so large that the nearest class mean wins, and loses up to 3 point
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from multitl.contracts import Peers
 from multitl.models.feature_maps import FeatureMap, directed, rippled, scaled
 from multitl.recipes import Recipe
 from multitl.runs.cards import HEAD_TITLES, Compared, HeadKind, Tried
@@ -89,14 +90,11 @@ def choose_head(task: Task, recipe: Recipe) -> SolvedHead:
     times as long as they compute; and the same sums come out on any number of cores.
 
     Of features that do not fit into memory a sample chooses, and all of them are passed over for the answer.
+
+    Of several processes the first one chooses, since processors of two kinds may choose two ways.
     """
     some = draw(task)
-    attempts = _attempts(some, recipe)
-    chosen = _clear_winner(attempts)
-    compared = tuple(_compare(one, attempts[0]) for one in attempts if one.losses.size)
-    solution = chosen.solve()
-    head = SolvedHead(chosen.kind, chosen.fixed, solution, chosen.penalty, chosen.scale, chosen.tried, compared)
-    return _fit_to_all(head, task, some, recipe)
+    return _fit_to_all(_of_the_first(task.peers, lambda: _choose(some, recipe)), task, some, recipe)
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -107,7 +105,9 @@ def solve_again(chosen: SolvedHead, task: Task) -> Solution:
     if chosen.kind == "mean" and chosen.scale:
         return find_means(task, chosen.fixed, chosen.scale)
     if is_large(task):
-        return solve(StreamedRegression(task, chosen.fixed, chosen.prior), chosen.penalty, chosen.solution)
+        peers = task.peers
+        streamed = StreamedRegression(task, chosen.fixed, chosen.prior, peers.rank, peers.size, peers.sum)
+        return solve(streamed, chosen.penalty, chosen.solution)
     regression = SoftmaxRegression(task.samples(chosen.fixed, chosen.prior))
     return solve(regression, chosen.penalty, regression.coordinates(chosen.solution))
 
@@ -119,9 +119,45 @@ def draw_towards(known: KnownHead, task: Task, recipe: Recipe) -> SolvedHead:
     """
     kind: HeadKind = "linear" if known.fixed.waves is None else "kernel"
     some = draw(task)
-    chosen = attempt(kind, some, known.fixed, recipe.l2, prior=known.rows)
-    head = SolvedHead(kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows)
-    return _fit_to_all(head, task, some, recipe)
+
+    def choose() -> SolvedHead:
+        chosen = attempt(kind, some, known.fixed, recipe.l2, prior=known.rows)
+        return SolvedHead(kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows)
+
+    return _fit_to_all(_of_the_first(task.peers, choose), task, some, recipe)
+
+
+def _choose(task: Task, recipe: Recipe) -> SolvedHead:
+    attempts = _attempts(task, recipe)
+    chosen = _clear_winner(attempts)
+    compared = tuple(_compare(one, attempts[0]) for one in attempts if one.losses.size)
+    solution = chosen.solve()
+    return SolvedHead(chosen.kind, chosen.fixed, solution, chosen.penalty, chosen.scale, chosen.tried, compared)
+
+
+def _of_the_first(peers: Peers, choose: Callable[[], SolvedHead]) -> SolvedHead:
+    """What `choose` gives on rank 0, for all."""
+    head = choose() if peers.rank == 0 else None
+    given = {} if head is None else _arrays_of(head)
+    about = peers.first(lambda: head and head.about() | {"size": head.fixed.size, "arrays": list(given)})
+    arrays = dict(zip(about["arrays"], peers.broadcast_arrays(list(given.values())), strict=True))
+    if head:
+        return head
+    waves = (arrays["directions"], arrays["phases"]) if "directions" in arrays else None
+    return SolvedHead(
+        about["kind"], FeatureMap(about["size"], arrays.get("centre"), waves),
+        Solution(arrays["kernel"], arrays["bias"], about["gradient"]), about["penalty"], about["scale"],
+        tuple(about["tried"]), tuple(about["compared"]), arrays.get("prior"),
+    )  # fmt: skip
+
+
+def _arrays_of(head: SolvedHead) -> dict[str, np.ndarray]:
+    directions, phases = head.fixed.waves or (None, None)
+    named = {
+        "kernel": head.solution.kernel, "bias": head.solution.bias, "centre": head.fixed.centre,
+        "directions": directions, "phases": phases, "prior": head.prior,
+    }  # fmt: skip
+    return {name: array for name, array in named.items() if array is not None}
 
 
 def _fit_to_all(head: SolvedHead, task: Task, some: Task, recipe: Recipe) -> SolvedHead:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Split
+from multitl.contracts import Dataset, Peers, Split
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.models.goals import goal_of
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
@@ -26,11 +27,12 @@ from multitl.training.targets import goal_for, scale_of, targets_of, truth_of
 
 def make_head(
     features: RunFeatures, dataset: Dataset, recipe: Recipe, state: TrainingState,
-    save: Callable[[TrainingState], None], start: Start | None = None,
+    save: Callable[[TrainingState], None], start: Start | None = None, peers: Peers = ALONE_PEERS,
 ) -> tuple[keras.Model, Recipe, SolvedHead | None]:  # fmt: skip
     """The best head on the frozen backbone, the recipe with its penalty, and how it was solved where it was.
 
-    start: the run that this one goes on from, whose head may be it.
+    start: the run that this one goes on from, whose head may be it.  peers: who have these features too,
+    and fit the head together if they are many.
     """
     if not is_solved(recipe):
         recipe = replace(recipe, l2=recipe.l2 or UNSOLVED_L2)
@@ -40,7 +42,7 @@ def make_head(
         _train(head, features, dataset, recipe, state, save)
         return head, recipe, None
     started = time.perf_counter()
-    head, penalty, solved = _solve_or_keep(features, dataset, recipe, start)
+    head, penalty, solved = _solve_or_keep(features, dataset, recipe, start, peers)
     if not state.rows:
         row = _head_row(head, features, dataset, recipe, time.perf_counter() - started)
         state.rows, state.best_loss, state.finished = [row], row["val_loss"], True
@@ -50,10 +52,10 @@ def make_head(
 
 
 def _solve_or_keep(
-    features: RunFeatures, dataset: Dataset, recipe: Recipe, start: Start | None
+    features: RunFeatures, dataset: Dataset, recipe: Recipe, start: Start | None, peers: Peers
 ) -> tuple[keras.Model, float, SolvedHead | None]:
     """A head, the penalty that was chosen, and how it was solved, unless it is the earlier run's as it was."""
-    solved = _solve(task_of(features.train, ("train",), dataset, recipe), dataset, recipe, start)
+    solved = _solve(task_of(features.train, ("train",), dataset, recipe, peers), dataset, recipe, start)
     if verdict := solved.verdict("squared error" if recipe.labels == "number" else "log loss"):
         say(verdict)
     head = build_head(_sample(features, recipe), len(dataset.class_names), recipe, solved.fixed)
@@ -91,10 +93,13 @@ def _is_clearly_better(
     return accuracy > old_accuracy and bool(gain.mean() > CLEAR * gain.std() / np.sqrt(len(gain)))
 
 
-def refit_head(head: keras.Model, solved: SolvedHead, features: RunFeatures, dataset: Dataset, recipe: Recipe) -> None:
+def refit_head(
+    head: keras.Model, solved: SolvedHead, features: RunFeatures, dataset: Dataset, recipe: Recipe,
+    peers: Peers = ALONE_PEERS,
+) -> None:  # fmt: skip
     """Once everything is chosen, the images that it was chosen by are training images as well."""
     views = [joined([view, features.judged["validation"]]) for view in features.train]
-    fill_head(head, solve_again(solved, task_of(views, ("train", "validation"), dataset, recipe)))
+    fill_head(head, solve_again(solved, task_of(views, ("train", "validation"), dataset, recipe, peers)))
 
 
 def _train(
@@ -108,10 +113,12 @@ def _train(
         write_variables(mutable_variables(head), state.head)
 
 
-def task_of(views: list[Rows], splits: Sequence[Split], dataset: Dataset, recipe: Recipe) -> Task:
+def task_of(
+    views: list[Rows], splits: Sequence[Split], dataset: Dataset, recipe: Recipe, peers: Peers = ALONE_PEERS
+) -> Task:
     """Stored features of the images of some splits, one after the other."""
     labels, weights = targets_of(dataset, recipe, splits)
-    return Task(views, labels, weights, recipe.label_smoothing, recipe.seed, goal_of(recipe))
+    return Task(views, labels, weights, recipe.label_smoothing, recipe.seed, goal_of(recipe), peers)
 
 
 def _head_row(head: keras.Model, features: RunFeatures, dataset: Dataset, recipe: Recipe, seconds: float) -> Row:

@@ -16,8 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Forward, Pretrained, Split
+from multitl.contracts import Dataset, Forward, Peers, Pretrained, Split
 from multitl.data.pixels import PixelReader
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.judging.judges import choose_thresholds, judge_of
 from multitl.judging.several_heads import write_heads_report
 from multitl.models.inference import compile_forward, predict_pixels
@@ -59,6 +60,7 @@ class JointPublisher:
     asked_weights: str
     weights: Sequence[float] | None
     seconds: Mapping[str, float]
+    peers: Peers = ALONE_PEERS
 
     @cached_property
     def lesson(self) -> Lesson:

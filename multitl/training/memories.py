@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained, Split
+from multitl.contracts import Backend, Dataset, Example, Goal, Peers, Pretrained, Split
 from multitl.data.pixels import PixelReader
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.judging.predictions import read_predictions
 from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
@@ -111,14 +112,15 @@ class Memory:
 
     @classmethod
     def of(
-        cls, start: Start, dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend, sha256: str
-    ) -> Memory | None:
+        cls, start: Start, dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend: Backend, sha256: str,
+        peers: Peers = ALONE_PEERS,
+    ) -> Memory | None:  # fmt: skip
         """None where no such image is left. sha256: of the backbone's weights."""
         remembered = remember(start, dataset)
         if not remembered:
             return None
         reader = PixelReader(remembered.examples, pretrained.preprocess)
-        features = compute_plain_features(remembered.examples, reader, pretrained, recipe, backend, sha256)
+        features = compute_plain_features(remembered.examples, reader, pretrained, recipe, backend, sha256, peers)
         return cls(remembered, reader, features, goal_for(dataset, recipe))
 
     def judge_head(self, head: keras.Model) -> dict[str, Any]:

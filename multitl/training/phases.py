@@ -9,6 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,10 +17,12 @@ import keras
 import numpy as np
 
 from multitl.adapters import load_backend
-from multitl.contracts import Loss, Step
+from multitl.contracts import Loss, Peers, Step
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.errors import RunError
 from multitl.models.freezing import frozen_variables
 from multitl.models.goals import goal_of
+from multitl.models.insides import seeds_of
 from multitl.models.objective import count_parts
 from multitl.models.statistics import UnbiasedVariance
 from multitl.options import parse_loss
@@ -28,6 +31,7 @@ from multitl.system import interrupts
 from multitl.system.progress import progress_bar
 from multitl.training.checkpoints import PhaseName, Row, TrainingState, read_variables, write_variables
 
+APART = 100_003  # between the seeds of two processes, which stay below 2^31
 # inputs (n, ...), labels of 0 and 1 (n, classes), weights (n,)
 Batch = tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]
 
@@ -53,6 +57,7 @@ class Phase:
     loss: where it is not the recipe's goal's.
     choose(start, stop): which steps of a leg are done; the rate falls as if all were.
     unbiased_variance: batch normalisation keeps its statistics as PyTorch does, for weights that come from there.
+    peers: who have the other images of each batch.
     """
 
     name: PhaseName
@@ -67,6 +72,7 @@ class Phase:
     prepare: Callable[..., Any] = as_given
     loss: Loss | None = None
     choose: Callable[[int, int], Sequence[int]] = range
+    peers: Peers = ALONE_PEERS
 
 
 def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable[[TrainingState], None]) -> None:
@@ -75,7 +81,7 @@ def run_phase(phase: Phase, recipe: Recipe, state: TrainingState, save: Callable
     `save` is called after every leg. Raises RunError where figures or weights are no longer numbers.
     """
     if not state.finished:
-        step = compile_step(phase.model, recipe, phase.prepare, phase.loss)
+        step = compile_step(phase.model, recipe, phase.prepare, phase.loss, phase.peers)
         for row in train_in_legs(phase, step, recipe, state):
             if trouble := what_diverged(row, state.variables):
                 raise RunError(
@@ -135,14 +141,15 @@ def draws(count: int, batch_size: int, seed: int, numbers: Sequence[int]) -> Ite
 
 
 def compile_step(
-    model: keras.Model, recipe: Recipe, prepare: Callable[..., Any] = as_given, loss: Loss | None = None
-) -> Step:
+    model: keras.Model, recipe: Recipe, prepare: Callable[..., Any] = as_given, loss: Loss | None = None,
+    peers: Peers = ALONE_PEERS,
+) -> Step:  # fmt: skip
     """Loss on logits, unless it is given, and optimizer as the recipe says. The optimizer's variables exist afterwards.
 
     The rate is a number that each step is told: another rate is no other program.
     """
     compile_model(model, recipe, loss=loss)
-    return load_backend().make_step(model, prepare, recipe.accumulate)
+    return load_backend().make_step(model, prepare, recipe.accumulate, peers)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: float = 0.0, loss: Loss | None = None) -> None:
@@ -178,7 +185,7 @@ def train_steps(
     variance = UnbiasedVariance(phase.model, size // parts) if phase.unbiased_variance else None
     drawn = list(draws(phase.count, recipe.batch_size, recipe.seed, numbers))
     told = []
-    with step:
+    with _own_draws(phase.model, phase.peers.rank), step:
         for number, batch in zip(numbers, phase.batches(drawn), strict=True):
             rate = learning_rate_at(number, phase.steps, phase.learning_rate, recipe)
             with interrupts.held_back():
@@ -190,6 +197,25 @@ def train_steps(
         rows = [keras.ops.convert_to_numpy(figures) for figures in told]
     loss, accuracy = np.mean(rows, axis=0, dtype="float64")
     return float(loss), float(accuracy), rate
+
+
+@contextmanager
+def _own_draws(model: keras.Model, rank: int) -> Iterator[None]:
+    """Meanwhile dropout draws by the process, lest all leave out the same; between steps the state is one for all."""
+    seeds = seeds_of(model) if rank else []
+    for seed in seeds:
+        _shift(seed, rank)
+    try:
+        yield
+    finally:
+        for seed in seeds:
+            _shift(seed, -rank)
+
+
+def _shift(seed: keras.Variable, by: int) -> None:
+    (state,) = read_variables([seed])
+    state[0] += by * APART
+    seed.assign(state)
 
 
 def what_diverged(row: Row, weights: list[np.ndarray]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from multitl.recipes import Recipe
@@ -34,14 +34,16 @@ class OutOfTimeError(Exception):
 class Stopwatch:
     """Seconds of a run, against its budget.
 
-    budget: seconds, or None for no limit.  before: what earlier processes spent on the same run.
+    budget: seconds, or None for no limit.  before: what earlier processes spent on the same run.  now: a clock; of a
+    group of processes the first one's, so that all decide alike.
     """
 
-    def __init__(self, budget: float | None, before: float = 0.0) -> None:
-        self._started, self._before, self.budget = time.perf_counter(), before, budget
+    def __init__(self, budget: float | None, before: float = 0.0, now: Callable[[], float] = time.perf_counter) -> None:
+        self.budget, self.now = budget, now
+        self._started, self._before = now(), before
 
     def spent(self) -> float:
-        return self._before + time.perf_counter() - self._started
+        return self._before + self.now() - self._started
 
     def left(self) -> float:
         return math.inf if self.budget is None else self.budget - self.spent()
@@ -83,9 +85,9 @@ class Tempo:
 
     def choose(self, start: int, stop: int, steps: int) -> Sequence[int]:
         """Which of a leg's steps are done: all, or as many that the trial's end, `steps`, is reached in time."""
-        now = time.perf_counter()
         if self._pace is None:
             return range(start, stop)
+        now = self._stopwatch.now()
         if start:
             began, count = self._leg
             self._pace = self._pace.slower((now - began) / (count * self._pace.step + self._pace.examination))

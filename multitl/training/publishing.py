@@ -16,8 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from multitl.contracts import Dataset, Forward, Goal, Pretrained, Result, Split
+from multitl.contracts import Dataset, Forward, Goal, Peers, Pretrained, Result, Split
 from multitl.data.pixels import PixelReader
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.errors import RunError
 from multitl.judging.costs import cost_matrix
 from multitl.judging.judges import choose_thresholds
@@ -49,6 +50,7 @@ class Publisher:
 
     recipe: with the head's penalty settled.  solved: how the head was, if it was.  about: what the card says in any
     case.  readers: the images by split.  memory: of the run that this one goes on from.
+    peers: who share the work of judging; the first writes.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Publisher:
     features: RunFeatures
     readers: Mapping[Split, PixelReader]
     memory: Memory | None = None
+    peers: Peers = ALONE_PEERS
 
     @property
     def lesson(self) -> Lesson:
@@ -93,12 +96,13 @@ class Publisher:
         judged, before = probabilities, self.head.get_weights()
         old_test = self.memory.judge_head(self.head) if self.memory else None
         if is_refitted := self.solved is not None and self.recipe.refit:
-            refit_head(self.head, self.solved, self.features, self.dataset, self.recipe)
+            refit_head(self.head, self.solved, self.features, self.dataset, self.recipe, self.peers)
             probabilities = self.features.probabilities(self.head, self._goal)
             judged = probabilities | {"validation": judged["validation"]}
             if self.memory and not self._remembers_validation:
                 old_test = self.memory.judge_head(self.head)
-        self._publish(probabilities["validation"], judged, state, self._describe(0, is_refitted, old_test))
+        about = self._describe(0, is_refitted, old_test)
+        self.peers.first(lambda: self._publish(probabilities["validation"], judged, state, about))
         self.head.set_weights(before)
 
     def publish_trial(self, trained: int, state: TrainingState) -> None:
@@ -106,10 +110,11 @@ class Publisher:
         splits = [split for split in JUDGED if len(self.readers[split])]
         judged = {split: self._predict(self.readers[split]) for split in splits}
         old_test = self.memory.judge_network(self._predict) if self.memory else None
-        self._publish(judged["validation"], judged, state, self._describe(trained, False, old_test))
+        about = self._describe(trained, False, old_test)
+        self.peers.first(lambda: self._publish(judged["validation"], judged, state, about))
 
     def _predict(self, reader: PixelReader) -> np.ndarray:
-        return self._goal.exact(predict_pixels(self._answer, reader))
+        return self._goal.exact(predict_pixels(self._answer, reader, peers=self.peers))
 
     def publish_adapted(
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any]

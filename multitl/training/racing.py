@@ -5,9 +5,8 @@ A run of one class an image, of labels or a number, and one of several heads on 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 
 from multitl.adapters import TRANSLATORS
-from multitl.contracts import Example, Loss, Pretrained, Split
+from multitl.contracts import Example, Loss, Peers, Pretrained, Split
 from multitl.data.augmentation import application, changes_of, draw, image_number
 from multitl.data.pixels import PixelReader
 from multitl.models.folding import held_norms_folded
@@ -28,6 +27,7 @@ from multitl.training.checkpoints import TrainingState
 from multitl.training.features import JUDGED
 from multitl.training.phases import Batch, Draw, Phase
 from multitl.training.planning import Stopwatch, is_too_short
+from multitl.training.sessions import Clock
 from multitl.training.trials import Examining, Race
 
 
@@ -66,6 +66,10 @@ class Contender(Protocol):
     @property
     def lesson(self) -> Lesson: ...
 
+    @property
+    def peers(self) -> Peers:
+        """Who train it together; each calls the same."""
+
     def published(self) -> int | None:
         """The trial whose files the folder holds, 0 for the head; None if it does not hold all that it should."""
 
@@ -75,16 +79,6 @@ class Contender(Protocol):
         """trained: parameters of the backbone that were."""
 
 
-class Clock(dict):
-    """Seconds by name of the step, in all."""
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self[name] = round(self.get(name, 0.0) + time.perf_counter() - started, 3)
-
-
 def race(
     contender: Contender, policy: FreezePolicy, state: TrainingState, save: Callable[[TrainingState], None],
     stopwatch: Stopwatch, clock: Clock,
@@ -92,7 +86,8 @@ def race(
     """Try ways to fine-tune; whatever is the best so far is published at once."""
     if state.phase == "head":
         _leave_head(state, contender.lesson)
-    pretrained, seconds, planned = contender.pretrained, clock.get("evaluation", 0.0), state.budget_steps
+    pretrained, peers, planned = contender.pretrained, contender.peers, state.budget_steps
+    seconds = peers.first(lambda: clock.get("evaluation", 0.0))
     with ExitStack() as folded:
         for unfreeze in _depths(pretrained, policy, state):
             folded.close()
@@ -109,7 +104,7 @@ def race(
             with clock("finetune"):
                 tried = next(trials, None)
             with clock("evaluation"), waiting("judging  "):
-                if tried or contender.published() != state.kept:
+                if tried or peers.first(contender.published) != state.kept:
                     contender.publish_trial(trained, state) if state.kept else contender.publish_head(state)
             if not tried:
                 return
@@ -143,14 +138,15 @@ def _leave_head(state: TrainingState, lesson: Lesson) -> None:
 
 def _deep_phase(contender: Contender, recipe: Recipe) -> tuple[Phase, Examining]:
     """What all trials of fine-tuning share; length and rate are to be filled in."""
-    pretrained, readers, lesson = contender.pretrained, contender.readers, contender.lesson
+    pretrained, readers, lesson, peers = contender.pretrained, contender.readers, contender.lesson, contender.peers
     strength = "light" if recipe.augment == "auto" else recipe.augment
     images = [image_number(example.sha256) for example in lesson.examples]
     extractor = build_extractor(pretrained, recipe.pooling)
     model = keras.Model(extractor.input, lesson.head(extractor.output), name="finetune")
 
     def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
-        for one, pixels in zip(draws, readers["train"].batches(one.indices for one in draws), strict=True):
+        own = [one._replace(indices=peers.share(one.indices)) for one in draws]
+        for one, pixels in zip(own, readers["train"].batches(one.indices for one in own), strict=True):
             inputs: tuple[np.ndarray, ...] = (pixels,)
             if strength != "none":
                 drawn = draw(recipe.seed, one.epoch, [images[index] for index in one.indices])
@@ -158,10 +154,10 @@ def _deep_phase(contender: Contender, recipe: Recipe) -> tuple[Phase, Examining]
             yield inputs, lesson.targets[one.indices], lesson.weights[one.indices]
 
     forward = compile_forward(model)
-    examination = lesson.examine(lambda: predict_pixels(forward, readers["validation"]))
+    examination = lesson.examine(lambda: predict_pixels(forward, readers["validation"], peers=peers))
     phase = Phase(
         "finetune", model, len(lesson.targets), 0, 1, 0.0, batches, examination, _is_from_torch(pretrained),
-        loss=lesson.loss,
+        loss=lesson.loss, peers=peers,
     )  # fmt: skip
     return phase if strength == "none" else replace(phase, prepare=application(strength)), examination
 

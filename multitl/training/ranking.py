@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from multitl.contracts import Backend, Dataset, Example, Goal, Pretrained
+from multitl.contracts import Backend, Dataset, Example, Goal, Peers, Pretrained
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.errors import BackboneError, DataError, MultitlError
@@ -29,8 +29,9 @@ from multitl.models.preprocessing import with_values
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
+from multitl.system.messages import say
 from multitl.system.printing import printable
-from multitl.training.candidates import recipe_of
+from multitl.training.candidates import listed, recipe_of
 from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
 from multitl.training.features import feature_key
@@ -164,6 +165,27 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
         if not standing.stopped and (leader is None or standing.score > leader[1]):
             leader = candidate, standing.score
         yield standing
+
+
+def settle_backbone(
+    dataset: Dataset, recipe: Recipe, backend: Backend, peers: Peers
+) -> tuple[Recipe, list[dict[str, Any]]]:
+    """The recipe with the best of the backbones that it names, and how they stood; nothing to say of a single one."""
+    names = listed(recipe.backbone)
+    if len(names) == 1:
+        return recipe, []
+    best, ranked = peers.first(lambda: _best(dataset, names, recipe, backend))
+    return recipe_of(best, recipe), ranked
+
+
+def _best(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> tuple[str, list[dict[str, Any]]]:
+    """The best one's name, and how all of them stood."""
+    found = []
+    for one in rank(dataset, names, recipe, backend):
+        say(describe_standing(one, recipe.labels))
+        found += [one] if isinstance(one, Standing) else []
+    found.sort(key=by_score)
+    return found[0].name, [one.about() for one in found]
 
 
 def baselines_for(dataset: Dataset, recipe: Recipe) -> list[Baseline]:

@@ -33,15 +33,16 @@ from multitl.system.writing import write_json
 from multitl.training.asked import run_folder
 from multitl.training.checkpoints import Row, TrainingState, load_state, read_variables, remove_previous, save_state
 from multitl.training.features import RunFeatures, compute_run_features
-from multitl.training.finetuning import load_own_state, read_pixels, say_what_was_kept, session
+from multitl.training.finetuning import load_own_state, read_pixels, say_what_was_kept
 from multitl.training.heads import make_head
 from multitl.training.joint_lessons import Part
 from multitl.training.joint_publishing import JointPublisher
 from multitl.training.phases import mutable_variables
 from multitl.training.planning import Stopwatch
-from multitl.training.racing import Clock, race
+from multitl.training.racing import race
 from multitl.training.ranking import load_backbone
 from multitl.training.recording import make_card, write_history
+from multitl.training.sessions import Clock, session
 
 
 @dataclass(frozen=True)

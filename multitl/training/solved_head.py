@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 import keras
 import numpy as np
 
-from multitl.contracts import Goal
+from multitl.contracts import Goal, Peers
+from multitl.distribution.peers import ALONE_PEERS
 from multitl.errors import RunError
 from multitl.models.feature_maps import FeatureMap
 from multitl.models.goals import GOALS
@@ -37,6 +38,7 @@ class Task:
 
     views: one (n, channels) a view of the same images.  labels: 0 and 1 (n, classes).  weights: (n,).
     smoothing: of labels, while fitting.  seed: of the folds.  goal: what the labels mean.
+    peers: who have the same task, and pass over a part each of features that do not fit into memory.
     """
 
     views: list[Rows]
@@ -45,6 +47,7 @@ class Task:
     smoothing: float = 0.0
     seed: int = 0
     goal: Goal = GOALS["one"]
+    peers: Peers = ALONE_PEERS
 
     def samples(self, fixed: FeatureMap, prior: np.ndarray | None = None) -> Samples:
         """Of all views, one after the other. prior: see `Samples`."""

@@ -138,7 +138,7 @@ class Race:
         """Compile, and measure what there is time for, unless `state` knows it."""
         mutable = mutable_variables(self.phase.model)
         start = read_variables(mutable)
-        step = compile_step(self.phase.model, self.recipe, self.phase.prepare, self.phase.loss)
+        step = compile_step(self.phase.model, self.recipe, self.phase.prepare, self.phase.loss, self.phase.peers)
         fresh = read_variables(self.phase.model.optimizer.variables)
         with waiting("timing   "):  # compiling may take minutes
             tempo = self._measure(step, state)
@@ -240,14 +240,19 @@ class Race:
         try:
             train_steps(phase, step, self.recipe, range(1))
             self.examination()
-            look = _timed(self.examination)
-            seconds = _timed(lambda: train_steps(phase, step, self.recipe, range(1, phase.steps))) / TIMED_STEPS
+            look = self._timed(self.examination)
+            seconds = self._timed(lambda: train_steps(phase, step, self.recipe, range(1, phase.steps))) / TIMED_STEPS
         except OutOfTimeError:
             state.budget_steps = 0
             return Tempo(self.stopwatch, None)
         tempo = Tempo(self.stopwatch, Pace(seconds, look, self.publishing + self.judged * look))
         state.budget_steps = int(tempo.affordable())
         return tempo
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        started = self.stopwatch.now()
+        work()
+        return self.stopwatch.now() - started
 
     def _insist_on_a_model(self, state: TrainingState) -> None:
         if not state.kept and not state.head:
@@ -331,9 +336,3 @@ def describe_trial(tried: TriedOut) -> str:
     loss = tried["val_loss"]
     figures = "" if loss is None else f", validation loss {loss:.4f}, accuracy {tried['val_accuracy']:.3f}"
     return f"{how}{figures}: {tried['outcome']}"
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

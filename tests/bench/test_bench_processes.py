@@ -11,6 +11,7 @@ from sample_benches import job
 
 from multitl.bench import processes
 from multitl.bench.processes import missing_packages, pip_line, run_job
+from multitl.system import threads
 
 
 def test_a_crash_is_told_in_its_last_words():
@@ -57,8 +58,6 @@ def test_a_network_without_a_native_loop_is_told():
 
 def test_every_contender_gets_the_same_threads():
     first, second = (processes.environment_for(job(name)) for name in ("jax", "native-torch"))
-    assert {first[name] for name in processes.THREAD_VARIABLES} == {"1"}
-    assert {name: first[name] for name in processes.THREAD_VARIABLES} == {
-        name: second[name] for name in processes.THREAD_VARIABLES
-    }
+    assert {first[name] for name in threads.VARIABLES} == {"1"}
+    assert {name: first[name] for name in threads.VARIABLES} == {name: second[name] for name in threads.VARIABLES}
     assert first["KERAS_BACKEND"] == "jax"

@@ -63,5 +63,5 @@ def test_rows_sum_to_one(dtype: str) -> None:
 
 
 def test_index_batches_cover_everything_once() -> None:
-    assert [list(batch) for batch in index_batches(5, 2)] == [[0, 1], [2, 3], [4]]
-    assert list(index_batches(0)) == []
+    assert [list(batch) for batch in index_batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert list(index_batches([])) == []

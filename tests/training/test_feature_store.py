@@ -13,13 +13,15 @@ import keras
 import numpy as np
 import pytest
 from conftest import SHARED
+from group_processes import together
 
 from multitl.contracts import Example, Forward, Unreadable
+from multitl.distribution.peers import Several
 from multitl.errors import RunError
 from multitl.files.sealed_arrays import read_sealed, write_sealed
 from multitl.models.inference import BATCH, compile_forward
 from multitl.training import feature_store
-from multitl.training.feature_store import SHARD, DamagedImagesError, FeatureStore, View, compute_features
+from multitl.training.feature_store import SHARD, DamagedImagesError, Features, FeatureStore, View, compute_features
 
 Extractor = Callable[[], Forward]
 CHANNELS = 5
@@ -114,6 +116,43 @@ def test_a_killed_run_repeats_at_most_one_shard(extractor: Extractor, store: Fea
     pixels = Pixels(count)
     assert compute_features(extractor, examples(count), pixels, store).reused == SHARD
     assert pixels.read[0] == list(range(SHARD, SHARD + BATCH))
+
+
+@pytest.mark.parametrize("in_memory", [2**29, 0], ids=["in memory", "on disk"])
+@pytest.mark.parametrize("stores", [1, 2], ids=["one store", "a store each"])
+def test_workers_compute_a_part_each_and_all_have_all(
+    stores: int, in_memory: int, extractor: Extractor, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one's store knows less."""
+    monkeypatch.setattr(feature_store, "IN_MEMORY", in_memory)
+    others = FeatureStore({"test": store.folder.name}, CHANNELS) if stores == 2 else store
+    for known, count in ((store, 9), (others, 4)):
+        compute_features(extractor, examples(count), Pixels(count), known)
+
+    def work(peers: Several) -> tuple[Features, list[int]]:
+        pixels, own = Pixels(60), (store, others)[peers.rank]
+        found = compute_features(extractor, examples(60), pixels, own, peers=peers)
+        return found, [index for batch in pixels.read for index in batch]
+
+    (first, ours), (second, theirs) = together(2, work)
+    assert ours + theirs == list(range(9, 60))
+    assert abs(len(ours) - len(theirs)) == 1
+    np.testing.assert_array_equal(first.values[:], second.values[:])
+    again = compute_features(extractor, examples(60), Pixels(60), others)
+    assert again.computed == 0
+    np.testing.assert_array_equal(again.values[:], second.values[:])
+
+
+def test_a_damaged_image_is_known_to_all_workers(extractor: Extractor, store: FeatureStore) -> None:
+    def work(peers: Several) -> list[str]:
+        pixels = Pixels(20)
+        if peers.rank:
+            pixels.damaged[15] = Unreadable("15.png", "cut off")
+        with pytest.raises(DamagedImagesError) as found:
+            compute_features(extractor, examples(20), pixels, store, peers=peers)
+        return [one.path for one in found.value.damaged]
+
+    assert together(2, work) == [["15.png"]] * 2
 
 
 def resealed(**changes: object) -> Callable[[Path], object]:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multitl.recipes import Recipe
-from multitl.training import planning
 from multitl.training.checkpoints import WON, Outcome, TriedOut
 from multitl.training.planning import (
     FEWEST_STEPS,
@@ -90,11 +89,10 @@ def test_thinned_steps_are_spread_evenly(start: int, length: int, share: float) 
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
 
 
-def test_a_machine_that_becomes_slower_leaves_steps_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_becomes_slower_leaves_steps_out() -> None:
     """Planned for 1 s a step, of which 200 take 2 s each: in the end the time is used, and no more."""
     now = [0.0]
-    monkeypatch.setattr(planning.time, "perf_counter", lambda: now[0])
-    tempo = Tempo(Stopwatch(1000.0), Pace(1.0, 2.0, 10.0))
+    tempo = Tempo(Stopwatch(1000.0, now=lambda: now[0]), Pace(1.0, 2.0, 10.0))
     steps = int(tempo.affordable())
     assert steps == 874  # 900 less 10 and 8 looks
     done = []
@@ -126,10 +124,9 @@ def test_a_budget_becomes_steps_once_a_step_is_measured() -> None:
     assert pace.slower(2).affordable(110) == 74
 
 
-def test_the_stopwatch_counts_all_processes_and_rings_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stopwatch_counts_all_processes_and_rings_after_the_budget() -> None:
     now = [0.0]
-    monkeypatch.setattr("multitl.training.planning.time.perf_counter", lambda: now[0])
-    watch = Stopwatch(100.0, before=40.0)
+    watch = Stopwatch(100.0, before=40.0, now=lambda: now[0])
     now[0] = 50.0
     assert watch.spent() == 90.0 and watch.left() == 10.0
     watch.check()

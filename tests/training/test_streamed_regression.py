@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from group_processes import together
 
 from multitl.models import several_labels
 from multitl.models.feature_maps import scaled
@@ -105,6 +106,17 @@ def test_a_head_chosen_on_a_sample_is_fitted_to_all(kind: str, l2: float, monkey
         assert any(abs(3 * head.penalty / one - 1) < 0.01 for one in tried)
     monkeypatch.setattr(large_tasks, "IN_MEMORY", 2**29)
     np.testing.assert_allclose(head.solution.kernel, solve_again(head, whole).kernel, rtol=1e-4, atol=1e-4)
+
+
+def test_two_workers_have_the_head_that_one_would() -> None:
+    """One chooses, on the sample; both fit it to all."""
+    alone = choose_head(task(), Recipe())
+    first, second = together(2, lambda peers: choose_head(replace(task(), peers=peers), Recipe()))
+    assert first.about() == second.about()
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(getattr(first.solution, name), getattr(second.solution, name))
+        np.testing.assert_allclose(getattr(first.solution, name), getattr(alone.solution, name), rtol=1e-4, atol=1e-6)
+    assert (first.kind, first.penalty, first.sample) == (alone.kind, alone.penalty, alone.sample)
 
 
 def test_a_head_is_drawn_towards_a_known_one() -> None:

@@ -1,0 +1,184 @@
+"""`finetune` with several workers: the same command line for each of them, and this process watches."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from multitl.adapters import check_backend, has_gpu
+from multitl.distribution.devices import VISIBLE
+from multitl.distribution.group import ALONE, group_from_environment
+from multitl.engines import ray_engine, watching
+from multitl.engines.this_machine import local_team
+from multitl.errors import GroupError, nearest_names
+from multitl.recipes import Recipe
+
+ENGINES = ("local", "ray")
+
+
+def is_launcher(options: argparse.Namespace) -> bool:
+    """Whether this process is to start workers; one that was started has its rank, whoever started it.
+
+    Raises GroupError where it was told of another number of workers.
+    """
+    group = group_from_environment()
+    if group != ALONE and options.workers not in (None, group.size):
+        raise GroupError(
+            "The number of workers is not the one that this process was started with.",
+            expected=f"--workers {group.size}, as WORLD_SIZE or Slurm say",
+            received=f"--workers {options.workers}",
+            fix="leave --workers out",
+        )
+    is_asked = any((options.workers is not None, options.engine, options.devices))
+    return is_asked and group == ALONE and "RANK" not in os.environ
+
+
+def launch(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Check what can be known at once, then start the workers and see them through.
+
+    Raises MultitlError that says what to mend, SystemExit with the exit code of a worker that has said it.
+    """
+    _check(options, recipe)
+    backend, run = _check_run(options, recipe)
+    os.environ["KERAS_BACKEND"] = backend  # of all, whatever is the fastest where they are
+    if options.engine == "ray":
+        with ray_engine.connected(options.address, options.workers or 1):
+            workers = options.workers or ray_engine.count_workers()
+            _see_through(lambda arguments: ray_engine.ray_team(arguments, workers, run), workers, options, recipe, run)
+        return
+    gpus = _gpus(backend, options)
+    workers = options.workers or len(gpus)
+    _see_through(lambda arguments: local_team(arguments, workers, gpus), workers, options, recipe, run)
+
+
+def _see_through(
+    start: Callable[[list[str]], AbstractContextManager[watching.Team]], workers: int, options: argparse.Namespace,
+    recipe: Recipe, run: Path,
+) -> None:  # fmt: skip
+    _check_share(recipe, workers)
+    again = lambda resumes: start(_arguments(options.arguments, resumes))  # noqa: E731
+    watching.see_through(again, run, options.restarts, resumes=options.resume)
+
+
+def _arguments(typed: Sequence[str], resumes: bool) -> list[str]:
+    """As typed; but whoever goes on resumes, whatever was asked for at first."""
+    plain = [word for word in typed if word not in ("--overwrite", "--resume")]
+    return [*plain, "--resume"] if resumes else list(typed)
+
+
+def _check(options: argparse.Namespace, recipe: Recipe) -> None:
+    """What the options say alone."""
+    if options.engine and options.engine not in ENGINES:
+        raise GroupError(
+            f"Unknown engine {options.engine!r}.",
+            expected=" or ".join(ENGINES),
+            received=options.engine,
+            nearest=nearest_names(options.engine, ENGINES),
+            fix="--engine ray, or leave it out for processes of this machine",
+        )
+    if options.heads or options.head_weights or options.repeats:
+        raise GroupError(
+            "Several workers share a single run.",
+            expected="neither --repeats nor --heads beside --workers",
+            received=f"repeats = {options.repeats}, heads = {options.heads!r}",
+            fix="leave --workers out, or start a run for each seed with --seed",
+        )
+    if options.workers is not None and options.workers < 1:
+        raise GroupError(
+            f"{options.workers} workers do nothing.",
+            expected="a number of workers from 1 on",
+            received=f"--workers {options.workers}",
+            fix="--workers 2; without the option, one process does all",
+        )
+    if options.restarts < 0:
+        raise GroupError(
+            f"Lost workers cannot be started again {options.restarts} times.",
+            expected="a number from 0 on",
+            received=f"--restarts {options.restarts}",
+            fix="--restarts 3",
+        )
+    if options.devices not in ("", "all"):
+        raise GroupError(
+            "--devices takes all devices of the machine, or is left out.",
+            expected="--devices all",
+            received=f"--devices {options.devices}",
+            fix=f"--workers N for N of them; {VISIBLE}=0,2 says which",
+        )
+    if options.devices and (options.workers or options.engine == "ray"):
+        raise GroupError(
+            "--devices counts the workers itself.",
+            expected="--devices all alone",
+            received=f"--devices beside --workers or --engine {options.engine}".rstrip(),
+            fix="leave --devices out",
+        )
+    if options.address and options.engine != "ray":
+        raise GroupError(
+            "Only a cluster of Ray has an address.",
+            expected="--engine ray beside --address",
+            received=f"--address {options.address}",
+            fix="add --engine ray",
+        )
+    if options.engine == "local" and not (options.workers or options.devices):
+        raise GroupError(
+            "It is not said how many workers there are to be.",
+            expected="--workers N, or --devices all",
+            received="--engine local alone",
+            fix="--workers 2",
+        )
+    if options.workers:
+        _check_share(recipe, options.workers)
+
+
+def _check_share(recipe: Recipe, workers: int) -> None:
+    """Raises RecipeError for what so many cannot share."""
+    from multitl.training.groups import check_group
+
+    check_group(replace(ALONE, size=workers), recipe)
+
+
+def _check_run(options: argparse.Namespace, recipe: Recipe) -> tuple[str, Path]:
+    """The backend's name and the run's folder, once all was refused that a worker would refuse at once."""
+    from multitl.training import asked, candidates
+
+    backend, given = check_backend(options.backend), recipe
+    asked.check_listeners(None, options.log_to)
+    recipe = candidates.settle(given)
+    data = asked.settle_data(options.data, recipe, candidates.named_in(recipe))
+    run = asked.run_folder(data, options.out, given, backend)
+    asked.check_finetune(data, backend, run, recipe, overwrite=options.overwrite, resume=options.resume)
+    return backend, run
+
+
+def _gpus(backend: str, options: argparse.Namespace) -> Sequence[str]:
+    """What CUDA calls the GPUs that workers get, one each; none where the backend sees none."""
+    found = _visible_gpus(backend) if has_gpu() and shutil.which("nvidia-smi") else []
+    if options.devices and not found:
+        raise GroupError(
+            f"The backend {backend} sees no GPU here.",
+            expected="at least one, for --devices all",
+            received="the CPU",
+            fix="multitl doctor says why; --workers 2 shares out the CPU's cores",
+        )
+    if found and (options.workers or 0) > len(found):
+        raise GroupError(
+            f"{options.workers} workers need a GPU each.",
+            expected=f"at most {len(found)} workers: {backend} sees so many GPUs",
+            received=f"--workers {options.workers}",
+            fix=f"--workers {len(found)}; or CUDA_VISIBLE_DEVICES=-1 for the CPU",
+        )
+    return found
+
+
+def _visible_gpus(backend: str) -> list[str]:
+    """By what the framework itself finds, in a process of its own: this one must not hold their memory."""
+    from multitl.doctor.probe import probe
+
+    devices = probe(backend).devices
+    count = 0 if devices in ((), ("CPU",)) else len(devices)
+    named = [name for name in os.environ.get(VISIBLE, "").split(",") if name]
+    return (named or [str(number) for number in range(count)])[:count]
