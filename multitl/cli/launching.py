@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multitl.adapters import check_backend, has_gpu
 from multitl.distribution.devices import VISIBLE
 from multitl.distribution.group import ALONE, group_from_environment
-from multitl.engines import ray_engine, watching
-from multitl.engines.this_machine import local_team
 from multitl.errors import GroupError, nearest_names
 from multitl.recipes import Recipe
+
+if TYPE_CHECKING:
+    from multitl.engines.watching import Team
 
 ENGINES = ("local", "ray")
 
@@ -43,6 +45,9 @@ def launch(options: argparse.Namespace, recipe: Recipe) -> None:
 
     Raises MultitlError that says what to mend, SystemExit with the exit code of a worker that has said it.
     """
+    from multitl.engines import ray_engine
+    from multitl.engines.this_machine import local_team
+
     _check(options, recipe)
     backend, run = _check_run(options, recipe)
     os.environ["KERAS_BACKEND"] = backend  # of all, whatever is the fastest where they are
@@ -57,12 +62,14 @@ def launch(options: argparse.Namespace, recipe: Recipe) -> None:
 
 
 def _see_through(
-    start: Callable[[list[str]], AbstractContextManager[watching.Team]], workers: int, options: argparse.Namespace,
+    start: Callable[[list[str]], AbstractContextManager[Team]], workers: int, options: argparse.Namespace,
     recipe: Recipe, run: Path,
 ) -> None:  # fmt: skip
+    from multitl.engines.watching import see_through
+
     _check_share(recipe, workers)
     again = lambda resumes: start(_arguments(options.arguments, resumes))  # noqa: E731
-    watching.see_through(again, run, options.restarts, resumes=options.resume)
+    see_through(again, run, options.restarts, resumes=options.resume)
 
 
 def _arguments(typed: Sequence[str], resumes: bool) -> list[str]:

@@ -4,5 +4,6 @@ images. Read `scanning.py` first, then `pixels.py` and `images.py`.
 
 __all__ = [
     "augmentation", "bands", "bins", "columns", "depths", "geometry", "images", "listings", "parquet_images", "parts",
-    "pixel_store", "pixels", "remote", "resampling", "scanning", "split_names", "tables", "unlabelled",
+    "pixel_store", "pixels", "remote", "resampling", "scanning", "split_names", "stripes", "tables",
+    "unlabelled",
 ]  # fmt: skip

@@ -145,7 +145,7 @@ def _deep_phase(contender: Contender, recipe: Recipe) -> tuple[Phase, Examining]
     model = keras.Model(extractor.input, lesson.head(extractor.output), name="finetune")
 
     def batches(draws: Sequence[Draw]) -> Iterator[Batch]:
-        own = [one._replace(indices=peers.share(one.indices)) for one in draws]
+        own = [Draw(one.epoch, peers.share(one.indices)) for one in draws]
         for one, pixels in zip(own, readers["train"].batches(one.indices for one in own), strict=True):
             inputs: tuple[np.ndarray, ...] = (pixels,)
             if strength != "none":
