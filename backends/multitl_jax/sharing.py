@@ -6,7 +6,6 @@ Outside of a step every array belongs to this process alone, so nothing else has
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import jax
@@ -33,7 +32,6 @@ def initialise(address: str, size: int, rank: int) -> None:
         )
 
 
-@cache
 def meet(peers: Peers) -> Mesh:
     """The devices, in a row, once they have spoken with each other."""
     first = {device.process_index: device for device in reversed(jax.devices())}
