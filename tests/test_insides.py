@@ -27,6 +27,7 @@ NO_USES = {
     ("multitl/files/torch_tensors.py", "'torch._utils _rebuild_parameter'"): "a name that stands in files",
     ("multitl/files/torch_tensors.py", "'torch._utils _rebuild_tensor'"): "a name that stands in files",
     ("multitl/files/torch_tensors.py", "'torch._utils _rebuild_tensor_v2'"): "a name that stands in files",
+    ("multitl/distribution/channel.py", "os._exit"): "documented, for a process whose other threads wait for ever",
     ("multitl/recipes.py", "Recipe.__doc__ = ..."): "our own class, which says what its fields are",
     ("multitl/sources/saved_layers.py", "'keras.src.ops'"): "a name that stands in files",
     ("backends/multitl_tensorflow/export.py", "module.__call__ = ..."): "our own object, called as Keras 2 calls it",

@@ -65,7 +65,11 @@ def _read(path: Path) -> Iterator[tuple[str, Look]]:
     """Raises DamagedError for anything but hashes and as many looks."""
     arrays, _ = read_sealed(path)
     hashes, looks = arrays.get("hashes", np.empty(0)), arrays.get("looks", np.empty(0))
-    if hashes.dtype != np.uint8 or hashes.shape[1:] != (DIGEST,) or looks.shape != (len(hashes), len(Look.__annotations__)):
+    if (
+        hashes.dtype != np.uint8
+        or hashes.shape[1:] != (DIGEST,)
+        or looks.shape != (len(hashes), len(Look.__annotations__))
+    ):
         raise DamagedError(f"{hashes.dtype} {hashes.shape}, {looks.dtype} {looks.shape}")
     if not (np.isfinite(looks).all() and np.isin(looks[:, 0], range(len(KINDS))).all()):
         raise DamagedError("kinds that are not known")
