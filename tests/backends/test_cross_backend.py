@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from quick_runs import BACKBONE
 
 from multitl.adapters import BACKENDS
 from multitl.judging.predictions import read_predictions
@@ -38,19 +39,19 @@ MAIN = "import json, sys; from multitl.cli.main import main; sys.exit(max(map(ma
 def runs(
     photo_folder: Path, shared_data: Path, shared_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Path]]:
-    """MobileNet (alpha 0.25, found out from the file), by what was trained and where: {"head": {"jax": folder}}.
+    """By what was trained and where: {"head": {"jax": folder}}.
 
-    head: alone, on 320 photos of clothes.  light, strong: on generated photos, randomly changed that much, with the
-    last stage unfrozen.
+    head: of MobileNet (alpha 0.25, found out from the file), on 320 photos of clothes.  light, strong: a small network,
+    its last stage unfrozen, on generated photos, randomly changed that much.
     """
     folder = tmp_path_factory.mktemp("runs")
-    options = ["--backbone", "keras/MobileNet", "--weights", str(shared_weights / "mobilenet_2_5_224_tf_no_top.h5")]
-    deep = ["--image-size", "64", "--batch-size", "8", "--head-epochs", "3", "--unfreeze", "last",
+    real = ["--backbone", "keras/MobileNet", "--weights", str(shared_weights / "mobilenet_2_5_224_tf_no_top.h5")]
+    deep = ["--backbone", BACKBONE, "--batch-size", "8", "--head-epochs", "3", "--unfreeze", "last",
             "--learning-rate", "5e-4", "--steps", "10"]  # fmt: skip
     jobs = {
-        "head": [str(shared_data / "clothing_tiny"), *options, "--unfreeze", "none"],
-        "light": [str(photo_folder), *options, *deep],
-        "strong": [str(photo_folder), *options, *deep, "--augment", "strong"],
+        "head": [str(shared_data / "clothing_tiny"), *real, "--unfreeze", "none"],
+        "light": [str(photo_folder), *deep],
+        "strong": [str(photo_folder), *deep, "--augment", "strong"],
     }
     for backend in BACKENDS:
         commands = [["finetune", *job, "--out", str(folder / name / backend)] for name, job in jobs.items()]
@@ -102,7 +103,7 @@ assert "multitl" not in sys.modules
 def test_saved_models_give_the_same_probabilities_everywhere(runs: dict[str, dict[str, Path]], tmp_path: Path) -> None:
     """Saved under each backend, loaded under all three by plain Keras: within 1e-5, from raw uint8 pixels."""
     random, jobs = np.random.default_rng(0), []
-    for name, size in [("head", 224), ("light", 64)]:
+    for name, size in [("head", 224), ("light", 32)]:
         np.save(tmp_path / f"{name}.npy", random.integers(0, 256, (8, size, size, 3), dtype=np.uint8))
         jobs += [(f"{name}-{on}", run / "model.keras", tmp_path / f"{name}.npy") for on, run in runs[name].items()]
     for loaded in BACKENDS:

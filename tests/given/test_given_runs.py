@@ -158,6 +158,6 @@ def test_the_how_to(tmp_path, monkeypatch):
     assert len(HOW_TO.read_text().splitlines()) <= 25
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", HOW_TO.read_text(), re.DOTALL):
-        exec(block, names)
+        exec(block.replace("output=", f'backbone="{BACKBONE}", image_size=32, output='), names)
     assert len(read_card("runs/parts").data.counts["validation"]) == 2
     assert names["result"].metrics["test"]["accuracy"] > 0.7

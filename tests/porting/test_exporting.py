@@ -322,10 +322,10 @@ def test_eight_bits_want_photos(network: Path, tmp_path: Path):
     ("changes", "text"),
     [
         ({"hidden": 8}, "hidden layer"),
-        ({"head": "mean"}, "length 1"),
-        ({"head": "kernel"}, "length 1"),
+        pytest.param({"head": "mean"}, "length 1", marks=pytest.mark.slow),
+        pytest.param({"head": "kernel"}, "length 1", marks=pytest.mark.slow),
         ({"backbone": "keras/MobileNet:alpha=0.25"}, "class of PyTorch"),
-        ({"pooling": "max", "image_size": 64}, "pools by max"),
+        pytest.param({"pooling": "max", "image_size": 64}, "pools by max", marks=pytest.mark.slow),
     ],
 )
 def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo_folder: Path, tmp_path: Path):
