@@ -531,6 +531,9 @@ class Goal(Protocol):
     def losses_and_accuracy(self, logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
         """The same from logits, the loss of each row (n,)."""
 
+    def label_losses(self, logits: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
+        """Of each row and label (n, k), where each label is a problem of its own; None where they are one."""
+
     def misfit(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
         """The sum of log losses, and its gradient by the logits. logits: (n, problems, k), of several problems at once.
 

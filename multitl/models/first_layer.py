@@ -51,9 +51,10 @@ def warn_of_mean(pretrained: Pretrained, trained: Collection[str]) -> list[str]:
     """What is to be known of a first layer that was made for other channels. trained: names of layers that train."""
     if not pretrained.adapted:
         return []
+    count = pretrained.preprocess.channels
+    what = "one channel here its kernel is the sum" if count == 1 else f"{count} channels here its kernel is a mean"
     line = (
-        f"{pretrained.adapted}, the first layer of {pretrained.name}, read red, green and blue; for the "
-        f"{pretrained.preprocess.channels} channels here its kernel is a mean of what it was"
+        f"{pretrained.adapted}, the first layer of {pretrained.name}, read red, green and blue; for the {what} of these"
     )
     is_trained = pretrained.adapted in trained
     return [line + (", which is trained." if is_trained else ", and stays so: --unfreeze all trains it.")]

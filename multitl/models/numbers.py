@@ -61,6 +61,9 @@ class Numbers:
         spread = float(np.var(targets, dtype="float64"))
         return losses, float(np.clip(1 - losses.mean() / spread, 0, 1)) if spread else 0.0
 
+    def label_losses(self, logits: np.ndarray, targets: np.ndarray) -> None:
+        return None
+
     def misfit(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
         """Without the squares of the targets, which no solution changes."""
         weighed = weights * logits

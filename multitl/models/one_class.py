@@ -58,6 +58,10 @@ def losses_and_accuracy(logits: np.ndarray, targets: np.ndarray) -> tuple[np.nda
     return losses, float((logits.argmax(axis=1) == targets.argmax(axis=1)).mean())
 
 
+def label_losses(logits: np.ndarray, targets: np.ndarray) -> None:
+    return None
+
+
 def misfit(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     log_p = log_softmax(logits, axis=-1)
     return -float(np.vdot(targets, log_p)), np.exp(log_p) * weights - targets

@@ -60,8 +60,12 @@ def log_loss_and_accuracy(truth: np.ndarray, probabilities: np.ndarray) -> tuple
 
 
 def losses_and_accuracy(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-    losses = (np.logaddexp(0, logits) - targets * logits).sum(axis=1)
+    losses = label_losses(logits, targets).sum(axis=1)
     return losses, float(((logits > 0) == (targets > HALF)).mean())
+
+
+def label_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, logits) - targets * logits
 
 
 def misfit(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:

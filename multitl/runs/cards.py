@@ -121,6 +121,8 @@ class SolvedHead(Struct, frozen=True):
     scale: of a mean, what half a squared distance is multiplied by; of a kernel, its width in median distances.
     compared: kinds of head, the first of which had to be beaten.  sample: how many images that was chosen by, where
     features of all do not fit into memory; the penalty is then that of `tried`, made smaller by the sample's share.
+    penalties: of several labels an image, each label's own, chosen by its own loss; `penalty` is then the best of them
+    all for all of them.
     """
 
     penalty: Positive
@@ -131,6 +133,7 @@ class SolvedHead(Struct, frozen=True):
     scale: Positive | None = None
     compared: tuple[Compared, ...] = ()
     sample: Count | None = None
+    penalties: tuple[Positive, ...] = ()
 
 
 class Ranked(Struct, frozen=True):

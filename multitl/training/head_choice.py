@@ -43,7 +43,7 @@ class SolvedHead:
     """A head's last layer, what stands before it, and how both were chosen; see `SolvedHead` in cards.py.
 
     prior: what the layer was drawn towards, if it was; see `Samples`.  sample: how many images chose, if not all of
-    them did.
+    them did.  penalties: of labels that each have their own; `penalty` is then the best one for all of them.
     """
 
     kind: HeadKind
@@ -55,6 +55,7 @@ class SolvedHead:
     compared: tuple[Compared, ...]
     prior: np.ndarray | None = None
     sample: int | None = None
+    penalties: tuple[float, ...] | None = None
 
     def about(self) -> dict[str, Any]:
         """For the card."""
@@ -66,12 +67,15 @@ class SolvedHead:
             "tried": list(self.tried),
             "compared": list(self.compared),
             "sample": self.sample,
+            "penalties": list(self.penalties or ()),
         }
 
     def __str__(self) -> str:
         if self.kind == "mean":
             return "the nearest class mean"
-        return f"the solved {'kernel ' if self.kind == 'kernel' else ''}head, penalty {self.penalty:g}"
+        least, most = min(self.penalties or (self.penalty,)), max(self.penalties or (self.penalty,))
+        penalty = f"penalty {least:g}" if least == most else f"penalties {least:g} to {most:g}"
+        return f"the solved {'kernel ' if self.kind == 'kernel' else ''}head, {penalty}"
 
     def verdict(self, loss: str = "log loss") -> str:
         """What was compared, in a line; empty where nothing was. loss: what it is called."""
@@ -104,12 +108,13 @@ def solve_again(chosen: SolvedHead, task: Task) -> Solution:
     """
     if chosen.kind == "mean" and chosen.scale:
         return find_means(task, chosen.fixed, chosen.scale)
+    penalty = chosen.penalties or chosen.penalty
     if is_large(task):
         peers = task.peers
         streamed = StreamedRegression(task, chosen.fixed, chosen.prior, peers.rank, peers.size, peers.sum)
-        return solve(streamed, chosen.penalty, chosen.solution)
+        return solve(streamed, penalty, chosen.solution)
     regression = SoftmaxRegression(task.samples(chosen.fixed, chosen.prior))
-    return solve(regression, chosen.penalty, regression.coordinates(chosen.solution))
+    return solve(regression, penalty, regression.coordinates(chosen.solution))
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -122,7 +127,10 @@ def draw_towards(known: KnownHead, task: Task, recipe: Recipe) -> SolvedHead:
 
     def choose() -> SolvedHead:
         chosen = attempt(kind, some, known.fixed, recipe.l2, prior=known.rows)
-        return SolvedHead(kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows)
+        return SolvedHead(
+            kind, known.fixed, chosen.solve(), chosen.penalty, None, chosen.tried, (), known.rows,
+            penalties=chosen.penalties,
+        )  # fmt: skip
 
     return _fit_to_all(_of_the_first(task.peers, choose), task, some, recipe)
 
@@ -132,7 +140,10 @@ def _choose(task: Task, recipe: Recipe) -> SolvedHead:
     chosen = _clear_winner(attempts)
     compared = tuple(_compare(one, attempts[0]) for one in attempts if one.losses.size)
     solution = chosen.solve()
-    return SolvedHead(chosen.kind, chosen.fixed, solution, chosen.penalty, chosen.scale, chosen.tried, compared)
+    return SolvedHead(
+        chosen.kind, chosen.fixed, solution, chosen.penalty, chosen.scale, chosen.tried, compared,
+        penalties=chosen.penalties,
+    )  # fmt: skip
 
 
 def _of_the_first(peers: Peers, choose: Callable[[], SolvedHead]) -> SolvedHead:
@@ -148,6 +159,7 @@ def _of_the_first(peers: Peers, choose: Callable[[], SolvedHead]) -> SolvedHead:
         about["kind"], FeatureMap(about["size"], arrays.get("centre"), waves),
         Solution(arrays["kernel"], arrays["bias"], about["gradient"]), about["penalty"], about["scale"],
         tuple(about["tried"]), tuple(about["compared"]), arrays.get("prior"),
+        penalties=tuple(about["penalties"]) or None,
     )  # fmt: skip
 
 
@@ -165,7 +177,8 @@ def _fit_to_all(head: SolvedHead, task: Task, some: Task, recipe: Recipe) -> Sol
     if some is task:
         return head
     penalty = recipe.l2 or penalty_for(task, some, head.penalty)
-    head = replace(head, penalty=penalty, sample=len(some.labels))
+    penalties = head.penalties and tuple(penalty_for(task, some, one) for one in head.penalties)
+    head = replace(head, penalty=penalty, penalties=penalties, sample=len(some.labels))
     return replace(head, solution=solve_again(head, task))
 
 

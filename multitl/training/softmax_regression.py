@@ -10,6 +10,8 @@ search is, plus the penalty's. Böhning (1992) bounds the curvature once for all
 confidence it is a small part of that. One matrix serves all classes and folds.
 Of fewer images than channels only the space that they span is searched; outside it the minimum is zero.
 
+Labels that do not know of each other may each have a penalty of their own.
+
 A prior may take the place of zero: the penalty is then on the distance to coefficients that are known already ("L2-SP",
 Li, Grandvalet and Davoine 2018, arXiv:1802.01483), and all of the above holds for that distance.
 
@@ -22,8 +24,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TypeVar
+from functools import cached_property, partial
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from scipy.linalg import cholesky, eigh, solve_triangular
@@ -34,6 +36,7 @@ from multitl.models.goals import GOALS
 from multitl.system.threads import default_threads, map_batches
 
 T = TypeVar("T")
+Penalty: TypeAlias = float | tuple[float, ...]  # one for all classes, or one for each
 
 ROWS = 2048  # of a block: sums are taken block after block, whatever the number of threads
 RANK = 1e-13  # of the largest eigenvalue: what lies below is rounding
@@ -46,6 +49,43 @@ MOST_STEPS = 2000
 POLISHED = 20  # steps at most, once the search has ended
 FLATNESS = 1e-6  # what a solution may have at most
 EVERY = slice(None)
+
+
+def least(penalty: Penalty) -> float:
+    return float(np.min(penalty))
+
+
+def still_steep(gradient: float, penalty: Penalty) -> str:
+    """Why a minimum was not found. gradient: what is left, as a share."""
+    return f"a gradient of {gradient:.1e} of its start is left, with the penalty {least(penalty):g}"
+
+
+class Coordinates:
+    """Those in which columns of theta (directions, columns) are searched: of each penalty its own.
+
+    factor: penalty -> the lower triangle of the problem's curvature.  penalties: (columns,).
+    """
+
+    def __init__(self, factor: Callable[[float], np.ndarray], penalties: np.ndarray) -> None:
+        different = np.unique(penalties).tolist()
+        columns = [penalties == one for one in different] if len(different) > 1 else [EVERY]
+        self._parts = list(zip(columns, map(factor, different), strict=True))
+
+    def theta(self, flat: np.ndarray) -> np.ndarray:
+        return self._each(partial(solve_triangular, trans="T", lower=True, check_finite=False), flat)
+
+    def gradient(self, slope: np.ndarray) -> np.ndarray:
+        """By these coordinates, of one by theta."""
+        return self._each(partial(solve_triangular, lower=True, check_finite=False), slope)
+
+    def flat(self, theta: np.ndarray) -> np.ndarray:
+        return self._each(lambda lower, values: lower.T @ values, theta)
+
+    def _each(self, function: Callable[[np.ndarray, np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+        found = np.empty(values.shape)
+        for columns, lower in self._parts:
+            found[:, columns] = function(lower, values[:, columns])
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,7 +131,7 @@ class SoftmaxRegression:
             known = [_with_one(features[block], np.float64) @ samples.prior for block in self.blocks]
             self.known = np.concatenate(known)
 
-    def solve(self, penalty: float, start: np.ndarray | None = None) -> Solution:
+    def solve(self, penalty: Penalty, start: np.ndarray | None = None) -> Solution:
         """The minimum over all samples. penalty: > 0. Raises ArithmeticError if rounding keeps it from being found.
 
         start: a guess (directions, 1, classes), as `Problems` takes it. The first half of the way is gone in float32.
@@ -102,9 +142,9 @@ class SoftmaxRegression:
             start, _ = rough.minimise(penalty, SKETCH)
         around = self.curvature(start)
         start, _ = rough.minimise(penalty, FLOAT32, start, around)
-        theta, gradient = exact.minimise(penalty, EXACT * min(penalty, 0.01), start, around)
+        theta, gradient = exact.minimise(penalty, EXACT * min(least(penalty), 0.01), start, around)
         if not gradient <= FLATNESS:
-            raise ArithmeticError(f"a gradient of {gradient:.1e} of its start is left, with the penalty {penalty:g}")
+            raise ArithmeticError(still_steep(gradient, penalty))
         found = theta[:, 0] if self.basis is None else self.basis @ theta[:, 0]
         found = found if self.samples.prior is None else found + self.samples.prior
         return Solution(found[:-1], found[-1], gradient)
@@ -154,36 +194,37 @@ class Problems:
         nothing: np.ndarray = np.zeros((len(self._rows), 1, 1), dtype)
         self._known = nothing if regression.known is None else regression.known[:, None].astype(dtype)
         self._shape = (self._rows.shape[1], self._targets[0].size)
-        self._norms: dict[float, float] = {}  # by penalty
+        self._norms: dict[Penalty, float] = {}
         _, self._slope_at_zero = self._misfit(np.zeros(self._shape), nothing)  # a good prior would leave little of it
 
     def minimise(
-        self, penalty: float, tolerance: float, start: np.ndarray | None = None, around: np.ndarray | None = None
+        self, penalty: Penalty, tolerance: float, start: np.ndarray | None = None, around: np.ndarray | None = None
     ) -> tuple[np.ndarray, float]:
         """The minimum of each problem. tolerance: of the gradient, as a share of what it is at zero.
 
         start, and the first that is returned: (directions, problems, classes), in the coordinates of the rows, less
         the prior. The second is the gradient that is left, as a share.  around: `curvature` where it is searched.
         """
-        lower = _factor(self._regression.curvature_at_zero if around is None else around, penalty)
+        weights = self._by_column(penalty)
+        round_out = self._coordinates(penalty, around)
         at_zero, most = self._norm_at_zero(penalty), MOST_STEPS
         if self._dtype is np.float32:  # the flattest direction is stretched by 1 / sqrt(2 penalty), its rounding too
-            tolerance, most = max(tolerance, ROUNDING / math.sqrt(2 * penalty)), MOST_STEPS // 10
+            tolerance, most = max(tolerance, ROUNDING / math.sqrt(2 * least(penalty))), MOST_STEPS // 10
         norm = math.inf
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             nonlocal norm
-            theta = solve_triangular(lower, flat.reshape(self._shape), trans="T", lower=True, check_finite=False)
+            theta = round_out.theta(flat.reshape(self._shape))
             misfit, slope = self._misfit(theta, self._known)
-            gradient = solve_triangular(lower, slope + 2 * penalty * theta, lower=True, check_finite=False)
+            gradient = round_out.gradient(slope + 2 * weights * theta)
             norm = float(np.linalg.norm(gradient))
-            return misfit + penalty * float(np.square(theta).sum()), gradient.ravel()
+            return misfit + float((weights * np.square(theta)).sum()), gradient.ravel()
 
         def stop_at_tolerance(_: np.ndarray) -> None:  # SciPy's own test is of the largest component
             if norm <= tolerance * at_zero:
                 raise StopIteration
 
-        first = np.zeros(self._shape) if start is None else lower.T @ start.reshape(self._shape)
+        first = np.zeros(self._shape) if start is None else round_out.flat(start.reshape(self._shape))
         options = {"maxcor": 12, "gtol": 0.0, "ftol": 0.0, "maxiter": most, "maxfun": 2 * most}
         found = minimize(
             objective, first.ravel(), jac=True, method="L-BFGS-B", options=options, callback=stop_at_tolerance
@@ -196,15 +237,22 @@ class Problems:
             if not np.linalg.norm(further) < np.linalg.norm(left):
                 break
             flat, left = flat - left, further
-        theta = solve_triangular(lower, flat.reshape(self._shape), trans="T", lower=True)
+        theta = round_out.theta(flat.reshape(self._shape))
         return theta.reshape(-1, *self._targets.shape[1:]), float(np.linalg.norm(left) / at_zero)
 
-    def _norm_at_zero(self, penalty: float) -> float:
+    def _by_column(self, penalty: Penalty) -> np.ndarray:
+        return np.tile(np.broadcast_to(penalty, self._targets.shape[2]), self._targets.shape[1])
+
+    def _coordinates(self, penalty: Penalty, around: np.ndarray | None = None) -> Coordinates:
+        moments = self._regression.curvature_at_zero if around is None else around
+        return Coordinates(partial(_factor, moments), self._by_column(penalty))
+
+    def _norm_at_zero(self, penalty: Penalty) -> float:
         """Of the gradient, in the coordinates of the curvature there: in those of another place, where the loss is
         flatter, it would be as large as one likes."""
         if penalty not in self._norms:
-            lower = _factor(self._regression.curvature_at_zero, penalty)
-            self._norms[penalty] = float(np.linalg.norm(solve_triangular(lower, self._slope_at_zero, lower=True)))
+            gradient = self._coordinates(penalty).gradient(self._slope_at_zero)
+            self._norms[penalty] = float(np.linalg.norm(gradient))
         return self._norms[penalty] or 1.0
 
     def _misfit(self, theta: np.ndarray, known: np.ndarray) -> tuple[float, np.ndarray]:

@@ -18,7 +18,16 @@ from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
 from multitl.runs.cards import HeadKind, Tried
 from multitl.training.feature_rows import Rows
-from multitl.training.softmax_regression import ROUGH, SKETCH, Problems, Samples, SoftmaxRegression, Solution
+from multitl.training.softmax_regression import (
+    ROUGH,
+    SKETCH,
+    Penalty,
+    Problems,
+    Samples,
+    SoftmaxRegression,
+    Solution,
+    least,
+)
 
 FOLDS = 5
 FIRST, STEP = 0.1, 10**0.5  # of the path of penalties
@@ -75,7 +84,8 @@ class Attempt:
 
     losses: (n,), as `Task.by_image` gives them; empty where nothing was to be chosen.  scale: see `SolvedHead`
     in cards.py.  solve: gives the head fitted to all images.  answers: gives what is said of each row by the fit that
-    has not seen it, as logits (views * n, classes); None where there are none.
+    has not seen it, as logits (views * n, classes); None where there are none.  penalty: the best one for all classes;
+    penalties: of labels that each have their own, else None.
     """
 
     kind: HeadKind
@@ -87,21 +97,26 @@ class Attempt:
     tried: tuple[Tried, ...] = ()
     scale: float | None = None
     answers: Callable[[], np.ndarray] | None = None
+    penalties: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Of a path: a penalty, the loss of each row out of fold, theta (directions, folds, classes)."""
+    """Of a path: a penalty, the loss of each row out of fold, theta (directions, folds, classes).
+
+    parts: the mean losses of what a penalty is chosen for: each label, or all classes together (1,).
+    """
 
     tried: Tried
     losses: np.ndarray
     theta: np.ndarray
+    parts: np.ndarray
 
 
 class Regression(Protocol[Start]):
     """What has a minimum: softmax_regression.py, streamed_regression.py."""
 
-    def solve(self, penalty: float, start: Start | None = None) -> Solution: ...
+    def solve(self, penalty: Penalty, start: Start | None = None) -> Solution: ...
 
 
 def is_solved(recipe: Recipe) -> bool:
@@ -121,12 +136,12 @@ def attempt(
     if not path:
         penalty = penalty or UNKNOWN
         return Attempt(kind, fixed, penalty, np.empty(0), 0.0, partial(solve, regression, penalty), (), scale)
-    best = min(path, key=lambda step: step.tried["log_loss"])
-    penalty, start = best.tried["penalty"], best.theta.mean(axis=1, keepdims=True)
-    tried = tuple(step.tried for step in path)
-    finish, answers = partial(solve, regression, penalty, start), partial(_answers, regression, best.theta, folds)
+    best, penalties = _best_of_each(path, regression, task.all_labels(), folds)
+    penalty = min((step.tried for step in path), key=lambda tried: tried["log_loss"])["penalty"]
+    finish = partial(solve, regression, penalties or penalty, best.theta.mean(axis=1, keepdims=True))
+    tried, answers = tuple(step.tried for step in path), partial(_answers, regression, best.theta, folds)
     losses, accuracy = task.by_image(best.losses), best.tried["accuracy"]
-    return Attempt(kind, fixed, penalty, losses, accuracy, finish, tried, scale, answers)
+    return Attempt(kind, fixed, penalty, losses, accuracy, finish, tried, scale, answers, penalties)
 
 
 def fill_head(head: keras.Model, solution: Solution) -> None:
@@ -142,7 +157,7 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return numbers
 
 
-def solve(regression: Regression[Start], penalty: float, start: Start | None = None) -> Solution:
+def solve(regression: Regression[Start], penalty: Penalty, start: Start | None = None) -> Solution:
     """Its minimum; a RunError says what to do where rounding keeps the minimum from being found."""
     try:
         return regression.solve(penalty, start)
@@ -150,7 +165,7 @@ def solve(regression: Regression[Start], penalty: float, start: Start | None = N
         raise RunError(
             f"The head could not be solved: {error}.",
             expected="features and a penalty for which the minimum can be found in float64",
-            received=f"l2 = {penalty:g}",
+            received=f"l2 = {least(penalty):g}",
             fix="give a larger one: --l2 0.01; or train it: --dropout 0.1",
         ) from error
 
@@ -158,6 +173,8 @@ def solve(regression: Regression[Start], penalty: float, start: Start | None = N
 def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray) -> list[Step]:
     """Penalties downwards from FIRST as long as the loss falls, or else upwards; each starts at the last one's minimum.
     Where classes are apart the loss falls for ever, so it ends where coefficients may be as large as any would be.
+    Labels that each have a penalty go on as long as the loss of one falls, and both ways if one is best where they
+    start.
 
     Every fold of a penalty is a problem of its own: fitted to the images of the others, judged on its own. Nothing is
     returned if a fold would have no image to be fitted to.
@@ -177,20 +194,33 @@ def _follow_path(regression: SoftmaxRegression, labels: np.ndarray, folds: np.nd
         while smallest <= penalty <= LARGEST:
             start, around = None, None
             if path:
-                around, last = regression.curvature(path[-1].theta), path[-1].tried["log_loss"]
+                around = regression.curvature(path[-1].theta)
                 sketch = step(penalty, SKETCH, _foresee([one.theta for one in path]), around)
-                if sketch.tried["log_loss"] > HOPELESS * last:
+                if (sketch.parts > HOPELESS * path[-1].parts).all():
                     return [*path, sketch]
                 start = sketch.theta
             # the smaller the penalty, the flatter the loss, and the further off is what leaves the same gradient
             path = [*path, step(penalty, ROUGH * min(1, penalty / FIRST) ** 0.5, start, around)]
-            if len(path) > 1 and path[-1].tried["log_loss"] >= path[-2].tried["log_loss"]:
+            if len(path) > 1 and (path[-1].parts >= path[-2].parts).all():
                 break
             penalty *= factor
         return path
 
     down = walk(FIRST, 1 / STEP, [])
-    return down if len(down) > 2 else [*down, *walk(FIRST * STEP, STEP, down[:1])[1:]]
+    is_first_best = np.argmin([step.parts for step in down], axis=0) == 0
+    return down if len(down) > 2 and not is_first_best.any() else [*down, *walk(FIRST * STEP, STEP, down[:1])[1:]]
+
+
+def _best_of_each(
+    path: Sequence[Step], regression: SoftmaxRegression, labels: np.ndarray, folds: np.ndarray
+) -> tuple[Step, tuple[float, ...] | None]:
+    """What each label's best penalty gives together, and these penalties; None where one is for all."""
+    best = [path[place] for place in np.argmin([step.parts for step in path], axis=0)]
+    if len(best) == 1:
+        return best[0], None
+    theta = np.stack([step.theta[:, :, label] for label, step in enumerate(best)], axis=2)
+    penalties = tuple(step.tried["penalty"] for step in best)
+    return _judge(penalties[0], regression, theta, labels, folds), penalties
 
 
 def _foresee(thetas: Sequence[np.ndarray]) -> np.ndarray:
@@ -201,9 +231,12 @@ def _foresee(thetas: Sequence[np.ndarray]) -> np.ndarray:
 def _judge(
     penalty: float, regression: SoftmaxRegression, theta: np.ndarray, labels: np.ndarray, folds: np.ndarray
 ) -> Step:
-    losses, accuracy = regression.samples.goal.losses_and_accuracy(_answers(regression, theta, folds), labels)
-    log_loss = float(np.average(losses, weights=regression.samples.weights))
-    return Step({"penalty": float(f"{penalty:.3g}"), "log_loss": log_loss, "accuracy": accuracy}, losses, theta)
+    answers, goal, weights = _answers(regression, theta, folds), regression.samples.goal, regression.samples.weights
+    losses, accuracy = goal.losses_and_accuracy(answers, labels)
+    log_loss = float(np.average(losses, weights=weights))
+    of_labels = goal.label_losses(answers, labels)
+    parts = np.array([log_loss]) if of_labels is None else np.average(of_labels, axis=0, weights=weights)
+    return Step({"penalty": float(f"{penalty:.3g}"), "log_loss": log_loss, "accuracy": accuracy}, losses, theta, parts)
 
 
 def _answers(regression: SoftmaxRegression, theta: np.ndarray, folds: np.ndarray) -> np.ndarray:

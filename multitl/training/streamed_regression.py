@@ -14,14 +14,22 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky
 from scipy.optimize import minimize
 
 from multitl.models.feature_maps import FeatureMap
 from multitl.system.threads import default_threads, map_batches
 from multitl.training.feature_rows import Rows, block_rows
 from multitl.training.large_tasks import draw
-from multitl.training.softmax_regression import FLATNESS, FLOAT32, POLISHED, Solution
+from multitl.training.softmax_regression import (
+    FLATNESS,
+    FLOAT32,
+    POLISHED,
+    Coordinates,
+    Penalty,
+    Solution,
+    still_steep,
+)
 from multitl.training.solved_head import Task
 
 MOST_THREADS = 8  # each holds a block
@@ -56,28 +64,28 @@ class StreamedRegression:
         ranges = [(view, slice(first, first + step)) for view in task.views for first in range(0, len(view), step)]
         self._ranges = ranges[rank::size]
 
-    def solve(self, penalty: float, start: Solution | None = None, tolerance: float = AIM) -> Solution:
+    def solve(self, penalty: Penalty, start: Solution | None = None, tolerance: float = AIM) -> Solution:
         """The minimum over all images. Raises ArithmeticError if rounding keeps it from being found.
 
-        penalty: > 0.  start: the sample's minimum, or zero.  tolerance: of the gradient, as a share of what it is at
-        zero; FLATNESS will do where rounding ends the search before.
+        penalty: > 0, of all classes or each.  start: the sample's minimum, or zero.  tolerance: of the gradient, as a
+        share of what it is at zero; FLATNESS will do where rounding ends the search before.
         """
         classes = self._shape[1]
         round_out = self._moments / self._task.goal.flatness(classes)
-        lower = cholesky(round_out + 2 * penalty * np.eye(len(round_out)), lower=True)
+        weights, rest = np.broadcast_to(penalty, classes), np.eye(len(round_out))
+        coordinates = Coordinates(lambda one: cholesky(round_out + 2 * one * rest, lower=True), weights)
         norm, at_zero = math.inf, 1.0
 
         def objective(flat: np.ndarray, dtype: type) -> tuple[float, np.ndarray]:
-            """In coordinates in which theta is solve(lower.T, flat)."""
             nonlocal norm
-            theta = solve_triangular(lower, flat.reshape(self._shape), trans="T", lower=True)
+            theta = coordinates.theta(flat.reshape(self._shape))
             loss, gradient = self._pass(theta + self._prior, dtype)
-            gradient = solve_triangular(lower, gradient + 2 * penalty * theta, lower=True)
+            gradient = coordinates.gradient(gradient + 2 * weights * theta)
             norm = float(np.linalg.norm(gradient))
-            return loss + penalty * float(np.square(theta).sum()), gradient.ravel()
+            return loss + float((weights * np.square(theta)).sum()), gradient.ravel()
 
         _, gradient = self._pass(np.zeros(self._shape), np.float32)  # of a good prior it is small from the start
-        at_zero = float(np.linalg.norm(solve_triangular(lower, gradient, lower=True))) or 1.0
+        at_zero = float(np.linalg.norm(coordinates.gradient(gradient))) or 1.0
 
         def search(flat: np.ndarray, dtype: type, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
             def stop_at_tolerance(_: np.ndarray) -> None:
@@ -91,7 +99,7 @@ class StreamedRegression:
             return found.x, found.jac
 
         theta = np.vstack([start.kernel, start.bias]) - self._prior if start else np.zeros(self._shape)
-        flat, _ = search((lower.T @ theta).ravel(), np.float32, max(tolerance, FLOAT32))
+        flat, _ = search(coordinates.flat(theta).ravel(), np.float32, max(tolerance, FLOAT32))
         flat, left = search(flat, np.float64, tolerance)
         for _ in range(POLISHED):  # the loss is level to the last bit long before its gradient is zero
             if np.linalg.norm(left) <= tolerance * at_zero:
@@ -102,8 +110,8 @@ class StreamedRegression:
             flat, left = flat - left, further
         share = float(np.linalg.norm(left)) / at_zero
         if not share <= max(tolerance, FLATNESS):
-            raise ArithmeticError(f"a gradient of {share:.1e} of its start is left, with the penalty {penalty:g}")
-        theta = solve_triangular(lower, flat.reshape(self._shape), trans="T", lower=True) + self._prior
+            raise ArithmeticError(still_steep(share, penalty))
+        theta = coordinates.theta(flat.reshape(self._shape)) + self._prior
         return Solution(theta[:-1], theta[-1], share)
 
     def _pass(self, theta: np.ndarray, dtype: type) -> tuple[float, np.ndarray]:

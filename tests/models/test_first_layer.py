@@ -90,6 +90,7 @@ def test_it_is_said_that_the_kernel_is_a_mean():
     assert "stem" in line and "5 channels" in line and "--unfreeze all trains it" in line
     assert warn_of_mean(five, {"stem"})[0].endswith("which is trained.")
     assert warn_of_mean(of(small(), 3), ()) == []
+    assert "one channel here its kernel is the sum" in warn_of_mean(of(small(), 1), ())[0]
 
 
 def test_a_backbone_of_other_channels_stays_one_of_those():

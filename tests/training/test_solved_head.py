@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from multitl.errors import RunError
+from multitl.models.goals import GOALS
 from multitl.models.heads import build_head
 from multitl.recipes import Recipe
 from multitl.training import softmax_regression
@@ -66,6 +67,21 @@ def test_the_chosen_penalty_has_the_least_log_loss_out_of_fold() -> None:
 def test_noise_gets_a_large_penalty_and_a_clear_case_a_small_one() -> None:
     noise, clear = (solve_linear(draw(s)).penalty for s in (0.0, 9.0))
     assert noise >= 1.0 > 0.01 >= clear
+
+
+def test_each_of_several_labels_has_the_penalty_that_suits_it() -> None:
+    """One of a clear label, one of noise: the head is, label by label, what each alone would be with its own."""
+    features, random = draw(9.0), np.random.default_rng(0)
+    labels = np.stack([ONE_HOT[:, 0], random.random(COUNT) < 0.5, ONE_HOT[:, 1]], axis=1).astype("float32")
+    head = choose_head(Task([features], labels, ONES, goal=GOALS["several"]), Recipe(head="linear", labels="several"))
+    assert head.penalties and head.penalties[1] >= 1.0 > 0.01 >= max(head.penalties[::2])
+    assert head.penalty in [one["penalty"] for one in head.tried]
+    assert head.compared[0]["log_loss"] < min(one["log_loss"] for one in head.tried)
+    for label, penalty in enumerate(head.penalties):
+        alone = SoftmaxRegression(Samples(head.fixed(features), labels[:, [label]], ONES, GOALS["several"]))
+        kernel = alone.solve(penalty).kernel[:, 0]
+        np.testing.assert_allclose(head.solution.kernel[:, label], kernel, atol=1e-5 * np.abs(kernel).max())
+    assert str(head).endswith(f"penalties {min(head.penalties):g} to {max(head.penalties):g}")
 
 
 def test_views_of_an_image_are_in_one_fold() -> None:

@@ -16,7 +16,7 @@ from multitl.recipes import Recipe
 from multitl.training import feature_rows, large_tasks
 from multitl.training.head_choice import KnownHead, choose_head, draw_towards, solve_again
 from multitl.training.large_tasks import draw, is_large
-from multitl.training.softmax_regression import SoftmaxRegression
+from multitl.training.softmax_regression import Penalty, SoftmaxRegression
 from multitl.training.solved_head import Task
 from multitl.training.streamed_regression import StreamedRegression
 
@@ -52,13 +52,17 @@ PROBLEMS = {
 
 @pytest.mark.parametrize(("problem", "prior"), PROBLEMS.values(), ids=list(PROBLEMS))
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
-def test_the_minimum_is_that_of_all_images(problem: Task, prior: np.ndarray | None, penalty: float) -> None:
+def test_the_minimum_is_that_of_all_images(problem: Task, prior: np.ndarray | None, penalty: Penalty) -> None:
     fixed = scaled(problem.views[0][:])
     whole = SoftmaxRegression(problem.samples(fixed, prior)).solve(penalty)
     streamed = StreamedRegression(problem, fixed, prior).solve(penalty, tolerance=1e-8)
     scale = np.abs(whole.kernel).max()
     np.testing.assert_allclose(streamed.kernel, whole.kernel, atol=1e-4 * scale)
     np.testing.assert_allclose(streamed.bias, whole.bias, atol=1e-4 * scale)
+
+
+def test_labels_may_each_have_a_penalty() -> None:
+    test_the_minimum_is_that_of_all_images(*PROBLEMS["labels"], (1e-1, 1e-4, 1e-2))
 
 
 def test_workers_find_the_same_bits() -> None:
