@@ -118,8 +118,11 @@ def _first_lost(codes: Sequence[int | None]) -> int:
 
 
 def _keep_words(run: Path, team: Team, codes: Sequence[int | None]) -> None:
-    """Add what workers wrote that nobody has read to the run's log, if the run has begun."""
+    """Add what workers wrote that nobody has read to the run's log; before the run has one, show it."""
     if not (run / BEGUN).is_file():
+        for rank, code in enumerate(codes):
+            if code not in (None, 0, INPUT, BUG) and not team.is_heard(rank):  # of faults people are told anyway
+                print(f"worker {rank} of {len(codes)}:\n{_message(team.words(rank))}", file=sys.stderr)
         return
     with contextlib.suppress(OSError), (run / LOG).open("a", encoding="utf-8") as log:
         for rank, code in enumerate(codes):
@@ -137,10 +140,11 @@ def _state(file: Path) -> tuple[int, int] | None:
 
 
 def _too_often(run: Path, rank: int, codes: Sequence[int | None], restarts: int) -> GroupError:
+    told = f"; {run / LOG} has what they said" if (run / LOG).is_file() else ""
     return GroupError(
         f"Workers of {run} were lost {restarts + 1} times without a new checkpoint in between.",
         expected="at most --restarts",
-        received=f"worker {rank} at last: {in_words(codes[rank])}; {run / LOG} has what they said",
+        received=f"worker {rank} at last: {in_words(codes[rank])}{told}",
         fix="mend what ends them (killed by SIGKILL is often a lack of memory: fewer workers, a smaller --batch-size), "
         "and run the same command with --resume",
     )

@@ -125,6 +125,13 @@ def test_a_run_that_had_not_begun_begins_again(folder: Path, run: Path):
     assert launcher.resumed == [False, False]
 
 
+def test_what_is_lost_before_there_is_a_run_is_told_at_once(folder: Path, tmp_path: Path, capfd):
+    with pytest.raises(GroupError, match="were lost 1 times") as told:
+        watching.see_through(Launcher(folder, "1:0:-9"), tmp_path / "none", 0, resumes=False)
+    assert "multitl: worker 1 did -9" in capfd.readouterr().err and watching.LOG not in str(told.value)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_checkpoint_earns_new_tries(folder: Path, run: Path):
     launcher = Launcher(folder, "1:0:-9", "1:1:-9", begins=run / "checkpoint.safetensors")
     watching.see_through(launcher, run, 1, resumes=True)
