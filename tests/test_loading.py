@@ -44,7 +44,7 @@ class Tags(HTMLParser):
 def test_its_methods_are_the_functions_and_its_model_is_loaded_once(finished: Path, photos: Path):
     run = multitl.load(finished)
     assert run.classes == ("cat", "dog") and run.folder == finished
-    assert run.card.backbone.name == "keras/MobileNet:alpha=0.25"
+    assert run.card.backbone.name == "file:small.keras"
     assert run.predict(photos / "cat") == multitl.predict(finished, photos / "cat")
     assert run.evaluate(photos) == multitl.evaluate(finished, photos)
     assert isinstance(run.model, keras.Model) and run.model is run.model
@@ -63,7 +63,7 @@ def test_it_is_shown_in_a_line(finished: Path):
     accuracy = json.loads((finished / "metrics.json").read_text())["test"]["accuracy"]
     line = repr(multitl.load(finished))
     assert line.startswith(f"<multitl run {finished}: accuracy {accuracy:.3f}, macro F1 ") and "\n" not in line
-    assert line.endswith(" test images, 2 classes, keras/MobileNet:alpha=0.25>")
+    assert line.endswith(" test images, 2 classes, file:small.keras>")
     shown = repr(finished_result(finished))
     assert shown.startswith(f"<multitl result {finished}: accuracy {accuracy:.3f}, macro F1 ")
     assert shown.endswith(" test images, 2 classes>") and len(shown) < 100 + len(str(finished))

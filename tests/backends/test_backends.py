@@ -128,6 +128,7 @@ def test_jax_devices_and_precision(backend, monkeypatch, platform, capability, p
     device = SimpleNamespace(device_kind="Accelerator", **({"compute_capability": capability} if capability else {}))
     monkeypatch.setattr(backend.jax, "default_backend", lambda: platform)
     monkeypatch.setattr(backend.jax, "devices", lambda: [device])
+    monkeypatch.setattr(backend.jax, "local_devices", lambda: [device])
     assert (backend.devices(), backend.mixed_precision()) == (["Accelerator"], policy)
 
 

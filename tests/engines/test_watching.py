@@ -42,8 +42,9 @@ if deeds:
 print(f"{rank} is done")
 """
 LAUNCHER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 from multitl.engines.this_machine import local_team
 from multitl.system.interrupts import requests_to_end
 print(flush=True)

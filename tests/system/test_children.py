@@ -77,7 +77,7 @@ def test_the_end_of_the_time_takes_all_along(modules: Path, tmp_path: Path) -> N
 
 def test_a_child_without_its_parent_ends_at_once() -> None:
     """It was killed between starting the child and the child's first line: the number is another one's."""
-    command = [sys.executable, "-P", "-m", "multitl.system.children", "1", "multitl"]
+    command = [sys.executable, "-P", "-m", "multitl.system.children", "1", "", "multitl"]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
 
 

@@ -112,15 +112,14 @@ def test_other_numbers_alone_are_added_to_what_is_known(place: Path, odd: Result
     np.testing.assert_allclose(mapped @ rows * other.deviation + other.mean, before, rtol=1e-4)
 
 
-def test_a_label_is_forgotten_where_no_image_has_it(place: Path, two: Result, tmp_path: Path) -> None:
+def test_a_label_is_forgotten_where_no_image_has_it(place: Path, recipe: Recipe, tmp_path: Path) -> None:
     """What it was judged on is judged by the labels that are left."""
-    rewrite(place / "labels" / "two.csv", "one.csv", lambda row: [row[0], row[1].replace("green", "").strip("|")])
-    one = multitl.finetune(
-        place / "labels" / "one.csv", from_run=str(two.output), output=tmp_path / "one", max_unreadable=0
-    )
-    start, found = start_of(one), read_predictions(two.output / "predictions.csv").of("test")
-    assert start.dropped == ("green",) and start.old_test
-    assert start.old_test.before == pytest.approx(((found.probabilities > 0.5) == found.labels)[:, 0].mean())
+    labels, recipe = place / "labels", replace(recipe, labels="several")
+    three = multitl.finetune(labels / "photos.csv", output=tmp_path / "three", recipe=recipe).output
+    two = multitl.finetune(labels / "two.csv", from_run=str(three), output=tmp_path / "two")
+    start, found = start_of(two), read_predictions(three / "predictions.csv").of("test")
+    assert start.dropped == ("red",) and start.old_test
+    assert start.old_test.before == pytest.approx(((found.probabilities > 0.5) == found.labels)[:, :2].mean())
 
 
 def test_another_kind_of_answer_is_refused(place: Path, two: Result, odd: Result, tmp_path: Path) -> None:
