@@ -51,6 +51,7 @@ def test_what_cannot_be_translated_is_a_row(zoo: ModuleType, capsys: pytest.Capt
     assert len(Path("runs/zoo/timm.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_backbones_features_are_what_timm_gives_the_classifier(zoo: ModuleType):
     """Kept, cut off, and a table of both; and of a network without one nothing is cut off."""
     import zoo_heads

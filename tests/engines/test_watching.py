@@ -158,7 +158,9 @@ def test_a_fault_weighs_more_than_the_loss_that_follows(folder: Path, run: Path)
         watching.see_through(Launcher(folder, "0:0:75", "1:0:2"), run, 3, resumes=False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_the_end_of_the_launcher_is_that_of_its_workers(folder: Path, start: Start, tmp_path: Path, number: int):
     (tmp_path / "tmp").mkdir()
     launcher = start(LAUNCHER, folder, "0:0:0", "1:9:0", TMPDIR=str(tmp_path / "tmp"))

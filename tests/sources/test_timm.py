@@ -52,6 +52,7 @@ def features(module, images: np.ndarray) -> np.ndarray:
         return module(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
 
 
+@pytest.mark.slow
 def test_dino_at_another_size_is_the_network_at_its_own_size_given_such_images(tmp_path: Path):
     """Which pools 16 patches of 16 pixels and counts positions from one image's edge to the other."""
     name = "vit_small_patch16_dinov3"
@@ -68,7 +69,10 @@ def test_dino_at_another_size_is_the_network_at_its_own_size_given_such_images(t
     assert parity.compare(wanted, found).max_rel < 1e-5
 
 
-@pytest.mark.parametrize(("name", "trained", "asked"), [("vit_tiny_patch16_224", 96, 64), ("test_vit3", 64, 160)])
+@pytest.mark.parametrize(
+    ("name", "trained", "asked"),
+    [("vit_tiny_patch16_224", 96, 64), pytest.param("test_vit3", 64, 160, marks=pytest.mark.slow)],
+)
 def test_weights_made_at_another_image_size_give_what_timm_makes_of_them(
     name: str, trained: int, asked: int, tmp_path: Path
 ):
@@ -97,6 +101,7 @@ def test_only_positions_are_interpolated_and_only_of_the_same_width():
         assert resampled(module, name, np.ones(shape, "float32")) is None
 
 
+@pytest.mark.slow
 def test_of_a_masked_autoencoder_nothing_is_cut_off_and_its_map_is_named():
     loaded = load_pretrained("timm/convnextv2_atto.fcmae", "none", image_size=64)
     assert loaded.backbone.output_shape == (None, 1, 1, 320)
