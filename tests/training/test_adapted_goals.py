@@ -40,7 +40,6 @@ def test_of_several_labels_the_most_promising_way_is_chosen(tmp_path: Path) -> N
     assert [one["name"] for one in found.tried] == ["none", "coral", "norm", "norm+coral"]
     assert found.chosen == min(found.tried, key=lambda one: one["log_loss"])["name"]
     by_name = {one["name"]: one for one in found.tried}
-    assert by_name["none"]["log_loss"] < 3 * np.log(2)  # what comes back says more than nothing
     told = made.metrics["test"]
     assert by_name[found.chosen]["figures"]["test"]["log_loss"] == pytest.approx(told["log_loss"], rel=1e-3)
     assert by_name[found.chosen]["figures"]["test"]["accuracy"] == pytest.approx(1 - told["hamming_loss"], abs=0.05)
