@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from multitl.engines.workers import in_words
 from multitl.errors import LOST, GroupError
+from multitl.system.children import in_words
 from multitl.system.messages import warn
 
 PERIOD = 0.1  # seconds between two looks at the workers

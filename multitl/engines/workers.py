@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -52,7 +51,7 @@ class Worker:
         Raises FileNotFoundError where this machine has no such folder.
         """
         environment = os.environ | job.variables | {"PWD": job.folder}
-        with _working_in(job.folder), _bound_to(job.cores):
+        with contextlib.chdir(job.folder), _bound_to(job.cores):
             if is_heard:
                 self._process = children.start(job.module, job.arguments, environment)
                 return
@@ -144,28 +143,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def in_words(code: int | None) -> str:
-    """How a process ended, for people: "killed by SIGKILL", "exit code 1"; None: it has not."""
-    if code is None:
-        return "it does not answer"
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
 def _end_of(file: Path) -> str:
     with contextlib.suppress(OSError), file.open("rb") as opened:
         opened.seek(max(0, file.stat().st_size - LAST))
         return opened.read().decode("utf-8", errors="replace").strip()
     return ""
-
-
-@contextmanager
-def _working_in(folder: str) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @contextmanager

@@ -78,7 +78,14 @@ def last_words(ended: Ended) -> str:
     lines = [line for line in lines if line and not line.startswith(("For simplicity, JAX", "-----"))]
     words = lines[-1][:300] if lines else "it said nothing"
     is_killed = ended.code is not None and ended.code < 0
-    return f"killed by {signal.Signals(-ended.code).name}: {words}" if is_killed else words  # type: ignore[operator]
+    return f"{in_words(ended.code)}: {words}" if is_killed else words
+
+
+def in_words(code: int | None) -> str:
+    """How a process ended, for people: "killed by SIGKILL", "exit code 1"; None: it has not."""
+    if code is None:
+        return "it does not answer"
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _wait(process: subprocess.Popen, limit: float | None) -> int | None:
