@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from quick_runs import BACKBONE
 
 import multitl
 from multitl.contracts import Preprocess, Result, Step
@@ -27,7 +28,6 @@ from multitl.training.phases import compile_model, draws, learning_rate_at, step
 from multitl.training.planning import Tempo
 from multitl.training.trials import Race
 
-layers = keras.layers
 RECIPE = Recipe(
     backbone="keras/MobileNet:alpha=0.25", image_size=32, batch_size=8, head_epochs=4, unfreeze="last", steps=10,
     learning_rate=5e-4,
@@ -43,16 +43,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def small() -> Recipe:
     """The same with a backbone of three convolutions, which compiles in a second; its weights are in its file."""
-    image = keras.Input((RECIPE.image_size, RECIPE.image_size, 3))
-    x = layers.Rescaling(1 / 127.5, -1)(image)
-    for number, width in enumerate((8, 12, 16), start=1):
-        x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False, name=f"conv{number}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(name=f"conv{number}_bn")(x))
-    path = tmp_path_factory.mktemp("backbones") / "small.keras"
-    keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)), name="small").save(path)
-    return replace(RECIPE, backbone=f"file:{path}")
+    return replace(RECIPE, backbone=BACKBONE)
 
 
 @pytest.fixture(scope="module")
