@@ -229,14 +229,7 @@ class Problems:
         found = minimize(
             objective, first.ravel(), jac=True, method="L-BFGS-B", options=options, callback=stop_at_tolerance
         )
-        flat, left = found.x, found.jac
-        for _ in range(POLISHED):  # the loss is level to the last bit long before its gradient is zero
-            if np.linalg.norm(left) <= tolerance * at_zero:
-                break
-            further = objective(flat - left)[1]  # a step of the size that suits these coordinates
-            if not np.linalg.norm(further) < np.linalg.norm(left):
-                break
-            flat, left = flat - left, further
+        flat, left = _polish(lambda flat: objective(flat)[1], found.x, found.jac, tolerance * at_zero)
         theta = round_out.theta(flat.reshape(self._shape))
         return theta.reshape(-1, *self._targets.shape[1:]), float(np.linalg.norm(left) / at_zero)
 
@@ -268,6 +261,26 @@ class Problems:
 
         parts = list(_in_threads(part, self._regression.blocks))
         return sum(misfit for misfit, _ in parts), sum((slope for _, slope in parts), np.zeros(self._shape))
+
+
+def _polish(
+    gradient: Callable[[np.ndarray], np.ndarray], flat: np.ndarray, left: np.ndarray, aim: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearer to the minimum, where the loss is level to the last bit long before its gradient (left) is zero: steps of
+    Barzilai and Borwein (1988), which ask for gradients alone. The first is of the size that suits round coordinates.
+    """
+    best, size = (flat, left), 1.0
+    for _ in range(POLISHED):
+        if np.linalg.norm(best[1]) <= aim:
+            break
+        move = -size * left
+        flat, further = flat + move, gradient(flat + move)
+        bend = float(move @ (further - left))
+        if not bend > 0:  # what rounding leaves of a convex loss
+            break
+        left, size = further, float(move @ move) / bend
+        best = min(best, (flat, left), key=lambda one: float(np.linalg.norm(one[1])))
+    return best
 
 
 def _span(features: np.ndarray) -> np.ndarray:

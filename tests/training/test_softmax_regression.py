@@ -122,6 +122,16 @@ def test_features_that_say_nothing_give_the_frequencies_of_the_classes() -> None
     np.testing.assert_allclose(softmax(solution.bias), [0.75, 0.25], atol=1e-5)
 
 
+@pytest.mark.parametrize("penalty", [1e-3, 1e-2, 0.1])
+def test_features_that_say_almost_nothing_are_solved_as_well(penalty: float) -> None:
+    """There is next to no gradient at zero, so that a share of it is less than the loss can tell."""
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        noise = random.normal(size=(15, 16)) * np.geomspace(1e-4, 1e-6, 16)
+        samples = Samples((random.normal(size=16) + noise).astype("float32"), np.eye(5)[np.arange(15) % 5], np.ones(15))
+        assert SoftmaxRegression(samples).solve(penalty).gradient <= 1e-7
+
+
 @pytest.mark.parametrize("penalty", [0.5, 3.16, 10.0, 1e3])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_large_penalty_is_solved_as_well(penalty: float, seed: int) -> None:
