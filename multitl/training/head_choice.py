@@ -216,9 +216,11 @@ def _clear_winner(attempts: list[Attempt]) -> Attempt:
 
 def is_clearly_better(one: Attempt, first: Attempt, errors: float) -> bool:
     """In log loss, by so many standard errors, and not by confidence alone: where every image is right already, there
-    is nothing to gain."""
-    compared = _compare(one, first)
-    return compared["difference"] < -errors * compared["standard_error"] and one.accuracy > first.accuracy
+    is nothing to gain. Of labels that an image mostly has not, "no" to each is nearly right, so the loss alone tells.
+    """
+    compared, is_of_labels = _compare(one, first), first.penalties is not None
+    gains = first.accuracy < 1 if is_of_labels else one.accuracy > first.accuracy
+    return compared["difference"] < -errors * compared["standard_error"] and gains
 
 
 def _compare(one: Attempt, first: Attempt) -> Compared:

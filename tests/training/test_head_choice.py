@@ -7,6 +7,7 @@ import pytest
 from scipy.special import log_softmax
 
 from multitl.models.feature_maps import directed
+from multitl.models.goals import GOALS
 from multitl.recipes import Recipe
 from multitl.training import head_choice
 from multitl.training.head_choice import SolvedHead, choose_head, solve_again
@@ -44,6 +45,18 @@ def test_a_kernel_wins_where_no_line_separates() -> None:
     assert by_kind["linear"]["accuracy"] < 0.65 and by_kind["kernel"]["accuracy"] > 0.85
     assert (answers(head, task.views[0]) == task.labels.argmax(axis=1)).mean() > 0.9
     assert choose_head(task, Recipe(head="linear")).kind == "linear"
+
+
+def test_of_rare_labels_the_loss_alone_tells() -> None:
+    """Each is one in three at most wherever one looks, so that "no" is the answer of any head."""
+    random = np.random.default_rng(2)
+    points = random.uniform(-1, 1, (2 * COUNT, 2))
+    share = np.where(points.prod(axis=1) > 0, 0.35, 0.01)[:, None]
+    labels = (random.uniform(size=(len(points), 2)) < share).astype("float32")
+    features = np.concatenate([points, random.normal(0, 0.05, (len(points), 4))], axis=1).astype("float32")
+    head = choose_head(Task([features], labels, np.ones(len(labels)), goal=GOALS["several"]), Recipe(labels="several"))
+    linear, kernel = head.compared
+    assert head.kind == "kernel" and kernel["accuracy"] <= linear["accuracy"] and linear["accuracy"] < 1
 
 
 @pytest.mark.parametrize("signal", [0.0, 1.5, 5.0])
