@@ -65,8 +65,9 @@ class Place:
             command = [sys.executable, "-m", "multitl", *map(str, arguments)]
             return subprocess.Popen(command, env=self.environment, stdout=said, stderr=subprocess.STDOUT)
 
-    def said(self) -> str:
-        return (self.folder / "said").read_text(encoding="utf-8", errors="replace")[-1000:]
+    def said(self, *, whole: bool = False) -> str:
+        """What the last command wrote: its end."""
+        return (self.folder / "said").read_text(encoding="utf-8", errors="replace")[0 if whole else -1000 :]
 
     def alive(self) -> list[int]:
         """The processes that were started here, and those that they started."""

@@ -91,7 +91,7 @@ class Trial:
         if process.poll() is not None or worker is None:
             row.faults.append("it met nobody")
         else:
-            row.stored = self.stored()
+            row.stored = 0 if (self.broken / "card.json").is_file() else self.stored()  # with a card none is to come
             fault(worker)
         code = process.wait()
         row.seconds = time.perf_counter() - started
@@ -107,7 +107,7 @@ class Trial:
         if code:
             row.faults.append(f"exit code {code}: {self.place.said()}")
             return
-        row.starts = 1 + self.place.said().count("start again")
+        row.starts = 1 + self.place.said(whole=True).count("start again from what is saved")
         row.computed = self.features(self.broken)
         if row.stored + row.computed > self.images:
             row.faults.append(f"{row.stored} features were stored, and {row.computed} computed of {self.images}")
