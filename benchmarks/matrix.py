@@ -22,7 +22,7 @@ from pathlib import Path
 
 from zoo import Row, kept_in, versions
 
-BACKENDS = ("jax", "tensorflow", "torch")  # in the README's order
+BACKENDS = ("jax", "tensorflow", "torch")  # in the order of the docs
 RESULTS = Path("runs/matrix")
 FINETUNING = ("--unfreeze", "last", "--budget", "2m")
 REAL_MODULES = Path(__file__).parents[1] / "tests" / "real_modules.py"
@@ -82,7 +82,7 @@ def cell(data: str, options: list[str], source: str, backend: str) -> Row:
 
 
 def following(backend: str) -> str:
-    """The next installed one, in the README's order."""
+    """The next installed one, in the order of the docs."""
     installed = [one for one in BACKENDS if find_spec(one)]
     return installed[(installed.index(backend) + 1) % len(installed)]
 

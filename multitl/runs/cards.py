@@ -273,7 +273,7 @@ class Start(Struct, frozen=True):
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """card.json of a finished run or of a translated network; the README explains the keys.
+    """card.json of a finished run or of a translated network; docs/reference/run-folder.md explains the keys.
 
     head: of a translated network, whether it has its own classifier; None for a run.  warnings: of the training.
     thresholds: where an image may have several labels, the probability from which each is given.

@@ -107,7 +107,7 @@ def make_card(
     backend: Backend,
     sha256: str,
 ) -> dict[str, Any]:
-    """Everything needed to know what this model is and to make it again; see the README for the keys."""
+    """Everything needed to know what this model is and to make it again; docs/reference/run-folder.md has the keys."""
     return describe_machine(backend) | {
         "backbone": describe_backbone(pretrained, sha256),
         "data": _describe_data(data, dataset),
