@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,15 @@ class Classifier:
             self.run, data, split=split, backend=self.backend, images=images, path_column=path_column,
             label_column=label_column, costs=costs,
         )  # fmt: skip
+
+    def explain(
+        self, images: Any, *, classes: Iterable[str] = (), true: str = "", output: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """See `multitl.explain`."""
+        return multitl.explain(
+            self.run, images, classes=classes, true=true, output=output, backend=self.backend, overwrite=overwrite
+        )
 
     def port(
         self, to: str, output: str | os.PathLike[str] | None = None, *, images: str | os.PathLike[str] | None = None,
