@@ -14,7 +14,7 @@ import io
 import math
 import os
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -115,9 +115,10 @@ def describe_run(folder: Path) -> dict[str, Any]:
     try:
         _insist_on_all(card, metrics, predictions)
         classes = partial(_judgement, maps=read_maps(folder, split, MEND))
-        judgement = {"one": classes, "several": _label_judgement, "number": _number_judgement}[card.recipe.labels]
+        kinds: dict[str, Callable[..., dict[str, Any]]]
+        kinds = {"one": classes, "several": _label_judgement, "number": _number_judgement}
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
-            _header(card) | judgement(metrics[split], predictions.of(split), card, split)
+            _header(card) | kinds[card.recipe.labels](metrics[split], predictions.of(split), card, split)
             | _training(history, card) | _data(card) | _making(card)
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError) as error:
