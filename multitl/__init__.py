@@ -164,6 +164,7 @@ def port(
     images: str | PathLike[str] | None = None,
     calibration: str | PathLike[str] | None = None,
     preprocess: bool = True,
+    explain: bool = False,
     weights: str | PathLike[str] = "default",
     image_size: int = 0,
     backend: str | None = None,
@@ -177,7 +178,8 @@ def port(
     images: what to compare answers on, a folder or table of photos, labelled or not; by default the images that the run
     was judged on.  calibration: photos that show the ranges of numbers of 8 bits; by default the validation images.
     preprocess: True for an artefact that takes pixels (of "tfhub", as is its custom, [0, 1]), False for one that takes
-    what the backbone takes.  weights, image_size: of a network, as for `load_pretrained`.
+    what the backbone takes.  explain: of "onnx", a second output "contributions" (n, h, w, classes): what each place
+    gives to each logit, which is their sum and a bias.  weights, image_size: of a network, as for `load_pretrained`.
     backend: what computes the answers that the artefact is compared with; the artefact is written by whichever can.
 
     Nothing is kept that does not give the same answers: PortError. Other errors: PortError for an unknown format or
@@ -186,15 +188,16 @@ def port(
     from multitl.porting import asked
 
     asked.check_port(
-        str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite
-    )
+        str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite,
+        explain=explain,
+    )  # fmt: skip
     adapter = load_backend(backend)
     from multitl.porting import exporting
 
     with adapter.fast_paths():
         ported, faults = exporting.port_all(
             str(model), [to], output, backend=adapter, images=images, calibration=calibration, preprocess=preprocess,
-            weights=str(weights), image_size=image_size, overwrite=overwrite,
+            weights=str(weights), image_size=image_size, overwrite=overwrite, explain=explain,
         )  # fmt: skip
     if faults:
         raise faults[0]

@@ -85,12 +85,13 @@ class Classifier:
 
     def port(
         self, to: str, output: str | os.PathLike[str] | None = None, *, images: str | os.PathLike[str] | None = None,
-        calibration: str | os.PathLike[str] | None = None, preprocess: bool = True, overwrite: bool = False,
+        calibration: str | os.PathLike[str] | None = None, preprocess: bool = True, explain: bool = False,
+        overwrite: bool = False,
     ) -> Ported:  # fmt: skip
         """See `multitl.port`."""
         return multitl.port(
             self.folder, to, output, images=images, calibration=calibration, preprocess=preprocess,
-            backend=self.backend, overwrite=overwrite,
+            explain=explain, backend=self.backend, overwrite=overwrite,
         )  # fmt: skip
 
     def report(self) -> Path:

@@ -223,7 +223,7 @@ def port(options: argparse.Namespace) -> None:
     formats = options.to.split(",")
     check_port(
         options.model, formats, options.out, images=options.images, calibration=options.calibration,
-        weights=options.weights, overwrite=options.overwrite,
+        weights=options.weights, overwrite=options.overwrite, explain=options.explain,
     )  # fmt: skip
     adapter = load_backend(options.backend)
     from multitl.porting.exporting import port_all
@@ -232,7 +232,7 @@ def port(options: argparse.Namespace) -> None:
         ported, faults = port_all(
             options.model, formats, options.out, backend=adapter, images=options.images,
             calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
-            image_size=options.image_size, overwrite=options.overwrite,
+            image_size=options.image_size, overwrite=options.overwrite, explain=options.explain,
         )  # fmt: skip
     if options.json:
         print(json.dumps([one.card | {"output": str(one.output)} for one in ported], indent=2))

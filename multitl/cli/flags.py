@@ -204,6 +204,7 @@ def add_port_flags(parser: Parser) -> None:
         default=True,
         help="take pixels, or what the backbone takes (default: --preprocess)",
     )
+    parser.add_argument("--explain", action="store_true", help="of onnx, a second output: where it looks, by class")
     _add_backend(parser)
     add_json_flag(parser)
     for field in dataclasses.fields(Recipe):

@@ -2,4 +2,4 @@
 each class, and pictures of them. Read `explainers.py` first, then `contributions.py`.
 """
 
-__all__ = ["explainers", "overlays"]
+__all__ = ["contributions", "explainers", "overlays"]

@@ -109,6 +109,12 @@ class Explainer:
         return Heatmap(grid, float(values.sum() - grid.sum()) if grid.size < values.size else 0.0, logit, bias, error)
 
     @property
+    def contributions(self) -> keras.KerasTensor:
+        """Where maps are exact: symbolic, (batch, h, w, k), of the model's own input."""
+        pool = self.anatomy.tail[0]
+        return contributions(self.anatomy.feature_map, pool(self.anatomy.feature_map), self.head)
+
+    @property
     def _shape(self) -> tuple[int, ...]:
         shape = self.anatomy.feature_map.shape[1:]
         return shape if self.head is None else (*shape[:-1], self.head.output_shape[-1])
@@ -117,9 +123,7 @@ class Explainer:
     def _forward(self) -> Forward:
         """Pixels -> maps, logits and outputs of an image in one row."""
         one, flat = self.anatomy, layers.Flatten(dtype="float32")
-        maps = one.feature_map
-        if self.head is not None:
-            maps = contributions(maps, one.tail[0](maps), self.head)
+        maps = one.feature_map if self.head is None else self.contributions
         parts = [flat(maps), one.logits_of(one.feature_map), one.outputs]
         return compile_forward(keras.Model(one.pixels, layers.Concatenate(dtype="float32")(parts)))
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from quick_runs import BACKBONE, message_of
+from scipy.special import softmax
 
 import multitl
 from multitl.cli.main import main
+from multitl.data.pixels import read_files
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "what-it-looks-at.md"
 
@@ -95,3 +97,38 @@ def test_the_how_to_does_what_it_says(linear: Path, photos: Path, tmp_path: Path
     assert {role for one in shown for role in one["shown_as"]} == {"predicted", "true", "asked"}
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(code, {})
+
+
+@pytest.mark.every_backend
+def test_onnx_gives_the_same_maps(linear: Path, photos: Path, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    from multitl.onnx_graphs.running import run_onnx
+    from multitl.porting.export_worker import ExportJob, export
+
+    rows = multitl.explain(linear, photos / "cat", classes=["cat", "dog"])
+    export(ExportJob("onnx", str(linear), "pixels", explain=True), tmp_path)
+    card = multitl.load(linear).card
+    pixels = np.stack(list(read_files([row["path"] for row in rows], card.preprocess)))
+    graph = str(tmp_path / "model.onnx")
+    maps, probabilities = (run_onnx(graph, output=name)(pixels) for name in ("contributions", "probabilities"))
+    for row, given, answer in zip(rows, maps, probabilities, strict=True):
+        of_class = {one["class"]: one for one in row["maps"]}
+        biases = [of_class[name]["bias"] for name in card.class_names]
+        np.testing.assert_allclose(softmax(given.sum(axis=(0, 1)) + biases), answer, rtol=1e-5, atol=1e-6)
+        for place, name in enumerate(card.class_names):
+            wanted = of_class[name]["logit"] - of_class[name]["bias"]
+            largest = max(abs(one["logit"] - one["bias"]) for one in of_class.values())
+            assert given[..., place].sum(dtype="float64") == pytest.approx(wanted, abs=1e-5 * largest)
+            np.testing.assert_allclose(given[..., place], of_class[name]["map"], atol=1e-4 * largest)
+
+
+@pytest.mark.slow
+def test_a_port_proves_its_maps(linear: Path, finished: Path, tmp_path: Path, capsys):
+    pytest.importorskip("onnxruntime")
+    ported = multitl.port(linear, "onnx", tmp_path / "onnx", explain=True)
+    assert ported.card["proof"]["contributions"]["sum_error"] < 1e-5
+    assert ported.card["gives"] == {"probabilities": [None, 2], "contributions": [None, 4, 4, 2]}
+    command = ["port", str(finished), "--to", "onnx", "--explain", "--out", str(tmp_path / "hidden")]
+    assert "leave --explain out" in message_of(main(command), *capsys.readouterr())
+    command = ["port", str(linear), "--to", "keras", "--explain", "--out", str(tmp_path / "keras")]
+    assert "--to onnx" in message_of(main(command), *capsys.readouterr())
