@@ -60,6 +60,7 @@ __all__ = [
     "__version__",
     "choose",
     "evaluate",
+    "explain",
     "finetune",
     "finetune_heads",
     "from_torch",
@@ -163,6 +164,7 @@ def port(
     images: str | PathLike[str] | None = None,
     calibration: str | PathLike[str] | None = None,
     preprocess: bool = True,
+    explain: bool = False,
     weights: str | PathLike[str] = "default",
     image_size: int = 0,
     backend: str | None = None,
@@ -176,7 +178,8 @@ def port(
     images: what to compare answers on, a folder or table of photos, labelled or not; by default the images that the run
     was judged on.  calibration: photos that show the ranges of numbers of 8 bits; by default the validation images.
     preprocess: True for an artefact that takes pixels (of "tfhub", as is its custom, [0, 1]), False for one that takes
-    what the backbone takes.  weights, image_size: of a network, as for `load_pretrained`.
+    what the backbone takes.  explain: of "onnx", a second output "contributions" (n, h, w, classes): what each place
+    gives to each logit, which is their sum and a bias.  weights, image_size: of a network, as for `load_pretrained`.
     backend: what computes the answers that the artefact is compared with; the artefact is written by whichever can.
 
     Nothing is kept that does not give the same answers: PortError. Other errors: PortError for an unknown format or
@@ -185,15 +188,16 @@ def port(
     from multitl.porting import asked
 
     asked.check_port(
-        str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite
-    )
+        str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite,
+        explain=explain,
+    )  # fmt: skip
     adapter = load_backend(backend)
     from multitl.porting import exporting
 
     with adapter.fast_paths():
         ported, faults = exporting.port_all(
             str(model), [to], output, backend=adapter, images=images, calibration=calibration, preprocess=preprocess,
-            weights=str(weights), image_size=image_size, overwrite=overwrite,
+            weights=str(weights), image_size=image_size, overwrite=overwrite, explain=explain,
         )  # fmt: skip
     if faults:
         raise faults[0]
@@ -440,12 +444,52 @@ def predict(
     return [row | {"path": names.get(row["path"], row["path"])} for row in rows]
 
 
+def explain(
+    run: str | PathLike[str],
+    images: Any,
+    *,
+    classes: Iterable[str] = (),
+    true: str = "",
+    output: str | PathLike[str] | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+) -> list[dict[str, Any]]:
+    """Where in images a run sees what it says: a map for the class that is predicted, and for the true one.
+
+    images: as for `predict`. The true class is known of files in a folder that is called as a class, and of a table of
+    paths and labels; or `true` names that of all images.  classes: further ones to show.
+    output: a folder to make, with a picture for each image, the maps over the photo side by side, and
+    explanations.json.  overwrite: whether it may take the place of earlier explanations.
+
+    Returns one dict an image: path, what `predict` says of it but for the probabilities, true (names, where known) and
+    maps, each with class, shown_as ("predicted", "true", "asked"), probability (of a number value), map (h, w), logit,
+    bias, error, and kind. "exact": with average pooling and a linear head the logit is the sum of the map, the bias and
+    `elsewhere`, which is 0 but for tokens that stand for no place; error is how far off that is, as a share of the
+    image's largest logit - bias. "gradient x activation", of anything else: to first order, how the logit would change
+    without a position; bias and error are None.
+    Raises RunError for a network without a map of features in it, DataError as `predict` and for unknown classes.
+    """
+    from pathlib import Path
+
+    from multitl.judging import asked, opening
+
+    if output is not None:
+        asked.check_folder_for_explanations(Path(output), overwrite=overwrite)
+    with opening.lent_images(images) as (files, names):
+        request = asked.explanation_request(run, files, list(classes), true, names)
+        adapter = load_backend(backend)
+        from multitl.judging import explanations
+
+        with adapter.fast_paths(), adapter.full_precision():
+            return explanations.explain_images(request, None if output is None else Path(output))
+
+
 def load(run: str | PathLike[str], *, backend: str | None = None) -> Classifier:
     """Open a finished run, or a folder of `translate`; the model itself is loaded when it is first needed.
 
-    Returns an object with `.predict(images)`, `.evaluate(data)` and `.port(to)`, which are the functions of those names
-    here, `.report()` (the page's path), `.model` (the Keras model), `.classes`, `.card` and `.metrics`; it shows itself
-    in a line, and in a notebook with the classes and the confusion matrix.
+    Returns an object with `.predict(images)`, `.evaluate(data)`, `.explain(images)` and `.port(to)`, which are the
+    functions of those names here, `.report()` (the page's path), `.model` (the Keras model), `.classes`, `.card` and
+    `.metrics`; it shows itself in a line, and in a notebook with the classes and the confusion matrix.
     Raises RunError for a folder that is missing, unfinished or damaged.
     """
     if backend:

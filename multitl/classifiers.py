@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,14 +74,24 @@ class Classifier:
             label_column=label_column, costs=costs,
         )  # fmt: skip
 
+    def explain(
+        self, images: Any, *, classes: Iterable[str] = (), true: str = "", output: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """See `multitl.explain`."""
+        return multitl.explain(
+            self.run, images, classes=classes, true=true, output=output, backend=self.backend, overwrite=overwrite
+        )
+
     def port(
         self, to: str, output: str | os.PathLike[str] | None = None, *, images: str | os.PathLike[str] | None = None,
-        calibration: str | os.PathLike[str] | None = None, preprocess: bool = True, overwrite: bool = False,
+        calibration: str | os.PathLike[str] | None = None, preprocess: bool = True, explain: bool = False,
+        overwrite: bool = False,
     ) -> Ported:  # fmt: skip
         """See `multitl.port`."""
         return multitl.port(
             self.folder, to, output, images=images, calibration=calibration, preprocess=preprocess,
-            backend=self.backend, overwrite=overwrite,
+            explain=explain, backend=self.backend, overwrite=overwrite,
         )  # fmt: skip
 
     def report(self) -> Path:

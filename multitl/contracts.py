@@ -485,6 +485,7 @@ class Writer(Protocol):
 
 
 Forward: TypeAlias = "Callable[[np.ndarray], Any]"  # a batch (n, ...) -> outputs (n, ...), perhaps still on the device
+Gradient: TypeAlias = "Callable[[np.ndarray, np.ndarray], Any]"  # inputs (n, ...), weights (n, k) -> as the inputs
 Answer: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # images (batch, height, width, 3) -> outputs (batch, ...)
 
 
@@ -677,6 +678,11 @@ class Backend(Protocol):
         """The model for inference, compiled once for each shape; its weights are those of the moment of each call.
 
         `trainable` of its layers is not to change then.
+        """
+
+    def make_gradient(self, model: keras.Model) -> Gradient:
+        """How a model's outputs (n, k) depend on its inputs (n, ...), float32: of each row the gradient of the weighted
+        sum of its outputs, for inference, compiled as `make_forward`'s.
         """
 
     def mixed_precision(self) -> str:

@@ -27,7 +27,7 @@ ORDER = {
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards images number_figures label_figures locks promises folders head_runs",
+    "runs": "cards images heatmaps number_figures label_figures locks promises folders head_runs",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
     "parquet_images tars containers stripes places tables shards tiffs dicoms bands stacks depths geometry images "
     "readable_images inspection pixel_store pixels remote scanning unlabelled columns",
@@ -43,20 +43,21 @@ ORDER = {
     "sources": "efficientnet_lite saved_graphs translated imagenet keras_catalogue pretrained tensorflow_ops pypi "
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
     "run",
+    "explaining": "contributions anatomy explainers overlays",
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
-    "proportions merits evaluation findings label_findings number_findings reporting several_heads summaries "
-    "choice_page",
+    "proportions merits evaluation findings label_findings number_findings picture_maps reporting several_heads "
+    "summaries choice_page asked explanations",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
-    "publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
+    "mistakes publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
     "several_heads choosing",
-    "porting": "generated_code formats folders asked references artefacts originals translate export_worker "
-    "proof_worker departures divergence proofs exporting",
+    "porting": "generated_code formats folders asked references artefacts originals translate departures "
+    "second_outputs export_worker proof_worker divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo habits answers flags repeats terminal launching commands main",
+    "cli": "demo habits answers flags repeats terminal explained launching commands main",
 }
 # The first imports what it needs when it is called, the second is its functions with a run filled in, the third starts
 # the top.
@@ -164,8 +165,8 @@ def test_core_imports_point_down_and_enter_packages_by_their_face():
         ("multitl/errors.py", "import multitl.recipes", "multitl.recipes: up"),
         (
             "multitl/cli/main.py",
-            "from multitl.judging.findings import confusion",
-            "multitl.judging.findings: not in the face",
+            "from multitl.judging.charts import draw_curves",
+            "multitl.judging.charts: not in the face",
         ),
     ],
 )

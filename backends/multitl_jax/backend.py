@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import keras
 
-from multitl.contracts import Forward, Peers
+from multitl.contracts import Forward, Gradient, Peers
 from multitl.system.chatter import import_tensorflow_quietly
 from multitl_jax.depthwise import fast_depthwise
 from multitl_jax.insides import DEPTHWISE
 from multitl_jax.sharing import initialise
-from multitl_jax.step import Step, inference
+from multitl_jax.step import Step, inference, input_gradient
 
 import_tensorflow_quietly()
 name = "jax"
@@ -59,6 +59,11 @@ def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, 
 def make_forward(model: keras.Model) -> Forward:
     """One program for each shape."""
     return inference(model)
+
+
+def make_gradient(model: keras.Model) -> Gradient:
+    """One program for each shape."""
+    return input_gradient(model)
 
 
 def mixed_precision() -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from multitl.contracts import Forward, Peers
+from multitl.contracts import Forward, Gradient, Peers
 from multitl.models.freezing import frozen_variables
 from multitl.models.objective import count_parts, figures, objective
 from multitl.system import interrupts
@@ -33,6 +33,22 @@ def inference(model: keras.Model) -> Forward:
         return model.stateless_call(*weights, inputs, training=False)[0]
 
     return lambda inputs: run(tuple([variable.value for variable in group] for group in groups), inputs)
+
+
+def input_gradient(model: keras.Model) -> Gradient:
+    """See `multitl.contracts.Backend.make_gradient`."""
+    groups = model.trainable_variables, model.non_trainable_variables
+
+    @jax.jit
+    def run(values: tuple[Values, Values], inputs: jax.Array, weights: jax.Array) -> jax.Array:
+        def weighed(inputs: jax.Array) -> jax.Array:
+            return jnp.vdot(weights, model.stateless_call(*values, inputs, training=False)[0])
+
+        return jax.grad(weighed)(inputs)
+
+    return lambda inputs, weights: run(
+        tuple([variable.value for variable in group] for group in groups), inputs, weights
+    )
 
 
 class Step:

@@ -12,7 +12,7 @@ from multitl.system.chatter import no_start_up_notes
 if TYPE_CHECKING:  # Keras after TensorFlow, whose import below is kept quiet
     import keras
 
-    from multitl.contracts import Forward, Peers
+    from multitl.contracts import Forward, Gradient, Peers
     from multitl_tensorflow.step import Step
 
 with no_start_up_notes():
@@ -61,6 +61,13 @@ def make_forward(model: keras.Model) -> Forward:
     from multitl_tensorflow.step import inference
 
     return inference(model)
+
+
+def make_gradient(model: keras.Model) -> Gradient:
+    """One graph."""
+    from multitl_tensorflow.step import input_gradient
+
+    return input_gradient(model)
 
 
 def mixed_precision() -> str:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from multitl.contracts import Forward, Peers
+from multitl.contracts import Forward, Gradient, Peers
 from multitl.models.objective import count_parts, figures, objective
 from multitl.system import interrupts
 from multitl_tensorflow.sharing import shared_mean
@@ -21,6 +21,19 @@ def inference(model: keras.Model) -> Forward:
     """The model for inference: see `multitl.contracts.Backend.make_forward`."""
     run = tf.function(partial(model, training=False), reduce_retracing=True)
     return lambda inputs: run(tf.convert_to_tensor(inputs))
+
+
+def input_gradient(model: keras.Model) -> Gradient:
+    """See `multitl.contracts.Backend.make_gradient`."""
+
+    @tf.function(reduce_retracing=True)
+    def run(inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            weighed = tf.reduce_sum(weights * model(inputs, training=False))
+        return tape.gradient(weighed, inputs)
+
+    return lambda inputs, weights: run(tf.convert_to_tensor(inputs), tf.convert_to_tensor(weights))
 
 
 class Step:

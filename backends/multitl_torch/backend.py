@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import torch
 
-from multitl.contracts import Forward, Peers
+from multitl.contracts import Forward, Gradient, Peers
 from multitl.system.chatter import import_tensorflow_quietly
 from multitl_torch.channels_last import fast_channels_last
 from multitl_torch.fused_adam import fused_adam
 from multitl_torch.insides import ADAM, CHANNELS_LAST
 from multitl_torch.sharing import initialise
-from multitl_torch.step import Step, inference
+from multitl_torch.step import Step, inference, input_gradient
 
 import_tensorflow_quietly()
 name = "torch"
@@ -62,6 +62,11 @@ def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, 
 def make_forward(model: keras.Model) -> Forward:
     """Eager."""
     return inference(model)
+
+
+def make_gradient(model: keras.Model) -> Gradient:
+    """Eager."""
+    return input_gradient(model)
 
 
 def mixed_precision() -> str:

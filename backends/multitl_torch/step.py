@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import torch
 
-from multitl.contracts import Forward, Peers
+from multitl.contracts import Forward, Gradient, Peers
 from multitl.models.freezing import frozen_variables
 from multitl.models.objective import count_parts, figures, objective
 from multitl_torch.sharing import share_mean
@@ -30,6 +30,18 @@ def inference(model: keras.Model) -> Forward:
     @torch.no_grad()
     def run(inputs: np.ndarray) -> torch.Tensor:
         return model(keras.ops.convert_to_tensor(inputs), training=False)
+
+    return run
+
+
+def input_gradient(model: keras.Model) -> Gradient:
+    """See `multitl.contracts.Backend.make_gradient`."""
+
+    def run(inputs: np.ndarray, weights: np.ndarray) -> torch.Tensor:
+        given = keras.ops.convert_to_tensor(inputs).requires_grad_()
+        weighed = keras.ops.convert_to_tensor(weights) * model(given, training=False)
+        (gradient,) = torch.autograd.grad(weighed.sum(), given)
+        return gradient
 
     return run
 

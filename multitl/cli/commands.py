@@ -166,6 +166,22 @@ def _predict_as_it_comes(options: argparse.Namespace) -> None:
     print(f"{count:,} images, {faults:,} of them unreadable: {options.csv}")
 
 
+def explain(options: argparse.Namespace) -> None:
+    """Show where in images a finished run sees what it says."""
+    output = Path(options.out or f"{options.folder.rstrip('/')}-explained")
+    images = options.images[0] if len(options.images) == 1 else options.images
+    rows = multitl.explain(
+        options.folder, images, classes=[name for name in options.classes.split(",") if name], true=options.true,
+        output=output, backend=options.backend, overwrite=options.overwrite,
+    )  # fmt: skip
+    from multitl.cli.explained import print_explanations, print_explanations_as_json
+
+    if options.json:
+        print_explanations_as_json(output)
+    else:
+        print_explanations(rows, output)
+
+
 def list_backbones(options: argparse.Namespace) -> None:
     """List the pretrained backbones."""
     infos = [info for source in SOURCES for info in backbones(source)]
@@ -207,7 +223,7 @@ def port(options: argparse.Namespace) -> None:
     formats = options.to.split(",")
     check_port(
         options.model, formats, options.out, images=options.images, calibration=options.calibration,
-        weights=options.weights, overwrite=options.overwrite,
+        weights=options.weights, overwrite=options.overwrite, explain=options.explain,
     )  # fmt: skip
     adapter = load_backend(options.backend)
     from multitl.porting.exporting import port_all
@@ -216,7 +232,7 @@ def port(options: argparse.Namespace) -> None:
         ported, faults = port_all(
             options.model, formats, options.out, backend=adapter, images=options.images,
             calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
-            image_size=options.image_size, overwrite=options.overwrite,
+            image_size=options.image_size, overwrite=options.overwrite, explain=options.explain,
         )  # fmt: skip
     if options.json:
         print(json.dumps([one.card | {"output": str(one.output)} for one in ported], indent=2))
@@ -307,6 +323,7 @@ COMMANDS = {
     "choose": (choose, flags.add_choose_flags, "DATA --backbones A,B,..."),
     "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
+    "explain": (explain, flags.add_explain_flags, "RUN IMAGES..."),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
     "translate": (translate, flags.add_translate_flags, "NETWORK"),
     "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),

@@ -145,6 +145,19 @@ def add_predict_flags(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
+def add_explain_flags(parser: Parser) -> None:
+    _add_folder(parser)
+    text = "image files, folders of them, or a table of paths and labels"
+    parser.add_argument("images", type=_path, metavar="IMAGES", nargs="+", help=text)
+    parser.add_argument("--classes", default="", metavar="A,B", help="show these too, beside what is predicted")
+    text = "what all the images are (default: as their folders or the table say)"
+    parser.add_argument("--true", default="", metavar="CLASS", help=text)
+    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: RUN-explained)")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier explanations")
+    _add_backend(parser)
+    add_json_flag(parser)
+
+
 def add_backbones_flags(parser: Parser) -> None:
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
     add_json_flag(parser)
@@ -191,6 +204,7 @@ def add_port_flags(parser: Parser) -> None:
         default=True,
         help="take pixels, or what the backbone takes (default: --preprocess)",
     )
+    parser.add_argument("--explain", action="store_true", help="of onnx, a second output: where it looks, by class")
     _add_backend(parser)
     add_json_flag(parser)
     for field in dataclasses.fields(Recipe):

@@ -3,10 +3,13 @@ report.html. Read `metrics.py` first, then `reporting.py`.
 """
 
 __all__ = [
+    "asked",
     "axes",
     "choice_page",
     "costs",
     "evaluation",
+    "explanations",
+    "findings",
     "judges",
     "label_findings",
     "merits",

@@ -63,8 +63,9 @@ class Trust:
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image worth a look."""
+    """A test image worth a look. place: among those that were looked at."""
 
+    place: int
     path: str
     true: str
     predicted: str
@@ -120,7 +121,7 @@ def telling_pictures(
     names = predictions.class_names
     pictures = [
         Picture(
-            predictions.paths[i], names[predictions.labels[i]], names[predicted[i]],
+            int(i), predictions.paths[i], names[predictions.labels[i]], names[predicted[i]],
             float(confidence[i]), float(probabilities[i, predictions.labels[i]]),
         )
         for i in chosen

@@ -14,9 +14,9 @@ import io
 import math
 import os
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,12 @@ from multitl.judging.label_findings import LabelPicture, describe_labels
 from multitl.judging.merits import FIGURES, TITLES
 from multitl.judging.metrics import Judged, judge, reliability
 from multitl.judging.number_findings import NumberPicture, describe_numbers
+from multitl.judging.picture_maps import draw_maps, read_maps
 from multitl.judging.predictions import Predictions, read_predictions
 from multitl.judging.proportions import baselines, cautions
 from multitl.recipes import Recipe
 from multitl.runs.cards import HEAD_TITLES, Card, read_card
+from multitl.runs.heatmaps import ImageMaps
 from multitl.runs.label_figures import read_figures
 from multitl.system.regular_files import read_regular_text
 from multitl.system.writing import write_text
@@ -112,9 +114,11 @@ def describe_run(folder: Path) -> dict[str, Any]:
     split = "test" if metrics["test"] else "validation"
     try:
         _insist_on_all(card, metrics, predictions)
-        judgement = {"one": _judgement, "several": _label_judgement, "number": _number_judgement}[card.recipe.labels]
+        classes = partial(_judgement, maps=read_maps(folder, split, MEND))
+        kinds: dict[str, Callable[..., dict[str, Any]]]
+        kinds = {"one": classes, "several": _label_judgement, "number": _number_judgement}
         return {"card": card, "split": split, "metrics": metrics[split], "validation": metrics["validation"]} | (
-            _header(card) | judgement(metrics[split], predictions.of(split), card, split)
+            _header(card) | kinds[card.recipe.labels](metrics[split], predictions.of(split), card, split)
             | _training(history, card) | _data(card) | _making(card)
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -182,8 +186,10 @@ def _number_judgement(metrics: dict[str, Any], predictions: Predictions, card: C
     return found | {"pictures": [_shown(picture, card) for picture in found["pictures"]]}
 
 
-def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, split: str) -> dict[str, Any]:
-    """Of one class an image."""
+def _judgement(
+    metrics: dict[str, Any], predictions: Predictions, card: Card, split: str, maps: Mapping[int, ImageMaps]
+) -> dict[str, Any]:
+    """Of one class an image. maps: of the pictures, by their places."""
     costs = cost_matrix(card.recipe.costs, card.class_names)
     judged = judge(predictions.labels, predictions.probabilities.astype(float), costs)
     trusted = _trusted(judged)
@@ -203,7 +209,10 @@ def _judgement(metrics: dict[str, Any], predictions: Predictions, card: Card, sp
         "reliability": draw_reliability(reliability(judged), len(judged.label)),
         "trusted": trusted,
         "coverage": _draw_coverage(judged, trusted),
-        "pictures": [_shown(picture, card) for picture in pictures],
+        "pictures": [
+            _shown(one, card) | {"maps": draw_maps(one.path, maps.get(one.place), card.preprocess)} for one in pictures
+        ],
+        "map_error": max((one.error for image in maps.values() for one in image.maps), default=None),
         "are_mistakes": are_mistakes,
     }
 

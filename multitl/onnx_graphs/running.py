@@ -9,8 +9,8 @@ import numpy as np
 from multitl.system.threads import default_threads
 
 
-def run_onnx(graph: str | bytes, *, spins: bool = True) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a model's only input to its first output, on all cores.
+def run_onnx(graph: str | bytes, *, spins: bool = True, output: str = "") -> Callable[[np.ndarray], np.ndarray]:
+    """A function from a model's only input to its first output, or to that of this name, on all cores.
 
     graph: a file's path, or its bytes.  spins: threads keep their core while they wait, as onnxruntime prefers.
     """
@@ -22,4 +22,4 @@ def run_onnx(graph: str | bytes, *, spins: bool = True) -> Callable[[np.ndarray]
     options.log_severity_level = 3  # errors, which are raised as well
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (name,) = (one.name for one in session.get_inputs())
-    return lambda inputs: session.run(None, {name: inputs})[0]
+    return lambda inputs: session.run([output] if output else None, {name: inputs})[0]

@@ -19,14 +19,24 @@ from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder
 from multitl.runs.locks import locked, run_lock
 
+EXPLAINED = ("onnx",)  # formats that can say where a model looks
+
 
 def check_port(
     model: str, formats: Sequence[str], output: str | os.PathLike[str] | None, *,
     images: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, weights: str, overwrite: bool,
+    explain: bool = False,
 ) -> None:  # fmt: skip
     """Raises what `port` would, as far as names tell."""
     for to in formats:
         check_format(to)
+        if explain and to not in EXPLAINED:
+            raise PortError(
+                f"The format {to} has no second output that says where the model looks.",
+                expected=", ".join(EXPLAINED),
+                received=to,
+                fix="leave --explain out, or --to onnx",
+            )
     folder = folder_of(model)
     if folder:
         card = load_run(folder).card

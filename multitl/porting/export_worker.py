@@ -21,6 +21,7 @@ from multitl.models.heads import backbone_of, with_entrance
 from multitl.models.joint import load_network
 from multitl.porting.formats import FORMATS
 from multitl.porting.originals import original_tensors
+from multitl.porting.second_outputs import with_contributions
 from multitl.runs.cards import read_card
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
@@ -31,13 +32,14 @@ class ExportJob:
     """An artefact to be written, as it travels to the process that writes it.
 
     model: a folder with model.keras and card.json.  takes: what the artefact will take.  calibration: an .npy file of
-    what it takes (n, height, width, 3), "" where no numbers are rounded.
+    what it takes (n, height, width, 3), "" where no numbers are rounded.  explain: whether it says where it looks.
     """
 
     format: str
     model: str
     takes: Takes
     calibration: str = ""
+    explain: bool = False
 
 
 def export(job: ExportJob, folder: Path) -> None:
@@ -49,10 +51,11 @@ def export(job: ExportJob, folder: Path) -> None:
     backbone = backbone_of(model)
     if chosen.is_folded:
         backbone = fold_batch_norm(backbone)
+    entered = with_entrance(model, backbone, card.preprocess, job.takes)
     writer = cast(Writer, load_function(chosen.writer))
     writer(
         Export(
-            model=with_entrance(model, backbone, card.preprocess, job.takes),
+            model=with_contributions(entered, job.model) if job.explain else entered,
             name=card.backbone.name,
             class_names=card.class_names,
             preprocess=card.preprocess,

@@ -28,6 +28,7 @@ from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
 from multitl.porting.formats import FORMATS, check_format
 from multitl.porting.proofs import prove
+from multitl.porting.second_outputs import CONTRIBUTIONS, prove_contributions
 from multitl.runs.locks import locked, place_lock
 from multitl.standalone.programs import write_program
 from multitl.system.progress import progress_bar
@@ -65,6 +66,7 @@ def port_all(
     weights: str,
     image_size: int,
     overwrite: bool,
+    explain: bool = False,
 ) -> tuple[list[Ported], list[MultitlError]]:
     """Write a model in some formats: see `multitl.port`. What goes wrong with one of them does not stop the others.
 
@@ -84,13 +86,13 @@ def port_all(
         )
         for to, folder in folders.items():
             try:
-                ported.append(_port(departure, to, folder, preprocess=preprocess, overwrite=overwrite))
+                ported.append(_port(departure, to, folder, preprocess=preprocess, overwrite=overwrite, explain=explain))
             except MultitlError as error:
                 faults.append(error)
     return ported, faults
 
 
-def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, overwrite: bool) -> Ported:
+def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, overwrite: bool, explain: bool) -> Ported:
     """Write a model in one format, which this machine has what it takes for, and prove it."""
     chosen = FORMATS[to]
     takes: Takes = chosen.takes if preprocess else "normalised"
@@ -102,20 +104,22 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
         progress_bar() as bar,
     ):
         task = bar.add_task(f"{to:<9}", total=3, note=f"writing under {chosen.backend or departure.backend.name}")
-        written = _write(departure, to, takes, work, scratch)
+        written = _write(departure, to, takes, work, scratch, explain=explain)
         bar.update(task, completed=1, note="opening it again")
-        outputs, milliseconds, opened_by = _open_again(departure, to, takes, work, scratch)
+        outputs, milliseconds, opened_by, maps = _open_again(departure, to, takes, work, scratch, explain=explain)
         bar.update(task, completed=2, note=f"comparing what {opened_by} gives")
         proof = prove(departure, outputs, to, scratch)
+        second = {} if maps is None else {CONTRIBUTIONS: prove_contributions(departure, maps)}
         card = departure.run.card
         runtime = chosen.runtime.partition(":")[2]
         costs = cost_matrix(card.recipe.costs, card.class_names)
         write_program(work, runtime, card.preprocess, takes, card.class_names, card.thresholds, costs)
         bar.update(task, completed=3, note="")
-        about = _card(departure, to, takes) | {
+        shape = None if maps is None else maps.shape[1:]
+        about = _card(departure, to, takes, shape) | {
             "written_by": written,
             "opened_by": opened_by,
-            "proof": proof,
+            "proof": proof | second,
             "bytes": size_of(work, chosen.files),
             "latency": {"milliseconds": round(milliseconds, 3), "threads": default_threads(), "images": 1},
         }
@@ -123,13 +127,13 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
     return Ported(output, about)
 
 
-def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path) -> dict[str, Any]:
+def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path, *, explain: bool) -> dict[str, Any]:
     """Returns what wrote it: a backend and versions."""
     chosen, calibration, run = FORMATS[to], "", departure.run
     if chosen.is_calibrated:
         calibration = str(scratch / "calibration.npy")
         save_array(Path(calibration), as_taken(departure.reference.calibration, takes, run.card.preprocess))
-    job = ExportJob(to, str(run.folder.resolve()), takes, calibration)
+    job = ExportJob(to, str(run.folder.resolve()), takes, calibration, explain)
     arguments, backend = [json.dumps(asdict(job)), str(work)], chosen.backend or departure.backend.name
     run_worker(
         "multitl.porting.export_worker", arguments, backend, work,
@@ -141,19 +145,22 @@ def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Pat
 
 
 def _open_again(
-    departure: Departure, to: str, takes: Takes, work: Path, scratch: Path
-) -> tuple[np.ndarray, float, str]:
-    """The artefact's answers, the median time of one image, and what opened it, from a process of its own."""
+    departure: Departure, to: str, takes: Takes, work: Path, scratch: Path, *, explain: bool
+) -> tuple[np.ndarray, float, str, np.ndarray | None]:
+    """The artefact's answers, the median time of one image, what opened it, and its maps if it has them, from a process
+    of its own.
+    """
     inputs = scratch / "inputs.npy"
     save_array(inputs, as_taken(departure.reference.pixels, takes, departure.run.card.preprocess))
-    chosen, arguments = FORMATS[to], [to, str(work), str(inputs)]
+    chosen, arguments = FORMATS[to], [to, str(work), str(inputs), *([CONTRIBUTIONS] if explain else [])]
     backend = chosen.backend or another(departure.backend.name)
     run_worker(
         "multitl.porting.proof_worker", arguments, backend, work,
         task=f"opens {to}", extra=chosen.extra, packages=chosen.packages,
     )  # fmt: skip
     with np.load(work / "proof.npz") as proof:
-        answer = proof["outputs"], float(np.median(proof["milliseconds"])), str(proof["opened_by"])
+        milliseconds, maps = float(np.median(proof["milliseconds"])), proof["others"] if explain else None
+        answer = proof["outputs"], milliseconds, str(proof["opened_by"]), maps
     (work / "proof.npz").unlink()
     return answer
 
@@ -176,7 +183,7 @@ def another(backend: str) -> str:
     return next((name for name in BACKENDS if name != backend and is_present(name)), backend)
 
 
-def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
+def _card(departure: Departure, to: str, takes: Takes, maps: tuple[int, ...] | None) -> dict[str, Any]:
     """What the artefact is, where it comes from, and how its images are made."""
     chosen, card = FORMATS[to], departure.run.card
     about = to_builtins(card.backbone)
@@ -189,7 +196,8 @@ def _card(departure: Departure, to: str, takes: Takes) -> dict[str, Any]:
             "milliseconds": round(departure.reference.milliseconds, 3),
         },
         "takes": {"images": _taken(takes, card.preprocess), "shape": [None, *card.preprocess.shape]},
-        "gives": {VALUE if card.scale else "probabilities": [None, len(card.class_names)]},
+        "gives": {VALUE if card.scale else "probabilities": [None, len(card.class_names)]}
+        | ({} if maps is None else {CONTRIBUTIONS: [None, *maps]}),
         "thresholds": list(card.thresholds),
         "costs": card.recipe.costs,
         "class_names": list(card.class_names),

@@ -26,6 +26,7 @@ from multitl.models.heads import build_classifier
 from multitl.models.inference import compile_forward, predict_pixels
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
+from multitl.runs.heatmaps import write_heatmaps
 from multitl.runs.promises import FILES, REPORT, broken_files
 from multitl.standalone.programs import write_program
 from multitl.system.scratch import temporary_folder
@@ -35,6 +36,7 @@ from multitl.training.features import JUDGED, RunFeatures
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.memories import Memory
+from multitl.training.mistakes import mistakes_of
 from multitl.training.racing import Lesson
 from multitl.training.recording import finish, judge, save_model, write_history
 from multitl.training.targets import goal_for, scale_of, targets_of, truth_of
@@ -171,12 +173,15 @@ class Publisher:
         truth = truth_of(self.dataset, self.recipe, "validation")
         thresholds = choose_thresholds(self.recipe, truth, judged["validation"])
         sample = self.readers["validation"].read(range(min(PROVED, len(self.readers["validation"]))))
+        mistakes = mistakes_of(self.dataset, judged, self.recipe, self.readers)
         with temporary_folder(self.folder) as staged:
             for name in STARTED:
                 shutil.copy(self.folder / name, staged)
             difference = save_model(
-                staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision, self._goal
-            )
+                staged, self._classifier, sample, answers[: len(sample)], self.recipe.precision, self._goal,
+                ask=mistakes.ask,
+            )  # fmt: skip
+            write_heatmaps(staged, mistakes.heatmaps())
             how, names = self.pretrained.preprocess, self.dataset.class_names
             costs = cost_matrix(self.recipe.costs, names)
             write_program(staged, "open_keras", how, "pixels", names, thresholds, costs)

@@ -9,10 +9,10 @@ import datetime
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -41,14 +41,18 @@ from multitl.version import __version__
 TOLERANCE = {"auto": 1e-3, "float32": 1e-3, "tf32": 1e-3, "bfloat16": 3e-2, "float16": 3e-2, "mixed": 3e-2}
 
 
+Ask: TypeAlias = Callable[[keras.Model, np.ndarray], np.ndarray]
+
+
 def save_model(
     folder: Path, classifier: keras.Model, pixels: np.ndarray, expected: np.ndarray, precision: str,
-    goal: Goal | Together = GOALS["one"], heads: Sequence[str] = (),
+    goal: Goal | Together = GOALS["one"], heads: Sequence[str] = (), ask: Ask | None = None,
 ) -> float:  # fmt: skip
     """Write model.keras, load it again as a user would, and compare its probabilities with those of training.
 
     pixels: uint8 (n, height, width, 3).  expected: (n, classes), of several heads side by side.  heads: their names,
-    by which the model has outputs, if it has several.  Returns the largest absolute difference, of numbers
+    by which the model has outputs, if it has several.  ask: gives the loaded model's outputs for the pixels, and may
+    look at more than these; by default Keras' own way.  Returns the largest absolute difference, of numbers
     in deviations of the training images'.
     Raises RunError if the file does not give the same answers.
     """
@@ -57,7 +61,7 @@ def save_model(
         write_keras_archive(classifier, path)
         with numpy_initialisers(seed=None):  # by plain Keras: the file is this process' own
             loaded = keras.models.load_model(path, compile=False)
-        outputs = loaded.predict_on_batch(pixels)
+        outputs = ask(loaded, pixels) if ask else loaded.predict_on_batch(pixels)
         given = goal.as_targets(
             np.concatenate([np.asarray(outputs[name]) for name in heads], axis=1) if heads else np.asarray(outputs)
         )
@@ -143,8 +147,9 @@ def finish(folder: Path, card: dict[str, Any], names: tuple[str, ...] = FILES) -
 
 
 def remake_report(folder: Path) -> Result:
-    """Of a finished run whose other files are as its card says."""
-    return finish(folder, read_json(folder / "card.json", missing=""))
+    """Of a finished run whose other files are as its card says; one of an older version has fewer."""
+    names = tuple(name for name in FILES if (folder / name).exists())
+    return finish(folder, read_json(folder / "card.json", missing=""), names)
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -66,7 +66,7 @@ def test_run_folder_holds_everything(result: Result) -> None:
     assert names == {
         "card.json", "history.csv", "metrics.json", "model.keras", "predictions.csv", "recipe.toml", "report.html",
         "run.json", "checkpoint.safetensors", "classify.py", "preprocess.json", "labels.txt",
-        "images.csv",
+        "images.csv", "heatmaps.json",
     }  # fmt: skip
     assert result.class_names == ("blue", "green", "red")
 

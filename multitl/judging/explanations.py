@@ -1,0 +1,169 @@
+"""What a run looked at, image by image: `multitl explain`. Writes a picture an image, and explanations.json."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multitl.contracts import VALUE, Unreadable
+from multitl.data.pixels import read_files
+from multitl.errors import DataError, RunError
+from multitl.explaining.explainers import Explainer, Heatmap, explainer_of
+from multitl.explaining.overlays import as_photo, overlay, side_by_side
+from multitl.judging.asked import EXPLANATIONS, Request
+from multitl.judging.opening import Run
+from multitl.models.inference import BATCH
+from multitl.system.progress import progress_bar
+from multitl.system.writing import atomic_write, write_json
+
+MOST_LABELS = 3  # of those that an image was given, where it may have several
+_LONGEST = 60  # characters of an image's name in that of its picture
+
+
+def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]]:
+    """See `multitl.explain`. Raises DataError if none of the images can be read, RunError for a network without a map
+    of features.
+    """
+    run, rows = request.run, list[dict[str, Any]]()
+    explainer = _explainer(run)
+    if output:
+        _empty(output)
+    contents = zip(request.paths, request.labels, read_files(request.paths, run.card.preprocess), strict=True)
+    with progress_bar() as bar:
+        task = bar.add_task("explain  ", total=len(request.paths), note="")
+        while batch := list(itertools.islice(contents, BATCH)):
+            readable = [(labels, one) for _, labels, one in batch if not isinstance(one, Unreadable)]
+            found = _explain_batch(request, explainer, readable) if readable else iter(())
+            for path, _, content in batch:
+                named = {"path": request.names.get(path, path)}
+                if isinstance(content, Unreadable):
+                    rows.append(named | {"error": content.reason})
+                    continue
+                rows.append(named | next(found))
+                if output:
+                    name = _picture_name(len(rows), rows[-1]["path"])
+                    rows[-1]["picture"] = name
+                    _draw(output / name, content, rows[-1])
+            bar.advance(task, len(batch))
+    if all("error" in row for row in rows):
+        raise DataError(
+            "None of the images can be read.",
+            expected="at least one image file",
+            received="; ".join(f"{row['path']}: {row['error']}" for row in rows[:3]),
+            fix="name files that an image viewer opens, or a folder of them",
+        )
+    if output:
+        write_json(output / EXPLANATIONS, {"run": str(run.folder), "images": [_as_json(row) for row in rows]})
+    return rows
+
+
+def largest_error(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the sums of all maps; None where none is exact."""
+    errors = [one["error"] for row in rows for one in row.get("maps", ()) if one["error"] is not None]
+    return max(errors, default=None)
+
+
+def _explainer(run: Run) -> Explainer:
+    explainer = explainer_of(run.model)
+    if explainer is None:
+        raise RunError(
+            f"The network of {run.folder} has no map of features, so nothing tells where it looks.",
+            expected="a network with positions: convolutions, or tokens of patches",
+            received=run.card.backbone.name,
+            fix="train another backbone: multitl backbones",
+        )
+    return explainer
+
+
+def _explain_batch(
+    request: Request, explainer: Explainer, images: Sequence[tuple[tuple[int, ...], np.ndarray]]
+) -> Iterator[dict[str, Any]]:
+    """images: true classes and pixels of at most `BATCH`."""
+    run = request.run
+    look = explainer.look(np.stack([pixels for _, pixels in images]))
+    outputs = run.exact(look.outputs)
+    answers = [run.judge.answer(row) for row in outputs]
+    shown = [
+        _roles(_predicted(run, answer), labels, request.classes)
+        for answer, (labels, _) in zip(answers, images, strict=True)
+    ]
+    slots = [list(roles) for roles in shown]
+    columns = [
+        explainer.explain(look, [slot[min(place, len(slot) - 1)] for slot in slots])
+        for place in range(max(map(len, slots)))
+    ]
+    names = run.card.class_names
+    for number, (answer, roles, (labels, _)) in enumerate(zip(answers, shown, images, strict=True)):
+        said = {key: value for key, value in answer.items() if key != "probabilities"}
+        maps = [
+            _described(
+                columns[place][number], names[index], roles[index], explainer.kind, float(outputs[number, index])
+            )
+            for place, index in enumerate(roles)
+        ]
+        yield said | ({"true": [names[index] for index in labels]} if labels else {}) | {"maps": maps}
+
+
+def _predicted(run: Run, answer: Mapping[str, Any]) -> list[int]:
+    """Places of the classes that an image was given; where it was given none of several labels, the likeliest."""
+    if VALUE in answer:
+        return [0]
+    given = answer["predicted"]
+    labels = [given] if isinstance(given, str) else given[:MOST_LABELS]
+    likeliest = max(answer["probabilities"], key=answer["probabilities"].__getitem__)
+    return [run.card.class_names.index(name) for name in labels or [likeliest]]
+
+
+def _roles(predicted: Sequence[int], true: Sequence[int], asked: Sequence[int]) -> dict[int, list[str]]:
+    """Place of a class -> why it is shown."""
+    roles: dict[int, list[str]] = {}
+    for role, places in (("predicted", predicted), ("true", true[:MOST_LABELS]), ("asked", asked)):
+        for place in places:
+            roles.setdefault(place, []).append(role)
+    return roles
+
+
+def _described(heatmap: Heatmap, name: str, roles: list[str], kind: str, output: float) -> dict[str, Any]:
+    return {
+        "class": name, "shown_as": roles, "probability" if name != VALUE else VALUE: output, "kind": kind,
+        "logit": heatmap.logit, "bias": heatmap.bias, "error": heatmap.error, "elsewhere": heatmap.elsewhere,
+        "map": heatmap.values,
+    }  # fmt: skip
+
+
+def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    maps = [one | {"map": one["map"].tolist()} for one in row.get("maps", ())]
+    return {**row, "maps": maps} if maps else dict(row)
+
+
+def _draw(path: Path, pixels: np.ndarray, row: Mapping[str, Any]) -> None:
+    """The photo and its maps side by side; the strongest colour is the largest number of any of them."""
+    photo, maps = as_photo(pixels), row["maps"]
+    largest = max(float(np.abs(one["map"]).max()) for one in maps)
+    panels = [(Path(row["path"]).name, photo)]
+    panels += [(_caption(one), overlay(photo, one["map"], largest)) for one in maps]
+    with atomic_write(path) as temporary:
+        side_by_side(panels).save(temporary, "PNG")
+
+
+def _caption(one: Mapping[str, Any]) -> str:
+    said = f"{one[VALUE]:.4g}" if VALUE in one else f"{one['class']} {one['probability']:.0%}"
+    return f"{' and '.join(one['shown_as'])}: {said}"
+
+
+def _picture_name(number: int, path: str) -> str:
+    stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:_LONGEST]
+    return f"{number:04}-{stem}.png"
+
+
+def _empty(output: Path) -> None:
+    """A new folder in the place of earlier explanations, which `check_folder_for_explanations` has seen."""
+    if output.is_dir():
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
