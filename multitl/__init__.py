@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # nothing here loads a framework
     from multitl.classifiers import Classifier
     from multitl.porting.exporting import Ported
     from multitl.porting.translate import Translated
+    from multitl.reviewing.reviewing import Review
     from multitl.training.choosing import Choice
     from multitl.training.several_heads import HeadsResult
 
@@ -68,6 +69,7 @@ __all__ = [
     "load_pretrained",
     "port",
     "predict",
+    "review",
     "translate",
 ]
 
@@ -482,6 +484,33 @@ def explain(
 
         with adapter.fast_paths(), adapter.full_precision():
             return explanations.explain_images(request, None if output is None else Path(output))
+
+
+def review(
+    run: str | PathLike[str],
+    data: str | PathLike[str] | None = None,
+    *,
+    backend: str | None = None,
+    output: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Review:
+    """Find what may be wrong with the data of a finished run: labels, copies, outliers. Nothing is trained.
+
+    data: where its images lie by now (default: where they were).
+    output: the folder to make, with issues.csv, review.json and review.html (default: RUN-review).
+
+    Returns `.issues`, dicts of path, label, part, issue, suggested, score and other, `.table`, the path of issues.csv,
+    and `.about`, what review.json holds. Write keep, remove or the right class into the column `verdict` of the table,
+    and `finetune(data, relabel=table)` goes by it. Raises a MultitlError that says what to mend.
+    """
+    from multitl.reviewing import asked
+
+    opened = asked.check_review(run, data, output, overwrite=overwrite)
+    adapter = load_backend(backend)
+    from multitl.reviewing import reviewing
+
+    with adapter.fast_paths():
+        return reviewing.review(opened, data, backend=adapter, output=output, overwrite=overwrite)
 
 
 def load(run: str | PathLike[str], *, backend: str | None = None) -> Classifier:

@@ -20,6 +20,7 @@ from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
 from multitl.options import ALL, check, described, option, parse_channels, parse_duration, parse_loss, parse_range
 from multitl.system.regular_files import read_regular_text
+from multitl.verdicts import check_verdicts, verdicts_in
 
 OF_FEATURES = (  # options that decide which images there are, and what their features are
     "weights", "image_size", "preprocess", "pooling", "precision", "seed", "validation_fraction", "test_fraction",
@@ -30,7 +31,11 @@ ADAPTABLE: dict[str, tuple[str, ...]] = {  # ways that suit what an image is lab
     "one": (), "several": ("auto", "none", "norm", "coral", "norm+coral"),
     "number": ("norm", "coral", "norm+coral", "none"),
 }  # fmt: skip
-TABLES = {"class_weights": weights_in, "costs": costs_in}  # options that may name a file: what becomes of what it holds
+TABLES = {
+    "class_weights": weights_in,
+    "costs": costs_in,
+    "relabel": verdicts_in,
+}  # options that may name a file: what becomes of what it holds
 MOST_TABLE = 2**26  # bytes
 GONE = {  # options of older versions: what to write instead
     "epochs": "steps = epochs * training images / batch_size, rounded up; or leave it out, for as many as help",
@@ -138,6 +143,9 @@ class Recipe:
         choices=("one", "several", "number"),
     )
     label_separator: str = option("", "what stands between several labels in a cell; by itself |, ; or a comma")
+    relabel: str = option(
+        "", "an issues.csv of multitl review with verdicts on images: keep, remove, or the class that it is of"
+    )
     unlabelled: str = option(
         "", "folder of images without labels, of the kind that the classifier is for: it is adapted to them"
     )
@@ -224,6 +232,7 @@ class Recipe:
         parse_loss(self.loss)
         check_weights(self.class_weights)
         check_costs(self.costs)
+        check_verdicts(self.relabel)
         if self.bits and self.range:
             raise RecipeError(
                 "bits and range say the same thing.",
@@ -369,6 +378,7 @@ class Options(TypedDict, total=False):
     label_column: str
     labels: str
     label_separator: str
+    relabel: str
     unlabelled: str
     adapt: str
     pooling: str

@@ -19,7 +19,7 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # From the ground up: a package imports from those above this line, and a file of a package from the files before it.
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
-    "": "version errors contracts adapters class_tables options",
+    "": "version errors contracts adapters class_tables options verdicts",
     "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
     "sizes threads scratch hashes cache children session swapping writing workers",
     "distribution": "group channel peers devices joining",
@@ -28,7 +28,7 @@ ORDER = {
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
     "runs": "cards images heatmaps number_figures label_figures locks promises folders head_runs",
-    "data": "augmentation bins split_names folders layouts listings resampling splits parts checks labels "
+    "data": "augmentation bins split_names folders layouts listings resampling splits parts relabelling checks labels "
     "parquet_images tars containers stripes places tables shards tiffs dicoms bands stacks depths geometry images "
     "readable_images inspection pixel_store pixels remote scanning unlabelled columns",
     "given": "rows pictures arrays frames hugging_face torch_datasets keras_datasets kinds shelves",
@@ -52,12 +52,13 @@ ORDER = {
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
     "mistakes publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
     "several_heads choosing",
-    "porting": "generated_code formats folders asked references artefacts originals translate departures "
-    "second_outputs export_worker proof_worker divergence proofs exporting",
+    "reviewing": "label_errors answers issues asked subjects reviewing",
+    "porting": "generated_code formats folders asked references artefacts originals translate second_outputs "
+    "departures export_worker proof_worker divergence proofs exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo habits answers flags repeats terminal explained launching commands main",
+    "cli": "demo habits answers flags repeats terminal explained reviews launching commands main",
 }
 # The first imports what it needs when it is called, the second is its functions with a run filled in, the third starts
 # the top.
@@ -74,7 +75,8 @@ ADAPTER_FILES = sorted((ROOT / "backends").rglob("*.py"))
 LOADS_NO_KERAS = """adapters system.cache runs.cards cli.main contracts data.scanning cli.demo doctor.diagnosis errors
 files.downloads system.hashes data.images judging.metrics doctor.probe recipes judging.predictions judging.reporting
 runs.folders judging.opening training.asked training.candidates translation.entries judging.merits porting.asked
-files.safetensors_files cli.terminal files.torch_files doctor.traps"""
+files.safetensors_files cli.terminal files.torch_files doctor.traps
+reviewing.asked"""
 
 
 def modules_in(folder: Path) -> dict[str, Path]:
@@ -195,7 +197,16 @@ def test_a_face_shows_only_what_others_use(package: str):
 def test_files_in_the_root_are_those_that_belong_to_no_step():
     files = {path.stem for path in (ROOT / "multitl").glob("*.py")}
     facade = {"__init__", "__main__", "classifiers"}
-    assert files == facade | {"adapters", "class_tables", "contracts", "errors", "options", "recipes", "version"}
+    assert files == facade | {
+        "adapters",
+        "class_tables",
+        "contracts",
+        "errors",
+        "options",
+        "recipes",
+        "verdicts",
+        "version",
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name not in FACADE and package_of(name) != "cli"])

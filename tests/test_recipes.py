@@ -40,6 +40,8 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
         return st.sampled_from(["cross_entropy", "focal", "focal:0.5"])
     if field.name == "costs":
         return st.sampled_from(["", "true,predicted,cost\ncat,dog,1\n", ',a,b\n"a\nb",0,.5', "costs.csv"])
+    if field.name == "relabel":
+        return st.sampled_from(["", "path,issue,verdict,sha256\na,label,keep,sha256:0123456789abcdef\n", "issues.csv"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     least, most = limits["least"], limits["most"]

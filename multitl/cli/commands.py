@@ -182,6 +182,22 @@ def explain(options: argparse.Namespace) -> None:
         print_explanations(rows, output)
 
 
+def review(options: argparse.Namespace) -> None:
+    """Find what may be wrong with the data of a finished run."""
+    found = multitl.review(
+        options.folder, options.data, backend=options.backend, output=options.out, overwrite=options.overwrite
+    )
+    if options.json:
+        print(json.dumps(found.about, indent=2))
+        return
+    from multitl.cli.reviews import print_review
+
+    recipe, table = str(Path(options.folder, "recipe.toml")), str(found.table)
+    print_review(
+        found, shlex.join([program(), "finetune", found.about["data"], "--recipe", recipe, "--relabel", table])
+    )
+
+
 def list_backbones(options: argparse.Namespace) -> None:
     """List the pretrained backbones."""
     infos = [info for source in SOURCES for info in backbones(source)]
@@ -324,6 +340,7 @@ COMMANDS = {
     "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "explain": (explain, flags.add_explain_flags, "RUN IMAGES..."),
+    "review": (review, flags.add_review_flags, "RUN"),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
     "translate": (translate, flags.add_translate_flags, "NETWORK"),
     "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),

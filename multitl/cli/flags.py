@@ -25,6 +25,7 @@ NAMED_METAVARS = {
     "path_column": "COLUMN",
     "label_column": "COLUMN",
     "costs": "FILE",
+    "relabel": "FILE",
     "class_weights": "{none,balanced,A=X,...,FILE}",
 }
 NAMED_FLAGS = {"from_run": "--from"}  # "from" is a word of Python, so it cannot be an option's name
@@ -227,6 +228,17 @@ def add_choose_flags(parser: Parser) -> None:
         if field.name in OF_FEATURES:
             _add_recipe_flag(parser, field)
     parser.set_defaults(recipe=None)
+
+
+def add_review_flags(parser: Parser) -> None:
+    _add_folder(parser)
+    parser.add_argument(
+        "--data", type=_path, metavar="DATA", help="where its images lie by now (default: where they were)"
+    )
+    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: RUN-review)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older review, verdicts included")
+    _add_backend(parser)
+    add_json_flag(parser)
 
 
 def add_demo_flags(parser: Parser) -> None:

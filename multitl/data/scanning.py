@@ -35,6 +35,7 @@ from multitl.data.inspection import Files, Progress, check_files, is_sampled
 from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Before, Parts, nowhere
+from multitl.data.relabelling import check_relabelling, relabelled
 from multitl.data.remote import local
 from multitl.data.shards import list_shards
 from multitl.data.split_names import parse_split
@@ -56,6 +57,7 @@ def scan(
     progress: Progress | None = None,
     before: Before = nowhere,
     listing: Listing | None = None,
+    relabel: str = "",
 ) -> Dataset:
     """Look at a folder, CSV or Parquet file: images new to this machine are decoded, and missing splits are cut off.
 
@@ -68,7 +70,7 @@ def scan(
     there is none, validation is left as it is instead, and train alone is drawn from.
 
     decoding: how the files become pictures.  reading: what a table does not say of itself.  before: see `Parts`.
-    listing: what `path` holds, if that is known by now.
+    listing: what `path` holds, if that is known by now.  relabel: verdicts on images, see relabelling.py.
 
     Raises DataError if there is nothing sound to train on, or if more than `max_unreadable` (a share, 0 to 1) of the
     files cannot be read. Lesser faults are in `Dataset.warnings` and `Dataset.unreadable`.
@@ -76,7 +78,7 @@ def scan(
     listing = listing or list_data(Path(path), reading)
     return _look_at(
         listing, seed, validation_fraction, test_fraction, max_unreadable, progress, shots=shots, decoding=decoding,
-        before=before,
+        before=before, relabel=relabel,
     )  # fmt: skip
 
 
@@ -100,6 +102,7 @@ def scan_for_training(
         progress=progress,
         before=before,
         listing=listing,
+        relabel=recipe.relabel,
     )
 
 
@@ -152,6 +155,7 @@ def check_for_training(path: str | os.PathLike[str], recipe: Recipe) -> Listing:
     listing = list_data(Path(path), Reading.of(recipe))
     check_trainable(listing)
     check_classes(recipe.class_weights, recipe.costs, listing.class_names)
+    check_relabelling(recipe.relabel, listing.class_names, recipe.labels)
     return listing
 
 
@@ -220,6 +224,7 @@ def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
 def _look_at(
     listing: Listing, seed: int, validation_fraction: float, test_fraction: float, max_unreadable: float,
     progress: Progress | None, shots: int = 0, decoding: Decoding = PLAINLY, before: Before = nowhere,
+    relabel: str = "",
 ) -> Dataset:  # fmt: skip
     """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
@@ -228,6 +233,10 @@ def _look_at(
     check_every_class_trained(listing, readable)
     parts = Parts(files.hashes, validation_fraction, test_fraction, seed, before)
     placed, notes = parts.cut(readable)
+    if relabel:
+        placed, said = relabelled(placed, files.hashes, relabel, listing.class_names)
+        check_every_class_trained(listing, placed)
+        notes = [*notes, *said]
     if shots:
         placed, notes = parts.draw(placed, shots)
     return place_to_train(listing, placed, files, decoding, notes)

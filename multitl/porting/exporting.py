@@ -27,8 +27,8 @@ from multitl.porting.departures import Departure, departing
 from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
 from multitl.porting.formats import FORMATS, check_format
-from multitl.porting.proofs import prove
-from multitl.porting.second_outputs import CONTRIBUTIONS, prove_contributions
+from multitl.porting.proofs import prove, prove_contributions
+from multitl.porting.second_outputs import CONTRIBUTIONS
 from multitl.runs.locks import locked, place_lock
 from multitl.standalone.programs import write_program
 from multitl.system.progress import progress_bar

@@ -82,6 +82,13 @@ def check_finetune_heads(
     output: str | os.PathLike[str] | None, recipe: Recipe, *, overwrite: bool, resume: bool,
 ) -> None:  # fmt: skip
     """Raises what `finetune_heads` would, as far as names tell."""
+    if recipe.relabel:
+        raise RecipeError(
+            "Verdicts are on one label of an image, and several heads have several.",
+            expected="relabel = ''",
+            received="relabel beside heads",
+            fix="leave out --relabel, and mend the table",
+        )
     folder = run_folder(data, output, recipe, backend)
     with locked(run_lock(folder), folder):
         check_heads(folder, recipe, backend, weights, overwrite=overwrite, resume=resume)

@@ -111,6 +111,14 @@ def joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
+def chosen(rows: Rows, indices: Sequence[int] | np.ndarray) -> Rows:
+    """Some of them, in this order; of stored ones none is read."""
+    if isinstance(rows, StoredRows):
+        indices = np.asarray(indices, "int64")
+        return replace(rows, shard=rows.shard[indices], place=rows.place[indices])
+    return rows[indices]
+
+
 def mapped(rows: Rows, bring: Map) -> Rows:
     """What a map that leaves the width makes of rows: of stored ones once they are read."""
     if isinstance(rows, StoredRows):

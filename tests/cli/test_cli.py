@@ -113,6 +113,7 @@ def other_value(field: dataclasses.Field):
 OF_A_FORM = {
     "budget": "90s", "range": "0,4095", "channels": "4,3,2", "class_weights": "cat=2,dog=1", "loss": "focal:3",
     "costs": "true,predicted,cost\ncat,dog,1\n",
+    "relabel": "path,issue,verdict,sha256\na.png,label,dog,sha256:0123456789abcdef\n",
 }  # fmt: skip
 NEEDED = {"adapt": {"unlabelled": "new", "unfreeze": "none"}}  # beside it
 

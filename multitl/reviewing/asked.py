@@ -1,0 +1,62 @@
+"""What `review` is asked for: which run, which folder; and what of it is refused at once, before a framework loads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from multitl.data.scanning import check_for_training
+from multitl.errors import RunError
+from multitl.judging.opening import Run, load_run
+from multitl.reviewing.issues import ISSUES
+from multitl.runs.folders import is_used
+
+SUMMARY = "review.json"
+
+
+def find_data(run: Run, data: str | os.PathLike[str] | None) -> Path:
+    """The data that a run was made of, where they lie now. Raises RunError for a network that was not trained here."""
+    if run.card.head or not (data or run.card.data.path):
+        raise RunError(
+            f"{run.folder} is a network as it was published: it was made of no images that are here.",
+            expected="the folder of a finished run",
+            received=str(run.folder),
+            fix="multitl finetune DATA",
+        )
+    return Path(data or run.card.data.path)
+
+
+def check_review(
+    run: str | os.PathLike[str], data: str | os.PathLike[str] | None, output: str | os.PathLike[str] | None, *,
+    overwrite: bool,
+) -> Run:  # fmt: skip
+    """The run, opened. Raises what `review` would, as far as names tell."""
+    opened = load_run(run)
+    check_review_folder(review_folder(opened, output), overwrite=overwrite)
+    check_for_training(find_data(opened, data), opened.card.recipe)
+    return opened
+
+
+def review_folder(run: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
+    """The one asked for, or one beside the run."""
+    return Path(output or f"{os.fspath(run).rstrip(os.sep)}-review")
+
+
+def check_review_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises RunError for a folder that holds anything but an older review, which `overwrite` allows to replace."""
+    if not is_used(folder):
+        return
+    if not (folder / SUMMARY).is_file():
+        raise RunError(
+            f"{folder} exists and is no review of multitl, so it is left alone.",
+            expected="a new or empty folder",
+            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
+            fix="choose another folder with --out",
+        )
+    if not overwrite:
+        raise RunError(
+            f"{folder} exists already.",
+            expected="a new folder, or permission",
+            received=f"{folder}, perhaps with verdicts in its {ISSUES}",
+            fix="add --overwrite to replace it, verdicts included, or choose another --out",
+        )
