@@ -53,7 +53,7 @@ ORDER = {
     "mistakes publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
     "several_heads choosing",
     "porting": "generated_code formats folders asked references artefacts originals translate departures "
-    "second_outputs export_worker proof_worker divergence proofs exporting",
+    "second_outputs export_worker proof_worker divergence proofs model_cards exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
