@@ -14,6 +14,7 @@ NAVIGATION: dict[str, Sequence[str]] = {  # caption -> pages, as paths from the 
     "How-tos: data": tuple(f"docs/how-to/{name}" for name in (
         "own-table", "data-in-memory", "few-images", "imbalanced-classes", "several-labels", "predict-a-number",
         "several-heads", "mistakes-that-cost", "more-or-fewer-channels", "photos-of-another-camera")),
+    "How-tos: results": ["docs/how-to/what-it-looks-at"],
     "How-tos: training": tuple(f"docs/how-to/{name}" for name in (
         "choose-a-backbone", "go-on", "resume", "log-epochs", "use-a-notebook", "use-a-gpu", "eight-gpus", "slurm",
         "kubernetes", "cloud")),
@@ -37,6 +38,7 @@ root_doc = "docs/index"
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["README.md"]  # the front page is docs/index.md
 nitpicky = True
+smartquotes = False  # "auto" is what one types
 
 myst_heading_anchors = 4  # links to headings as on GitHub
 myst_enable_extensions = ["strikethrough"]

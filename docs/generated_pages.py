@@ -52,19 +52,19 @@ def _help(action: argparse.Action) -> str:
 
 
 def every_option() -> str:
-    rows = [[code(field.name), code(repr(field.default)), _values(field), escape(field.metadata["help"])]
+    rows = [[code(field.name), f"{escape(field.metadata['help'])}. {_values(field)}"]
             for field in dataclasses.fields(Recipe)]  # fmt: skip
     intro = (
         "Keys of a recipe file, keywords of `multitl.finetune`, and flags with `-` for `_`. What they do together: "
         "[options](options.md), [how it works](../explanation/how-it-works.md)."
     )
-    return f"# Every option\n\n{intro}\n\n{table(['option', 'default', 'values', 'meaning'], rows)}\n"
+    return f"# Every option\n\n{intro}\n\n{table(['option', 'meaning'], rows)}\n"
 
 
 def _values(field: dataclasses.Field) -> str:
-    if choices := field.metadata["choices"]:
-        return ", ".join(map(code, choices))
-    return range_of(field) or type(field.default).__name__
+    """What it may be, and what it is by itself."""
+    choices = ", ".join(map(code, field.metadata["choices"]))
+    return f"*{choices or range_of(field) or type(field.default).__name__}; default {code(repr(field.default))}*"
 
 
 def every_name() -> str:

@@ -148,7 +148,7 @@ def test_every_public_name_is_described():
     for name in set(multitl.__all__) - {"__version__"}:
         assert f"\n### {name}\n" in pages["every-name"]
     assert "| `--recipe FILE` | TOML file of options" in pages["every-command"]
-    assert "| `image_size` | `0` | 0 to 4096 | side of the square input in pixels" in pages["every-option"]
+    assert "; 0: the backbone's own. *0 to 4096; default `0`* |" in pages["every-option"]
     assert '\n- **weights**: "default"' in pages["every-name"]
 
 
