@@ -5,6 +5,7 @@
 #   make test-slow   what is too slow for that, with a summary: hours
 #   make test-versions  the core of the suite with the oldest and newest releases allowed; Pythons 3.11 to 3.13, 8 GB each
 #   make lint        ruff and mypy
+#   make docs        the documentation site, in build/docs: nothing broken, nothing loaded from elsewhere
 #   make constraints write constraints/tested.txt anew from .venv, after a deliberate upgrade
 #   make clean       remove .venv, .venv-versions, caches and the demonstration's run
 
@@ -16,7 +17,7 @@ PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint c
 # and files come in the order of tests/longest.txt: by number of tests, the few long ones would come last, on one core.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo check test test-slow test-versions lint constraints clean
+.PHONY: help demo check test test-slow test-versions lint docs constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -44,6 +45,9 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/docs.stamp
+	$(BIN)/python docs/build_site.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "multitl needs Python >= 3.11; say make PYTHON=python3.11")'
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
@@ -56,15 +60,19 @@ $(BIN)/python:
 .venv/test.stamp: $(SETTINGS) | $(BIN)/python
 	@echo "Installing multitl with JAX, TensorFlow, PyTorch and the test tools into .venv: about two minutes, 4 GB"
 	@$(PIP_INSTALL) '.[test]'
-	@touch $@ .venv/demo.stamp
+	@touch $@ .venv/demo.stamp .venv/docs.stamp
+
+.venv/docs.stamp: $(SETTINGS) | $(BIN)/python
+	@$(PIP_INSTALL) '.[docs]'
+	@touch $@
 
 # Direct dependencies, and what decides how they compute. "+cpu" goes: "torch==2.13.0" takes either build.
 constraints:
 	@{ sed -n '/^#/p' constraints/tested.txt; \
 	   $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -iE \
-	   '^(ai[-_]edge[-_]litert|efficientnet[-_a-z0-9]*|elpv[-_]dataset|fsspec|h5py|hypothesis|ipykernel|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|msgspec|mypy|nbclient|numpy|onnx|onnxruntime|onnxscript|openvino|orbax[-_]checkpoint|pandas|pillow|platformdirs|polars|protobuf|pyarrow|pydicom|pytest|pytest[-_]xdist|ray|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|tensorboardx|threadpoolctl|tifffile|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
+	   '^(ai[-_]edge[-_]litert|efficientnet[-_a-z0-9]*|elpv[-_]dataset|fsspec|furo|h5py|hypothesis|ipykernel|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|msgspec|mypy|myst[-_]parser|nbclient|numpy|onnx|onnxruntime|onnxscript|openvino|orbax[-_]checkpoint|pandas|pillow|platformdirs|polars|protobuf|pyarrow|pydicom|pytest|pytest[-_]xdist|ray|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|sphinx|tensorboardx|threadpoolctl|tifffile|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
 	   $(BIN)/pip freeze | sed -n 's/^tensorflow[-_]cpu==/tensorflow==/p'; } > constraints/new.txt
 	@mv constraints/new.txt constraints/tested.txt
 
 clean:
-	rm -rf .venv .venv-versions .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo runs/demo-labels.csv
+	rm -rf .venv .venv-versions .pytest_cache .mypy_cache .ruff_cache .hypothesis build/docs runs/demo runs/demo-labels.csv

@@ -32,6 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["KERAS_BACKEND"] = options.backend
     names = sorted(path.name for path in (options.data / "train").iterdir())
+    print("# Going on with more classes\n")
     print(f"Accuracy on the test images of {options.data.name}, {options.backend}, frozen backbone, solved head.")
     print("`again` is the largest difference of a probability that the same five classes have, gone on from.\n")
     print(HEADER)

@@ -1,7 +1,11 @@
-"""Something to train on that needs no download: three classes of coloured shapes on noise."""
+"""Something to train on that needs no download: three classes of coloured shapes on noise.
+
+python examples/toy_photos.py FOLDER
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,3 +28,7 @@ def make_photos(folder: str | Path, count: int = 16) -> Path:
                 draw.regular_polygon((x, y, r), n_sides=4 if name == "square" else 3, fill=colour)
             photo.save(root / name / f"{index:02}.png")
     return root
+
+
+if __name__ == "__main__":
+    print(make_photos(sys.argv[1]))

@@ -21,12 +21,14 @@ from multitl.adapters import BACKENDS, is_present
 from multitl.contracts import RGB, VALUE, Backend, Preprocess, Takes
 from multitl.errors import MultitlError
 from multitl.judging.costs import cost_matrix
+from multitl.judging.summaries import read_figures
 from multitl.models.preprocessing import normalise
 from multitl.porting.asked import check_goal, check_photos, output_of
 from multitl.porting.departures import Departure, departing
 from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
 from multitl.porting.formats import FORMATS, check_format
+from multitl.porting.model_cards import model_card
 from multitl.porting.proofs import prove, prove_contributions
 from multitl.porting.second_outputs import CONTRIBUTIONS
 from multitl.runs.locks import locked, place_lock
@@ -35,7 +37,7 @@ from multitl.system.progress import progress_bar
 from multitl.system.scratch import temporary_folder
 from multitl.system.threads import default_threads
 from multitl.system.workers import run_worker, save_array
-from multitl.system.writing import read_json, write_json
+from multitl.system.writing import read_json, write_json, write_text
 from multitl.training.recording import describe_machine
 
 TAKES = {
@@ -124,6 +126,7 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
             "latency": {"milliseconds": round(milliseconds, 3), "threads": default_threads(), "images": 1},
         }
         write_json(work / "card.json", about)
+        write_text(work / "README.md", model_card(card, read_figures(departure.run), about))
     return Ported(output, about)
 
 

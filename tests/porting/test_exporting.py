@@ -159,6 +159,7 @@ def test_a_port_from_the_command_line(run: Path, tmp_path: Path, capsys: pytest.
     assert card["bytes"] > 10**5 and card["latency"]["milliseconds"] > 0
     assert card["class_names"] == ["blue", "green", "red"]
     assert {path.name for path in out.parent.iterdir()} == {"port"}  # nothing of the making is left
+    assert f"gives the probabilities of {len(card['class_names'])} classes" in (out / "README.md").read_text()
     leftovers = {"written.json", "proof.npz", "error.json"}
     assert not leftovers & {path.name for path in out.iterdir()}
 
