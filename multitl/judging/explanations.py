@@ -14,7 +14,7 @@ import numpy as np
 from multitl.contracts import VALUE, Unreadable
 from multitl.data.pixels import read_files
 from multitl.errors import DataError, RunError
-from multitl.explaining.explainers import Explainer, Heatmap, explainer_of
+from multitl.explaining.explainers import Explainer, Heatmap
 from multitl.explaining.overlays import as_photo, overlay, side_by_side
 from multitl.judging.asked import EXPLANATIONS, Request
 from multitl.judging.opening import Run
@@ -31,7 +31,7 @@ def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]
     of features.
     """
     run, rows = request.run, list[dict[str, Any]]()
-    explainer = _explainer(run)
+    explainer = _insist_on_explainer(run)
     if output:
         _empty(output)
     contents = zip(request.paths, request.labels, read_files(request.paths, run.card.preprocess), strict=True)
@@ -69,16 +69,15 @@ def largest_error(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return max(errors, default=None)
 
 
-def _explainer(run: Run) -> Explainer:
-    explainer = explainer_of(run.model)
-    if explainer is None:
+def _insist_on_explainer(run: Run) -> Explainer:
+    if run.explainer is None:
         raise RunError(
             f"The network of {run.folder} has no map of features, so nothing tells where it looks.",
             expected="a network with positions: convolutions, or tokens of patches",
             received=run.card.backbone.name,
             fix="train another backbone: multitl backbones",
         )
-    return explainer
+    return run.explainer
 
 
 def _explain_batch(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from multitl.explaining.explainers import Explainer
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,6 +62,13 @@ class Run:
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
         return _load_model(self)
+
+    @cached_property
+    def explainer(self) -> Explainer | None:
+        """What shows where the model looks; None where it has no map of features."""
+        from multitl.explaining.explainers import explainer_of
+
+        return explainer_of(self.model)
 
 
 def load_run(run: str | os.PathLike[str]) -> Run:

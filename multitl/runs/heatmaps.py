@@ -5,6 +5,7 @@ Like everything in a run's folder it may have been made by anyone.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,10 @@ class ClassMap(Struct, frozen=True, kw_only=True):
     values: Annotated[tuple[_Row, ...], Meta(min_length=1, max_length=2**10)]
 
     def __post_init__(self) -> None:
-        if len({len(row) for row in self.values}) > 1:
-            raise ValueError("a map whose rows differ in length")
+        if len({len(row) for row in self.values}) > 1 or not all(
+            math.isfinite(one) for row in self.values for one in row
+        ):
+            raise ValueError("a map that is no table of numbers")
 
 
 class ImageMaps(Struct, frozen=True, kw_only=True):

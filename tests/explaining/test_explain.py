@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import elsewhere_slow
 from PIL import Image
 from quick_runs import BACKBONE, message_of
 from scipy.special import softmax
 
 import multitl
+from multitl.classifiers import Classifier
 from multitl.cli.main import main
 from multitl.data.pixels import read_files
+from multitl.judging.predictions import read_predictions
+from multitl.judging.reporting import write_report
+from multitl.runs.heatmaps import read_heatmaps
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "what-it-looks-at.md"
 
@@ -29,8 +34,14 @@ def linear(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.every_backend
-def test_a_folder_of_photos_is_explained(linear: Path, photos: Path, tmp_path: Path, capsys):
+@pytest.fixture(scope="module")
+def loaded(linear: Path) -> Classifier:
+    """Its network is loaded and compiled once."""
+    return multitl.load(linear)
+
+
+@elsewhere_slow
+def test_a_folder_of_photos_is_explained(linear: Path, loaded: Classifier, photos: Path, tmp_path: Path, capsys):
     images, out = [str(photos / "cat" / "00.png"), str(photos / "dog")], tmp_path / "maps"
     (tmp_path / "broken.png").write_bytes(b"no image")
     command = ["explain", str(linear), *images, str(tmp_path / "broken.png"), "--out", str(out)]
@@ -40,7 +51,7 @@ def test_a_folder_of_photos_is_explained(linear: Path, photos: Path, tmp_path: P
 
     rows = json.loads((out / "explanations.json").read_text())["images"]
     assert len(rows) == 14 and rows[0]["true"] == ["cat"] and "error" in rows[-1]
-    predictions = multitl.predict(linear, images)
+    predictions = loaded.predict(images)
     for row, prediction in zip(rows[:-1], predictions, strict=True):
         assert (row["path"], row["predicted"]) == (prediction["path"], prediction["predicted"])
         by_class = {one["class"]: one for one in row["maps"]}
@@ -52,22 +63,41 @@ def test_a_folder_of_photos_is_explained(linear: Path, photos: Path, tmp_path: P
         with Image.open(out / row["picture"]) as picture:
             assert picture.width > len(by_class) * 224
     assert message_of(main(command), *capsys.readouterr()).count("--overwrite")
-    assert main([*command[:3], "--out", str(out), "--overwrite", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["images"]) == len(list(out.glob("*.png"))) == 1
+    loaded.explain(images[0], output=out, overwrite=True)
+    assert len(list(out.iterdir())) == 2, "earlier pictures are gone"
 
 
-def test_labels_come_from_a_table_or_from_who_asks(linear: Path, photos: Path, tmp_path: Path):
+def test_labels_come_from_a_table_or_from_who_asks(loaded: Classifier, photos: Path, tmp_path: Path):
     shutil.copy(photos / "cat" / "00.png", tmp_path / "a.png")
     (tmp_path / "photos.csv").write_text("path,label\na.png,dog\n")
-    run = multitl.load(linear)
-    (by_table,) = run.explain(tmp_path / "photos.csv")
-    (by_name,) = run.explain(tmp_path / "a.png", true="dog")
-    (unknown,) = run.explain(tmp_path / "a.png", classes=["cat", "dog"])
+    (by_table,) = loaded.explain(tmp_path / "photos.csv")
+    (by_name,) = loaded.explain(tmp_path / "a.png", true="dog")
+    (unknown,) = loaded.explain(tmp_path / "a.png", classes=["cat", "dog"])
     assert by_table["true"] == by_name["true"] == ["dog"] and "true" not in unknown
     np.testing.assert_array_equal(by_table["maps"][0]["map"], by_name["maps"][0]["map"])
     assert {one["class"]: "asked" in one["shown_as"] for one in unknown["maps"]} == {"cat": True, "dog": True}
-    (array,) = run.explain(np.zeros((1, 8, 8, 3), "uint8"))
+    (array,) = loaded.explain(np.zeros((1, 8, 8, 3), "uint8"))
     assert array["path"] == "row-0" and array["maps"][0]["map"].shape == (4, 4)
+
+
+def test_the_report_shows_where_mistakes_were_seen(linear: Path, loaded: Classifier, tmp_path: Path):
+    heatmaps, shown = read_heatmaps(linear, ""), read_predictions(linear / "predictions.csv").of("test")
+    report = (linear / "report.html").read_bytes()
+    assert heatmaps.images and report.count(b'class="maps"') == len(heatmaps.images)
+    rows = loaded.explain([shown.paths[one.place] for one in heatmaps.images])
+    for image, row in zip(heatmaps.images, rows, strict=True):
+        assert [one.name for one in image.maps] == list(dict.fromkeys([row["predicted"], *row["true"]]))
+        for seen, one in zip(image.maps, row["maps"], strict=True):
+            assert seen.error < 1e-5
+            np.testing.assert_allclose(seen.values, one["map"], rtol=1e-3, atol=1e-4 * np.abs(one["map"]).max())
+
+    shutil.copytree(linear, tmp_path / "run")
+    assert write_report(tmp_path / "run").read_bytes() == report, "a function of the files alone"
+    (tmp_path / "run" / "heatmaps.json").write_text('{"images": [{"place": 0, "maps": [{"name": "a", "error": 0}]}]}')
+    with pytest.raises(multitl.RunError, match=r"heatmaps\.json"):
+        write_report(tmp_path / "run")
+    (tmp_path / "run" / "heatmaps.json").unlink()  # as in a run of an older version
+    assert b'class="maps"' not in write_report(tmp_path / "run").read_bytes()
 
 
 def test_a_hidden_layer_is_explained_by_gradients(finished: Path, photos: Path, tmp_path: Path, capsys):
@@ -84,30 +114,29 @@ def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, c
     assert "left alone" in told and (tmp_path / "mine.txt").exists()
 
 
-def test_the_how_to_does_what_it_says(linear: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_how_to_does_what_it_says(linear: Path, photos: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     Path("photos").symlink_to(photos)
     Path("runs/photos").symlink_to(linear)
     text = HOW_TO.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 25
-    for command in re.findall(r"^\$ multitl (.+)$", text, re.MULTILINE):
-        assert main(shlex.split(command)) == 0
-    shown = json.loads(Path("runs/one/explanations.json").read_text())["images"][0]["maps"]
-    assert {role for one in shown for role in one["shown_as"]} == {"predicted", "true", "asked"}
+    (command,) = re.findall(r"^\$ multitl (.+)$", text, re.MULTILINE)
+    assert main([*shlex.split(command), "--json"]) == 0
+    (*_, last) = json.loads(capsys.readouterr().out)["images"]
+    assert {role for one in last["maps"] for role in one["shown_as"]} == {"predicted", "true", "asked"}
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(code, {})
 
 
-@pytest.mark.every_backend
-def test_onnx_gives_the_same_maps(linear: Path, photos: Path, tmp_path: Path):
+def test_onnx_gives_the_same_maps(linear: Path, loaded: Classifier, photos: Path, tmp_path: Path):
     pytest.importorskip("onnxruntime")
     from multitl.onnx_graphs.running import run_onnx
     from multitl.porting.export_worker import ExportJob, export
 
-    rows = multitl.explain(linear, photos / "cat", classes=["cat", "dog"])
+    rows = loaded.explain(photos / "cat", classes=["cat", "dog"])
     export(ExportJob("onnx", str(linear), "pixels", explain=True), tmp_path)
-    card = multitl.load(linear).card
+    card = loaded.card
     pixels = np.stack(list(read_files([row["path"] for row in rows], card.preprocess)))
     graph = str(tmp_path / "model.onnx")
     maps, probabilities = (run_onnx(graph, output=name)(pixels) for name in ("contributions", "probabilities"))
