@@ -45,7 +45,7 @@ ORDER = {
     "run",
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
     "proportions merits evaluation findings label_findings number_findings reporting several_heads summaries "
-    "choice_page",
+    "choice_page pairs comparison comparison_page",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
@@ -56,7 +56,7 @@ ORDER = {
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo habits answers flags repeats terminal launching commands main",
+    "cli": "demo habits answers flags repeats terminal launching finished_runs commands main",
 }
 # The first imports what it needs when it is called, the second is its functions with a run filled in, the third starts
 # the top.

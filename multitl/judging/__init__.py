@@ -4,7 +4,9 @@ report.html. Read `metrics.py` first, then `reporting.py`.
 
 __all__ = [
     "axes",
+    "charts",
     "choice_page",
+    "comparison_page",
     "costs",
     "evaluation",
     "judges",
