@@ -60,6 +60,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "choose",
+    "compare",
     "evaluate",
     "explain",
     "finetune",
@@ -405,6 +406,23 @@ def evaluate(
 
         with adapter.fast_paths():
             return evaluation.evaluate_run(run, path, split, reading, costs)
+
+
+def compare(
+    runs: Iterable[str | PathLike[str]], *, output: str | PathLike[str] | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Put finished runs of the same classes beside each other, two to eight; no framework is loaded.
+
+    output: the folder to make, with compare.html and compare.json (default: runs/compare-<run>-<run>).
+
+    Returns what compare.json holds: the figures of each run with 95 % intervals; of each pair, on the images that both
+    were judged on, the differences with their paired bootstrap intervals and the p-value of McNemar's exact test (of
+    numbers an exact sign test: which is nearer more often); and the options that differ.
+    Raises RunError for runs that cannot be compared: of other classes, or without an image in common.
+    """
+    from multitl.judging import comparison_page
+
+    return comparison_page.compare(runs, output, overwrite=overwrite).about()
 
 
 def predict(

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from multitl.contracts import Preprocess
+from multitl.contracts import VALUE, Preprocess
 from multitl.judging.label_metrics import score_labels
 from multitl.judging.metrics import score
-from multitl.judging.predictions import write_label_predictions, write_predictions
+from multitl.judging.number_metrics import score_numbers
+from multitl.judging.predictions import write_label_predictions, write_number_predictions, write_predictions
 from multitl.recipes import Recipe
 from multitl.system.writing import write_json, write_text
 
@@ -35,9 +36,10 @@ def make_run(
     unreadable: Sequence[dict[str, str]] = (),
     warnings: Sequence[str] = (),
     images: dict[str, list[str]] | None = None,
+    seed: int = 7,
 ) -> Path:
     """A finished run folder with plausible figures. images: class name -> paths of its pictures, relative to `data`."""
-    random, names = np.random.default_rng(7), list(class_names)
+    random, names = np.random.default_rng(seed), list(class_names)
     rows, metrics = [], {"test": None, "validation": None}
     for split in ("validation", "test") if with_test else ("validation",):
         labels = np.repeat(np.arange(len(names)), per_class)
@@ -58,14 +60,16 @@ def make_run(
     return folder
 
 
-def make_label_run(folder: Path, data: Path, class_names: Sequence[str] = CLOTHES, count: int = 40) -> Path:
+def make_label_run(
+    folder: Path, data: Path, class_names: Sequence[str] = CLOTHES, count: int = 40, noise: float = 1.5
+) -> Path:
     """A finished run whose images may have several labels."""
     random, names = np.random.default_rng(7), list(class_names)
     thresholds = [0.4 + 0.2 * number / len(names) for number in range(len(names))]
     rows, metrics = [], {}
     for split in ("validation", "test"):
         truth = random.random((count, len(names))) < 0.4
-        probabilities = 1 / (1 + np.exp(-random.normal(4 * truth - 2, 1.5)))
+        probabilities = 1 / (1 + np.exp(-random.normal(4 * truth - 2, noise)))
         metrics[split] = score_labels(truth, probabilities, names, thresholds, resamples=200)
         paths = (str(data / f"{split}/{number:04}.png") for number in range(count))
         rows += list(zip([split] * count, paths, truth, probabilities, strict=True))
@@ -76,6 +80,24 @@ def make_label_run(folder: Path, data: Path, class_names: Sequence[str] = CLOTHE
     write_json(folder / "card.json", card)
     write_text(folder / "history.csv", _history(random, [("head", 1)]))
     write_text(folder / "recipe.toml", Recipe(labels="several").to_toml())
+    return folder
+
+
+def make_number_run(folder: Path, data: Path, count: int = 40, noise: float = 2.0) -> Path:
+    """A finished run that predicts a number."""
+    random, rows, metrics = np.random.default_rng(7), list[Any](), {}
+    for split in ("validation", "test"):
+        truth = random.normal(30, 10, count)
+        said = truth + random.normal(0, noise, count)
+        metrics[split] = score_numbers(truth, said, 30.0, resamples=200)
+        rows += [(split, str(data / f"{split}/{i:04}.png"), truth[i], said[i : i + 1]) for i in range(count)]
+    write_number_predictions(folder / "predictions.csv", rows)
+    write_json(folder / "metrics.json", metrics)
+    card = _card(data, [VALUE], count, True, (), ()) | {"trials": _trials(0), "scale": [30.0, 10.0]}
+    card["recipe"]["labels"] = "number"
+    write_json(folder / "card.json", card)
+    write_text(folder / "history.csv", _history(random, [("head", 1)]))
+    write_text(folder / "recipe.toml", Recipe(labels="number").to_toml())
     return folder
 
 

@@ -46,7 +46,7 @@ ORDER = {
     "explaining": "contributions anatomy explainers overlays",
     "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
     "proportions merits evaluation findings label_findings number_findings picture_maps reporting several_heads "
-    "summaries choice_page asked explanations",
+    "summaries choice_page asked explanations pairs comparison comparison_page",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
@@ -58,7 +58,7 @@ ORDER = {
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",
-    "cli": "demo habits answers flags repeats terminal explained reviews launching commands main",
+    "cli": "demo habits answers flags repeats terminal explained reviews launching finished_runs commands main",
 }
 # The first imports what it needs when it is called, the second is its functions with a run filled in, the third starts
 # the top.
@@ -167,8 +167,8 @@ def test_core_imports_point_down_and_enter_packages_by_their_face():
         ("multitl/errors.py", "import multitl.recipes", "multitl.recipes: up"),
         (
             "multitl/cli/main.py",
-            "from multitl.judging.charts import draw_curves",
-            "multitl.judging.charts: not in the face",
+            "from multitl.judging.separation import areas",
+            "multitl.judging.separation: not in the face",
         ),
     ],
 )

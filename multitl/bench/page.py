@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from multitl.bench.notes import describe_method, machine_facts, warnings_of
 from multitl.bench.results import Results
 from multitl.bench.standings import PHASES, Contest, Standing, rank
 from multitl.judging.axes import Scale, Tick, linear_axis
+from multitl.judging.charts import LineChart, draw_lines
 from multitl.judging.reporting import make_environment
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 560.0, 150.0, 470.0, 26.0, 8.0
@@ -50,28 +50,6 @@ class BarChart:
     bottom: float
     ticks: list[Tick]
     bars: list[Bar]
-
-
-@dataclass(frozen=True)
-class Line:
-    name: str
-    path: str
-    number: int
-
-
-@dataclass(frozen=True)
-class LossChart:
-    """Losses over steps, drawn on top of each other."""
-
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    lines: list[Line]
 
 
 def to_page(results: Results, command: str) -> str:
@@ -173,29 +151,13 @@ def _bar(row: tuple[str, list[tuple[float, str]], tuple[float, float] | None, st
     return Bar(name, y, parts, (x(whisker[0]), x(whisker[1])) if whisker else None, label, x(end) + 8)
 
 
-def draw_losses(series: dict[str, list[float]]) -> LossChart | None:
+def draw_losses(series: dict[str, list[float]]) -> LineChart | None:
     """Losses of contenders over steps 1 ... n. None without any."""
-    return _draw({name: [(float(step), v) for step, v in enumerate(line, start=1)] for name, line in series.items()})
+    return draw_lines(
+        {name: [(float(step), v) for step, v in enumerate(line, start=1)] for name, line in series.items()}
+    )
 
 
-def draw_accuracies(series: dict[str, list[list[float]]]) -> LossChart | None:
+def draw_accuracies(series: dict[str, list[list[float]]]) -> LineChart | None:
     """Validation accuracy over seconds since each process started. None without any."""
-    return _draw({name: [(at, accuracy) for at, accuracy in curve] for name, curve in series.items()})
-
-
-def _draw(series: dict[str, list[tuple[float, float]]]) -> LossChart | None:
-    points = [(at, v) for line in series.values() for at, v in line if math.isfinite(v)]
-    if not points:
-        return None
-    width, height, left, right, top, bottom = WIDTH, 264.0, 44.0, RIGHT + 60, 10.0, 234.0
-    x_low, x_high, x_ticks = linear_axis([at for at, _ in points], is_share=False)
-    y_low, y_high, y_ticks = linear_axis([v for _, v in points], is_share=False)
-    x, y = Scale(x_low, x_high, left, right), Scale(y_low, y_high, bottom, top)
-    lines = [
-        Line(name, "M" + "L".join(f"{x(at):g} {y(v):g}" for at, v in line if math.isfinite(v)), number)
-        for number, (name, line) in enumerate(series.items())
-    ]
-    return LossChart(
-        width, height, left, right, top, bottom,
-        [Tick(x(at), label) for at, label in x_ticks], [Tick(y(at), label) for at, label in y_ticks], lines,
-    )  # fmt: skip
+    return draw_lines({name: [(at, accuracy) for at, accuracy in curve] for name, curve in series.items()})

@@ -14,7 +14,7 @@ from typing import Any
 import multitl
 from multitl.adapters import SOURCES, backbones, check_backend, folder_name, load_backend
 from multitl.bench import flags as bench_flags
-from multitl.cli import flags, launching
+from multitl.cli import finished_runs, flags, launching
 from multitl.cli.repeats import SUMMARY, plan, repeat
 from multitl.contracts import VALUE
 from multitl.distribution.group import group_from_environment
@@ -338,6 +338,7 @@ COMMANDS = {
     "finetune": (finetune, flags.add_finetune_flags, "DATA"),
     "choose": (choose, flags.add_choose_flags, "DATA --backbones A,B,..."),
     "evaluate": (evaluate, flags.add_evaluate_flags, "RUN DATA"),
+    "compare": (finished_runs.compare, finished_runs.add_compare_flags, "RUN RUN..."),
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "explain": (explain, flags.add_explain_flags, "RUN IMAGES..."),
     "review": (review, flags.add_review_flags, "RUN"),

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 def add_finetune_flags(parser: Parser) -> None:
     parser.add_argument(
         "data",
-        type=_path,
+        type=path_flag,
         metavar="DATA",
         help="folder class/images or train|validation|test/class/images, a table, .tar shards, or a URL of one",
     )
@@ -74,7 +74,9 @@ def add_finetune_flags(parser: Parser) -> None:
         "--log-to", default="", metavar="A,B", help="log each epoch to tensorboard (RUN/tensorboard), mlflow or wandb"
     )
     _add_worker_flags(parser.add_argument_group("several devices"))
-    parser.add_argument("--recipe", type=_path, metavar="FILE", help="TOML file of options, which those below override")
+    parser.add_argument(
+        "--recipe", type=path_flag, metavar="FILE", help="TOML file of options, which those below override"
+    )
     group = parser.add_argument_group("recipe options (also the keys of a recipe file, with _ for -)")
     for field in dataclasses.fields(Recipe):
         _add_recipe_flag(group, field)
@@ -115,7 +117,7 @@ def _add_recipe_flag(group: argparse._ActionsContainer, field: dataclasses.Field
 
 def add_evaluate_flags(parser: Parser) -> None:
     _add_folder(parser)
-    parser.add_argument("data", type=_path, metavar="DATA", help="labelled images, as for finetune")
+    parser.add_argument("data", type=path_flag, metavar="DATA", help="labelled images, as for finetune")
     parser.add_argument(
         "--split", choices=SPLITS, default="test", help="the part of DATA, where it has parts (default: test)"
     )
@@ -130,7 +132,7 @@ def add_evaluate_flags(parser: Parser) -> None:
 
 def add_predict_flags(parser: Parser) -> None:
     _add_folder(parser)
-    parser.add_argument("images", type=_path, metavar="IMAGES", nargs="+", help="image files, or folders of them")
+    parser.add_argument("images", type=path_flag, metavar="IMAGES", nargs="+", help="image files, or folders of them")
     parser.add_argument(
         "--top",
         type=_positive,
@@ -142,18 +144,18 @@ def add_predict_flags(parser: Parser) -> None:
     forms = parser.add_mutually_exclusive_group()
     add_json_flag(forms)
     forms.add_argument("--jsonl", action="store_true", help="print an object of JSON a line, as they come")
-    forms.add_argument("--csv", type=_path, metavar="FILE", help="write a table, line by line as they come")
+    forms.add_argument("--csv", type=path_flag, metavar="FILE", help="write a table, line by line as they come")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
 def add_explain_flags(parser: Parser) -> None:
     _add_folder(parser)
     text = "image files, folders of them, or a table of paths and labels"
-    parser.add_argument("images", type=_path, metavar="IMAGES", nargs="+", help=text)
+    parser.add_argument("images", type=path_flag, metavar="IMAGES", nargs="+", help=text)
     parser.add_argument("--classes", default="", metavar="A,B", help="show these too, beside what is predicted")
     text = "what all the images are (default: as their folders or the table say)"
     parser.add_argument("--true", default="", metavar="CLASS", help=text)
-    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: RUN-explained)")
+    parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: RUN-explained)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier explanations")
     _add_backend(parser)
     add_json_flag(parser)
@@ -169,7 +171,7 @@ def add_translate_flags(parser: Parser) -> None:
     _add_backend(parser)
     heads = "keep the original classifier, or cut it off (default: keep)"
     parser.add_argument("--head", choices=["keep", "cut"], default="keep", help=heads)
-    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/<network>)")
+    parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: runs/<network>)")
     parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
     for field in dataclasses.fields(Recipe):
         if field.name in ("weights", "image_size", "preprocess"):
@@ -178,24 +180,26 @@ def add_translate_flags(parser: Parser) -> None:
 
 
 def add_port_flags(parser: Parser) -> None:
-    parser.add_argument("model", type=_path, metavar="MODEL", help="folder of a run, .keras or .h5 file, or NETWORK")
+    parser.add_argument(
+        "model", type=path_flag, metavar="MODEL", help="folder of a run, .keras or .h5 file, or NETWORK"
+    )
     parser.add_argument("--to", required=True, metavar="FORMAT", help="one or several, a,b: see multitl ports")
     parser.add_argument(
         "--out",
-        type=_path,
+        type=path_flag,
         metavar="DIR",
         help="the folder to make; of several formats, their parent (default: MODEL-FORMAT)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older port")
     parser.add_argument(
         "--images",
-        type=_path,
+        type=path_flag,
         metavar="DATA",
         help="photos to compare on (default: those the run was judged on)",
     )
     parser.add_argument(
         "--calibration",
-        type=_path,
+        type=path_flag,
         metavar="DATA",
         help="photos that 8-bit ranges suit (default: validation images)",
     )
@@ -215,14 +219,14 @@ def add_port_flags(parser: Parser) -> None:
 
 
 def add_choose_flags(parser: Parser) -> None:
-    parser.add_argument("data", type=_path, metavar="DATA", help="labelled images, as for finetune")
+    parser.add_argument("data", type=path_flag, metavar="DATA", help="labelled images, as for finetune")
     names = (
         "names that multitl backbones lists, folders of runs, or file:PATH; NAME@FILE for weights of its own, "
         "NAME@96px for an image size of its own; auto: all whose weights are on this machine"
     )
     parser.add_argument("--backbones", required=True, metavar="A,B,...", help=names)
     _add_backend(parser)
-    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")
+    parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")
     parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
     for field in dataclasses.fields(Recipe):
         if field.name in OF_FEATURES:
@@ -233,9 +237,9 @@ def add_choose_flags(parser: Parser) -> None:
 def add_review_flags(parser: Parser) -> None:
     _add_folder(parser)
     parser.add_argument(
-        "--data", type=_path, metavar="DATA", help="where its images lie by now (default: where they were)"
+        "--data", type=path_flag, metavar="DATA", help="where its images lie by now (default: where they were)"
     )
-    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to make (default: RUN-review)")
+    parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: RUN-review)")
     parser.add_argument("--overwrite", action="store_true", help="replace an older review, verdicts included")
     _add_backend(parser)
     add_json_flag(parser)
@@ -248,7 +252,9 @@ def add_demo_flags(parser: Parser) -> None:
 
 def _add_run_flags(parser: Parser, default_folder: str) -> None:
     _add_backend(parser)
-    parser.add_argument("--out", type=_path, metavar="DIR", help=f"the run folder to make (default: {default_folder})")
+    parser.add_argument(
+        "--out", type=path_flag, metavar="DIR", help=f"the run folder to make (default: {default_folder})"
+    )
     parser.add_argument("--overwrite", action="store_true", help="start again if the run folder exists")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
 
@@ -261,11 +267,11 @@ def _add_backend(parser: Parser) -> None:
 
 def _add_costs(parser: Parser) -> None:
     text = "a .csv file of what mistakes cost, as for finetune (default: the run's own)"
-    parser.add_argument("--costs", type=_path, metavar="FILE", help=text)
+    parser.add_argument("--costs", type=path_flag, metavar="FILE", help=text)
 
 
 def _add_folder(parser: Parser) -> None:
-    parser.add_argument("folder", type=_path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("folder", type=path_flag, metavar="RUN", help="the folder of a finished run")
 
 
 def add_cache_flags(parser: Parser) -> None:
@@ -289,7 +295,7 @@ def _wide_help(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=32)
 
 
-def _path(text: str) -> str:
+def path_flag(text: str) -> str:
     """Not the empty text of an unset shell variable, which would be taken for the working directory."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")

@@ -68,7 +68,7 @@ def print_result(result: Result, next_steps: Mapping[str, str]) -> None:
     screen, grid = results(), table("split", "images", *(FIGURES[name] for name in names), right=["images"])
     for split in ("test", "validation"):
         if metrics := result.metrics.get(split):
-            grid.add_row(split, str(metrics["count"]), *(_with_interval(metrics, name) for name in names))
+            grid.add_row(split, str(metrics["count"]), *(with_interval(metrics, name) for name in names))
     if "per_class" in judged:
         known = baselines(judged)
         figures = _figures(known.majority_accuracy, known.majority_f1_macro)
@@ -167,7 +167,7 @@ def print_metrics(metrics: Mapping[str, Any], head: str = "") -> None:
     overall = table("overall", "", "")
     for name, title in FIGURES.items():
         if name in metrics:
-            overall.add_row(title, *_with_interval(metrics, name).split(" ", 1))
+            overall.add_row(title, *with_interval(metrics, name).split(" ", 1))
     if "per_label" in metrics:
         show(overall)
         _print_cautions(metrics, "")
@@ -392,7 +392,7 @@ def _figures(*values: float) -> list[str]:
     return [f"{value:.3f}" for value in values]
 
 
-def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
+def with_interval(metrics: Mapping[str, Any], name: str) -> str:
     interval = metrics.get(f"{name}_ci")
     if metrics[name] is None:
         return "- "

@@ -5,7 +5,9 @@ report.html. Read `metrics.py` first, then `reporting.py`.
 __all__ = [
     "asked",
     "axes",
+    "charts",
     "choice_page",
+    "comparison_page",
     "costs",
     "evaluation",
     "explanations",

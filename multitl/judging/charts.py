@@ -132,6 +132,30 @@ class PointChart:
     hidden: int
 
 
+@dataclass(frozen=True)
+class Line:
+    """number: from 0, which says how it is drawn."""
+
+    name: str
+    path: str
+    number: int
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Lines on top of each other, over what they are measured in."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    lines: list[Line]
+
+
 def draw_curves(
     series: Mapping[str, Sequence[float]], phases: Sequence[str], steps: Sequence[int], best: int | None, *,
     is_share: bool,
@@ -217,6 +241,31 @@ def draw_points(across: np.ndarray, up: np.ndarray, *, is_square: bool) -> Point
         x_ticks=[Tick(x(at), label) for at, label in x_ticks],
         y_ticks=[Tick(y(at), label) for at, label in y_ticks],
         line=line, dots=dots, hidden=len(order) - len(shown),
+    )  # fmt: skip
+
+
+def draw_lines(series: Mapping[str, Sequence[tuple[float, float]]], *, is_share: bool = False) -> LineChart | None:
+    """A line through the points (x, y) of each name, x from 0 on; one point alone is a line across. None without any.
+
+    is_share: y is in [0, 1] and shown as per cent, up to 100 %.
+    """
+    known = {name: [(at, v) for at, v in line if math.isfinite(v)] for name, line in series.items()}
+    points = [point for line in known.values() for point in line]
+    if not points:
+        return None
+    width, height, left, right, top, bottom = 560.0, 264.0, 44.0, 530.0, 10.0, 234.0
+    x_low, x_high, x_ticks = linear_axis([at for at, _ in points], is_share=False)
+    y_low, y_high, y_ticks = linear_axis([v for _, v in points], is_share=is_share)
+    x, y = Scale(x_low, x_high, left, right), Scale(y_low, y_high, bottom, top)
+    ways = [
+        f"M{left:g} {y(line[0][1]):g}H{right:g}" if len(line) == 1
+        else "".join(f"{'L' if place else 'M'}{x(at):g} {y(v):g}" for place, (at, v) in enumerate(line))
+        for line in known.values()
+    ]  # fmt: skip
+    return LineChart(
+        width, height, left, right, top, bottom,
+        [Tick(x(at), label) for at, label in x_ticks], [Tick(y(at), label) for at, label in y_ticks],
+        [Line(name, way, number) for number, (name, way) in enumerate(zip(known, ways, strict=True))],
     )  # fmt: skip
 
 

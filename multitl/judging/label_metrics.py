@@ -73,7 +73,7 @@ def score_labels(
     for name, value in figures.items():
         result |= {name: value, f"{name}_ci": intervals[name]}
     result["roc_auc"] = mean_of(rows, "roc_auc")
-    result["log_loss"] = float(_log_losses(truth, probabilities).mean())
+    result["log_loss"] = float(log_losses(truth, probabilities).mean())
     return result | {"per_label": rows}
 
 
@@ -121,10 +121,10 @@ def _intervals(
     truth: np.ndarray, given: np.ndarray, probabilities: np.ndarray, figures: dict[str, float | None], seed: int,
     resamples: int,
 ) -> dict[str, list[float] | None]:  # fmt: skip
-    drawn, at_once = _drawn(len(truth), seed, resamples), max(1, AT_ONCE // len(truth))
+    draws, at_once = drawn(len(truth), seed, resamples), max(1, AT_ONCE // len(truth))
     parts = [
-        _resampled_figures(truth, given, probabilities, np.stack(weights))
-        for weights in iter(lambda: list(islice(drawn, at_once)), [])
+        resampled_figures(truth, given, probabilities, np.stack(weights))
+        for weights in iter(lambda: list(islice(draws, at_once)), [])
     ]
     found: dict[str, list[float] | None] = {}
     for name in parts[0]:
@@ -133,14 +133,14 @@ def _intervals(
     return found
 
 
-def _drawn(count: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+def drawn(count: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """How often each of `count` images was drawn, with replacement: (count,) float32, resample by resample."""
     random = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(random.integers(0, count, count), minlength=count).astype("float32")
 
 
-def _resampled_figures(
+def resampled_figures(
     truth: np.ndarray, given: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Figure name -> (resamples,); nan where a resample has no label at all. weights: (resamples, n)."""
@@ -181,7 +181,8 @@ def _ranked(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, np.flatnonzero(np.append(values[1:] != values[:-1], True))
 
 
-def _log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(n,): of each image the sum over its labels."""
     return -np.log(np.maximum(np.where(truth, probabilities, 1 - probabilities), 1e-12)).sum(axis=1)
 
 

@@ -113,7 +113,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     history, predictions = read_history(folder / "history.csv"), read_predictions(folder / "predictions.csv")
     split = "test" if metrics["test"] else "validation"
     try:
-        _insist_on_all(card, metrics, predictions)
+        insist_on_all(card, metrics, predictions)
         classes = partial(_judgement, maps=read_maps(folder, split, MEND))
         kinds: dict[str, Callable[..., dict[str, Any]]]
         kinds = {"one": classes, "several": _label_judgement, "number": _number_judgement}
@@ -130,7 +130,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions) -> None:
+def insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions) -> None:
     """Raises ValueError for other classes, or where predictions.csv was cut off between two lines."""
     rows, name = ("per_class", "class") if card.recipe.labels == "one" else ("per_label", "label")
     named = [tuple(row[name] for row in figures[rows]) for figures in metrics.values() if figures and rows in figures]
@@ -218,8 +218,8 @@ def _judgement(
 
 
 def _shown(picture: Picture | LabelPicture | NumberPicture, card: Card) -> dict[str, Any]:
-    uri = _thumbnail(picture.path, card.preprocess.decoding)
-    return dataclasses.asdict(picture) | {"path": _shorten(picture.path, Path(card.data.path)), "uri": uri}
+    uri = picture_uri(picture.path, card.preprocess.decoding)
+    return dataclasses.asdict(picture) | {"path": shorten_path(picture.path, Path(card.data.path)), "uri": uri}
 
 
 def _trusted(judged: Judged) -> list[Trust]:
@@ -294,7 +294,7 @@ def _what_won(card: Card) -> list[str]:
     return [*how, "--learning-rate", f"{won.learning_rate:g}", "--steps", steps, "--budget", "none"]
 
 
-def _shorten(path: str, root: Path) -> str:
+def shorten_path(path: str, root: Path) -> str:
     """Relative to the data (a folder, or a table of paths beside its images) where it lies in there."""
     for folder in (root, root.parent):
         if Path(path).is_relative_to(folder):
@@ -302,7 +302,7 @@ def _shorten(path: str, root: Path) -> str:
     return path
 
 
-def _thumbnail(path: str, decoding: Decoding) -> str | None:
+def picture_uri(path: str, decoding: Decoding) -> str | None:
     """A data URI, or None if the picture is gone."""
     try:
         return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, THUMBNAIL_SIDE, decoding)).decode(
