@@ -25,7 +25,7 @@ from multitl.runs.cards import EntryCard, checked
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
 from multitl.translation.cutting import classifier_weights
-from multitl.translation.filling import extract, fill
+from multitl.translation.filling import extract, fill, is_all_weights
 from multitl.translation.state_dicts import classes_in, fit
 from multitl.version import __version__
 
@@ -68,8 +68,10 @@ def _with_file(
         fitting.tensors
     )  # random ones for a cut classifier
     original.load(tensors)
-    fill(translation.model, translation.weights, tensors)
-    return original, translation, fitting.note
+    if is_all_weights(translation.model, translation.weights):
+        fill(translation.model, translation.weights, tensors)
+        return original, translation, fitting.note
+    return original, original.translate(), fitting.note
 
 
 def _card(

@@ -16,6 +16,7 @@ from multitl.errors import BackboneError
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.workers import read_error
 from multitl.translation import parity, store, worker
+from multitl.translation.filling import is_all_weights
 
 torch = pytest.importorskip("torch")
 if importlib.util.find_spec("timm") is None:
@@ -85,6 +86,16 @@ def test_weights_made_at_another_image_size_give_what_timm_makes_of_them(
     by_timm.load_state_dict(filtered)
     images = parity.probe_images((asked, asked, 3), count=2)
     assert parity.compare(features(by_timm, images), parity.run(loaded.backbone, images)).max_rel < 1e-5
+
+
+def test_what_is_computed_from_weights_follows_those_of_a_file(tmp_path: Path):
+    """Positions that the network itself resizes to the image's become numbers of the graph."""
+    module = made("test_vit", img_size=160, num_classes=3)
+    torch.save(module.state_dict(), tmp_path / "own.pth")
+    loaded = load_pretrained("timm/test_vit", weights=str(tmp_path / "own.pth"), image_size=160, head="keep")
+    images = np.random.default_rng(0).normal(0, 1, (2, 160, 160, 3)).astype("float32")
+    found = parity.compare(features(module, images), parity.run(loaded.backbone, images))
+    assert not is_all_weights(loaded.backbone, loaded.weights) and found.max_rel < 1e-4
 
 
 def test_only_positions_are_interpolated_and_only_of_the_same_width():
