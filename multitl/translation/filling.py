@@ -54,8 +54,8 @@ def extract(model: keras.Model, weights: Sequence[TranslatedWeight]) -> dict[str
 
 
 def is_all_weights(model: keras.Model, weights: Sequence[TranslatedWeight]) -> bool:
-    """Whether every variable is a weight of the original: others hold what was computed from weights, such as a position
-    embedding of another size, and would stay what they are where the weights are changed."""
+    """Whether every variable is a weight of the original: others hold what was computed from weights, such as positions
+    of another size, and would stay what they are where the weights are changed."""
     named = {(weight.layer, weight.variable) for weight in weights}
     return all((layer.name, variable.name) in named for layer in leaf_layers(model) for variable in layer.weights)
 
