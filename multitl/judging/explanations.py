@@ -137,8 +137,9 @@ def _described(heatmap: Heatmap, name: str, roles: list[str], kind: str, output:
 
 
 def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    path = row["path"].encode("utf-8", "replace").decode("utf-8")  # a file's name may hold any bytes
     maps = [one | {"map": one["map"].tolist()} for one in row.get("maps", ())]
-    return {**row, "maps": maps} if maps else dict(row)
+    return {**row, "path": path} | ({"maps": maps} if maps else {})
 
 
 def _draw(path: Path, pixels: np.ndarray, row: Mapping[str, Any]) -> None:
