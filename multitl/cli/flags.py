@@ -247,9 +247,9 @@ def add_review_flags(parser: Parser) -> None:
 
 def add_drift_flags(parser: Parser) -> None:
     _add_folder(parser)
-    parser.add_argument("images", type=_path, metavar="IMAGES", help="a folder of new images, which need no labels")
+    parser.add_argument("images", type=path_flag, metavar="IMAGES", help="a folder of new images, which need no labels")
     parser.add_argument(
-        "--data", type=_path, metavar="DATA", help="where the run's images lie by now (default: where they were)"
+        "--data", type=path_flag, metavar="DATA", help="where the run's images lie by now (default: where they were)"
     )
     _add_backend(parser)
     add_json_flag(parser)
