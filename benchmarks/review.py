@@ -3,10 +3,10 @@
     KERAS_BACKEND=tensorflow python benchmarks/review.py RUN > benchmarks/review.md
 
 RUN: a finished run on images of one class each, such as clothing_medium, whose own features are used, fine-tuned if it
-was. Wrong labels: 5 % of all labels are drawn anew among the other classes, three times. Copies: 201 images are saved as
-JPEG of quality 60, cropped to 90 % of each side somewhere, or halved, and put among all others. Unknown classes: pairs of
-classes are left out of the training images, and their validation and test images are to be told from those of the others,
-by the distance that `drift` goes by, beside what else could be asked.
+was. Wrong labels: 5 % of all labels are drawn anew among the other classes, three times. Copies: 201 images are saved
+as JPEG of quality 60, cropped to 90 % of each side somewhere, or halved, and put among all others. Unknown classes:
+pairs of classes are left out of the training images, and their validation and test images are to be told from those of
+the others, by the distance that `drift` goes by, beside what else could be asked.
 """
 
 from __future__ import annotations
