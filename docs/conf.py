@@ -13,8 +13,9 @@ NAVIGATION: dict[str, Sequence[str]] = {  # caption -> pages, as paths from the 
     "Begin": ("docs/how-to/install", "docs/tutorial", "docs/faq"),
     "How-tos: data": tuple(f"docs/how-to/{name}" for name in (
         "own-table", "data-in-memory", "few-images", "imbalanced-classes", "several-labels", "predict-a-number",
-        "several-heads", "mistakes-that-cost", "more-or-fewer-channels", "photos-of-another-camera")),
-    "How-tos: results": ["docs/how-to/what-it-looks-at"],
+        "several-heads", "mistakes-that-cost", "more-or-fewer-channels", "photos-of-another-camera",
+        "wrong-labels")),
+    "How-tos: results": ["docs/how-to/what-it-looks-at", "docs/how-to/what-it-does-not-know"],
     "How-tos: training": tuple(f"docs/how-to/{name}" for name in (
         "choose-a-backbone", "go-on", "resume", "log-epochs", "use-a-notebook", "use-a-gpu", "eight-gpus", "slurm",
         "kubernetes", "cloud")),

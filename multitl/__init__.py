@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # nothing here loads a framework
     from multitl.classifiers import Classifier
     from multitl.porting.exporting import Ported
     from multitl.porting.translate import Translated
+    from multitl.reviewing.drift import Drift
     from multitl.reviewing.reviewing import Review
     from multitl.training.choosing import Choice
     from multitl.training.several_heads import HeadsResult
@@ -61,6 +62,7 @@ __all__ = [
     "__version__",
     "choose",
     "compare",
+    "drift",
     "evaluate",
     "explain",
     "finetune",
@@ -529,6 +531,31 @@ def review(
 
     with adapter.fast_paths():
         return reviewing.review(opened, data, backend=adapter, output=output, overwrite=overwrite)
+
+
+def drift(
+    run: str | PathLike[str],
+    images: str | PathLike[str],
+    data: str | PathLike[str] | None = None,
+    *,
+    backend: str | None = None,
+) -> Drift:
+    """Say whether new images, which need no labels, look like those that a run was made of.
+
+    images: a folder of them, at least eight.  data: where the run's own images lie by now (default: where they were).
+    Returns `.verdict` in words, `.unknown`, the share of images that are further from the training images than 95 % of
+    the run's other images are, `.area`, how well a classifier tells them from those (0.5: not at all), both with
+    intervals, and `.about()`, which names the images that are furthest away. Raises a MultitlError that says what to
+    mend.
+    """
+    from multitl.reviewing import asked
+
+    opened = asked.check_drift(run, images, data)
+    adapter = load_backend(backend)
+    from multitl.reviewing import drift as measuring
+
+    with adapter.fast_paths():
+        return measuring.measure_drift(opened, images, data, backend=adapter)
 
 
 def load(run: str | PathLike[str], *, backend: str | None = None) -> Classifier:

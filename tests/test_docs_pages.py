@@ -45,6 +45,12 @@ def with_new(folder: Path) -> None:
         shutil.copy(folder / "photos" / name / "00.png", folder / "new" / f"{name}.jpg")
 
 
+def with_copies(folder: Path) -> None:
+    plain(folder)
+    shutil.copy(folder / "photos" / "hat" / "00.png", folder / "photos" / "hat" / "again.png")
+    shutil.copytree(folder / "photos" / "hat", folder / "new")
+
+
 def with_tables(folder: Path) -> None:
     make_photos(folder / "pictures", ["oak", "elm"], 12)
     rows = [f"{name}/{index:02}.png,{name}" for name in ("oak", "elm") for index in range(12)]
@@ -75,6 +81,8 @@ def checkout(folder: Path) -> None:
 slow = pytest.mark.slow
 RUN: dict[str, tuple[Callable[[Path], None], list[str]]] = {  # page -> what lies there, flags added to `finetune`
     "how-to/own-table.md": (with_tables, QUICK),
+    "how-to/wrong-labels.md": (with_copies, QUICK),
+    "how-to/what-it-does-not-know.md": (with_copies, QUICK),
 }
 RUN_SLOWLY = {
     "tutorial.md": (checkout, QUICK),

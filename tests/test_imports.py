@@ -52,7 +52,8 @@ ORDER = {
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
     "mistakes publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
     "several_heads choosing",
-    "reviewing": "label_errors answers issues asked subjects reviewing",
+    "reviewing": "label_errors answers issues asked subjects looks neighbours copies outliers weaknesses page "
+    "reviewing drift",
     "porting": "generated_code formats folders asked references artefacts originals translate second_outputs "
     "departures export_worker proof_worker divergence proofs model_cards exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "

@@ -198,6 +198,17 @@ def review(options: argparse.Namespace) -> None:
     )
 
 
+def drift(options: argparse.Namespace) -> None:
+    """Say whether new images look like those that a run was made of."""
+    found = multitl.drift(options.folder, options.images, options.data, backend=options.backend)
+    if options.json:
+        print(json.dumps(found.about(), indent=2))
+    else:
+        from multitl.cli.reviews import print_drift
+
+        print_drift(found)
+
+
 def list_backbones(options: argparse.Namespace) -> None:
     """List the pretrained backbones."""
     infos = [info for source in SOURCES for info in backbones(source)]
@@ -342,6 +353,7 @@ COMMANDS = {
     "predict": (predict, flags.add_predict_flags, "RUN IMAGES..."),
     "explain": (explain, flags.add_explain_flags, "RUN IMAGES..."),
     "review": (review, flags.add_review_flags, "RUN"),
+    "drift": (drift, flags.add_drift_flags, "RUN IMAGES"),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
     "translate": (translate, flags.add_translate_flags, "NETWORK"),
     "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),

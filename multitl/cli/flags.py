@@ -245,6 +245,16 @@ def add_review_flags(parser: Parser) -> None:
     add_json_flag(parser)
 
 
+def add_drift_flags(parser: Parser) -> None:
+    _add_folder(parser)
+    parser.add_argument("images", type=path_flag, metavar="IMAGES", help="a folder of new images, which need no labels")
+    parser.add_argument(
+        "--data", type=path_flag, metavar="DATA", help="where the run's images lie by now (default: where they were)"
+    )
+    _add_backend(parser)
+    add_json_flag(parser)
+
+
 def add_demo_flags(parser: Parser) -> None:
     _add_run_flags(parser, DEMO_FOLDER)
     parser.set_defaults(out=DEMO_FOLDER)

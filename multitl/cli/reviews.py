@@ -1,4 +1,4 @@
-"""What `review` finds, on the terminal."""
+"""What `review` and `drift` find, on the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from multitl.cli.terminal import results, show, table
 from multitl.system.printing import printable
 
 if TYPE_CHECKING:
+    from multitl.reviewing.drift import Drift
     from multitl.reviewing.reviewing import Review
 
 SHOWN = 5  # of each kind
@@ -27,7 +28,30 @@ def print_review(review: Review, command: str) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in review.about["counts"].items())
     screen.print(f"found   {counts}", soft_wrap=True)
     screen.print(f"issues  {printable(review.table)}", soft_wrap=True)
+    screen.print(f"page    {printable(review.page)}", soft_wrap=True)
     if review.issues:
         screen.print("\nWhat to try next", soft_wrap=True)
         screen.print("  write keep, remove or a class into its column verdict, then:", soft_wrap=True)
         screen.print(f"    {printable(command)}", soft_wrap=True)
+
+
+def print_drift(drift: Drift) -> None:
+    """The verdict, the two figures behind it, and the images that are furthest away."""
+    about, screen = drift.about(), results()
+    grid = table("image", "distance", right=["distance"], prose=["image"])
+    for one in about["rows"][:SHOWN]:
+        if one["unknown"]:
+            grid.add_row(printable(one["path"]), f"{one['distance']:.3f}")
+    if grid.row_count:
+        show(grid)
+    low, high = drift.unknown_interval
+    screen.print(
+        f"unknown {drift.unknown:.1%} of {drift.images:,} images [{low:.1%}, {high:.1%}], where "
+        f"{about['false_alarms']:.0%} of the run's own are",
+        soft_wrap=True,
+    )
+    low, high = drift.area_interval
+    screen.print(f"told apart  AUC {drift.area:.3f} [{low:.3f}, {high:.3f}], 0.5 is guessing", soft_wrap=True)
+    if drift.known:
+        screen.print(f"known   {drift.known:,} of them are images of the run", soft_wrap=True)
+    screen.print(f"\n{drift.verdict}", soft_wrap=True)

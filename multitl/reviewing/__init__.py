@@ -2,4 +2,4 @@
 on. Read `reviewing.py` first: it calls the rest in order. (`multitl/doctor/` looks at the machine instead.)
 """
 
-__all__ = ["asked", "reviewing"]
+__all__ = ["asked", "drift", "reviewing"]

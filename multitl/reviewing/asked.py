@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from multitl.data.scanning import check_for_training
+from multitl.data.unlabelled import check_unlabelled
 from multitl.errors import RunError
 from multitl.judging.opening import Run, load_run
 from multitl.reviewing.issues import ISSUES
@@ -34,6 +35,16 @@ def check_review(
     opened = load_run(run)
     check_review_folder(review_folder(opened, output), overwrite=overwrite)
     check_for_training(find_data(opened, data), opened.card.recipe)
+    return opened
+
+
+def check_drift(
+    run: str | os.PathLike[str], images: str | os.PathLike[str], data: str | os.PathLike[str] | None
+) -> Run:
+    """Likewise of `drift`."""
+    opened = load_run(run)
+    check_for_training(find_data(opened, data), opened.card.recipe)
+    check_unlabelled(os.fspath(images))
     return opened
 
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from multitl.contracts import Dataset, Example
 from multitl.files.csv_cells import write_row
@@ -76,3 +76,20 @@ def label_of(image: Example, class_names: Sequence[str]) -> str:
 def absolute(path: str) -> str:
     """Folders are resolved; the image itself keeps its name, also if it is a link."""
     return str(Path(path).parent.resolve() / Path(path).name)
+
+
+def as_dict(one: Issue, dataset: Dataset) -> dict[str, Any]:
+    """For review.json."""
+    image = dataset.examples[one.image]
+    other = None if one.other is None else dataset.examples[one.other]
+    return {
+        "path": absolute(image.path),
+        "label": label_of(image, dataset.class_names),
+        "part": image.split,
+        "issue": one.kind,
+        "suggested": one.suggested,
+        "score": round(one.score, 4),
+        "other": other
+        and {"path": absolute(other.path), "label": label_of(other, dataset.class_names), "part": other.split},
+        "sha256": content_of(image.sha256),
+    }

@@ -34,6 +34,11 @@ class Subject:
     dataset: Dataset
     recipe: Recipe
     features: Rows
+    extracting: Extracting
+
+    @property
+    def paths(self) -> list[str]:
+        return [one.path for one in self.dataset.examples]
 
     def rows(self, *splits: Split) -> list[int]:
         """Of the examples, those of these parts."""
@@ -45,12 +50,12 @@ def open_subject(run: Run, data: str | os.PathLike[str] | None, backend: Backend
     recipe, path = run.card.recipe, find_data(run, data)
     known = {one.content: one.split for one in read_images(run.folder) or ()}
     dataset = scan_for(path, recipe, lambda sha256: known.get(content_of(sha256)))
-    if dataset.fingerprint != run.card.data.fingerprint:
+    if not recipe.unlabelled and dataset.fingerprint != run.card.data.fingerprint:
         warn(f"The images, labels or parts in {path} are others by now than {run.folder} was made of.")
     extracting = Extracting(run, backend, recipe.with_all_channels(dataset.channels))
     while True:
         try:
-            return Subject(run, dataset, recipe, extracting.features(dataset.examples))
+            return Subject(run, dataset, recipe, extracting.features(dataset.examples), extracting)
         except DamagedImagesError as found:
             dataset = leave_out(dataset, found.damaged, recipe.max_unreadable)
 

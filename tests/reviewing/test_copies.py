@@ -1,0 +1,82 @@
+"""Which pictures are the same, and which merely look alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multitl.contracts import Dataset, Decoding, Example
+from multitl.reviewing import neighbours
+from multitl.reviewing.copies import ALIKE_TINY, SAME, Copy, copy_issues, difference, families, pairs_of, verify
+from multitl.reviewing.looks import look_at
+from multitl.reviewing.neighbours import Neighbours, centre_of, nearest
+
+
+def picture(seed: int) -> Image.Image:
+    """Blots of 300 x 200 pixels."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(small).resize((300, 200), Image.Resampling.BICUBIC)
+
+
+def test_copies_are_told_from_pictures_that_are_alike(tmp_path: Path):
+    """Saved again, of half the size, a corner of 90 %; and the same with another half, or brighter."""
+    plain = picture(0)
+    half = plain.copy()
+    half.paste(picture(1).crop((0, 0, 150, 200)), (0, 0))
+    files = {
+        "plain.png": plain, "jpeg.jpg": plain, "small.png": plain.resize((150, 100)),
+        "crop.png": plain.crop((25, 15, 295, 195)), "half.png": half, "bright.png": plain.point(lambda v: v // 2 + 120),
+    }  # fmt: skip
+    for name, image in files.items():
+        image.save(tmp_path / name, quality=60)
+    looks = look_at([str(tmp_path / name) for name in (*files, "gone.png")], Decoding(), range(6))
+    left = [difference(looks.grey[0], looks.grey[other]) for other in range(1, 6)]
+    assert max(left[:3]) < SAME / 2 and min(left[3:]) > 2 * SAME
+    np.testing.assert_allclose(left, [difference(looks.grey[other], looks.grey[0]) for other in range(1, 6)], atol=1e-6)
+
+    assert looks.width.tolist()[:3] == [300, 300, 150] and looks.aspect[3] == 1.5
+    assert np.isnan(looks.width[6]) and 6 not in looks.grey
+    assert looks.brightness[5] > looks.brightness[0] and looks.contrast[5] < looks.contrast[0]
+    found = pairs_of(nearest(looks.tiny, looks.tiny, 5), ALIKE_TINY)  # a bright one is a candidate, and no copy
+    assert {(0, 1), (0, 2), (0, 5)} <= found
+    every = {(one, other) for one in range(6) for other in range(one + 1, 7)}
+    assert {copy.pair for copy in verify(every, looks.grey)} == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+
+
+def test_blurred_pictures_are_less_sharp(tmp_path: Path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8))
+    noise.save(tmp_path / "sharp.png")
+    noise.resize((64, 64)).resize((256, 256), Image.Resampling.BICUBIC).save(tmp_path / "blurred.png")
+    looks = look_at([str(tmp_path / name) for name in ("sharp.png", "blurred.png")], Decoding())
+    assert looks.sharpness[0] > 3 * looks.sharpness[1] and not looks.grey
+
+
+def test_the_one_that_judges_stays():
+    splits = ["train", "train", "train", "validation", "test"]
+    dataset = Dataset("", ("cat",), tuple(Example(f"{i}.png", 0, s, f"{i}" * 64) for i, s in enumerate(splits)))
+    copies = [Copy((0, 1), 0.01), Copy((1, 4), 0.02), Copy((2, 3), 0.03)]
+    assert families(copies) == [[0, 1, 4], [2, 3]]
+    rows = {(one.image, one.kind, one.other, one.suggested) for one in copy_issues(copies, dataset)}
+    assert rows == {
+        (1, "copy across parts", 4, "remove"), (0, "copy", 1, "remove"), (2, "copy across parts", 3, "remove")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [1000, 7])
+def test_nearest_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch, block: int):
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    rows = np.random.default_rng(0).normal(3, 1, (20, 4)).astype("float32")
+    centre = centre_of(rows)
+    found = nearest(rows, rows, 3, centre)
+    unit = (rows - rows.mean(axis=0)) / np.linalg.norm(rows - rows.mean(axis=0), axis=1, keepdims=True)
+    cosines = unit @ unit.T - 9 * np.eye(20)
+    np.testing.assert_allclose(found.cosines, -np.sort(-cosines, axis=1)[:, :3], atol=1e-5)
+    np.testing.assert_array_equal(found.places, np.argsort(-cosines, axis=1)[:, :3])
+
+
+def test_pairs_are_named_once():
+    both = Neighbours(np.array([[0.9, 0.2], [0.9, 0.8], [0.8, -1.0]]), np.array([[1, 2], [0, 2], [1, 0]]))
+    assert pairs_of(both, 0.7) == {(0, 1), (1, 2)}
