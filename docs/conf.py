@@ -15,7 +15,8 @@ NAVIGATION: dict[str, Sequence[str]] = {  # caption -> pages, as paths from the 
         "own-table", "data-in-memory", "few-images", "imbalanced-classes", "several-labels", "predict-a-number",
         "several-heads", "mistakes-that-cost", "more-or-fewer-channels", "photos-of-another-camera",
         "wrong-labels")),
-    "How-tos: results": ["docs/how-to/what-it-looks-at", "docs/how-to/what-it-does-not-know"],
+    "How-tos: results": tuple(f"docs/how-to/{name}" for name in (
+        "what-it-looks-at", "what-it-does-not-know", "compare-runs")),
     "How-tos: training": tuple(f"docs/how-to/{name}" for name in (
         "choose-a-backbone", "go-on", "resume", "log-epochs", "use-a-notebook", "use-a-gpu", "eight-gpus", "slurm",
         "kubernetes", "cloud")),
