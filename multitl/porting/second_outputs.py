@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import keras
 import numpy as np
 
 from multitl.errors import PortError
@@ -22,10 +21,17 @@ CONTRIBUTIONS = "contributions"
 MOST_ERROR = 1e-4  # of a sum, as a share of the image's largest logit - bias
 
 
-def with_contributions(model: keras.Model, source: str) -> keras.Model:
-    """The model with a second output (batch, h, w, k). Raises PortError where it would not be exact."""
-    maps = _explainer(model, source).contributions
-    return keras.Model(model.input, [model.output, maps], name=model.name)
+def insist_on_exact(departure: Departure) -> Explainer:
+    """Raises PortError for a model whose maps are not sums that are its logits."""
+    explainer = exact_explainer_of(departure.run.model, BATCH)
+    if explainer is None:
+        raise PortError(
+            f"The maps of {departure.name} are not sums that are its logits, so no artefact can give them.",
+            expected="average pooling of a feature map, and a linear head",
+            received="a network with another pooling, a hidden layer, a kernel, or its original classifier",
+            fix="leave --explain out; multitl explain shows where it looks by gradients",
+        )
+    return explainer
 
 
 def prove_contributions(departure: Departure, maps: np.ndarray) -> dict[str, Any]:
@@ -33,7 +39,7 @@ def prove_contributions(departure: Departure, maps: np.ndarray) -> dict[str, Any
 
     maps: (n, h, w, k), what the artefact gives for the reference's images. Raises PortError where they differ.
     """
-    explainer, pixels = _explainer(departure.run.model, departure.name), departure.reference.pixels
+    explainer, pixels = insist_on_exact(departure), departure.reference.pixels
     with departure.backend.full_precision():
         looks = [explainer.look(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
     found = parity.compare(np.concatenate([one.maps for one in looks]), maps)
@@ -48,15 +54,3 @@ def prove_contributions(departure: Departure, maps: np.ndarray) -> dict[str, Any
             fix="leave --explain out, and report this with the network",
         )
     return asdict(found) | {"sum_error": error}
-
-
-def _explainer(model: keras.Model, source: str) -> Explainer:
-    explainer = exact_explainer_of(model, BATCH)
-    if explainer is None:
-        raise PortError(
-            f"The maps of {source} are not sums that are its logits, so no artefact can give them.",
-            expected="average pooling of a feature map, and a linear head",
-            received="a network with another pooling, a hidden layer, a kernel, or its original classifier",
-            fix="leave --explain out; multitl explain shows where it looks by gradients",
-        )
-    return explainer
