@@ -54,8 +54,8 @@ ORDER = {
     "several_heads choosing",
     "reviewing": "label_errors answers issues asked subjects looks neighbours copies outliers weaknesses page "
     "reviewing drift",
-    "porting": "generated_code formats folders asked references artefacts originals translate second_outputs "
-    "departures export_worker proof_worker divergence proofs model_cards exporting",
+    "porting": "generated_code formats folders asked references artefacts originals translate departures "
+    "second_outputs export_worker proof_worker divergence proofs model_cards exporting",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",

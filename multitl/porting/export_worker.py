@@ -16,12 +16,12 @@ import numpy as np
 
 from multitl.adapters import load_backend, load_function
 from multitl.contracts import Export, Takes, Writer
+from multitl.explaining.explainers import with_contributions
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
 from multitl.models.joint import load_network
 from multitl.porting.formats import FORMATS
 from multitl.porting.originals import original_tensors
-from multitl.porting.second_outputs import with_contributions
 from multitl.runs.cards import read_card
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
@@ -55,7 +55,7 @@ def export(job: ExportJob, folder: Path) -> None:
     writer = cast(Writer, load_function(chosen.writer))
     writer(
         Export(
-            model=with_contributions(entered, job.model) if job.explain else entered,
+            model=with_contributions(entered) if job.explain else entered,
             name=card.backbone.name,
             class_names=card.class_names,
             preprocess=card.preprocess,

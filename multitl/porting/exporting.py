@@ -29,8 +29,8 @@ from multitl.porting.export_worker import ExportJob
 from multitl.porting.folders import check_output, folder_in_the_making, put_back, size_of
 from multitl.porting.formats import FORMATS, check_format
 from multitl.porting.model_cards import model_card
-from multitl.porting.proofs import prove, prove_contributions
-from multitl.porting.second_outputs import CONTRIBUTIONS
+from multitl.porting.proofs import prove
+from multitl.porting.second_outputs import CONTRIBUTIONS, insist_on_exact, prove_contributions
 from multitl.runs.locks import locked, place_lock
 from multitl.standalone.programs import write_program
 from multitl.system.progress import progress_bar
@@ -100,6 +100,8 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
     takes: Takes = chosen.takes if preprocess else "normalised"
     check_goal(to, departure.run.card.recipe)
     check_photos(to, are_photos=departure.reference.are_photos)
+    if explain:
+        insist_on_exact(departure)
     with (
         folder_in_the_making(output, overwrite=overwrite) as work,
         temporary_folder() as scratch,

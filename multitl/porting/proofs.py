@@ -11,21 +11,17 @@ import numpy as np
 
 from multitl.contracts import Goal, Parity
 from multitl.errors import PortError
-from multitl.explaining.contributions import bias_of
 from multitl.models.goals import goal_of
-from multitl.models.inference import BATCH
 from multitl.models.preprocessing import normalise
 from multitl.porting.departures import Departure
 from multitl.porting.divergence import first_divergence
 from multitl.porting.formats import FORMATS, Format
 from multitl.porting.references import Reference
-from multitl.porting.second_outputs import explainer_for
 from multitl.translation import parity
 
 MIN_AGREEMENT = 0.9  # share of images with the same class, of an artefact of 8 bits,
 NEAR = 0.1  # deviations of the training images' numbers up to which two are taken for the same
 MAX_LOSS = 0.03  # unless it is hardly less accurate: images that the model is unsure of change sides both ways
-MOST_ERROR = 1e-4  # of a map's sum, as a share of the image's largest logit - bias
 
 
 def prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> dict[str, Any]:
@@ -55,28 +51,6 @@ def prove(departure: Departure, outputs: np.ndarray, to: str, scratch: Path) -> 
         "accuracy_before": before,
         "accuracy_after": after,
     }
-
-
-def prove_contributions(departure: Departure, maps: np.ndarray) -> dict[str, Any]:
-    """The figures for the card: parity with Keras' own, and how far sums are from Keras' logits less their bias.
-
-    maps: (n, h, w, k), what the artefact gives for the reference's images. Raises PortError where they differ.
-    """
-    explainer, pixels = explainer_for(departure.run.model, departure.name), departure.reference.pixels
-    with departure.backend.full_precision():
-        looks = [explainer.look(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
-    found = parity.compare(np.concatenate([one.maps for one in looks]), maps)
-    wanted = np.concatenate([one.logits for one in looks]).astype("float64") - bias_of(explainer.head)
-    apart = np.abs(maps.sum(axis=(1, 2), dtype="float64") - wanted).max(axis=1)
-    error = float((apart / np.abs(wanted).max(axis=1)).max())
-    if not parity.is_close(found) or error > MOST_ERROR:
-        raise PortError(
-            "The artefact's maps are not those of the model it came from, so it was not kept.",
-            expected=f"{parity.LIMITS}; sums within {MOST_ERROR:g} of logit - bias",
-            received=f"{parity.describe(found)}; sums within {error:.1e}",
-            fix="leave --explain out, and report this with the network",
-        )
-    return asdict(found) | {"sum_error": error}
 
 
 def _where(departure: Departure, chosen: Format, scratch: Path) -> str:
