@@ -17,7 +17,7 @@ from multitl.models.preprocessing import normalise
 from multitl.recipes import Recipe
 
 layers = keras.layers
-pytestmark = pytest.mark.every_backend
+every_backend = pytest.mark.every_backend
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 12, 8, 3), dtype=np.uint8)
 
 
@@ -59,6 +59,7 @@ def explained(model: keras.Model) -> Explainer:
     return explainer
 
 
+@every_backend
 @pytest.mark.parametrize(("fixed", "goal"), [(None, Numbers(3.0, 2.0)), (directed, GOALS["one"])])
 def test_a_logit_is_the_sum_of_its_map_and_its_bias(fixed: FeatureMap | None, goal) -> None:
     pretrained = pretrained_of(convolved)
@@ -88,10 +89,10 @@ def test_a_logit_is_the_sum_of_its_map_and_its_bias(fixed: FeatureMap | None, go
 @pytest.mark.parametrize(
     ("feature_map", "options"),
     [
-        (convolved, {"hidden": 32}),
+        pytest.param(convolved, {"hidden": 32}, marks=every_backend),
         (convolved, {"pooling": "max"}),
         (convolved, {"fixed": lambda features: rippled(features, 4.0, 0)}),
-        (class_token, {}),
+        pytest.param(class_token, {}, marks=every_backend),
     ],
     ids=["hidden", "max", "kernel", "class token"],
 )
