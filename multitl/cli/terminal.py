@@ -316,6 +316,8 @@ def print_ports(ported: Sequence[Ported]) -> None:
     show(grid)
     for one in ported:
         screen.print(f"{one.card['port']['format']:<15} {printable(one.output)}", soft_wrap=True)
+        if maps := one.card["proof"].get("contributions"):
+            screen.print(f"contributions   sum to logit - bias, within {maps['sum_error']:.1e} of the largest")
 
 
 def print_formats(formats: Mapping[str, tuple[Format, Sequence[str]]]) -> None:

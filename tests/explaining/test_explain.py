@@ -100,6 +100,7 @@ def test_the_report_shows_where_mistakes_were_seen(linear: Path, loaded: Classif
     assert b'class="maps"' not in write_report(tmp_path / "run").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_hidden_layer_is_explained_by_gradients(finished: Path, photos: Path, tmp_path: Path, capsys):
     assert main(["explain", str(finished), str(photos / "cat"), "--out", str(tmp_path / "maps")]) == 0
     assert "gradient x activation\n" in capsys.readouterr().out
