@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from multitl.contracts import Dataset, Example
-from multitl.files.csv_cells import write_row
+from multitl.files.csv_cells import original, write_row
 from multitl.runs.images import BETWEEN, content_of
 from multitl.system.writing import write_text
 from multitl.verdicts import KEEP, PREFIX, parse_verdicts
@@ -49,8 +49,11 @@ def undecided(issues: Iterable[Issue], dataset: Dataset, relabel: str) -> list[I
     return [one for one in issues if (content_of(dataset.examples[one.image].sha256), one.kind) not in kept]
 
 
-def write_issues(folder: Path, issues: Sequence[Issue], dataset: Dataset) -> None:
-    """Paths become absolute, so that the file means the same from any working directory."""
+def write_issues(folder: Path, issues: Sequence[Issue], dataset: Dataset, relabel: str) -> None:
+    """Paths become absolute, so that the file means the same from any working directory.
+
+    relabel: the run's own verdicts, which come last, so that whoever goes by the new table goes by these as well.
+    """
     text = io.StringIO()
     write_row(text, COLUMNS)
     for one in issues:
@@ -63,6 +66,8 @@ def write_issues(folder: Path, issues: Sequence[Issue], dataset: Dataset) -> Non
                 f"{one.score:.4f}", other, "", PREFIX + content_of(image.sha256),
             ],
         )  # fmt: skip
+    for path, issue, verdict, content in parse_verdicts(relabel):
+        write_row(text, [original(path), "", "", issue, "", "", "", original(verdict), PREFIX + content])
     write_text(folder / ISSUES, text.getvalue())
 
 

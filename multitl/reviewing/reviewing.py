@@ -68,7 +68,7 @@ def review(
             subject = open_subject(run, data, backend)
         about, issues = _look_through(subject)
         folder.mkdir(parents=True, exist_ok=True)
-        write_issues(folder, issues, subject.dataset)
+        write_issues(folder, issues, subject.dataset, subject.recipe.relabel)
         write_page(folder, about, subject.recipe.decoding)
         write_json(folder / SUMMARY, about)
     return Review(folder, tuple(about["issues"]), about)

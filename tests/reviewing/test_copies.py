@@ -11,8 +11,10 @@ from PIL import Image
 from multitl.contracts import Dataset, Decoding, Example
 from multitl.reviewing import neighbours
 from multitl.reviewing.copies import ALIKE_TINY, SAME, Copy, copy_issues, difference, families, pairs_of, verify
+from multitl.reviewing.issues import Issue, by_importance, undecided, write_issues
 from multitl.reviewing.looks import look_at
 from multitl.reviewing.neighbours import Neighbours, centre_of, nearest
+from multitl.verdicts import verdicts_in
 
 
 def picture(seed: int) -> Image.Image:
@@ -63,6 +65,17 @@ def test_the_one_that_judges_stays():
     assert rows == {
         (1, "copy across parts", 4, "remove"), (0, "copy", 1, "remove"), (2, "copy across parts", 3, "remove")
     }  # fmt: skip
+
+
+def test_earlier_verdicts_go_on_and_what_was_kept_is_not_asked_again(tmp_path: Path):
+    dataset = Dataset("", ("cat",), tuple(Example(f"{i}.png", 0, "train", f"{i}" * 64) for i in range(3)))
+    issues = [Issue("label", 0, 0.9, "cat"), Issue("outlier", 0, 2.0), Issue("copy", 1, 0.99, "remove", 2)]
+    rows = [("0.png", "label", "keep", "0"), ("2.png", "label", "dog", "2")]
+    text = "path,issue,verdict,sha256\n" + "".join(f"{p},{i},{v},sha256:{c * 16}\n" for p, i, v, c in rows)
+    left = undecided(issues, dataset, text)
+    assert [one.kind for one in by_importance(left)] == ["copy", "outlier"]
+    write_issues(tmp_path, left, dataset, text)
+    assert verdicts_in((tmp_path / "issues.csv").read_text()) == text
 
 
 @pytest.mark.parametrize("block", [1000, 7])
