@@ -70,7 +70,7 @@ $(BIN)/python:
 constraints:
 	@{ sed -n '/^#/p' constraints/tested.txt; \
 	   $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -iE \
-	   '^(ai[-_]edge[-_]litert|efficientnet[-_a-z0-9]*|elpv[-_]dataset|fsspec|furo|h5py|hypothesis|ipykernel|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|msgspec|mypy|myst[-_]parser|nbclient|numpy|onnx|onnxruntime|onnxscript|openvino|orbax[-_]checkpoint|pandas|pillow|platformdirs|polars|protobuf|pyarrow|pydicom|pytest|pytest[-_]xdist|ray|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|sphinx|tensorboardx|threadpoolctl|tifffile|tensorflow([-_]cpu)?|timm|torch|torchvision)==' ; \
+	   '^(ai[-_]edge[-_]litert|efficientnet[-_a-z0-9]*|elpv[-_]dataset|fsspec|furo|h5py|hypothesis|ipykernel|jax|jaxlib|jinja2|keras|matplotlib|ml[-_]dtypes|msgspec|mypy|myst[-_]parser|nbclient|numpy|onnx|onnxruntime|onnxscript|openvino|orbax[-_]checkpoint|pandas|pillow|platformdirs|polars|protobuf|pyarrow|pydicom|pytest|pytest[-_]xdist|python[-_]multipart|ray|rich|ruff|safetensors|scikit[-_]image|scikit[-_]learn|scipy|sphinx|starlette|tensorboardx|threadpoolctl|tifffile|tensorflow([-_]cpu)?|timm|torch|torchvision|uvicorn)==' ; \
 	   $(BIN)/pip freeze | sed -n 's/^tensorflow[-_]cpu==/tensorflow==/p'; } > constraints/new.txt
 	@mv constraints/new.txt constraints/tested.txt
 

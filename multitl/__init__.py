@@ -24,6 +24,7 @@ from multitl.errors import (
     PortError,
     RecipeError,
     RunError,
+    ServeError,
     TranslationError,
     WeightsError,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "RecipeError",
     "Result",
     "RunError",
+    "ServeError",
     "Stage",
     "TranslationError",
     "WeightsError",

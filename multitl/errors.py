@@ -110,6 +110,10 @@ class PortError(MultitlError):
     """A model that cannot leave in the form asked for, or that computed something else once it had."""
 
 
+class ServeError(MultitlError):
+    """A server that cannot start: what is to answer, where it listens, or what it needs is missing."""
+
+
 def tells_full_disk(error: BaseException | str) -> bool:
     """Whether an error that a library met while writing, or its text, means that there was no room."""
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or any(text in str(error) for text in NO_ROOM)

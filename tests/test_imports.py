@@ -56,6 +56,7 @@ ORDER = {
     "reviewing drift",
     "porting": "generated_code formats folders asked references artefacts originals translate departures "
     "second_outputs export_worker proof_worker divergence proofs model_cards exporting",
+    "serving": "answerers worker refusals forms openapi app server",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",

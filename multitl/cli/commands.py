@@ -355,6 +355,7 @@ COMMANDS = {
     "review": (review, flags.add_review_flags, "RUN"),
     "drift": (drift, flags.add_drift_flags, "RUN IMAGES"),
     "backbones": (list_backbones, flags.add_backbones_flags, "[PATTERN]"),
+    "serve": (finished_runs.serve, finished_runs.add_serve_flags, "RUN"),
     "translate": (translate, flags.add_translate_flags, "NETWORK"),
     "port": (port, flags.add_port_flags, "MODEL --to FORMAT"),
     "ports": (list_ports, flags.add_json_flag, ""),

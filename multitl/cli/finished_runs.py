@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import multitl
-from multitl.cli.flags import Parser, add_json_flag, path_flag
+from multitl.cli.flags import Parser, add_backend_flag, add_json_flag, path_flag, port_flag
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -32,6 +32,30 @@ def add_compare_flags(parser: Parser) -> None:
     parser.add_argument("--out", type=path_flag, metavar="DIR", help=folder)
     parser.add_argument("--overwrite", action="store_true", help="compare again if the folder exists")
     add_json_flag(parser)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve a finished run on this machine: a page to try it on, an endpoint for programs."""
+    from multitl.serving.server import serve
+
+    serve(options.folder, options.host, options.port, options.runtime, options.backend)
+
+
+def add_serve_flags(parser: Parser) -> None:
+    what = "the folder of a finished run; of its ONNX artefact with --runtime onnx"
+    parser.add_argument("folder", type=path_flag, metavar="RUN", help=what)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: %(default)s, this machine alone)",
+    )
+    parser.add_argument("--port", type=port_flag, default=8000, metavar="N", help="0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--runtime", default="keras", metavar="{keras,onnx}",
+        help="what computes: Keras on --backend, or onnxruntime, without a framework (default: keras)",
+    )  # fmt: skip
+    add_backend_flag(parser)
 
 
 def _print_comparison(found: Mapping[str, Any], page: Path) -> None:

@@ -126,7 +126,7 @@ def add_evaluate_flags(parser: Parser) -> None:
         if field.name in ("images", "path_column", "label_column"):
             _add_recipe_flag(parser, field)
             parser.set_defaults(**{field.name: field.default})
-    _add_backend(parser)
+    add_backend_flag(parser)
     add_json_flag(parser)
 
 
@@ -140,7 +140,7 @@ def add_predict_flags(parser: Parser) -> None:
         help="list the N likeliest classes (default: 1; with --json, --jsonl and --csv, all)",
     )
     _add_costs(parser)
-    _add_backend(parser)
+    add_backend_flag(parser)
     forms = parser.add_mutually_exclusive_group()
     add_json_flag(forms)
     forms.add_argument("--jsonl", action="store_true", help="print an object of JSON a line, as they come")
@@ -157,7 +157,7 @@ def add_explain_flags(parser: Parser) -> None:
     parser.add_argument("--true", default="", metavar="CLASS", help=text)
     parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: RUN-explained)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier explanations")
-    _add_backend(parser)
+    add_backend_flag(parser)
     add_json_flag(parser)
 
 
@@ -168,7 +168,7 @@ def add_backbones_flags(parser: Parser) -> None:
 
 def add_translate_flags(parser: Parser) -> None:
     parser.add_argument("name", metavar="NETWORK", help="a name that multitl backbones lists, or file:PATH")
-    _add_backend(parser)
+    add_backend_flag(parser)
     heads = "keep the original classifier, or cut it off (default: keep)"
     parser.add_argument("--head", choices=["keep", "cut"], default="keep", help=heads)
     parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: runs/<network>)")
@@ -210,7 +210,7 @@ def add_port_flags(parser: Parser) -> None:
         help="take pixels, or what the backbone takes (default: --preprocess)",
     )
     parser.add_argument("--explain", action="store_true", help="of onnx, a second output: where it looks, by class")
-    _add_backend(parser)
+    add_backend_flag(parser)
     add_json_flag(parser)
     for field in dataclasses.fields(Recipe):
         if field.name in ("weights", "image_size"):
@@ -225,7 +225,7 @@ def add_choose_flags(parser: Parser) -> None:
         "NAME@96px for an image size of its own; auto: all whose weights are on this machine"
     )
     parser.add_argument("--backbones", required=True, metavar="A,B,...", help=names)
-    _add_backend(parser)
+    add_backend_flag(parser)
     parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: runs/choose-<data>)")
     parser.add_argument("--overwrite", action="store_true", help="start again if the folder exists")
     for field in dataclasses.fields(Recipe):
@@ -241,7 +241,7 @@ def add_review_flags(parser: Parser) -> None:
     )
     parser.add_argument("--out", type=path_flag, metavar="DIR", help="the folder to make (default: RUN-review)")
     parser.add_argument("--overwrite", action="store_true", help="replace an older review, verdicts included")
-    _add_backend(parser)
+    add_backend_flag(parser)
     add_json_flag(parser)
 
 
@@ -251,7 +251,7 @@ def add_drift_flags(parser: Parser) -> None:
     parser.add_argument(
         "--data", type=path_flag, metavar="DATA", help="where the run's images lie by now (default: where they were)"
     )
-    _add_backend(parser)
+    add_backend_flag(parser)
     add_json_flag(parser)
 
 
@@ -261,7 +261,7 @@ def add_demo_flags(parser: Parser) -> None:
 
 
 def _add_run_flags(parser: Parser, default_folder: str) -> None:
-    _add_backend(parser)
+    add_backend_flag(parser)
     parser.add_argument(
         "--out", type=path_flag, metavar="DIR", help=f"the run folder to make (default: {default_folder})"
     )
@@ -269,7 +269,7 @@ def _add_run_flags(parser: Parser, default_folder: str) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
 
 
-def _add_backend(parser: Parser) -> None:
+def add_backend_flag(parser: Parser) -> None:
     parser.add_argument(
         "--backend", metavar="{" + ",".join(BACKENDS) + "}", help="default: KERAS_BACKEND, or the fastest installed"
     )
@@ -315,4 +315,10 @@ def path_flag(text: str) -> str:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def port_flag(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
     return int(text)

@@ -69,7 +69,7 @@ def _mended(stream: TextIO | None) -> TextIO:
 def _process_of_our_own(options: argparse.Namespace) -> Iterator[None]:
     """What only a command may do to its process; most of it only if it works with networks: others answer at once."""
     with requests_to_end():
-        if "backend" not in vars(options):
+        if "backend" not in vars(options) or vars(options).get("runtime") == "onnx":
             yield
             return
         from multitl.system.session import session

@@ -132,7 +132,7 @@ def _open(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
         raise RunError(
             "These runs cannot be compared." if len(places) > 1 else "One run has nothing to be compared with.",
             expected=f"the folders of 2 to {MOST_RUNS} runs, each once",
-            received=shorten(map(str, folders), most=MOST_RUNS + 1) or "none",
+            received=shorten((os.fspath(one) for one in folders), most=MOST_RUNS + 1) or "none",
             fix="multitl compare RUN RUN [RUN...]",
         )
     runs = [load_run(folder) for folder in folders]

@@ -62,7 +62,7 @@ def compare(
         _check_place(place, overwrite=overwrite)
         found = compare_runs(runs)
         write_json(place / COMPARISON, found.about())
-        command = shlex.join(["multitl", "compare", *map(str, runs), "--out", str(place)])
+        command = shlex.join(["multitl", "compare", *(os.fspath(run) for run in runs), "--out", str(place)])
         page = make_environment().get_template("compare.html.j2").render(_shown(found, command))
         write_text(place / PAGE, page.encode("utf-8", "replace").decode("utf-8"))
     return found

@@ -1,0 +1,102 @@
+"""What the server says of itself to programs: OpenAPI 3.1, with the classes of the run that is served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multitl.contracts import VALUE
+from multitl.serving.answerers import Answerer
+from multitl.serving.refusals import MOST_BYTES
+from multitl.version import __version__
+
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
+REFUSED = {
+    "400": "a form that cannot be read", "403": "from another site", "408": "it did not come in time",
+    "413": f"more than {MOST_BYTES:,} bytes", "415": "another kind of body", "422": "no image that can be read",
+    "500": "the server failed", "503": "too many are waiting",
+}  # fmt: skip
+
+
+def describe(answerer: Answerer) -> dict[str, Any]:
+    """openapi.json."""
+    sizes = f"Of any size; it is brought to {answerer.preprocess.height} x {answerer.preprocess.width} pixels."
+    image = {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
+    failed = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}}
+    post = {
+        "operationId": "predict",
+        "summary": "Classify one image",
+        "description": f"{sizes} Nothing of it is kept. Server-Timing says how long reading and computing took.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": image},
+                "application/octet-stream": {"schema": {}},
+                "image/*": {"schema": {}},
+            },
+        },
+        "responses": {
+            "200": _answer("what multitl predict says of it", "Answer"),
+            **{status: {"description": why, **failed} for status, why in REFUSED.items()},
+        },
+    }
+    health = {
+        "operationId": "health",
+        "summary": "Whether it can answer",
+        "responses": {
+            "200": _answer("it can", "Health"),
+            "503": _answer("the thread of the model has ended", "Health"),
+        },
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": answerer.name, "version": __version__, "description": f"multitl serve, {answerer.runtime}"},
+        "paths": {"/predict": {"post": post}, "/health": {"get": health}},
+        "components": {"schemas": {"Answer": _schema(answerer), "Refusal": _REFUSAL, "Health": _HEALTH}},
+    }
+
+
+def _answer(text: str, schema: str) -> dict[str, Any]:
+    return {
+        "description": text,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+    }
+
+
+def _schema(answerer: Answerer) -> dict[str, Any]:
+    """Of an answer; of several heads an answer of each by its name."""
+    of_heads = {name: _of_kind(kind, classes) for name, (kind, classes) in answerer.heads.items()}
+    return of_heads[""] if list(of_heads) == [""] else _object(of_heads)
+
+
+def _of_kind(kind: str, classes: tuple[str, ...]) -> dict[str, Any]:
+    if kind == "number":
+        return _object({VALUE: {"type": "number"}})
+    one = {"type": "string", "enum": list(classes)}
+    shares = _object(dict.fromkeys(classes, SHARE))
+    if kind == "several":
+        return _object({"predicted": {"type": "array", "items": one}, "probabilities": shares})
+    return _object({"predicted": one, "confidence": SHARE, "probabilities": shares})
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object", "required": list(properties), "properties": properties, "additionalProperties": False,
+    }  # fmt: skip
+
+
+_TEXT = {"type": "string"}
+_REFUSAL = _object(
+    {
+        "error": {
+            "type": "object",
+            "required": ["problem", "fix"],
+            "properties": dict.fromkeys(("problem", "expected", "received", "fix"), _TEXT),
+            "additionalProperties": False,
+        }
+    }
+)
+_HEALTH = _object(
+    {"status": {"type": "string", "enum": ["ok", "failed"]}, "model": _TEXT, "runtime": _TEXT, "multitl": _TEXT,
+     "under_way": {"type": "integer", "minimum": 0}}
+)  # fmt: skip

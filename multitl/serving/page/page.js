@@ -1,0 +1,119 @@
+"use strict";
+// An image goes to POST predict; what comes back stands above what came before. Text is set as text, never as markup.
+const MOST_SHOWN = 10; // classes of an answer
+const MOST_KEPT = 50; // answers on the page
+const input = document.getElementById("image"), drop = document.querySelector(".drop");
+const answers = document.getElementById("answers"), news = document.getElementById("news");
+const most = Number(document.querySelector("form").dataset.most); // bytes
+document.getElementById("address").textContent = location.origin;
+
+function make(name, text = "", kind = "") {
+  const element = document.createElement(name);
+  element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+function percent(share) {
+  return share > 0 && share < 1 ? Math.min(Math.max(share * 100, 0.1), 99.9).toFixed(1) + "%" : 100 * share + "%";
+}
+
+function picture(file) {
+  const image = make("img");
+  image.alt = "";
+  image.onload = () => URL.revokeObjectURL(image.src);
+  image.onerror = () => { // a kind of file that multitl reads and the browser does not
+    URL.revokeObjectURL(image.src);
+    image.replaceWith(make("div", "no preview", "gone"));
+  };
+  image.src = URL.createObjectURL(file);
+  return image;
+}
+
+function shares(said) {
+  const table = make("table", "", "shares"), body = table.createTBody();
+  const caption = table.createCaption();
+  caption.textContent = "Probabilities, the highest first";
+  caption.className = "hidden";
+  const given = new Set([said.predicted].flat());
+  for (const [name, share] of Object.entries(said.probabilities).sort((a, b) => b[1] - a[1]).slice(0, MOST_SHOWN)) {
+    const row = body.insertRow(), head = make("th", name), meter = make("meter");
+    head.scope = "row";
+    head.dir = "auto";
+    if (given.has(name)) row.className = "given";
+    meter.value = share;
+    meter.setAttribute("aria-label", name);
+    row.append(head);
+    row.insertCell().append(meter);
+    row.append(make("td", percent(share), "number"));
+  }
+  return table;
+}
+
+function headline(said) {
+  if ("value" in said) return String(Number(said.value.toPrecision(6)));
+  return [said.predicted].flat().join(", ") || "no label";
+}
+
+function parts(said) { // of one head, or of several by their names
+  if ("predicted" in said || "value" in said) {
+    const value = make("p", headline(said), "value");
+    value.dir = "auto";
+    return [value, ...("probabilities" in said ? [shares(said)] : [])];
+  }
+  return Object.entries(said).flatMap(([name, one]) => [make("p", name, "head"), ...parts(one)]);
+}
+
+function words(said) {
+  if ("predicted" in said || "value" in said)
+    return headline(said) + ("confidence" in said ? ", " + percent(said.confidence) : "");
+  return Object.entries(said).map(([name, one]) => name + ": " + words(one)).join("; ");
+}
+
+async function ask(file) {
+  if (file.size > most) throw Object.assign(new Error("The image is too large."), {fix: `send at most ${most} bytes`});
+  const began = performance.now();
+  const response = await fetch("predict", {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
+  const found = await response.json(), took = performance.now() - began;
+  if (!response.ok) throw Object.assign(new Error(found.error.problem), found.error);
+  const model = /model;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") || "");
+  return {found, took: `${Math.round(took)} ms` + (model ? `, the network ${Math.round(model[1])} of them` : "")};
+}
+
+async function show(file) {
+  const item = make("li", "", "answer"), column = make("div");
+  item.append(picture(file), column);
+  column.append(make("h3", file.name || "image"));
+  try {
+    const {found, took} = await ask(file);
+    column.append(...parts(found), make("p", took, "took"));
+    news.textContent = `${file.name}: ${words(found)}`;
+  } catch (error) {
+    const notice = make("div", "", "notice");
+    notice.append(make("strong", error.fix ? error.message : "The server does not answer."));
+    notice.append(make("p", error.fix ? `To mend: ${error.fix}` : "It may have been stopped."));
+    column.append(notice);
+    news.textContent = `${file.name}: ${notice.textContent}`;
+  }
+  answers.prepend(item);
+  while (answers.children.length > MOST_KEPT) answers.lastChild.remove();
+}
+
+async function showAll(files) {
+  for (const file of [...files]) await show(file);
+}
+
+input.addEventListener("change", async () => {
+  await showAll(input.files);
+  input.value = ""; // the same file may be chosen again
+});
+for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, event => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, event => {
+  event.preventDefault();
+  drop.classList.remove("over");
+});
+document.addEventListener("drop", event => showAll(event.dataTransfer.files));
+document.addEventListener("paste", event => showAll(event.clipboardData.files));
