@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from multitl.contracts import SPLITS, Dataset
-from multitl.reviewing.issues import Issue
+from multitl.reviewing.issues import Issue, Kind
 from multitl.reviewing.looks import GREY
 from multitl.reviewing.neighbours import Neighbours
 from multitl.verdicts import REMOVE
@@ -110,7 +110,7 @@ def copy_issues(copies: Sequence[Copy], dataset: Dataset) -> list[Issue]:
         for image in family:
             if image != stays:
                 left, other = min(partners[image], key=lambda it: (it[1] != stays, parts[it[1]] == parts[image], it))
-                kind = "copy" if parts[other] == parts[image] else "copy across parts"
+                kind: Kind = "copy" if parts[other] == parts[image] else "copy across parts"
                 issues.append(Issue(kind, image, 1 - left, REMOVE, other))
     return issues
 

@@ -64,7 +64,8 @@ def look_at(paths: Sequence[str], decoding: Decoding, wanted: Collection[int] = 
                     if index in wanted:
                         grey[index] = small
             bar.advance(task, len(batch))
-    return Looks(*figures.T, tiny, grey)
+    width, height, brightness, contrast, sharpness = figures.T
+    return Looks(width, height, brightness, contrast, sharpness, tiny, grey)
 
 
 def _look(
