@@ -38,7 +38,7 @@ from multitl.training.heads import refit_head
 from multitl.training.memories import Memory
 from multitl.training.mistakes import mistakes_of
 from multitl.training.racing import Lesson
-from multitl.training.recording import finish, judge, save_model, write_history
+from multitl.training.recording import finish, judge, present_files, save_model, write_history
 from multitl.training.targets import goal_for, scale_of, targets_of, truth_of
 from multitl.training.trials import Examination, brier_scores
 
@@ -136,7 +136,8 @@ class Publisher:
         """Say in the card and the report of what was published how it all went."""
         write_history(self.folder, state.rows)
         made = {"trials": describe_trials(state, is_finished=True), "adaptation": adaptation}
-        return finish(self.folder, self._card() | made | {"seconds": dict(seconds), "warnings": state.warnings})
+        made |= {"seconds": dict(seconds), "warnings": state.warnings}
+        return finish(self.folder, self._card() | made, present_files(self.folder))
 
     def _card(self) -> dict[str, Any]:
         return read_json(self.folder / "card.json", missing="start again with --overwrite")

@@ -147,9 +147,13 @@ def finish(folder: Path, card: dict[str, Any], names: tuple[str, ...] = FILES) -
 
 
 def remake_report(folder: Path) -> Result:
-    """Of a finished run whose other files are as its card says; one of an older version has fewer."""
-    names = tuple(name for name in FILES if (folder / name).exists())
-    return finish(folder, read_json(folder / "card.json", missing=""), names)
+    """Of a finished run whose other files are as its card says."""
+    return finish(folder, read_json(folder / "card.json", missing=""), present_files(folder))
+
+
+def present_files(folder: Path) -> tuple[str, ...]:
+    """Of those that a card promises: an older version, whose run is gone on with, has written fewer."""
+    return tuple(name for name in FILES if (folder / name).exists())
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
