@@ -27,7 +27,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order in which they should be
 class Issue:
     """image: index of the example.  other: of the image that it is a copy of.  suggested: a verdict, "" for none.
 
-    score: of a label see `label_errors.Suspects`; of a copy the cosine of the two features; of an outlier see
+    score: of a label see `label_errors.Suspects`; of a copy `copies.Likeness.details`; of an outlier see
     outliers.py. The higher, the surer.
     """
 

@@ -85,7 +85,10 @@ def _look_through(subject: Subject) -> tuple[dict[str, Any], list[Issue]]:
         labels = truth_of(subject.dataset, subject.recipe, *SPLITS)
         predicted = probabilities.argmax(axis=1)
         found += _label_errors(subject, probabilities, labels)
-        slices, count = weaknesses.find_slices(predicted == labels, looks, subject.features, subject.recipe.seed)
+        classes = [subject.dataset.class_names[label] for label in labels]
+        slices, count = weaknesses.find_slices(
+            predicted == labels, looks, subject.features, classes, subject.recipe.seed
+        )
         overlaps = weaknesses.find_overlaps(predicted, labels, subject.dataset.class_names)
         about = weaknesses.describe(overlaps, slices, count) | {"accuracy": float((predicted == labels).mean())}
     issues = undecided(by_importance(found), subject.dataset, subject.recipe.relabel)

@@ -7,6 +7,7 @@ number asks (Bonferroni): with 95 % none of them all is named that is no worse t
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -66,9 +67,11 @@ def find_overlaps(predicted: np.ndarray, labels: np.ndarray, class_names: Sequen
     return sorted(found, key=lambda it: -it.confused / it.count)[:MOST_PAIRS]
 
 
-def find_slices(is_right: np.ndarray, looks: Looks, features: Rows, seed: int) -> tuple[list[Slice], int]:
-    """Slices that are clearly worse than all images, the worst first; and how many were looked at."""
-    slices = [(name, rows) for name, rows in _slices(looks, features, seed) if len(rows) >= LEAST]
+def find_slices(
+    is_right: np.ndarray, looks: Looks, features: Rows, classes: Sequence[str], seed: int
+) -> tuple[list[Slice], int]:
+    """Slices that are clearly worse than all images, the worst first; and how many were looked at. classes: of each."""
+    slices = [(name, rows) for name, rows in _slices(looks, features, classes, seed) if len(rows) >= LEAST]
     z = NormalDist().inv_cdf(1 - 0.025 / max(len(slices), 1))
     found = []
     for name, rows in slices:
@@ -78,7 +81,7 @@ def find_slices(is_right: np.ndarray, looks: Looks, features: Rows, seed: int) -
     return sorted(worse, key=lambda it: it.accuracy), len(slices)
 
 
-def _slices(looks: Looks, features: Rows, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _slices(looks: Looks, features: Rows, classes: Sequence[str], seed: int) -> Iterator[tuple[str, np.ndarray]]:
     for field, title in MEASURES.items():
         values = getattr(looks, field)
         known = np.flatnonzero(np.isfinite(values))
@@ -88,7 +91,9 @@ def _slices(looks: Looks, features: Rows, seed: int) -> Iterator[tuple[str, np.n
             yield f"{title} {low:.2f} to {high:.2f}", known[inside]
     clusters = _clusters(features, seed)
     for number in range(CLUSTERS):
-        yield f"alike, group {number + 1}", np.flatnonzero(clusters == number)
+        rows = np.flatnonzero(clusters == number)
+        for name, count in Counter(classes[row] for row in rows).most_common(1):
+            yield f"alike, {count / len(rows):.0%} of them {name}", rows
 
 
 def _clusters(features: Rows, seed: int) -> np.ndarray:

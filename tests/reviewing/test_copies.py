@@ -10,7 +10,7 @@ from PIL import Image
 
 from multitl.contracts import Dataset, Decoding, Example
 from multitl.reviewing import neighbours
-from multitl.reviewing.copies import ALIKE_TINY, SAME, Copy, copy_issues, difference, families, pairs_of, verify
+from multitl.reviewing.copies import ALIKE_TINY, SAME, Copy, Likeness, compare, copy_issues, families, pairs_of, verify
 from multitl.reviewing.issues import Issue, by_importance, undecided, write_issues
 from multitl.reviewing.looks import look_at
 from multitl.reviewing.neighbours import Neighbours, centre_of, nearest
@@ -19,31 +19,33 @@ from multitl.verdicts import verdicts_in
 
 def picture(seed: int) -> Image.Image:
     """Blots of 300 x 200 pixels."""
-    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    small = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
     return Image.fromarray(small).resize((300, 200), Image.Resampling.BICUBIC)
 
 
 def test_copies_are_told_from_pictures_that_are_alike(tmp_path: Path):
-    """Saved again, of half the size, a corner of 90 %; and the same with another half, or brighter."""
+    """Saved again, of half the size, a corner of 90 %; and one with another print in the middle, and a brighter one."""
     plain = picture(0)
-    half = plain.copy()
-    half.paste(picture(1).crop((0, 0, 150, 200)), (0, 0))
+    printed = plain.copy()
+    printed.paste(picture(1).resize((60, 40)), (120, 80))
     files = {
         "plain.png": plain, "jpeg.jpg": plain, "small.png": plain.resize((150, 100)),
-        "crop.png": plain.crop((25, 15, 295, 195)), "half.png": half, "bright.png": plain.point(lambda v: v // 2 + 120),
+        "crop.png": plain.crop((25, 15, 295, 195)), "printed.png": printed,
+        "bright.png": plain.point(lambda v: v // 2 + 120),
     }  # fmt: skip
     for name, image in files.items():
         image.save(tmp_path / name, quality=60)
     looks = look_at([str(tmp_path / name) for name in (*files, "gone.png")], Decoding(), range(6))
-    left = [difference(looks.grey[0], looks.grey[other]) for other in range(1, 6)]
-    assert max(left[:3]) < SAME / 2 and min(left[3:]) > 2 * SAME
-    np.testing.assert_allclose(left, [difference(looks.grey[other], looks.grey[0]) for other in range(1, 6)], atol=1e-6)
+    found = [compare(looks.grey[0], looks.grey[other]) for other in range(1, 6)]
+    assert [one.is_same for one in found] == [True, True, True, False, False]
+    assert found[3].left < SAME  # its details tell
+    assert compare(looks.grey[3], looks.grey[0]) == pytest.approx(found[2], abs=1e-5)
 
     assert looks.width.tolist()[:3] == [300, 300, 150] and looks.aspect[3] == 1.5
     assert np.isnan(looks.width[6]) and 6 not in looks.grey
     assert looks.brightness[5] > looks.brightness[0] and looks.contrast[5] < looks.contrast[0]
-    found = pairs_of(nearest(looks.tiny, looks.tiny, 5), ALIKE_TINY)  # a bright one is a candidate, and no copy
-    assert {(0, 1), (0, 2), (0, 5)} <= found
+    candidates = pairs_of(nearest(looks.tiny, looks.tiny, 5), ALIKE_TINY)  # a bright one is a candidate, and no copy
+    assert {(0, 1), (0, 2), (0, 5)} <= candidates
     every = {(one, other) for one in range(6) for other in range(one + 1, 7)}
     assert {copy.pair for copy in verify(every, looks.grey)} == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
 
@@ -59,7 +61,7 @@ def test_blurred_pictures_are_less_sharp(tmp_path: Path):
 def test_the_one_that_judges_stays():
     splits = ["train", "train", "train", "validation", "test"]
     dataset = Dataset("", ("cat",), tuple(Example(f"{i}.png", 0, s, f"{i}" * 64) for i, s in enumerate(splits)))
-    copies = [Copy((0, 1), 0.01), Copy((1, 4), 0.02), Copy((2, 3), 0.03)]
+    copies = [Copy(pair, Likeness(0.01, 0.9)) for pair in ((0, 1), (1, 4), (2, 3))]
     assert families(copies) == [[0, 1, 4], [2, 3]]
     rows = {(one.image, one.kind, one.other, one.suggested) for one in copy_issues(copies, dataset)}
     assert rows == {

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from quick_runs import message_of
 
 from multitl.cli.main import main
@@ -24,9 +25,11 @@ if keras.config.backend() != "jax":
 @pytest.fixture(scope="module")
 def tampered(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The photos, and one of them again under another class and a hostile name."""
+    note = PngInfo()
+    note.add_text("Comment", "another file of the same pixels")
     data = shutil.copytree(photos, tmp_path_factory.mktemp("data") / "<b>photos")
     with Image.open(data / "cat" / "03.png") as image:
-        image.resize((24, 20), Image.Resampling.NEAREST).save(data / "dog" / "=<script>1.png")
+        image.save(data / "dog" / "=<script>1.png", pnginfo=note)
     return data
 
 
@@ -37,7 +40,8 @@ def test_review(finished: Path, tampered: Path, tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr()
     assert f"{out / 'issues.csv'}" in printed.out and "--relabel" in printed.out
     assert "are others by now" in printed.err
-    rows = list(csv.DictReader((out / "issues.csv").open(newline="")))
+    with (out / "issues.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     (copy,) = [row for row in rows if row["issue"].startswith("copy")]
     assert {Path(copy[name]).name for name in ("path", "other")} == {"03.png", "=<script>1.png"}
     assert {row["verdict"] for row in rows} == {""}
