@@ -33,7 +33,7 @@ def file_in_form(content_type: str, data: bytes) -> bytes:
     _, options = parse_options_header(content_type)
     parts = _Parts()
     try:
-        parser = MultipartParser(options[b"boundary"], parts.callbacks())  # type: ignore[arg-type]
+        parser = MultipartParser(options[b"boundary"], parts.callbacks())
         parser.write(data)
         parser.finalize()
     except KeyError as error:
@@ -58,7 +58,8 @@ class _Parts:
         self.is_ended = False
         self._name, self._value = bytearray(), bytearray()
 
-    def callbacks(self) -> dict[str, Any]:
+    def callbacks(self) -> Any:
+        """As the parser names them."""
         return {
             "on_part_begin": lambda: self.found.append((b"", bytearray())),
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),

@@ -85,6 +85,7 @@ def _run(answerer: Answerer, worker: Worker, listening: socket.socket, host: str
     from multitl.serving.app import LOOPBACK, make_app
 
     address = listening.getsockname()
+    listening.listen()  # whoever reads the address may come at once
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     say(f"{answerer.name}, {answerer.runtime}: http://{shown}:{address[1]}  (Ctrl-C ends it)")
     if not is_loopback(host):

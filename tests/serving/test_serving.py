@@ -346,12 +346,15 @@ def test_the_command_serves_until_it_is_told_to_stop(finished: Path, photos: Pat
     code = f"import sys, multitl.adapters\n{none}\nfrom multitl.cli.main import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, "serve", str(run), "--port", "0", "--runtime", runtime]
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    line = next(line for line in process.stderr if "http://" in line)
-    served = Served(int(re.findall(r":(\d+) ", line)[0]))
-    for row in multitl.predict(finished, photos / "cat"):
-        assert same(served.predict(Path(row["path"]).read_bytes()).json, row)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "Traceback" not in process.stderr.read()
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            line = next(line for line in process.stderr if "http://" in line)
+            served = Served(int(re.findall(r":(\d+) ", line)[0]))
+            for row in multitl.predict(finished, photos / "cat"):
+                assert same(served.predict(Path(row["path"]).read_bytes()).json, row)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
