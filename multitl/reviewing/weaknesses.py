@@ -92,7 +92,7 @@ def _slices(looks: Looks, features: Rows, classes: Sequence[str], seed: int) -> 
     clusters = _clusters(features, seed)
     for number in range(CLUSTERS):
         rows = np.flatnonzero(clusters == number)
-        for name, count in Counter(classes[row] for row in rows).most_common(1):
+        for name, count in Counter(classes[row] for row in rows.tolist()).most_common(1):
             yield f"alike, {count / len(rows):.0%} of them {name}", rows
 
 

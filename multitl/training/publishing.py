@@ -135,7 +135,7 @@ class Publisher:
     ) -> Result:
         """Say in the card and the report of what was published how it all went."""
         write_history(self.folder, state.rows)
-        made = {"trials": describe_trials(state, is_finished=True), "adaptation": adaptation}
+        made: dict[str, Any] = {"trials": describe_trials(state, is_finished=True), "adaptation": adaptation}
         made |= {"seconds": dict(seconds), "warnings": state.warnings}
         return finish(self.folder, self._card() | made, present_files(self.folder))
 
