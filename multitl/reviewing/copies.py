@@ -23,7 +23,7 @@ from multitl.verdicts import REMOVE
 NEAREST = 5  # candidates an image
 ALIKE = 0.7  # cosine of two features
 ALIKE_TINY = 0.98  # of two tiny pictures, each less its mean
-UNLIKE = 0.8  # of the variance: with more left between 8 x 8 pixels two pictures are not laid over each other at all
+UNLIKE = 1.2  # of the variance: with more left between 8 x 8 pixels, as of most pairs, nothing is laid over each other
 SCALES = (1.0, 0.95, 0.9, 0.85)  # sides of a crop
 SIDE = GREY // 2  # pixels in which two pictures are compared
 STEP = 0.75  # of a small picture's pixels: of where a crop may lie

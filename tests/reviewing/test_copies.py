@@ -19,7 +19,7 @@ from multitl.verdicts import verdicts_in
 
 def picture(seed: int) -> Image.Image:
     """Blots of 300 x 200 pixels."""
-    small = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(small).resize((300, 200), Image.Resampling.BICUBIC)
 
 
