@@ -68,10 +68,10 @@ def with_old_model(folder: Path) -> None:
 
 def with_checkpoint(folder: Path) -> None:
     plain(folder)
-    models = pytest.importorskip("torchvision").models
     import torch
+    from multitl_torch.torchvision import import_torchvision
 
-    torch.save(models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
+    torch.save(import_torchvision().models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
 
 
 def checkout(folder: Path) -> None:
