@@ -62,7 +62,7 @@ def _rows_of(text: str) -> list[Verdict]:
     found = [Verdict(*((row[name] or "").strip(" ") for name in COLUMNS)) for row in rows]
     if wrong := [one.content for one in found if not CONTENT.fullmatch(one.content)]:
         raise _bad(f"The column sha256 holds what multitl review did not write: {shorten(wrong)}.", shorten(wrong))
-    return [one._replace(content=one.content.removeprefix(PREFIX)) for one in found]
+    return [Verdict(*one[:-1], one.content.removeprefix(PREFIX)) for one in found]
 
 
 def _write(rows: Iterable[Verdict]) -> str:

@@ -46,7 +46,7 @@ def own_names(tree: ast.Module) -> set[str]:
     """The underscored names that a file itself gives to functions, attributes of its classes and its variables."""
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):
             for inner in ast.walk(node):

@@ -14,7 +14,10 @@ import slow_runs
     [
         ("multitl/data/splits.py", ["tests/data/test_splits.py"]),
         ("multitl/recipes.py", ["tests/test_recipes.py"]),
-        ("multitl/porting/formats.py", ["tests/porting/test_exporting.py"]),  # has none of its own
+        (  # has none of its own
+            "multitl/porting/formats.py",
+            ["tests/porting/test_exporting.py", "tests/porting/test_model_cards.py"],
+        ),
         ("backends/multitl_torch/fx.py", ["tests/backends/test_fx.py"]),
         ("benchmarks/multitl_native/no_such_module.py", []),
         ("tests/data/test_splits.py", ["tests/data/test_splits.py"]),

@@ -11,7 +11,7 @@ COMMANDS_MEANT = {
     "train": "finetune", "fit": "finetune", "tune": "finetune", "fine-tune": "finetune", "transfer": "finetune",
     "retrain": "finetune", "export": "port", "convert": "port", "classify": "predict", "infer": "predict",
     "inference": "predict", "label": "predict", "test": "evaluate", "eval": "evaluate", "val": "evaluate",
-    "validate": "evaluate", "score": "evaluate", "compare": "choose", "rank": "choose", "models": "backbones",
+    "validate": "evaluate", "score": "evaluate", "rank": "choose", "models": "backbones",
     "networks": "backbones", "list": "backbones", "formats": "ports", "benchmark": "bench", "clean": "cache",
     "check": "doctor", "info": "doctor", "example": "demo",
 }  # fmt: skip
