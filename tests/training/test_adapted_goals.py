@@ -40,9 +40,8 @@ def test_of_several_labels_the_most_promising_way_is_chosen(tmp_path: Path) -> N
     assert [one["name"] for one in found.tried] == ["none", "coral", "norm", "norm+coral"]
     assert found.chosen == min(found.tried, key=lambda one: one["log_loss"])["name"]
     by_name = {one["name"]: one for one in found.tried}
-    told = made.metrics["test"]
-    assert by_name[found.chosen]["figures"]["test"]["log_loss"] == pytest.approx(told["log_loss"], rel=1e-3)
-    assert by_name[found.chosen]["figures"]["test"]["accuracy"] == pytest.approx(1 - told["hamming_loss"], abs=0.05)
+    told = made.metrics["test"]["log_loss"]  # its accuracy is by thresholds, the other by one half
+    assert by_name[found.chosen]["figures"]["test"]["log_loss"] == pytest.approx(told, rel=1e-3)
 
 
 @pytest.mark.parametrize("way", ["coral", "norm"])
