@@ -10,7 +10,7 @@ from multitl.data.unlabelled import check_unlabelled
 from multitl.errors import RunError
 from multitl.judging.opening import Run, load_run
 from multitl.reviewing.issues import ISSUES
-from multitl.runs.folders import is_used
+from multitl.runs.folders import check_results_folder
 
 SUMMARY = "review.json"
 
@@ -55,19 +55,7 @@ def review_folder(run: str | os.PathLike[str], output: str | os.PathLike[str] | 
 
 def check_review_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises RunError for a folder that holds anything but an older review, which `overwrite` allows to replace."""
-    if not is_used(folder):
-        return
-    if not (folder / SUMMARY).is_file():
-        raise RunError(
-            f"{folder} exists and is no review of multitl, so it is left alone.",
-            expected="a new or empty folder",
-            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
-            fix="choose another folder with --out",
-        )
-    if not overwrite:
-        raise RunError(
-            f"{folder} exists already.",
-            expected="a new folder, or permission",
-            received=f"{folder}, perhaps with verdicts in its {ISSUES}",
-            fix="add --overwrite to replace it, verdicts included, or choose another --out",
-        )
+    check_results_folder(
+        folder, SUMMARY, "review", overwrite=overwrite, received=f"{folder}, perhaps with verdicts in its {ISSUES}",
+        fix="add --overwrite to replace it, verdicts included, or choose another --out",
+    )  # fmt: skip

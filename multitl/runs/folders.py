@@ -102,6 +102,25 @@ def finished_result(folder: Path) -> Result:
     )
 
 
+def check_results_folder(folder: Path, mark: str, what: str, *, overwrite: bool, received: str, fix: str) -> None:
+    """Raises RunError for a folder that holds anything but older results, which `overwrite` allows to replace.
+
+    mark: a file by which such a folder is known.  what: it holds, in words.  received, fix: of the error where it is
+    there and may not be replaced.
+    """
+    if not is_used(folder):
+        return
+    if not (folder / mark).is_file():
+        raise RunError(
+            f"{folder} exists and is no {what} of multitl, so it is left alone.",
+            expected="a new or empty folder",
+            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
+            fix="choose another folder with --out",
+        )
+    if not overwrite:
+        raise RunError(f"{folder} exists already.", expected="a new folder, or permission", received=received, fix=fix)
+
+
 def is_used(folder: Path) -> bool:
     """Whether something lies there besides hidden files: a lock, and what a killed process left."""
     try:

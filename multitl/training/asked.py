@@ -21,7 +21,7 @@ from multitl.errors import RecipeError, RunError
 from multitl.given import shelves
 from multitl.judging.opening import load_run
 from multitl.recipes import Recipe
-from multitl.runs.folders import check_folder, is_used
+from multitl.runs.folders import check_folder, check_results_folder
 from multitl.runs.head_runs import LEARNED, check_heads
 from multitl.runs.locks import locked, run_lock
 from multitl.training.candidates import candidates, check_all, check_single, named_in
@@ -126,22 +126,10 @@ def choice_folder(data: str | os.PathLike[str], output: str | os.PathLike[str] |
 
 def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises RunError for a folder that holds anything but an older choice, which `overwrite` allows to replace."""
-    if not is_used(folder):
-        return
-    if not (folder / CHOICE).is_file():
-        raise RunError(
-            f"{folder} exists and is no choice of multitl, so it is left alone.",
-            expected="a new or empty folder",
-            received=f"{folder}: {'a folder with other files' if folder.is_dir() else 'a file'}",
-            fix="choose another folder with --out",
-        )
-    if not overwrite:
-        raise RunError(
-            f"{folder} exists already.",
-            expected="a new folder, or permission",
-            received=str(folder),
-            fix="add --overwrite to choose again (stored features are reused), or choose another --out",
-        )
+    check_results_folder(
+        folder, CHOICE, "choice", overwrite=overwrite, received=str(folder),
+        fix="add --overwrite to choose again (stored features are reused), or choose another --out",
+    )  # fmt: skip
 
 
 def _check_start(recipe: Recipe, folder: Path) -> None:
