@@ -95,6 +95,9 @@ def test_arrays_of_one_or_three_channels_need_no_choice():
         (npy(np.full((6, 5, 4), np.nan)), PICKED, "outside"),
         (npy(np.full((6, 5, 4), 2**40)), PICKED, "32 bits"),
         (npy(np.zeros((1, 1), np.uint8)).replace(b"(1, 1)", b"(9, 9)"), PICKED, "truncated"),
+        (npy(EIGHT).replace(b"|u1", b"|z1"), PICKED, "damaged"),
+        (npy(EIGHT).replace(b"shape", b"shave"), PICKED, "does not say its shape"),
+        (npy(np.zeros((3, 3), "u1,u2")), PICKED, "does not say its descr"),
     ],
 )
 def test_what_cannot_be_read(data, decoding, words):
@@ -102,6 +105,31 @@ def test_what_cannot_be_read(data, decoding, words):
         if words != "outside" or function is decode_rgb:
             with pytest.raises(UnreadableImage, match=words):
                 function(data, decoding)
+
+
+def test_a_header_that_others_wrote():
+    numpy = b"{'descr': '|u1', 'fortran_order': False, 'shape': (9, 7, 5), }"
+    others = b"{'shape':(9L,7L,5L),'fortran_order':False,'descr':'u1'}"
+    data = npy(EIGHT)
+    assert data.count(numpy) == 1
+    assert np.array_equal(rgb(data.replace(numpy, others.ljust(len(numpy)))), EIGHT[..., [3, 2, 1]])
+
+
+def test_versions_of_the_header():
+    for version in ((1, 0), (2, 0), (3, 0)):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, EIGHT, version)
+        assert np.array_equal(rgb(file.getvalue()), EIGHT[..., [3, 2, 1]])
+
+
+def test_no_python_is_parsed_which_fails_in_threads(monkeypatch):
+    def fail(*_, **__):
+        raise SystemError("AST constructor recursion depth mismatch (before=57, after=50)")  # python/cpython#106905
+
+    data = npy(EIGHT)
+    monkeypatch.setattr("ast.parse", fail)
+    monkeypatch.setattr("ast.literal_eval", fail)
+    assert check_image(data, PICKED).kind == PLAIN and rgb(data).shape == (9, 7, 3)
 
 
 def test_without_the_package_the_pip_line_is_told(monkeypatch):
