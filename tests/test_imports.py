@@ -27,7 +27,7 @@ ORDER = {
     "recipes": "",
     "files": "csv_cells downloads hdf5_heaps hdf5_worker hdf5_contents zip_members plain_pickles sealed_arrays "
     "hdf5_files torch_tensors torch_files keras_files safetensors_files state_dict_files",
-    "runs": "cards images heatmaps number_figures label_figures locks promises folders head_runs",
+    "runs": "cards images heatmaps familiarity number_figures label_figures locks promises folders head_runs",
     "data": "augmentation bins split_names folders layouts listings resampling splits parts relabelling checks labels "
     "parquet_images tars containers stripes places tables shards tiffs dicoms bands stacks depths geometry images "
     "readable_images inspection pixel_store pixels remote scanning unlabelled columns",
@@ -35,7 +35,7 @@ ORDER = {
     "standalone": "runtimes decisions classify programs",
     "models": "insides initialisers freezing preprocessing inference keras_archives saved_configs stages "
     "first_layer weight_hashes folding objective one_class several_labels numbers goals statistics weight_files "
-    "feature_maps heads together norm_statistics model_files joint",
+    "feature_maps heads together norm_statistics model_files joint strangeness",
     "translation": "layouts values op_tables building filling cutting descriptions parity entries store state_dicts "
     "worker",
     "onnx_graphs": "values sheet elementwise activations convolutions shapes products attention recurrent pooling "
@@ -44,13 +44,13 @@ ORDER = {
     "tfhub timm torchvision keras_networks saved_layers keras_applications saved_networks saved_weights file "
     "run",
     "explaining": "contributions anatomy explainers overlays",
-    "judging": "axes separation metrics costs label_metrics number_metrics predictions judges charts opening "
+    "judging": "axes separation metrics conformal costs label_metrics number_metrics predictions judges charts opening "
     "proportions merits evaluation findings label_findings number_findings picture_maps reporting several_heads "
     "summaries choice_page asked explanations pairs comparison comparison_page",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
-    "mistakes publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
+    "mistakes familiarity publishing coral transport domain_heads adaptation finetuning joint_lessons joint_publishing "
     "several_heads choosing",
     "reviewing": "label_errors answers issues asked subjects looks neighbours copies outliers weaknesses page "
     "reviewing drift",

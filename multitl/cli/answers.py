@@ -20,8 +20,8 @@ from multitl.judging.predictions import JOINT
 from multitl.system.writing import cannot_write
 
 Row = Mapping[str, Any]
-COLUMNS = ("path", "predicted", "confidence", "error")  # and "p:CLASS" for each class, as in predictions.csv
-NUMBER_COLUMNS = ("path", VALUE, "error")
+COLUMNS = ("path", "predicted", "confidence", "familiarity", "error")  # and "p:CLASS" for each class
+NUMBER_COLUMNS = ("path", VALUE, "familiarity", "error")
 
 
 def check_new(file: str, *, overwrite: bool) -> None:
@@ -71,20 +71,24 @@ def _write_rows(
 def _class_cells(class_names: Sequence[str], row: Row) -> list[str]:
     known = row.get("probabilities", {})
     values = [_digits(known[name]) if name in known else "" for name in class_names]
-    confidence = _digits(row["confidence"]) if "confidence" in row else ""
-    return [row["path"], answer_text(row), confidence, row.get("error", ""), *values]
+    return [row["path"], answer_text(row), *_known(row, "confidence", "familiarity"), row.get("error", ""), *values]
 
 
 def _number_cells(row: Row) -> list[str]:
-    return [row["path"], _digits(row[VALUE]) if VALUE in row else "", row.get("error", "")]
+    return [row["path"], *_known(row, VALUE, "familiarity"), row.get("error", "")]
 
 
 def _head_cells(heads: Sequence[str], row: Row) -> list[str]:
     cells = [row["path"]]
     for head in heads:
         said = row.get(head, {})
-        cells += [answer_text(said), _digits(said["confidence"]) if "confidence" in said else ""]
+        cells += [answer_text(said), *_known(said, "confidence")]
     return [*cells, row.get("error", "")]
+
+
+def _known(row: Row, *names: str) -> list[str]:
+    """Numbers; an empty cell for one that is not told."""
+    return [_digits(row[name]) if name in row else "" for name in names]
 
 
 def answer_text(said: Mapping[str, Any]) -> str:

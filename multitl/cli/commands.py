@@ -154,7 +154,7 @@ def _predict_as_it_comes(options: argparse.Namespace) -> None:
 
     with adapter.fast_paths():
         answering = load_heads(folder) if names else run
-        _ = answering.model  # what is wrong with it is found before a file is emptied
+        _ = answering.network  # what is wrong with it is found before a file is emptied
         found = classify(answering, paths, is_watched=bool(options.csv) or not sys.stdout.isatty())
         rows = (_likeliest(row, options.top) for row in found)
         if options.jsonl:

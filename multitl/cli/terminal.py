@@ -240,8 +240,10 @@ def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
     """One line an image: the class, its probability, and the other probabilities that are there."""
     has_others = any(len(row.get("probabilities", ())) > 1 for row in predictions)
     prose = ["then", *(["predicted"] if any("error" in row for row in predictions) else [])]
-    columns = ["image", "predicted", "confidence", *(["then"] if has_others else [])]
-    grid = table(*columns, right=["confidence"], prose=prose)
+    has_unknown = any(row.get("unknown") for row in predictions)
+    columns = ["image", "predicted", "confidence", *(["familiarity"] if has_unknown else [])]
+    columns += ["then"] if has_others else []
+    grid = table(*columns, right=["confidence", *(["familiarity"] if has_unknown else [])], prose=prose)
     for row in predictions:
         if "error" in row:
             grid.add_row(printable(row["path"]), f"unreadable: {row['error']}", style="red")
@@ -250,8 +252,16 @@ def print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
             f"{printable(name)} {value:.3f}" for name, value in row["probabilities"].items() if name != row["predicted"]
         )
         cells = [printable(row["path"]), printable(row["predicted"]), f"{row['confidence']:.3f}"]
+        cells += [_familiarity_text(row)] if has_unknown else []
         grid.add_row(*cells, *([others] if has_others else []))
     show(grid)
+    if has_unknown:
+        results().print("unknown: as strange to the model as fewer than 5 in 100 images of the usual kind are")
+
+
+def _familiarity_text(row: Mapping[str, Any]) -> str:
+    """The share of usual images that are as strange, and whether that is too few."""
+    return f"{'unknown ' * row['unknown']}{row['familiarity']:.3f}" if "familiarity" in row else ""
 
 
 def print_backbones(infos: Iterable[BackboneInfo], most: int) -> None:

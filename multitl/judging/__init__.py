@@ -8,6 +8,7 @@ __all__ = [
     "charts",
     "choice_page",
     "comparison_page",
+    "conformal",
     "costs",
     "evaluation",
     "explanations",

@@ -24,25 +24,17 @@ from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar
 
 
-class Answers(Protocol):
-    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """What is said of an image, of the numbers that a network gives (k,)."""
-
-
 class Answering(Protocol):
-    """What can classify: a run, or several heads of one network. model: pixels (n, h, w, 3) -> (n, k)."""
+    """What can classify: a run, or several heads of one network. network: pixels (n, h, w, 3) -> (n, k)."""
 
     @property
     def card(self) -> Card: ...
 
     @property
-    def model(self) -> keras.Model: ...
+    def network(self) -> keras.Model: ...
 
-    @property
-    def judge(self) -> Answers: ...
-
-    def exact(self, outputs: np.ndarray) -> np.ndarray:
-        """See `Goal.exact`."""
+    def tell(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """What is said of images, of what the network gives for them (n, k)."""
 
 
 def evaluate_run(
@@ -92,20 +84,20 @@ def classify(run: Answering, paths: Sequence[str], *, is_watched: bool = True) -
 
     is_watched: with a progress bar.
     """
-    forward = compile_forward(run.model)
+    forward = compile_forward(run.network)
     looks, reasons = Looks(), list[str]()
     contents = zip(paths, read_files(paths, run.card.preprocess, looks), strict=True)
     with progress_bar(is_shown=is_watched) as bar:
         task = bar.add_task("classify ", total=len(paths), note="")
         while batch := list(itertools.islice(contents, BATCH)):
             pixels = [content for _, content in batch if not isinstance(content, Unreadable)]
-            rows = iter(run.exact(predict_padded(forward, np.stack(pixels))) if pixels else ())
+            said = iter(run.tell(predict_padded(forward, np.stack(pixels))) if pixels else ())
             for path, content in batch:
                 if isinstance(content, Unreadable):
                     reasons.append(f"{path}: {content.reason}")
                     yield {"path": path, "error": content.reason}
                 else:
-                    yield {"path": path, **run.judge.answer(next(rows))}
+                    yield {"path": path, **next(said)}
             bar.advance(task, len(batch))
     for warning in looks.warnings(run.card.preprocess.decoding, of_a_run=True):
         warn(warning)

@@ -22,9 +22,11 @@ from multitl.data.scanning import check_for_evaluation, list_images
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError, RecipeError, RunError, WeightsError, nearest_names
 from multitl.given import shelves
+from multitl.judging.conformal import plausible
 from multitl.judging.judges import Judge, judge_of
 from multitl.recipes import combine
 from multitl.runs.cards import Card, read_card
+from multitl.runs.familiarity import FALSE_ALARMS, FAMILIARITY, Familiarity, read_familiarity
 from multitl.runs.head_runs import refuse_heads
 from multitl.runs.promises import HEAD_FOLDER
 
@@ -62,6 +64,35 @@ class Run:
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> probabilities (n, k), without optimizer state."""
         return _load_model(self)
+
+    @cached_property
+    def familiarity(self) -> Familiarity | None:
+        """What images of the usual kind look like to the model, if the run has it. Raises RunError."""
+        if not (self.folder / FAMILIARITY).exists():
+            return None
+        from multitl.models.strangeness import features_and_logits
+
+        return read_familiarity(self.folder, features_and_logits(self.model)[0].shape[-1])
+
+    @cached_property
+    def network(self) -> keras.Model:
+        """The model, with how strange an image is as one more number, if that is known: what `tell` takes."""
+        from multitl.models.strangeness import with_strangeness
+
+        return with_strangeness(self.model, self.familiarity) if self.familiarity else self.model
+
+    def tell(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """What is said of images, of the network's outputs for them: see `multitl.predict`."""
+        probabilities = self.exact(rows[:, : len(self.card.class_names)])
+        said = [self.judge.answer(row) for row in probabilities]
+        if sets := self.card.plausible:
+            names = self.card.class_names
+            for one, row in zip(said, probabilities, strict=True):
+                one["plausible"] = [names[place] for place in plausible(row, sets.least)]
+        if self.familiarity:
+            for one, share in zip(said, self.familiarity.share_as_strange(rows[:, -1]), strict=True):
+                one |= {"familiarity": float(share), "unknown": bool(share < FALSE_ALARMS)}
+        return said
 
     @cached_property
     def explainer(self) -> Explainer | None:

@@ -43,12 +43,8 @@ class HeadRuns:
         """Of the first head: backbone and images are those of all."""
         return next(iter(self.runs.values())).card
 
-    @property
-    def judge(self) -> HeadRuns:
-        return self
-
     @cached_property
-    def model(self) -> keras.Model:
+    def network(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> the outputs of all heads side by side."""
         return side_by_side(load_saved_model(self.folder / "model.keras"), list(self.runs))
 
@@ -62,10 +58,11 @@ class HeadRuns:
         """As `Goal.exact`, each head's by its own goal."""
         return self.goals.exact(outputs)
 
-    def answer(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """What each head says of an image, by its name."""
-        parts = self.goals.parts(probabilities[None])
-        return {name: run.judge.answer(part[0]) for (name, run), part in zip(self.runs.items(), parts, strict=True)}
+    def tell(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """What each head says of each image, by its name."""
+        said = [[run.judge.answer(row) for row in part]
+                for run, part in zip(self.runs.values(), self.goals.parts(self.exact(rows)), strict=True)]  # fmt: skip
+        return [dict(zip(self.runs, one, strict=True)) for one in zip(*said, strict=True)]
 
 
 def load_heads(folder: str | os.PathLike[str]) -> HeadRuns:
@@ -92,7 +89,7 @@ def evaluate_heads(
     recipe = replace(trained, images=reading.images, path_column=reading.path_column or trained.path_column)
     targets = [Target(name, kind) for name, kind in read_heads(heads.folder).kinds.items()]
     names = {name: run.card.class_names for name, run in heads.runs.items()}
-    heads.model  # noqa: B018  (a damaged model is found before the long part)
+    heads.network  # noqa: B018  (a damaged model is found before the long part)
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
         datasets = scan_targets_to_judge(
@@ -104,7 +101,7 @@ def evaluate_heads(
         images = images_of(datasets).examples
         task = bar.add_task("judging  ", total=len(images), note="")
         reader = PixelReader(images, heads.card.preprocess, memory_limit=0)
-        outputs = predict_pixels(compile_forward(heads.model), reader, lambda done: bar.advance(task, done))
+        outputs = predict_pixels(compile_forward(heads.network), reader, lambda done: bar.advance(task, done))
     places = {example.path: place for place, example in enumerate(images)}
     figures = {}
     for name, said in zip(datasets, heads.goals.parts(heads.exact(outputs)), strict=True):

@@ -21,6 +21,7 @@ __all__ = [
     "preprocessing",
     "stages",
     "statistics",
+    "strangeness",
     "together",
     "weight_files",
     "weight_hashes",

@@ -2,4 +2,4 @@
 a typed card, or a RunError. Read `cards.py` first, then `folders.py`.
 """
 
-__all__ = ["cards", "folders", "head_runs", "heatmaps", "images", "label_figures", "locks", "promises"]
+__all__ = ["cards", "familiarity", "folders", "head_runs", "heatmaps", "images", "label_figures", "locks", "promises"]

@@ -272,11 +272,19 @@ class Start(Struct, frozen=True):
     old_test: OldTest | None = None
 
 
+class PlausibleSets(Struct, frozen=True):
+    """From which probability a class is in a set that holds the true one for a share `coverage`: see conformal.py."""
+
+    coverage: Share
+    least: Share
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """card.json of a finished run or of a translated network; docs/reference/run-folder.md explains the keys.
 
     head: of a translated network, whether it has its own classifier; None for a run.  warnings: of the training.
     thresholds: where an image may have several labels, the probability from which each is given.
+    plausible: where it has one class; None in a card of multitl 0.1.
     scale: of numbers, that by which those of the training images were standardised.
     files: SHA-256 of each file of a run, by its name; None in a card of multitl 0.1.
     output: of one of several heads, what its output is called in the model, which lies beside the folder of all heads.
@@ -299,6 +307,7 @@ class Card(Struct, frozen=True, kw_only=True):
     solved_head: SolvedHead | None = None
     trials: Trials | None = None
     thresholds: tuple[Share, ...] = ()
+    plausible: PlausibleSets | None = None
     scale: Scale | None = None
     adaptation: Adaptation | None = None
     seconds: dict[Line, Positive] = {}

@@ -15,11 +15,11 @@ from multitl.system.messages import say
 REPORT = "report.html"  # made from the others and from the card
 FILES = (
     "recipe.toml", "run.json", "model.keras", "classify.py", "preprocess.json", "labels.txt", "metrics.json",
-    "predictions.csv", "images.csv", "history.csv", "heatmaps.json",
+    "predictions.csv", "images.csv", "history.csv", "heatmaps.json", "familiarity.safetensors",
 )  # fmt: skip
 HEADS, HEAD_FOLDER = "heads.json", "heads"  # of a run with several heads, each of which has a folder in the latter
 HEAD_FILES = ("recipe.toml", "metrics.json", "predictions.csv", "images.csv", "history.csv")  # in there
-_LATER = ("classify.py", "preprocess.json", "labels.txt", "images.csv", "heatmaps.json")
+_LATER = ("classify.py", "preprocess.json", "labels.txt", "images.csv", "heatmaps.json", "familiarity.safetensors")
 FIRST = tuple(name for name in (*FILES, REPORT) if name not in _LATER)
 # those of every version
 

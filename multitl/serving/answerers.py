@@ -109,11 +109,10 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
         from multitl.models.inference import compile_forward, predict_padded
 
         run = load_heads(folder) if names else runs[""]
-        forward = compile_forward(run.model)
+        forward = compile_forward(run.network)
 
         def answer(images: Sequence[np.ndarray]) -> list[Said]:
-            rows = run.exact(predict_padded(forward, np.stack(images), AT_ONCE))
-            return [run.judge.answer(row) for row in rows]
+            return run.tell(predict_padded(forward, np.stack(images), AT_ONCE))
 
         return answer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from multitl.contracts import VALUE
@@ -70,18 +72,22 @@ def _schema(answerer: Answerer) -> dict[str, Any]:
 
 
 def _of_kind(kind: str, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What is told of an image only where a run knows it may be missing."""
+    known = {"familiarity": SHARE, "unknown": {"type": "boolean"}}
     if kind == "number":
-        return _object({VALUE: {"type": "number"}})
+        return _object({VALUE: {"type": "number"}}, known)
     one = {"type": "string", "enum": list(classes)}
     shares = _object(dict.fromkeys(classes, SHARE))
     if kind == "several":
-        return _object({"predicted": {"type": "array", "items": one}, "probabilities": shares})
-    return _object({"predicted": one, "confidence": SHARE, "probabilities": shares})
+        return _object({"predicted": {"type": "array", "items": one}, "probabilities": shares}, known)
+    sets = {"plausible": {"type": "array", "items": one}}
+    return _object({"predicted": one, "confidence": SHARE, "probabilities": shares}, sets | known)
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _object(needed: dict[str, Any], optional: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     return {
-        "type": "object", "required": list(properties), "properties": properties, "additionalProperties": False,
+        "type": "object", "required": list(needed), "properties": needed | dict(optional),
+        "additionalProperties": False,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ a judged classifier from the head on, whatever happens.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +20,24 @@ from multitl.contracts import Dataset, Forward, Goal, Peers, Pretrained, Result,
 from multitl.data.pixels import PixelReader
 from multitl.distribution.peers import ALONE_PEERS
 from multitl.errors import RunError
+from multitl.judging.conformal import COVERAGE, least_plausible
 from multitl.judging.costs import cost_matrix
 from multitl.judging.judges import choose_thresholds
 from multitl.models.heads import build_classifier
 from multitl.models.inference import compile_forward, predict_pixels
+from multitl.models.strangeness import features_and_logits
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
+from multitl.runs.familiarity import Familiarity, write_familiarity
 from multitl.runs.heatmaps import write_heatmaps
 from multitl.runs.promises import FILES, REPORT, broken_files
 from multitl.standalone.programs import write_program
 from multitl.system.scratch import temporary_folder
 from multitl.system.writing import cannot_write, read_json
 from multitl.training.checkpoints import TrainingState
-from multitl.training.features import JUDGED, RunFeatures
+from multitl.training.familiarity import MOST_TRAIN, MOST_USUAL, Seen, groups_of, learn_familiarity, rows_to_see
+from multitl.training.feature_rows import chosen
+from multitl.training.features import JUDGED, RunFeatures, head_logits
 from multitl.training.head_choice import SolvedHead
 from multitl.training.heads import refit_head
 from multitl.training.memories import Memory
@@ -96,6 +101,7 @@ class Publisher:
         """
         probabilities = self.features.probabilities(self.head, self._goal)
         judged, before = probabilities, self.head.get_weights()
+        familiarity = self._learn(self._see_features)
         old_test = self.memory.judge_head(self.head) if self.memory else None
         if is_refitted := self.solved is not None and self.recipe.refit:
             refit_head(self.head, self.solved, self.features, self.dataset, self.recipe, self.peers)
@@ -104,7 +110,7 @@ class Publisher:
             if self.memory and not self._remembers_validation:
                 old_test = self.memory.judge_head(self.head)
         about = self._describe(0, is_refitted, old_test)
-        self.peers.first(lambda: self._publish(probabilities["validation"], judged, state, about))
+        self.peers.first(lambda: self._publish(probabilities["validation"], judged, state, about, familiarity))
         self.head.set_weights(before)
 
     def publish_trial(self, trained: int, state: TrainingState) -> None:
@@ -112,11 +118,30 @@ class Publisher:
         splits = [split for split in JUDGED if len(self.readers[split])]
         judged = {split: self._predict(self.readers[split]) for split in splits}
         old_test = self.memory.judge_network(self._predict) if self.memory else None
-        about = self._describe(trained, False, old_test)
-        self.peers.first(lambda: self._publish(judged["validation"], judged, state, about))
+        about, familiarity = self._describe(trained, False, old_test), self._learn(self._see_pixels)
+        self.peers.first(lambda: self._publish(judged["validation"], judged, state, about, familiarity))
 
     def _predict(self, reader: PixelReader) -> np.ndarray:
         return self._goal.exact(predict_pixels(self._answer, reader, peers=self.peers))
+
+    def _learn(self, see: Callable[[Split, np.ndarray], Seen]) -> Familiarity:
+        """What the usual images look like to the network as it is. see: some images of a split, by their places."""
+        recipe = self.recipe
+        seed, has_classes = recipe.seed, recipe.labels == "one"
+        groups, usual = (groups_of(self.dataset.split(split), recipe.labels) for split in ("train", "validation"))
+        rows = rows_to_see(groups, MOST_TRAIN, seed)
+        trained = see("train", rows)
+        others = see("validation", rows_to_see(np.zeros(len(usual)), MOST_USUAL, seed))
+        return learn_familiarity(trained, groups[rows], others, has_classes=has_classes, seed=seed)
+
+    def _see_features(self, split: Split, rows: np.ndarray) -> Seen:
+        """By the features of the backbone as it was, and the head."""
+        features = chosen(self.features.train[0] if split == "train" else self.features.judged[split], rows)[:]
+        return Seen(features, head_logits(self.head, features))
+
+    def _see_pixels(self, split: Split, rows: np.ndarray) -> Seen:
+        found = predict_pixels(self._see, self.readers[split], peers=self.peers, rows=rows)
+        return Seen(*np.split(found, [self.pretrained.backbone.output_shape[-1]], axis=1))
 
     def publish_adapted(
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any]
@@ -128,7 +153,8 @@ class Publisher:
             is_seen = self._remembers_validation and not state.kept and self.recipe.refit
             old_test = None if is_seen else self.memory.judge_network(self._predict)
             about["start"] = about["start"] | {"old_test": old_test}
-        self._publish(answers, judged, state, about | {"adaptation": adaptation})
+        familiarity = self._learn(self._see_pixels)
+        self._publish(answers, judged, state, about | {"adaptation": adaptation}, familiarity)
 
     def complete(
         self, state: TrainingState, seconds: Mapping[str, float], adaptation: dict[str, Any] | None = None
@@ -160,6 +186,12 @@ class Publisher:
     def _answer(self) -> Forward:
         return compile_forward(self._classifier)
 
+    @cached_property
+    def _see(self) -> Forward:
+        """Pixels -> features and logits side by side."""
+        both = keras.layers.Concatenate(dtype="float32")(features_and_logits(self._classifier))
+        return compile_forward(keras.Model(self._classifier.input, both))
+
     def _describe(self, trained: int, is_refitted: bool, old_test: Mapping[str, Any] | None) -> dict[str, Any]:
         solved = self.solved and self.solved.about() | {"refitted": is_refitted}
         trained += int(sum(np.prod(variable.shape) for variable in self.head.trainable_variables))
@@ -168,8 +200,9 @@ class Publisher:
         return {"trained_parameters": trained, "solved_head": solved} | known
 
     def _publish(
-        self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any]
-    ) -> None:
+        self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, about: Mapping[str, Any],
+        familiarity: Familiarity,
+    ) -> None:  # fmt: skip
         """answers: probabilities of the validation images that the saved model has to give."""
         truth = truth_of(self.dataset, self.recipe, "validation")
         thresholds = choose_thresholds(self.recipe, truth, judged["validation"])
@@ -183,6 +216,7 @@ class Publisher:
                 ask=mistakes.ask,
             )  # fmt: skip
             write_heatmaps(staged, mistakes.heatmaps())
+            write_familiarity(staged, familiarity)
             how, names = self.pretrained.preprocess, self.dataset.class_names
             costs = cost_matrix(self.recipe.costs, names)
             write_program(staged, "open_keras", how, "pixels", names, thresholds, costs)
@@ -192,6 +226,7 @@ class Publisher:
             trials = describe_trials(state, is_finished=False)
             made = {"saved_model_difference": difference, "trials": trials, "warnings": state.warnings}
             made |= {"thresholds": thresholds, "scale": scale}
+            made |= {"plausible": plausible_sets(truth, judged["validation"], self.recipe)}
             finish(staged, {**self.about, **about, **made})
             _move(staged, self.folder)
 
@@ -199,6 +234,13 @@ class Publisher:
 def describe_trials(state: TrainingState, *, is_finished: bool) -> dict[str, Any]:
     """For the card."""
     return {"kept": state.kept, "finished": is_finished, "steps": state.budget_steps, "tried": state.tried}
+
+
+def plausible_sets(truth: np.ndarray, probabilities: np.ndarray, recipe: Recipe) -> dict[str, float] | None:
+    """For the card; of images that have not one class none. Of validation images."""
+    if recipe.labels != "one":
+        return None
+    return {"coverage": COVERAGE, "least": least_plausible(truth, probabilities)}
 
 
 def has_more_to_try(folder: Path) -> bool:

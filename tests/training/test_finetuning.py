@@ -66,7 +66,7 @@ def test_run_folder_holds_everything(result: Result) -> None:
     assert names == {
         "card.json", "history.csv", "metrics.json", "model.keras", "predictions.csv", "recipe.toml", "report.html",
         "run.json", "checkpoint.safetensors", "classify.py", "preprocess.json", "labels.txt",
-        "images.csv", "heatmaps.json",
+        "images.csv", "heatmaps.json", "familiarity.safetensors",
     }  # fmt: skip
     assert result.class_names == ("blue", "green", "red")
 
