@@ -4,9 +4,8 @@
 
 RUN: a finished run on images of one class each, such as clothing_medium, whose own features are used, fine-tuned if it
 was. Wrong labels: 5 % of all labels are drawn anew among the other classes, three times. Copies: 201 images are saved
-as JPEG of quality 60, cropped to 90 % of each side somewhere, or halved, and put among all others. Unknown classes:
-pairs of classes are left out of the training images, and their validation and test images are to be told from those of
-the others, by the distance that `drift` goes by, beside what else could be asked.
+as JPEG of quality 60, cropped to 90 % of each side somewhere, or halved, and put among all others.
+Images of unknown classes: benchmarks/unknown.py.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
-import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 from zoo import versions
 
 from multitl.adapters import load_backend
@@ -30,7 +27,6 @@ from multitl.judging.metrics import score
 from multitl.judging.opening import load_run
 from multitl.reviewing.answers import unseen_answers
 from multitl.reviewing.copies import ALIKE, ALIKE_TINY, NEAREST, pairs_of, verify
-from multitl.reviewing.drift import unfamiliarity
 from multitl.reviewing.label_errors import find_label_errors
 from multitl.reviewing.looks import look_at
 from multitl.reviewing.neighbours import centre_of, nearest
@@ -38,7 +34,7 @@ from multitl.reviewing.subjects import Subject, open_subject
 from multitl.training.solved_head import Task
 from multitl.training.targets import truth_of
 
-SHARE, SEEDS, PLANTED, PAIRS = 0.05, 3, 201, 6
+SHARE, SEEDS, PLANTED = 0.05, 3, 201
 
 
 def main() -> None:
@@ -54,7 +50,6 @@ def main() -> None:
     for title, rows in {
         "Wrong labels": wrong_labels(subject, truth),
         "Copies": copies(subject),
-        "Unknown classes, area under the ROC curve": unknown_classes(subject, truth),
         "Calibration of answers that are out of fold": calibration(subject, truth),
     }.items():
         print(f"\n## {title}\n")
@@ -134,50 +129,9 @@ def plant(path: str, to: Path, kind: int, random: np.random.Generator) -> Path:
     return to
 
 
-def unknown_classes(subject: Subject, truth: np.ndarray) -> Iterator[dict[str, str]]:
-    """Fitted without two classes; Mahalanobis distances are those of Lee et al. 2018, arXiv:1807.03888."""
-    features, names = subject.features[:], subject.dataset.class_names
-    pairs = list(itertools.combinations(range(len(names)), 2))
-    is_train = np.isin(np.arange(len(truth)), subject.rows("train"))
-    sums: dict[str, list[float]] = {}
-    for place in np.random.default_rng(0).permutation(len(pairs))[:PAIRS]:
-        is_out = np.isin(truth, pairs[place])
-        trained = features[is_train & ~is_out]
-        areas = scores_of(trained, truth[is_train & ~is_out], features[~is_train])
-        row = {name: float(roc_auc_score(is_out[~is_train], values)) for name, values in areas.items()}
-        for name, area in row.items():
-            sums.setdefault(name, []).append(area)
-        yield {"left out": ", ".join(names[i] for i in pairs[place])} | shown(row)
-    yield {"left out": "mean"} | shown({name: float(np.mean(areas)) for name, areas in sums.items()})
-
-
-def scores_of(trained: np.ndarray, labels: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-    """How unknown images are, by name of the score."""
-    classes, places = np.unique(labels, return_inverse=True)
-    task = Task([trained], np.eye(len(classes), dtype="float32")[places], np.ones(len(places), "float32"))
-    answered = unseen_answers(task, images)
-    assert answered
-    means = np.stack([trained[places == i].mean(axis=0) for i in range(len(classes))])
-    rest = trained - means[places]
-    covariance = rest.T @ rest / len(rest)
-    covariance = 0.9 * covariance + 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    root = np.linalg.cholesky(covariance)
-    white, middle = (np.linalg.solve(root, values.T).T for values in (images, means))
-    squared = np.square(white).sum(axis=1)[:, None] + np.square(middle).sum(axis=1) - 2 * white @ middle.T
-    return {
-        "tenth nearest": unfamiliarity(images, trained, centre_of(trained)),
-        "Mahalanobis": squared.min(axis=1),
-        "1 - confidence": 1 - answered[1].max(axis=1),
-    }
-
-
 def calibration(subject: Subject, truth: np.ndarray) -> Iterator[dict[str, str]]:
     figures = score(truth, answers(subject, truth), subject.dataset.class_names)
     yield {name: f"{figures[name]:.3f}" for name in ("accuracy", "ece", "log_loss")}
-
-
-def shown(row: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.3f}" for name, value in row.items()}
 
 
 if __name__ == "__main__":

@@ -442,11 +442,11 @@ def predict(
     images, a DataFrame. Images without a path are called row-0, row-1, ...
     costs: as for `evaluate`.
     Returns one dict an image: path, predicted (class name), confidence in [0, 1], probabilities (class name -> float),
-    or path and error for a file that cannot be read; and plausible (the classes of a set that holds the true one for 90 %
-    of such images), familiarity (in (0, 1]: the share of usual images, as those of validation, that are as strange to
-    the model or stranger) and unknown (whether that is below 0.05), if the run knows them. Of a run with several labels an image `predicted` is the list of
-    those that are given, the likeliest first, and there is no confidence; of one that predicts a number there are path
-    and value. Of a folder with several heads there is such a dict for each by its name, beside the path.
+    or path and error for a file that cannot be read. What a run knows of its usual images adds plausible (a set of
+    classes that holds the true one for 90 % of these), familiarity (in (0, 1]: the share of these as strange to
+    the model or stranger) and unknown (whether that is below 0.05). Of a run with several labels an image `predicted`
+    is the list of those that are given, the likeliest first, and there is no confidence; of one that predicts a number
+    there are path and value. Of a folder with several heads there is such a dict for each by its name, beside the path.
     Raises DataError for a path that does not exist, or no image.
     """
     from multitl.judging import opening

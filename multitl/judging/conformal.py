@@ -34,6 +34,6 @@ def plausible(probabilities: np.ndarray, least: float) -> list[int]:
 
 def describe_sets(truth: np.ndarray, probabilities: np.ndarray, least: float) -> tuple[float, float]:
     """The share of images whose set holds the true class, and how many classes a set has on average."""
-    reach = np.minimum(least, probabilities.max(axis=1, keepdims=True))
-    is_in = probabilities.astype("float64") >= reach
+    exact = probabilities.astype("float64")
+    is_in = exact >= np.minimum(least, exact.max(axis=1, keepdims=True))
     return float(is_in[np.arange(len(truth)), truth].mean()), float(is_in.sum(axis=1).mean())

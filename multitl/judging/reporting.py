@@ -27,6 +27,7 @@ from multitl.contracts import Decoding
 from multitl.data.images import UnreadableImage, thumbnail_jpeg
 from multitl.errors import RunError
 from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
+from multitl.judging.conformal import describe_sets
 from multitl.judging.costs import cost_matrix
 from multitl.judging.findings import (
     Picture,
@@ -191,7 +192,7 @@ def _judgement(
 ) -> dict[str, Any]:
     """Of one class an image. maps: of the pictures, by their places."""
     costs = cost_matrix(card.recipe.costs, card.class_names)
-    judged = judge(predictions.labels, predictions.probabilities.astype(float), costs)
+    judged, sets = judge(predictions.labels, predictions.probabilities.astype(float), costs), card.plausible
     trusted = _trusted(judged)
     pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES, costs)
     return {
@@ -206,6 +207,8 @@ def _judgement(
         "classes": classes_by_f1(metrics),
         "most_classes": MOST_CLASSES,
         "overconfidence": overconfidence(judged),
+        "sets": describe_sets(predictions.labels, predictions.probabilities, sets.least) if sets else None,
+        "promised": sets.coverage if sets else None,
         "reliability": draw_reliability(reliability(judged), len(judged.label)),
         "trusted": trusted,
         "coverage": _draw_coverage(judged, trusted),
