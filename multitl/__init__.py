@@ -172,6 +172,7 @@ def port(
     calibration: str | PathLike[str] | None = None,
     preprocess: bool = True,
     explain: bool = False,
+    unknown: bool = False,
     weights: str | PathLike[str] = "default",
     image_size: int = 0,
     backend: str | None = None,
@@ -186,17 +187,19 @@ def port(
     was judged on.  calibration: photos that show the ranges of numbers of 8 bits; by default the validation images.
     preprocess: True for an artefact that takes pixels (of "tfhub", as is its custom, [0, 1]), False for one that takes
     what the backbone takes.  explain: of "onnx", a second output "contributions" (n, h, w, classes): what each place
-    gives to each logit, which is their sum and a bias.  weights, image_size: of a network, as for `load_pretrained`.
+    gives to each logit, which is their sum and a bias.  unknown: likewise "strangeness" (n, 1); the card says above
+    which an image is unknown, as `predict` calls it.  weights, image_size: of a network, as for `load_pretrained`.
     backend: what computes the answers that the artefact is compared with; the artefact is written by whichever can.
 
     Nothing is kept that does not give the same answers: PortError. Other errors: PortError for an unknown format or
     model, BackendError for packages that are missing, with the pip line, and those of `load_pretrained`.
     """
-    from multitl.porting import asked
+    from multitl.porting import asked, formats
 
+    also = formats.second_outputs(explain=explain, unknown=unknown)
     asked.check_port(
         str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite,
-        explain=explain,
+        also=also,
     )  # fmt: skip
     adapter = load_backend(backend)
     from multitl.porting import exporting
@@ -204,7 +207,7 @@ def port(
     with adapter.fast_paths():
         ported, faults = exporting.port_all(
             str(model), [to], output, backend=adapter, images=images, calibration=calibration, preprocess=preprocess,
-            weights=str(weights), image_size=image_size, overwrite=overwrite, explain=explain,
+            weights=str(weights), image_size=image_size, overwrite=overwrite, also=also,
         )  # fmt: skip
     if faults:
         raise faults[0]

@@ -86,12 +86,12 @@ class Classifier:
     def port(
         self, to: str, output: str | os.PathLike[str] | None = None, *, images: str | os.PathLike[str] | None = None,
         calibration: str | os.PathLike[str] | None = None, preprocess: bool = True, explain: bool = False,
-        overwrite: bool = False,
+        unknown: bool = False, overwrite: bool = False,
     ) -> Ported:  # fmt: skip
         """See `multitl.port`."""
         return multitl.port(
             self.folder, to, output, images=images, calibration=calibration, preprocess=preprocess,
-            explain=explain, backend=self.backend, overwrite=overwrite,
+            explain=explain, unknown=unknown, backend=self.backend, overwrite=overwrite,
         )  # fmt: skip
 
     def report(self) -> Path:

@@ -287,6 +287,7 @@ class Export:
     model: images (batch, height, width, 3), of the type its input has -> what the artefact shall give.  name,
     preprocess: of the backbone.  calibration: inputs to choose the ranges of rounded numbers by, or None.  tensors: the
     original network's state_dict, with the new classifier in its place; empty unless the format is made of them.
+    outputs: what the model's outputs are called.
     """
 
     model: keras.Model
@@ -296,6 +297,7 @@ class Export:
     takes: Takes
     calibration: np.ndarray | None
     tensors: Mapping[str, np.ndarray]
+    outputs: tuple[str, ...] = ("probabilities",)
 
 
 @dataclass(frozen=True)

@@ -246,11 +246,12 @@ def translate(options: argparse.Namespace) -> None:
 def port(options: argparse.Namespace) -> None:
     """Write a model for another ecosystem, proved there."""
     from multitl.porting.asked import check_port
+    from multitl.porting.formats import second_outputs
 
-    formats = options.to.split(",")
+    formats, also = options.to.split(","), second_outputs(explain=options.explain, unknown=options.unknown)
     check_port(
         options.model, formats, options.out, images=options.images, calibration=options.calibration,
-        weights=options.weights, overwrite=options.overwrite, explain=options.explain,
+        weights=options.weights, overwrite=options.overwrite, also=also,
     )  # fmt: skip
     adapter = load_backend(options.backend)
     from multitl.porting.exporting import port_all
@@ -259,7 +260,7 @@ def port(options: argparse.Namespace) -> None:
         ported, faults = port_all(
             options.model, formats, options.out, backend=adapter, images=options.images,
             calibration=options.calibration, preprocess=options.preprocess, weights=options.weights,
-            image_size=options.image_size, overwrite=options.overwrite, explain=options.explain,
+            image_size=options.image_size, overwrite=options.overwrite, also=also,
         )  # fmt: skip
     if options.json:
         print(json.dumps([one.card | {"output": str(one.output)} for one in ported], indent=2))

@@ -210,6 +210,7 @@ def add_port_flags(parser: Parser) -> None:
         help="take pixels, or what the backbone takes (default: --preprocess)",
     )
     parser.add_argument("--explain", action="store_true", help="of onnx, a second output: where it looks, by class")
+    parser.add_argument("--unknown", action="store_true", help="of onnx, one more output: how strange an image is")
     add_backend_flag(parser)
     add_json_flag(parser)
     for field in dataclasses.fields(Recipe):

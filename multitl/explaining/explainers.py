@@ -150,12 +150,12 @@ def exact_explainer_of(model: keras.Model, size: int) -> Explainer | None:
     return Explainer(anatomy, head, size) if anatomy and head else None
 
 
-def with_contributions(model: keras.Model) -> keras.Model:
-    """A model whose maps are exact with a second output, (batch, h, w, k). Raises ValueError for any other."""
+def contributions_of(model: keras.Model) -> keras.KerasTensor:
+    """Of a model whose maps are exact: symbolic, (batch, h, w, k), of its own input. Raises ValueError for others."""
     explainer = exact_explainer_of(model, BATCH)
     if explainer is None:
         raise ValueError(f"{model.name} has no maps that sum to its logits")
-    return keras.Model(model.input, [model.output, explainer.contributions], name=model.name)
+    return explainer.contributions
 
 
 def as_grid(values: np.ndarray, ratio: float) -> np.ndarray:

@@ -35,14 +35,14 @@ class FeatureMap:
         mapped /= np.sqrt(np.maximum(np.square(mapped).sum(axis=1, keepdims=True), LEAST))
         return mapped if self.waves is None else np.cos(mapped @ self.waves[0] + self.waves[1])
 
-    def layers(self, features: keras.KerasTensor) -> keras.KerasTensor:
-        """The same as layers without anything that trains."""
+    def layers(self, features: keras.KerasTensor, name: str = "feature") -> keras.KerasTensor:
+        """The same as layers without anything that trains. name: theirs begin with it."""
         offset = 0.0 if self.centre is None else (-self.centre / np.float32(self.size)).tolist()
-        x = keras.layers.Rescaling(1 / self.size, offset, name="feature_scale", dtype="float32")(features)
+        x = keras.layers.Rescaling(1 / self.size, offset, name=f"{name}_scale", dtype="float32")(features)
         if self.centre is not None:
-            x = keras.layers.UnitNormalization(name="feature_length", dtype="float32")(x)
+            x = keras.layers.UnitNormalization(name=f"{name}_length", dtype="float32")(x)
         if self.waves is not None:
-            dense = keras.layers.Dense(self.waves[1].size, name="feature_waves", dtype="float32", trainable=False)
+            dense = keras.layers.Dense(self.waves[1].size, name=f"{name}_waves", dtype="float32", trainable=False)
             x = keras.ops.cos(dense(x))
             dense.set_weights(list(self.waves))
         return x

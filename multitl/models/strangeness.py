@@ -35,7 +35,7 @@ def strangeness_of(classifier: keras.Model, familiarity: Familiarity) -> keras.K
     """Of the classifier's own input: (batch, 1) float32, the higher the stranger."""
     features, logits = features_and_logits(classifier)
     nearness = layers.Dense(len(familiarity.prototypes), use_bias=False, dtype="float32", name="prototypes")
-    cosines = nearness(FeatureMap(1.0, familiarity.centre).layers(features))
+    cosines = nearness(FeatureMap(1.0, familiarity.centre).layers(features, "familiarity"))
     nearness.set_weights([familiarity.prototypes.T])
     found = _standardised(1.0 - ops.max(cosines, axis=1, keepdims=True), familiarity.distance)
     if familiarity.energy.deviation:

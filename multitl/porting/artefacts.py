@@ -22,15 +22,11 @@ def write_keras(export: Export, folder: Path) -> None:
 
 
 def write_onnx(export: Export, folder: Path) -> None:
-    """model.onnx, with the names of images and outputs, any number of images, and the classes in its metadata.
-
-    A second output of the model is where it looks: (batch, h, w, classes).
-    """
+    """model.onnx, with the names of images and outputs, any number of images, and the classes in its metadata."""
     from multitl.onnx_graphs.writing import onnx_model, save_onnx
 
     classes = {"class_names": json.dumps(export.class_names)}
-    names = ["probabilities", "contributions"][: len(export.model.outputs)]
-    save_onnx(onnx_model(export.model, names, classes), folder / "model.onnx")
+    save_onnx(onnx_model(export.model, list(export.outputs), classes), folder / "model.onnx")
 
 
 def open_onnx(folder: Path) -> Answer:

@@ -14,28 +14,29 @@ from multitl.data.scanning import check_path
 from multitl.errors import PortError, nearest_names
 from multitl.judging.opening import load_run
 from multitl.porting.folders import check_output
-from multitl.porting.formats import FORMATS, check_format
+from multitl.porting.formats import FORMATS, SECOND, check_format
 from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder
 from multitl.runs.locks import locked, run_lock
 
-EXPLAINED = ("onnx",)  # formats that can say where a model looks
+WITH_SECOND = ("onnx",)  # formats that have outputs beside the first
 
 
 def check_port(
     model: str, formats: Sequence[str], output: str | os.PathLike[str] | None, *,
     images: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, weights: str, overwrite: bool,
-    explain: bool = False,
+    also: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Raises what `port` would, as far as names tell."""
     for to in formats:
         check_format(to)
-        if explain and to not in EXPLAINED:
+        if also and to not in WITH_SECOND:
+            flags = [SECOND[name] for name in also]
             raise PortError(
-                f"The format {to} has no second output that says where the model looks.",
-                expected=", ".join(EXPLAINED),
-                received=to,
-                fix="leave --explain out, or --to onnx",
+                f"The format {to} has no outputs beside the first.",
+                expected=", ".join(WITH_SECOND),
+                received=f"{to}, with {' '.join(flags)}",
+                fix=f"leave {' and '.join(flags)} out, or --to onnx",
             )
     folder = folder_of(model)
     if folder:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,13 +17,15 @@ import numpy as np
 
 from multitl.adapters import load_backend, load_function
 from multitl.contracts import Export, Takes, Writer
-from multitl.explaining.explainers import with_contributions
+from multitl.explaining.explainers import contributions_of
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
 from multitl.models.joint import load_network
-from multitl.porting.formats import FORMATS
+from multitl.models.strangeness import features_and_logits, strangeness_of
+from multitl.porting.formats import CONTRIBUTIONS, FORMATS
 from multitl.porting.originals import original_tensors
 from multitl.runs.cards import read_card
+from multitl.runs.familiarity import read_familiarity
 from multitl.system.workers import report_errors
 from multitl.system.writing import write_json
 
@@ -32,14 +35,15 @@ class ExportJob:
     """An artefact to be written, as it travels to the process that writes it.
 
     model: a folder with model.keras and card.json.  takes: what the artefact will take.  calibration: an .npy file of
-    what it takes (n, height, width, 3), "" where no numbers are rounded.  explain: whether it says where it looks.
+    what it takes (n, height, width, 3), "" where no numbers are rounded.  also: outputs beside the first, see
+    `formats.SECOND`.
     """
 
     format: str
     model: str
     takes: Takes
     calibration: str = ""
-    explain: bool = False
+    also: Sequence[str] = ()
 
 
 def export(job: ExportJob, folder: Path) -> None:
@@ -55,18 +59,33 @@ def export(job: ExportJob, folder: Path) -> None:
     writer = cast(Writer, load_function(chosen.writer))
     writer(
         Export(
-            model=with_contributions(entered) if job.explain else entered,
+            model=_with_outputs(entered, job.also, source),
             name=card.backbone.name,
             class_names=card.class_names,
             preprocess=card.preprocess,
             takes=job.takes,
             calibration=np.load(job.calibration) if job.calibration else None,
             tensors=original_tensors(model, card) if chosen.is_state_dict else {},
+            outputs=("probabilities", *job.also),
         ),
         folder,
     )
     versions = {"keras": keras.__version__} | backend.versions()
     write_json(folder / "written.json", {"backend": backend.name, "versions": versions})
+
+
+def _with_outputs(model: keras.Model, names: Sequence[str], run: Path) -> keras.Model:
+    """The model, with further outputs. run: the folder that it came from, which knows how strange images are."""
+    if not names:
+        return model
+    further = [contributions_of(model) if name == CONTRIBUTIONS else _strangeness_of(model, run) for name in names]
+    return keras.Model(model.input, [model.output, *further], name=model.name)
+
+
+def _strangeness_of(model: keras.Model, run: Path) -> keras.KerasTensor:
+    familiarity = read_familiarity(run, features_and_logits(model)[0].shape[-1])
+    assert familiarity, "looked for before"
+    return strangeness_of(model, familiarity)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from multitl.porting.folders import check_output, folder_in_the_making, put_back
 from multitl.porting.formats import FORMATS, check_format
 from multitl.porting.model_cards import model_card
 from multitl.porting.proofs import prove
-from multitl.porting.second_outputs import CONTRIBUTIONS, insist_on_exact, prove_contributions
+from multitl.porting.second_outputs import second_output
 from multitl.runs.locks import locked, place_lock
 from multitl.standalone.programs import write_program
 from multitl.system.progress import progress_bar
@@ -68,7 +68,7 @@ def port_all(
     weights: str,
     image_size: int,
     overwrite: bool,
-    explain: bool = False,
+    also: Sequence[str] = (),
 ) -> tuple[list[Ported], list[MultitlError]]:
     """Write a model in some formats: see `multitl.port`. What goes wrong with one of them does not stop the others.
 
@@ -88,43 +88,44 @@ def port_all(
         )
         for to, folder in folders.items():
             try:
-                ported.append(_port(departure, to, folder, preprocess=preprocess, overwrite=overwrite, explain=explain))
+                ported.append(_port(departure, to, folder, preprocess=preprocess, overwrite=overwrite, also=also))
             except MultitlError as error:
                 faults.append(error)
     return ported, faults
 
 
-def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, overwrite: bool, explain: bool) -> Ported:
+def _port(
+    departure: Departure, to: str, output: Path, *, preprocess: bool, overwrite: bool, also: Sequence[str]
+) -> Ported:  # fmt: skip
     """Write a model in one format, which this machine has what it takes for, and prove it."""
     chosen = FORMATS[to]
     takes: Takes = chosen.takes if preprocess else "normalised"
     check_goal(to, departure.run.card.recipe)
     check_photos(to, are_photos=departure.reference.are_photos)
-    if explain:
-        insist_on_exact(departure)
+    seconds = {name: second_output(name, departure) for name in also}
     with (
         folder_in_the_making(output, overwrite=overwrite) as work,
         temporary_folder() as scratch,
         progress_bar() as bar,
     ):
         task = bar.add_task(f"{to:<9}", total=3, note=f"writing under {chosen.backend or departure.backend.name}")
-        written = _write(departure, to, takes, work, scratch, explain=explain)
+        written = _write(departure, to, takes, work, scratch, also)
         bar.update(task, completed=1, note="opening it again")
-        outputs, milliseconds, opened_by, maps = _open_again(departure, to, takes, work, scratch, explain=explain)
+        outputs, milliseconds, opened_by, others = _open_again(departure, to, takes, work, scratch, also)
         bar.update(task, completed=2, note=f"comparing what {opened_by} gives")
         proof = prove(departure, outputs, to, scratch)
-        second = {} if maps is None else {CONTRIBUTIONS: prove_contributions(departure, maps)}
+        proofs = {name: seconds[name].prove(values) for name, values in others.items()}
         card = departure.run.card
         runtime = chosen.runtime.partition(":")[2]
         costs = cost_matrix(card.recipe.costs, card.class_names)
         write_program(work, runtime, card.preprocess, takes, card.class_names, card.thresholds, costs)
         bar.update(task, completed=3, note="")
-        shape = None if maps is None else maps.shape[1:]
-        about = _card(departure, to, takes, shape) | {
+        about = _card(departure, to, takes, {name: values.shape[1:] for name, values in others.items()}) | {
             "written_by": written,
             "opened_by": opened_by,
-            "proof": proof | second,
+            "proof": proof | proofs,
             "bytes": size_of(work, chosen.files),
+            **{name: seconds[name].about() for name in also if seconds[name].about()},
             "latency": {"milliseconds": round(milliseconds, 3), "threads": default_threads(), "images": 1},
         }
         write_json(work / "card.json", about)
@@ -132,13 +133,15 @@ def _port(departure: Departure, to: str, output: Path, *, preprocess: bool, over
     return Ported(output, about)
 
 
-def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Path, *, explain: bool) -> dict[str, Any]:
+def _write(
+    departure: Departure, to: str, takes: Takes, work: Path, scratch: Path, also: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
     """Returns what wrote it: a backend and versions."""
     chosen, calibration, run = FORMATS[to], "", departure.run
     if chosen.is_calibrated:
         calibration = str(scratch / "calibration.npy")
         save_array(Path(calibration), as_taken(departure.reference.calibration, takes, run.card.preprocess))
-    job = ExportJob(to, str(run.folder.resolve()), takes, calibration, explain)
+    job = ExportJob(to, str(run.folder.resolve()), takes, calibration, also)
     arguments, backend = [json.dumps(asdict(job)), str(work)], chosen.backend or departure.backend.name
     run_worker(
         "multitl.porting.export_worker", arguments, backend, work,
@@ -150,22 +153,22 @@ def _write(departure: Departure, to: str, takes: Takes, work: Path, scratch: Pat
 
 
 def _open_again(
-    departure: Departure, to: str, takes: Takes, work: Path, scratch: Path, *, explain: bool
-) -> tuple[np.ndarray, float, str, np.ndarray | None]:
-    """The artefact's answers, the median time of one image, what opened it, and its maps if it has them, from a process
-    of its own.
+    departure: Departure, to: str, takes: Takes, work: Path, scratch: Path, also: Sequence[str]
+) -> tuple[np.ndarray, float, str, dict[str, np.ndarray]]:
+    """The artefact's answers, the median time of one image, what opened it, and its further outputs, from a process of
+    its own.
     """
     inputs = scratch / "inputs.npy"
     save_array(inputs, as_taken(departure.reference.pixels, takes, departure.run.card.preprocess))
-    chosen, arguments = FORMATS[to], [to, str(work), str(inputs), *([CONTRIBUTIONS] if explain else [])]
+    chosen, arguments = FORMATS[to], [to, str(work), str(inputs), *also]
     backend = chosen.backend or another(departure.backend.name)
     run_worker(
         "multitl.porting.proof_worker", arguments, backend, work,
         task=f"opens {to}", extra=chosen.extra, packages=chosen.packages,
     )  # fmt: skip
     with np.load(work / "proof.npz") as proof:
-        milliseconds, maps = float(np.median(proof["milliseconds"])), proof["others"] if explain else None
-        answer = proof["outputs"], milliseconds, str(proof["opened_by"]), maps
+        others, milliseconds = {name: proof[name] for name in also}, float(np.median(proof["milliseconds"]))
+        answer = proof["outputs"], milliseconds, str(proof["opened_by"]), others
     (work / "proof.npz").unlink()
     return answer
 
@@ -188,7 +191,7 @@ def another(backend: str) -> str:
     return next((name for name in BACKENDS if name != backend and is_present(name)), backend)
 
 
-def _card(departure: Departure, to: str, takes: Takes, maps: tuple[int, ...] | None) -> dict[str, Any]:
+def _card(departure: Departure, to: str, takes: Takes, others: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """What the artefact is, where it comes from, and how its images are made."""
     chosen, card = FORMATS[to], departure.run.card
     about = to_builtins(card.backbone)
@@ -202,7 +205,7 @@ def _card(departure: Departure, to: str, takes: Takes, maps: tuple[int, ...] | N
         },
         "takes": {"images": _taken(takes, card.preprocess), "shape": [None, *card.preprocess.shape]},
         "gives": {VALUE if card.scale else "probabilities": [None, len(card.class_names)]}
-        | ({} if maps is None else {CONTRIBUTIONS: [None, *maps]}),
+        | {name: [None, *shape] for name, shape in others.items()},
         "thresholds": list(card.thresholds),
         "costs": card.recipe.costs,
         "class_names": list(card.class_names),

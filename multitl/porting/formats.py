@@ -8,6 +8,9 @@ from multitl.adapters import is_present
 from multitl.contracts import Takes
 from multitl.errors import BackendError, PortError, nearest_names
 
+CONTRIBUTIONS, STRANGENESS = "contributions", "strangeness"
+SECOND = {CONTRIBUTIONS: "--explain", STRANGENESS: "--unknown"}  # outputs beside the first, and how to ask for them
+
 
 @dataclass(frozen=True)
 class Format:
@@ -169,6 +172,11 @@ FORMATS = {
         why="the function is lowered from JAX code",
     ),
 }
+
+
+def second_outputs(*, explain: bool, unknown: bool) -> tuple[str, ...]:
+    """Their names, as asked for."""
+    return tuple(name for name, is_asked in {CONTRIBUTIONS: explain, STRANGENESS: unknown}.items() if is_asked)
 
 
 def find_format(name: str) -> Format:

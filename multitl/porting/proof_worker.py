@@ -1,5 +1,5 @@
 """Open an artefact as its users will and let it answer: `python -m multitl.porting.proof_worker FORMAT FOLDER INPUTS`,
-and perhaps the name of a second OUTPUT.
+and perhaps the names of further OUTPUTS.
 
 Keras is not imported here, unless the artefact is Keras' own. Writes proof.npz into FOLDER: the outputs, and how long
 a single image takes.
@@ -8,9 +8,10 @@ a single image takes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,17 +26,16 @@ from multitl.system.workers import report_errors
 BATCH = 32
 
 
-def answer(name: str, folder: Path, inputs: np.ndarray, second: str = "") -> None:
-    """Outputs (n, ...) and milliseconds (runs,), as proof.npz; and `others`, those of a second output of ONNX if its
-    name is given.
-    """
+def answer(name: str, folder: Path, inputs: np.ndarray, also: Sequence[str] = ()) -> None:
+    """Outputs (n, ...) and milliseconds (runs,), as proof.npz; and those of further outputs of ONNX by their names."""
     if not FORMATS[name].runtime.endswith("keras"):
         hide(frozenset({"keras"}))  # TensorFlow would import it
     run = cast(Runtime, load_function(FORMATS[name].runtime))(folder)
     outputs = _all(run, inputs)
-    others = _all(run_onnx(str(folder / "model.onnx"), output=second), inputs) if second else np.empty(0)
+    others = {one: _all(run_onnx(str(folder / "model.onnx"), output=one), inputs) for one in also}
     by, milliseconds = opened_by(FORMATS[name]), latencies(run, inputs[:1])
-    np.savez(folder / "proof.npz", outputs=outputs, others=others, milliseconds=milliseconds, opened_by=by)
+    arrays: dict[str, Any] = {"outputs": outputs, "milliseconds": milliseconds, "opened_by": by, **others}
+    np.savez(folder / "proof.npz", **arrays)
 
 
 def _all(run: Answer, inputs: np.ndarray) -> np.ndarray:
@@ -53,9 +53,9 @@ def opened_by(chosen: Format) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """FORMAT, FOLDER of the artefact, INPUTS as .npy, and the name of a second output."""
-    name, folder, inputs, second = arguments[0], Path(arguments[1]), Path(arguments[2]), "".join(arguments[3:])
-    return report_errors(lambda: answer(name, folder, np.load(inputs), second), folder / "error.json")
+    """FORMAT, FOLDER of the artefact, INPUTS as .npy, and the names of further outputs."""
+    name, folder, inputs = arguments[0], Path(arguments[1]), Path(arguments[2])
+    return report_errors(lambda: answer(name, folder, np.load(inputs), arguments[3:]), folder / "error.json")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Like everything in a run's folder it may have been made by anyone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,11 @@ class Familiarity:
         below = np.searchsorted(self.usual, strangeness, side="left")
         return (len(self.usual) - below + 1) / (len(self.usual) + 1)
 
+    def unknown_above(self) -> float | None:
+        """The strangeness above which an image is unknown; None where there are too few usual images to say so."""
+        most = math.ceil(FALSE_ALARMS * (len(self.usual) + 1)) - 2  # usual images that may be as strange
+        return float(self.usual[-1 - most]) if most >= 0 else None
+
 
 _NAMES = tuple(Familiarity.__dataclass_fields__)
 
@@ -95,5 +101,14 @@ def _checked(arrays: Mapping[str, np.ndarray], channels: int) -> Familiarity:
         raise ValueError("values that are no finite numbers")
     if (np.diff(usual) < 0).any() or energy[1] < 0 or distance[1] <= 0:
         raise ValueError("values out of order")
-    scales = (Usual(*map(float, one)) for one in (energy, distance))
-    return Familiarity(centre.astype("float32"), prototypes.astype("float32"), *scales, usual.astype("float64"))
+    return Familiarity(
+        centre.astype("float32"),
+        prototypes.astype("float32"),
+        _usual(energy),
+        _usual(distance),
+        usual.astype("float64"),
+    )
+
+
+def _usual(values: np.ndarray) -> Usual:
+    return Usual(float(values[0]), float(values[1]))

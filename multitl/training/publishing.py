@@ -140,7 +140,7 @@ class Publisher:
         return Seen(features, head_logits(self.head, features))
 
     def _see_pixels(self, split: Split, rows: np.ndarray) -> Seen:
-        found = predict_pixels(self._see, self.readers[split], peers=self.peers, rows=rows)
+        found = predict_pixels(self._see, self.readers[split], peers=self.peers, rows=rows.tolist())
         return Seen(*np.split(found, [self.pretrained.backbone.output_shape[-1]], axis=1))
 
     def publish_adapted(

@@ -136,7 +136,7 @@ def test_onnx_gives_the_same_maps(linear: Path, loaded: Classifier, photos: Path
     from multitl.porting.export_worker import ExportJob, export
 
     rows = loaded.explain(photos / "cat", classes=["cat", "dog"])
-    export(ExportJob("onnx", str(linear), "pixels", explain=True), tmp_path)
+    export(ExportJob("onnx", str(linear), "pixels", also=["contributions"]), tmp_path)
     card = loaded.card
     pixels = np.stack(list(read_files([row["path"] for row in rows], card.preprocess)))
     graph = str(tmp_path / "model.onnx")
@@ -158,6 +158,9 @@ def test_a_port_proves_its_maps(linear: Path, finished: Path, tmp_path: Path, ca
     ported = multitl.port(linear, "onnx", tmp_path / "onnx", explain=True)
     assert ported.card["proof"]["contributions"]["sum_error"] < 1e-5
     assert ported.card["gives"] == {"probabilities": [None, 2], "contributions": [None, 4, 4, 2]}
+    both = multitl.port(linear, "onnx", tmp_path / "both", explain=True, unknown=True).card
+    assert list(both["gives"]) == ["probabilities", "contributions", "strangeness"]
+    assert both["proof"]["strangeness"]["max_rel"] < 1e-4 and both["strangeness"]["usual"]
     command = ["port", str(finished), "--to", "onnx", "--explain", "--out", str(tmp_path / "hidden")]
     assert "leave --explain out" in message_of(main(command), *capsys.readouterr())
     command = ["port", str(linear), "--to", "keras", "--explain", "--out", str(tmp_path / "keras")]

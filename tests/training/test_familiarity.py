@@ -20,7 +20,8 @@ from multitl.judging.opening import load_run
 from multitl.judging.predictions import read_predictions
 from multitl.models.inference import compile_forward, predict_padded
 from multitl.models.strangeness import features_and_logits, with_strangeness
-from multitl.runs.familiarity import FAMILIARITY, Familiarity, Usual, read_familiarity, write_familiarity
+from multitl.onnx_graphs.running import run_onnx
+from multitl.runs.familiarity import FALSE_ALARMS, FAMILIARITY, Familiarity, Usual, read_familiarity, write_familiarity
 from multitl.training.familiarity import Seen, groups_of, learn_familiarity, rows_to_see
 
 RANDOM = np.random.default_rng(0)
@@ -65,6 +66,15 @@ def test_the_share_is_a_p_value():
     familiarity = Familiarity(np.zeros(2), np.eye(2), Usual(0, 1), Usual(0, 1), np.array([0.0, 1.0, 2.0, 2.0]))
     shares = familiarity.share_as_strange(np.array([-1.0, 0.0, 1.5, 2.0, 3.0]))
     assert shares == pytest.approx([1.0, 1.0, 0.6, 0.6, 0.2])
+
+
+@pytest.mark.parametrize("count", [1, 18, 19, 20, 38, 39, 40, 59, 99, 500])
+def test_unknown_is_what_lies_above(count: int):
+    familiarity = Familiarity(np.zeros(2), np.eye(2), Usual(0, 1), Usual(0, 1), np.arange(count) / 7)
+    above = familiarity.unknown_above()
+    for score in (*familiarity.usual, familiarity.usual[-1] + 1):
+        is_unknown = familiarity.share_as_strange(np.array([score]))[0] < FALSE_ALARMS
+        assert is_unknown == (above is not None and score > above)
 
 
 def test_of_large_data_some_of_each_class_are_seen():
@@ -143,3 +153,21 @@ def test_a_damaged_file_is_refused(learned: Familiarity, tmp_path: Path, change:
     write_sealed(tmp_path / FAMILIARITY, arrays | change, b"")
     with pytest.raises(multitl.RunError, match=r"familiarity\.safetensors is damaged"):
         read_familiarity(tmp_path, 8)
+
+
+@pytest.mark.slow
+def test_an_artefact_says_how_strange_an_image_is(run: Path, photo_folder: Path, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    ported = multitl.port(run, "onnx", tmp_path / "onnx", unknown=True)
+    about, opened = ported.card["strangeness"], load_run(run)
+    paths = read_predictions(run / "predictions.csv").of("test").paths
+    pixels = np.stack(list(read_files(paths, opened.card.preprocess)))
+    given = run_onnx(str(ported.output / "model.onnx"), output="strangeness")(pixels)[:, 0]
+    assert given == pytest.approx(predict_padded(compile_forward(opened.network), pixels)[:, -1], abs=1e-3)
+    assert about["usual"] == pytest.approx(opened.familiarity.usual.tolist())
+    assert about["unknown_above"] == opened.familiarity.unknown_above()
+    assert ported.card["proof"]["strangeness"]["max_rel"] < 1e-4
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / FAMILIARITY).unlink()
+    with pytest.raises(multitl.PortError, match="does not know what images of the usual kind look like"):
+        multitl.port(tmp_path / "run", "onnx", tmp_path / "other", unknown=True)
