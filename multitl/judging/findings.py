@@ -61,6 +61,10 @@ class Trust:
     accuracy: float
 
 
+MOST_PAIRS = 6  # confusions of which a picture is shown
+FEW_SHOWN, MOST_SHOWN = 16, 40  # pictures of classes
+
+
 @dataclass(frozen=True)
 class Picture:
     """A test image worth a look. place: among those that were looked at."""
@@ -71,6 +75,18 @@ class Picture:
     predicted: str
     confidence: float
     true_probability: float
+
+
+def typical_pictures(predictions: Predictions) -> list[tuple[str, str]]:
+    """Class and path of the images of each class that it is likeliest for: two of few, one of up to MOST_SHOWN."""
+    names = predictions.class_names
+    each = 2 if 2 * len(names) <= FEW_SHOWN else int(len(names) <= MOST_SHOWN)
+    found = []
+    for place, name in enumerate(names):
+        own = np.flatnonzero(predictions.labels == place)
+        order = np.argsort(-predictions.probabilities[own, place], kind="stable")
+        found += [(name, predictions.paths[i]) for i in own[order[:each]]]
+    return found
 
 
 def confusion(metrics: Metrics, most: int) -> Confusion:
@@ -110,15 +126,21 @@ def telling_pictures(
 ) -> tuple[list[Picture], bool]:
     """The most confident mistakes and True; where there are none, the least confident right answers and False.
 
-    costs: see `decisions.decide`.
+    Of each of the MOST_PAIRS commonest confusions the surest mistake is there too.  costs: see `decisions.decide`.
     """
     probabilities = predictions.probabilities
     predicted = decide(probabilities, costs)
     confidence = probabilities[np.arange(len(predicted)), predicted]
     wrong = predicted != predictions.labels
     ranking = np.where(wrong, -confidence, 1) if wrong.any() else confidence
-    chosen = np.argsort(ranking, kind="stable")[: min(most, int(wrong.sum()) or most)]
-    names = predictions.class_names
+    order = np.argsort(ranking, kind="stable")
+    chosen, names = order[: min(most, int(wrong.sum()) or most)], predictions.class_names
+    if wrong.any():
+        pairs = predictions.labels * len(names) + predicted
+        kinds, counts = np.unique(pairs[wrong], return_counts=True)
+        common = kinds[np.argsort(-counts, kind="stable")[:MOST_PAIRS]]
+        surest = [next(i for i in order if pairs[i] == kind) for kind in common]
+        chosen = order[np.isin(order, [*chosen, *surest])]
     pictures = [
         Picture(
             int(i), predictions.paths[i], names[predictions.labels[i]], names[predicted[i]],

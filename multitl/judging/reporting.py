@@ -30,6 +30,7 @@ from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, dra
 from multitl.judging.conformal import describe_sets
 from multitl.judging.costs import cost_matrix
 from multitl.judging.findings import (
+    MOST_PAIRS,
     Picture,
     Trust,
     classes_by_f1,
@@ -41,7 +42,9 @@ from multitl.judging.findings import (
     overconfidence,
     telling_pictures,
     trust_above,
+    typical_pictures,
 )
+from multitl.judging.image_map import draw_map
 from multitl.judging.label_findings import LabelPicture, describe_labels
 from multitl.judging.merits import FIGURES, TITLES
 from multitl.judging.metrics import Judged, judge, reliability
@@ -53,6 +56,7 @@ from multitl.recipes import Recipe
 from multitl.runs.cards import HEAD_TITLES, Card, read_card
 from multitl.runs.heatmaps import ImageMaps
 from multitl.runs.label_figures import read_figures
+from multitl.standalone.decisions import decide
 from multitl.system.regular_files import read_regular_text
 from multitl.system.writing import write_text
 
@@ -63,7 +67,7 @@ TERMS = {"one": _OF_CLASSES, "several": _OF_CLASSES, "number": _OF_NUMBERS}  # w
 MOST_CLASSES = 50  # in the confusion matrix and the table of classes
 MOST_PICTURES = 12
 TRUST_LEVELS = (0.95, 0.8, 0.5)
-THUMBNAIL_SIDE = 224  # pixels; shown at half of that, sharp on fine screens
+THUMBNAIL_SIDE, SMALL = 224, 160  # pixels; shown at half of that, sharp on fine screens
 MEND = "finish the run with --resume, or start it again with --overwrite"
 BACKEND_TITLES = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 PHASE_TITLES = {"head": "head only", "finetune": "fine-tuning"}
@@ -203,7 +207,12 @@ def _judgement(
         "right": int(judged.correct.sum()),
         "error_bound": error_bound_without_mistakes(len(judged.label)),
         "confusion": confusion(metrics, MOST_CLASSES),
-        "pairs": confused_pairs(metrics, 6),
+        "pairs": confused_pairs(metrics, MOST_PAIRS),
+        "image_map": draw_map(predictions, decide(predictions.probabilities, costs)),
+        "typical": [
+            (name, shorten_path(path, Path(card.data.path)), picture_uri(path, card.preprocess.decoding, SMALL))
+            for name, path in typical_pictures(predictions)
+        ],
         "classes": classes_by_f1(metrics),
         "most_classes": MOST_CLASSES,
         "overconfidence": overconfidence(judged),
@@ -217,6 +226,9 @@ def _judgement(
         ],
         "map_error": max((one.error for image in maps.values() for one in image.maps), default=None),
         "are_mistakes": are_mistakes,
+        "seen": {(one.true, one.predicted): place for place, one in reversed(list(enumerate(pictures)))}
+        if are_mistakes
+        else {},
     }
 
 
@@ -305,12 +317,10 @@ def shorten_path(path: str, root: Path) -> str:
     return path
 
 
-def picture_uri(path: str, decoding: Decoding) -> str | None:
-    """A data URI, or None if the picture is gone."""
+def picture_uri(path: str, decoding: Decoding, side: int = THUMBNAIL_SIDE) -> str | None:
+    """A data URI of at most `side` pixels, or None if the picture is gone."""
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, THUMBNAIL_SIDE, decoding)).decode(
-            "ascii"
-        )
+        return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, side, decoding)).decode("ascii")
     except UnreadableImage:
         return None
 

@@ -19,6 +19,7 @@ from multitl.judging.findings import (
     overconfidence,
     telling_pictures,
     trust_above,
+    typical_pictures,
 )
 from multitl.judging.metrics import judge, score
 from multitl.judging.predictions import Predictions
@@ -64,11 +65,16 @@ def test_weak_classes_come_first_and_absent_ones_last() -> None:
 
 def test_confident_mistakes_come_first() -> None:
     pictures, are_mistakes = telling_pictures(EXAMPLE, 2)
-    assert are_mistakes
+    assert are_mistakes and telling_pictures(EXAMPLE, 1)[0] == pictures  # of each confusion the surest
     assert [(p.path, p.true, p.predicted) for p in pictures] == [("4.png", "dog", "cat"), ("1.png", "cat", "dog")]
     assert pictures[0].confidence == pytest.approx(0.95)
     assert pictures[0].true_probability == pytest.approx(0.025)
     assert len(telling_pictures(EXAMPLE, 10)[0]) == 3
+
+
+def test_a_class_looks_like_what_it_is_likeliest_for() -> None:
+    found = typical_pictures(EXAMPLE)
+    assert found == [("cat", "0.png"), ("cat", "2.png"), ("dog", "3.png"), ("dog", "4.png"), ("cow", "5.png")]
 
 
 def test_without_mistakes_the_least_sure_come_first() -> None:

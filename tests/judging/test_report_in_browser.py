@@ -34,8 +34,8 @@ def test_it_fits_any_width(report: Path, tmp_path: Path, width: int) -> None:
     assert found["console"] == []
     assert found["overflow"] <= 0
     assert found["outside"] == []
-    assert found["pictures"] == [True] * 12
-    assert len(found["sections"]) == 7
+    assert len(found["pictures"]) >= 12 and all(found["pictures"])
+    assert len(found["sections"]) == 8
     assert min(found["sections"]) > 60
     assert len(found["curves"]) == 5
     assert min(found["curves"]) > 100

@@ -20,7 +20,7 @@ from multitl.judging.reporting import show_date, show_duration, show_interval, s
 class Page(html.parser.HTMLParser):
     """A page's tags with their attributes, its visible text, and its unclosed tags."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "path", "rect", "circle"})
+    VOID = frozenset({"meta", "link", "img", "br", "path", "rect"})
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -95,8 +95,9 @@ def test_the_page_says_what_the_files_say(run: Path, photos: Path) -> None:
 
 def test_every_figure_is_there(run: Path) -> None:
     page = Page(write_report(run))
-    assert {attributes["id"] for _, attributes in page.tags if "id" in attributes} == {
-        "training", "confusion", "classes", "calibration", "pictures", "data", "making"
+    names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {name for name in names if not name.startswith("picture-")} == {
+        "training", "confusion", "classes", "map", "calibration", "pictures", "data", "making"
     }  # fmt: skip
     labels = [attributes["aria-label"] for attributes in page.all("svg", role="img")]
     for words in (
@@ -107,10 +108,13 @@ def test_every_figure_is_there(run: Path) -> None:
         "macro F1",
     ):
         assert any(words in label for label in labels), words
-    assert len(page.all("img")) == 12
+    mistakes = [image for image in page.all("img") if "called" in image["alt"]]
+    typical = [image for image in page.all("img") if "called" not in image["alt"]]
+    assert 12 <= len(mistakes) <= 18 and len(typical) == 2 * len(CLOTHES)
     for image in page.all("img"):
         assert image["src"].startswith("data:image/jpeg;base64,")
-        assert re.fullmatch(r"test/(\w+)/\d+\.png: \1, called \w+", image["alt"])
+        assert re.fullmatch(r"test/(\w+)/\d+\.png(: \1, called \w+)?", image["alt"])
+    assert [Path(image["alt"]).parts[1] for image in typical] == sorted(2 * CLOTHES)
     assert len(page.all("circle", class_="kept")) == 3  # the key, and one mark in each chart
 
 
@@ -119,7 +123,7 @@ def test_the_confusion_matrix_is_the_one_in_the_metrics(run: Path) -> None:
     table = re.search(r'<table class="confusion.*?</table>', text, re.DOTALL)
     assert table
     rows = re.findall(r'<tr><th scope="row".*?</tr>', table[0], re.DOTALL)
-    shown = [[int(cell or 0) for cell in re.findall(r"<td[^>]*>(\d*)</td>", row)] for row in rows]
+    shown = [[int(cell or 0) for cell in re.findall(r"<td[^>]*>(?:<a[^>]*>)?(\d*)(?:</a>)?</td>", row)] for row in rows]
     assert shown == json.loads((run / "metrics.json").read_text())["test"]["confusion_matrix"]
 
 
@@ -167,13 +171,25 @@ def test_without_mistakes_the_closest_calls_are_shown(tmp_path: Path, photos: Pa
     assert "Closest calls" in page.text
     assert "No test image was named wrongly" in page.text
     assert "Most often confused" not in page.text
-    assert len(page.all("img")) == 12
+    assert len(page.all("img")) == 12 + 2 * 2
+    assert not page.all("li", id="picture-12") and "#picture-" not in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_picture_that_is_gone_leaves_a_placeholder(tmp_path: Path) -> None:
     page = Page(write_report(make_run(tmp_path / "run", tmp_path / "nowhere")))
     assert not page.all("img")
-    assert len(page.all("div", class_="gone")) == 12
+    assert len(page.all("div", class_="gone")) == 2 * len(CLOTHES) + len(
+        [tag for name, tag in page.tags if tag.get("id", "").startswith("picture-")]
+    )
+
+
+def test_cells_of_the_matrix_lead_to_their_pictures(run: Path) -> None:
+    page = Page(write_report(run))
+    targets = {tag["id"] for name, tag in page.tags if name == "li" and "id" in tag}
+    links = [tag["href"] for tag in page.all("a") if tag["href"].startswith("#picture-")]
+    assert links and {link[1:] for link in links} <= targets and len(set(links)) == len(links)
+    commonest = re.search(r'<ol class="pairs">.*?</ol>', (run / "report.html").read_text(), re.DOTALL)
+    assert commonest and commonest[0].count("<li>") <= len(links)
 
 
 @pytest.mark.parametrize("count", [50, 130])
