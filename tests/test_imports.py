@@ -45,8 +45,8 @@ ORDER = {
     "run",
     "explaining": "contributions anatomy explainers overlays",
     "judging": "axes separation metrics conformal costs label_metrics number_metrics predictions judges charts opening "
-    "proportions merits evaluation findings label_findings number_findings picture_maps image_map reporting several_heads "
-    "summaries choice_page asked explanations pairs comparison comparison_page",
+    "proportions merits evaluation findings label_findings number_findings picture_maps image_map reporting "
+    "several_heads summaries choice_page asked explanations pairs comparison comparison_page",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "

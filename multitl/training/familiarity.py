@@ -47,7 +47,7 @@ def groups_of(examples: Sequence[Example], labels: str) -> np.ndarray:
     return np.array([one.labels[0] if labels == "one" else 0 for one in examples], int)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")
+@threadpool_limits.wrap(limits=1)  # also of OpenMP, whose threads add up in any order
 def learn_familiarity(trained: Seen, groups: np.ndarray, usual: Seen, *, has_classes: bool, seed: int) -> Familiarity:
     """trained: some training images, of these groups (n,).  usual: some validation images."""
     centre = trained.features.mean(axis=0, dtype="float64").astype("float32")

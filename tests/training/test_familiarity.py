@@ -91,6 +91,8 @@ def test_without_classes_only_the_distance_counts():
     trained, _ = clouds(300, np.eye(8)[:3] * 3)
     found = learn_familiarity(seen(trained), np.zeros(300), seen(trained[:5]), has_classes=False, seed=0)
     assert found.energy == (0, 0) and len(found.prototypes) == 32 and len(found.usual) == 5
+    again = learn_familiarity(seen(trained), np.zeros(300), seen(trained[:5]), has_classes=False, seed=0)
+    assert np.array_equal(again.prototypes, found.prototypes)
 
 
 @pytest.fixture(scope="module")
