@@ -50,7 +50,19 @@ class HeadRuns:
     @cached_property
     def model(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> the outputs of all heads side by side."""
-        return side_by_side(load_saved_model(self.folder / "model.keras"), list(self.runs))
+        return side_by_side(self.network, list(self.runs))
+
+    @cached_property
+    def network(self) -> keras.Model:
+        """uint8 pixels (n, h, w, 3) -> the output of each head by its name."""
+        return load_saved_model(self.folder / "model.keras")
+
+    @property
+    def models(self) -> dict[str, keras.Model]:
+        """The same with the output of one head, for each by its name."""
+        return {
+            name: keras.Model(self.network.input, self.network.output[name], name="classifier") for name in self.runs
+        }
 
     @cached_property
     def goals(self) -> Together:

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import to_builtins
 
 from multitl.adapters import BACKENDS, is_present
-from multitl.contracts import RGB, VALUE, Backend, Preprocess, Takes
+from multitl.contracts import CONTRIBUTIONS, RGB, VALUE, Backend, Preprocess, Takes
 from multitl.errors import MultitlError
 from multitl.judging.costs import cost_matrix
 from multitl.judging.summaries import read_figures
@@ -30,7 +30,7 @@ from multitl.porting.folders import check_output, folder_in_the_making, put_back
 from multitl.porting.formats import FORMATS, check_format
 from multitl.porting.model_cards import model_card
 from multitl.porting.proofs import prove
-from multitl.porting.second_outputs import CONTRIBUTIONS, insist_on_exact, prove_contributions
+from multitl.porting.second_outputs import insist_on_exact, prove_contributions
 from multitl.runs.locks import locked, place_lock
 from multitl.standalone.programs import write_program
 from multitl.system.progress import progress_bar

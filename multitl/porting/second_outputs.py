@@ -17,7 +17,6 @@ from multitl.models.inference import BATCH
 from multitl.porting.departures import Departure
 from multitl.translation import parity
 
-CONTRIBUTIONS = "contributions"
 MOST_ERROR = 1e-4  # of a sum, as a share of the image's largest logit - bias
 
 
