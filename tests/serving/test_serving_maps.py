@@ -33,6 +33,7 @@ from multitl.cli.main import main
 from multitl.errors import RunError
 from multitl.explaining.explainers import with_contributions
 from multitl.onnx_graphs.writing import onnx_model, save_onnx
+from multitl.recipes import Recipe
 from multitl.serving.answerers import answerer_of
 from multitl.serving.answers import Answerer
 from multitl.serving.openapi import describe
@@ -41,7 +42,7 @@ from multitl.standalone.programs import write_program
 from multitl.system.writing import write_json
 
 only_jax = pytest.mark.skipif(keras.config.backend() != "jax", reason="no framework is asked here")
-HEADS = ("narrow", "width")  # a class, whose name is also one of its classes; a number
+HEADS = ("predicted", "width")  # a class, and a number; a head may be called as what is said of one
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,8 @@ def two_heads(numbered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
     backbone = save_small_backbone(folder / "small.keras")
     multitl.finetune_heads(
-        numbered / "photos.csv", "narrow=class, width=number", output=folder / "run",
-        backbone=f"file:{backbone}", image_size=32, unfreeze="none",
+        numbered / "photos.csv", "predicted=class, width=number", output=folder / "run",
+        recipe=Recipe(backbone=f"file:{backbone}", image_size=32, unfreeze="none"),
     )  # fmt: skip
     return folder / "run"
 
@@ -244,7 +245,7 @@ def test_several_heads_answer_as_each_alone(two_heads: Path, numbered: Path, tmp
             check(plain, answerer)
             check(said, answerer)
             assert list(plain) == list(said) == list(HEADS)
-            assert same(plain["narrow"], row["narrow"])
+            assert same(plain["predicted"], row["predicted"])
             assert plain["width"] == {"value": pytest.approx(row["width"]["value"], rel=1e-5)}
             for name in HEADS:
                 assert_same_maps(said[name]["maps"], maps[name][path.name]["maps"])
@@ -293,9 +294,9 @@ def test_the_page_shows_several_heads(two_heads: Path, numbered: Path, tmp_path:
         page.choose("#image", path)
         wait_for(page, "document.querySelectorAll('.answer figure').length == 2")
         text = page.evaluate("document.querySelector('.answer').innerText")
-        assert f"narrow\n{said['narrow']['predicted']}\n" in text.replace("\n\n", "\n")
+        assert f"predicted\n{said['predicted']['predicted']}\n" in text.replace("\n\n", "\n")
         assert f"width\n{said['width']['value']:.6g}" in text.replace("\n\n", "\n")
-        assert f"Where it sees narrow: {said['narrow']['predicted']}" in text and "orange raises it" in text
+        assert f"Where it sees predicted: {said['predicted']['predicted']}" in text and "orange raises it" in text
         assert page.faults == []
 
 
