@@ -28,6 +28,7 @@ RGB = 3  # channels, of which images have other numbers only where that is asked
 MOST_CHANNELS = 512  # as of hyperspectral cameras
 Labels = Literal["one", "several", "number"]  # of an image: one class; any number of labels, none among them; a number
 VALUE = "value"  # what a number is called where classes have names
+CONTRIBUTIONS = "contributions"  # an artefact's second output: where it looks
 MOST_SIDE = 4096  # pixels, of an image that a network takes
 Head = Literal["cut", "keep"]  # whether a network comes without its classifier, or with it
 

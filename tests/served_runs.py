@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from multitl.serving.answerers import Answerer
+from multitl.serving.answers import Answerer
 from multitl.serving.app import LOOPBACK, make_app
 from multitl.serving.server import listen, make_server
 from multitl.serving.worker import Worker
@@ -49,9 +49,9 @@ class Served:
         finally:
             connection.close()
 
-    def predict(self, body: bytes, **headers: str) -> Reply:
+    def predict(self, body: bytes, query: str = "", **headers: str) -> Reply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.ask("POST", "/predict", body, {"content-type": "application/octet-stream"} | named)
+        return self.ask("POST", "/predict" + query, body, {"content-type": "application/octet-stream"} | named)
 
 
 def form(*parts: tuple[str, bytes], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
@@ -65,7 +65,7 @@ def form(*parts: tuple[str, bytes], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
 
 @contextmanager
 def serving(answerer: Answerer, hosts: Collection[str] | None = LOOPBACK) -> Iterator[Served]:
-    worker = Worker(answerer.open)
+    worker = Worker(answerer)
     worker.start(np.zeros(answerer.preprocess.shape, np.uint8))
     with listen("127.0.0.1", 0) as listening:
         server = make_server(make_app(answerer, worker, hosts))

@@ -46,7 +46,7 @@ ORDER = {
     "explaining": "contributions anatomy explainers overlays",
     "judging": "axes separation metrics conformal costs label_metrics number_metrics predictions judges charts opening "
     "proportions merits evaluation findings label_findings number_findings picture_maps image_map reporting "
-    "several_heads summaries choice_page asked explanations pairs comparison comparison_page",
+    "several_heads summaries choice_page asked map_rows explanations pairs comparison comparison_page",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "
     "streamed_regression head_choice starts memories heads planning calibration trials racing ranking "
@@ -56,7 +56,7 @@ ORDER = {
     "reviewing drift",
     "porting": "generated_code formats folders asked references artefacts originals translate departures "
     "second_outputs export_worker proof_worker divergence proofs model_cards exporting",
-    "serving": "answerers worker refusals forms openapi app server",
+    "serving": "answers artefacts answerers worker refusals forms openapi pictures app server",
     "bench": "jobs estimates machine pictures agreement notes options own_loop own_pipeline processes results "
     "preparation worker standings flags comparison board markdown page race command",
     "doctor": "probe traps diagnosis",

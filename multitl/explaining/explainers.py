@@ -133,14 +133,14 @@ class Explainer:
         return load_backend().make_gradient(keras.Model(feature_map, self.anatomy.logits_of(feature_map)))
 
 
-def explainer_of(model: keras.Model) -> Explainer | None:
-    """Of a saved classifier; None for a network without a map in it.
+def explainer_of(model: keras.Model, size: int = BATCH) -> Explainer | None:
+    """Of a saved classifier; None for a network without a map in it. size: images that pass through it at once.
 
     model: uint8 pixels (batch, height, width, channels) -> what is said (batch, k), as `models.heads` makes it, or a
     network with its own classifier.
     """
     anatomy = dissect(model)
-    return None if anatomy is None else Explainer(anatomy, _linear_head(anatomy))
+    return None if anatomy is None else Explainer(anatomy, _linear_head(anatomy), size)
 
 
 def exact_explainer_of(model: keras.Model, size: int) -> Explainer | None:

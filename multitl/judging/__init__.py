@@ -15,6 +15,7 @@ __all__ = [
     "findings",
     "judges",
     "label_findings",
+    "map_rows",
     "merits",
     "metrics",
     "number_findings",

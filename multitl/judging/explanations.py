@@ -17,12 +17,12 @@ from multitl.errors import DataError, RunError
 from multitl.explaining.explainers import Explainer, Heatmap
 from multitl.explaining.overlays import as_photo, overlay, side_by_side
 from multitl.judging.asked import EXPLANATIONS, Request
+from multitl.judging.map_rows import in_json, map_row, roles_of, shown_places
 from multitl.judging.opening import Run
 from multitl.models.inference import BATCH
 from multitl.system.progress import progress_bar
 from multitl.system.writing import atomic_write, write_json
 
-MOST_LABELS = 3  # of those that an image was given, where it may have several
 _LONGEST = 60  # characters of an image's name in that of its picture
 
 
@@ -31,7 +31,7 @@ def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]
     of features.
     """
     run, rows = request.run, list[dict[str, Any]]()
-    explainer = _insist_on_explainer(run)
+    explainer = insist_on_map(run.explainer, run)
     if output:
         _empty(output)
     contents = zip(request.paths, request.labels, read_files(request.paths, run.card.preprocess), strict=True)
@@ -39,7 +39,7 @@ def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]
         task = bar.add_task("explain  ", total=len(request.paths), note="")
         while batch := list(itertools.islice(contents, BATCH)):
             readable = [(labels, one) for _, labels, one in batch if not isinstance(one, Unreadable)]
-            found = _explain_batch(request, explainer, readable) if readable else iter(())
+            found = _explain_readable(request, explainer, readable) if readable else iter(())
             for path, _, content in batch:
                 named = {"path": request.names.get(path, path)}
                 if isinstance(content, Unreadable):
@@ -69,76 +69,77 @@ def largest_error(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return max(errors, default=None)
 
 
-def _insist_on_explainer(run: Run) -> Explainer:
-    if run.explainer is None:
+def _explain_readable(
+    request: Request, explainer: Explainer, images: Sequence[tuple[tuple[int, ...], np.ndarray]]
+) -> Iterator[dict[str, Any]]:
+    """images: true classes and pixels of at most `BATCH`."""
+    labels, run = [true for true, _ in images], request.run
+    answers = explain_batch(run, explainer, [pixels for _, pixels in images], labels, request.classes)
+    return (_told(answer, true, run.card.class_names) for answer, true in zip(answers, labels, strict=True))
+
+
+def insist_on_map(explainer: Explainer | None, run: Run) -> Explainer:
+    """Raises RunError where there is none."""
+    if explainer is None:
         raise RunError(
             f"The network of {run.folder} has no map of features, so nothing tells where it looks.",
             expected="a network with positions: convolutions, or tokens of patches",
             received=run.card.backbone.name,
             fix="train another backbone: multitl backbones",
         )
-    return run.explainer
+    return explainer
 
 
-def _explain_batch(
-    request: Request, explainer: Explainer, images: Sequence[tuple[tuple[int, ...], np.ndarray]]
+def explain_batch(
+    run: Run,
+    explainer: Explainer,
+    images: Sequence[np.ndarray],
+    labels: Sequence[tuple[int, ...]] = (),
+    classes: tuple[int, ...] = (),
 ) -> Iterator[dict[str, Any]]:
-    """images: true classes and pixels of at most `BATCH`."""
-    run = request.run
-    look = explainer.look(np.stack([pixels for _, pixels in images]))
-    outputs = run.exact(look.outputs)
+    """What is said of each image, and "maps": of the classes that were said, the true ones and those asked for.
+
+    images: at most as many as pass through the explainer at once.  labels: places of the true classes of each, if any.
+    """
+    look = explainer.look(np.stack(images))
+    outputs, names = run.exact(look.outputs), run.card.class_names
     answers = [run.judge.answer(row) for row in outputs]
     shown = [
-        _roles(_predicted(run, answer), labels, request.classes)
-        for answer, (labels, _) in zip(answers, images, strict=True)
+        roles_of(shown_places(names, answer), true, classes)
+        for answer, true in zip(answers, labels or [()] * len(images), strict=True)
     ]
     slots = [list(roles) for roles in shown]
     columns = [
         explainer.explain(look, [slot[min(place, len(slot) - 1)] for slot in slots])
         for place in range(max(map(len, slots)))
     ]
-    names = run.card.class_names
-    for number, (answer, roles, (labels, _)) in enumerate(zip(answers, shown, images, strict=True)):
-        said = {key: value for key, value in answer.items() if key != "probabilities"}
-        maps = [
-            _described(
-                columns[place][number], names[index], roles[index], explainer.kind, float(outputs[number, index])
-            )
-            for place, index in enumerate(roles)
-        ]
-        yield said | ({"true": [names[index] for index in labels]} if labels else {}) | {"maps": maps}
+    for number, (answer, roles) in enumerate(zip(answers, shown, strict=True)):
+        yield answer | {
+            "maps": [
+                _described(
+                    columns[place][number], names[index], roles[index], explainer.kind, float(outputs[number, index])
+                )
+                for place, index in enumerate(roles)
+            ]
+        }
 
 
-def _predicted(run: Run, answer: Mapping[str, Any]) -> list[int]:
-    """Places of the classes that an image was given; where it was given none of several labels, the likeliest."""
-    if VALUE in answer:
-        return [0]
-    given = answer["predicted"]
-    labels = [given] if isinstance(given, str) else given[:MOST_LABELS]
-    likeliest = max(answer["probabilities"], key=answer["probabilities"].__getitem__)
-    return [run.card.class_names.index(name) for name in labels or [likeliest]]
-
-
-def _roles(predicted: Sequence[int], true: Sequence[int], asked: Sequence[int]) -> dict[int, list[str]]:
-    """Place of a class -> why it is shown."""
-    roles: dict[int, list[str]] = {}
-    for role, places in (("predicted", predicted), ("true", true[:MOST_LABELS]), ("asked", asked)):
-        for place in places:
-            roles.setdefault(place, []).append(role)
-    return roles
+def _told(answer: Mapping[str, Any], labels: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+    """Without all probabilities, with the true classes."""
+    said = {key: value for key, value in answer.items() if key not in ("probabilities", "maps")}
+    return said | ({"true": [names[index] for index in labels]} if labels else {}) | {"maps": answer["maps"]}
 
 
 def _described(heatmap: Heatmap, name: str, roles: list[str], kind: str, output: float) -> dict[str, Any]:
-    return {
-        "class": name, "shown_as": roles, "probability" if name != VALUE else VALUE: output, "kind": kind,
-        "logit": heatmap.logit, "bias": heatmap.bias, "error": heatmap.error, "elsewhere": heatmap.elsewhere,
-        "map": heatmap.values,
-    }  # fmt: skip
+    return map_row(
+        name, roles, output, kind, heatmap.values,
+        logit=heatmap.logit, bias=heatmap.bias, error=heatmap.error, elsewhere=heatmap.elsewhere,
+    )  # fmt: skip
 
 
 def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
     path = row["path"].encode("utf-8", "replace").decode("utf-8")  # a file's name may hold any bytes
-    maps = [one | {"map": one["map"].tolist()} for one in row.get("maps", ())]
+    maps = [in_json(one) for one in row.get("maps", ())]
     return {**row, "path": path} | ({"maps": maps} if maps else {})
 
 

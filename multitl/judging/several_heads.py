@@ -46,7 +46,17 @@ class HeadRuns:
     @cached_property
     def network(self) -> keras.Model:
         """uint8 pixels (n, h, w, 3) -> the outputs of all heads side by side."""
-        return side_by_side(load_saved_model(self.folder / "model.keras"), list(self.runs))
+        return side_by_side(self.saved, list(self.runs))
+
+    @cached_property
+    def saved(self) -> keras.Model:
+        """uint8 pixels (n, h, w, 3) -> the output of each head by its name."""
+        return load_saved_model(self.folder / "model.keras")
+
+    @property
+    def models(self) -> dict[str, keras.Model]:
+        """The same with the output of one head, for each by its name."""
+        return {name: keras.Model(self.saved.input, self.saved.output[name], name="classifier") for name in self.runs}
 
     @cached_property
     def goals(self) -> Together:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from multitl.system.threads import default_threads
 
+Graph = Callable[[np.ndarray, Sequence[str] | None], list[np.ndarray]]
 
-def run_onnx(graph: str | bytes, *, spins: bool = True, output: str = "") -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a model's only input to its first output, or to that of this name, on all cores.
+
+def open_onnx(graph: str | bytes, *, spins: bool = True) -> Graph:
+    """A function of a model's only input, and the names of outputs, to these; None for all. On all cores.
 
     graph: a file's path, or its bytes.  spins: threads keep their core while they wait, as onnxruntime prefers.
     """
@@ -22,4 +24,10 @@ def run_onnx(graph: str | bytes, *, spins: bool = True, output: str = "") -> Cal
     options.log_severity_level = 3  # errors, which are raised as well
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (name,) = (one.name for one in session.get_inputs())
-    return lambda inputs: session.run([output] if output else None, {name: inputs})[0]
+    return lambda inputs, outputs: session.run(outputs and list(outputs), {name: inputs})
+
+
+def run_onnx(graph: str | bytes, *, spins: bool = True, output: str = "") -> Callable[[np.ndarray], np.ndarray]:
+    """A function from a model's only input to its first output, or to that of this name. See `open_onnx`."""
+    run = open_onnx(graph, spins=spins)
+    return lambda inputs: run(inputs, [output] if output else None)[0]

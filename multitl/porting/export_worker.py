@@ -16,13 +16,13 @@ import keras
 import numpy as np
 
 from multitl.adapters import load_backend, load_function
-from multitl.contracts import Export, Takes, Writer
+from multitl.contracts import CONTRIBUTIONS, Export, Takes, Writer
 from multitl.explaining.explainers import contributions_of
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
 from multitl.models.joint import load_network
 from multitl.models.strangeness import features_and_logits, strangeness_of
-from multitl.porting.formats import CONTRIBUTIONS, FORMATS
+from multitl.porting.formats import FORMATS
 from multitl.porting.originals import original_tensors
 from multitl.runs.cards import read_card
 from multitl.runs.familiarity import read_familiarity

@@ -1,76 +1,27 @@
-"""What answers: a run under its backend, or its ONNX artefact under onnxruntime, without any framework.
-
-Images go in as pixels, what `multitl predict` says of them comes out. Every image is computed in a batch of one shape,
-so what is said of it does not depend on whose images came at the same time.
-"""
+"""The answerer of a folder: of a run under its backend, or of its artefact, see `artefacts.py`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import Meta, Struct
 
 from multitl.adapters import load_backend
-from multitl.contracts import VALUE, Preprocess
 from multitl.errors import ServeError
-from multitl.judging.judges import ClassJudge, Judge, LabelJudge, NumberJudge
-from multitl.judging.opening import load_run
-from multitl.onnx_graphs.running import run_onnx
-from multitl.runs.cards import Backbone, ClassName, Share, is_port, read_json_of
+from multitl.judging.opening import Run, load_run
+from multitl.runs.cards import is_port
 from multitl.runs.head_runs import has_heads, read_heads, run_of
-from multitl.standalone.classify import as_taken
+from multitl.serving.answers import AT_ONCE, Answer, Answerer, Said
+from multitl.serving.artefacts import answerer_of_artefact
+
+if TYPE_CHECKING:
+    import keras
 
 RUNTIMES = ("keras", "onnx")
-AT_ONCE = 4  # images of a batch under Keras: one takes as long as four, so few
-
-Said = dict[str, Any]
-Answer = Callable[[Sequence[np.ndarray]], list[Said]]
-
-
-@dataclass(frozen=True, eq=False)
-class Answerer:
-    """name: of the folder.  runtime: for people.  heads: of each head by its name its kind ("one", "several", "number")
-    and classes; of a run with one head the name is "".
-
-    open: loads the model, in the thread that is to use it, and gives a function of at most AT_ONCE images, pixels uint8
-    (height, width, channels) each, whose results are those of `multitl.predict` without the path.
-    around: what has to hold for as long as it answers.
-    """
-
-    name: str
-    runtime: str
-    heads: Mapping[str, tuple[str, tuple[str, ...]]]
-    preprocess: Preprocess
-    open: Callable[[], Answer]
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
-
-
-class _Port(Struct, frozen=True):
-    format: Literal["onnx"]
-
-
-class _Artefact(Struct, frozen=True):
-    """What is needed of the card of an artefact."""
-
-    port: _Port
-    class_names: Annotated[tuple[ClassName, ...], Meta(min_length=1)]
-    backbone: Backbone
-    gives: dict[str, Any]
-
-
-class _How(Struct, frozen=True):
-    """Likewise of preprocess.json."""
-
-    takes: Literal["pixels", "normalised"]
-    thresholds: tuple[Share, ...] | None = None
-    costs: tuple[tuple[float, ...], ...] | None = None
 
 
 def answerer_of(folder: str | os.PathLike[str], runtime: str, backend: str | None) -> Answerer:
@@ -85,7 +36,7 @@ def answerer_of(folder: str | os.PathLike[str], runtime: str, backend: str | Non
             fix="leave --backend out",
         )
     if runtime == "onnx":
-        return _of_artefact(Path(folder))
+        return answerer_of_artefact(Path(folder))
     raise ServeError(
         f"There is no runtime {runtime!r}.", expected=" or ".join(RUNTIMES), received=runtime, fix="--runtime keras"
     )
@@ -104,11 +55,16 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
     heads = {name: (run.card.recipe.labels, run.card.class_names) for name, run in runs.items()}
     adapter = load_backend(backend)
 
-    def open_model() -> Answer:
+    @cache
+    def load() -> Any:
         from multitl.judging.several_heads import load_heads
+
+        return load_heads(folder) if names else runs[""]
+
+    def open_model() -> Answer:
         from multitl.models.inference import compile_forward, predict_padded
 
-        run = load_heads(folder) if names else runs[""]
+        run = load()
         forward = compile_forward(run.network)
 
         def answer(images: Sequence[np.ndarray]) -> list[Said]:
@@ -118,58 +74,22 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
 
     preprocess = next(iter(runs.values())).card.preprocess
     return Answerer(
-        folder.resolve().name, f"Keras on {adapter.name}", heads, preprocess, open_model, adapter.fast_paths
-    )
+        folder.resolve().name, f"Keras on {adapter.name}", heads, preprocess, open_model, adapter.fast_paths,
+        lambda: _maps_of(load().models if names else {"": load().model}, runs),
+    )  # fmt: skip
 
 
-def _of_artefact(given: Path) -> Answerer:
-    folder = given if is_port(given) else Path(f"{given}-onnx")  # where `multitl port` puts it
-    advice = f"multitl port {given} --to onnx"
-    if not (folder / "model.onnx").is_file():
-        raise ServeError(
-            f"There is no ONNX artefact of {given}.",
-            expected=f"a folder that multitl port --to onnx made, such as {folder}",
-            received=str(given),
-            fix=advice,
+def _maps_of(models: Mapping[str, keras.Model], runs: Mapping[str, Run]) -> Answer:
+    """Of each head by its name."""
+    from multitl.explaining.explainers import explainer_of
+    from multitl.judging.explanations import explain_batch, insist_on_map
+
+    explainers = {name: insist_on_map(explainer_of(models[name], AT_ONCE), run) for name, run in runs.items()}
+
+    def answer(images: Sequence[np.ndarray]) -> list[Said]:
+        said = {name: list(explain_batch(run, explainers[name], images)) for name, run in runs.items()}
+        return (
+            said[""] if "" in said else [dict(zip(said, one, strict=True)) for one in zip(*said.values(), strict=True)]
         )
-    card = read_json_of(folder / "card.json", _Artefact, "the card of an artefact in ONNX", advice)
-    how = read_json_of(folder / "preprocess.json", _How, "how the artefact wants its images", advice)
-    kind = "number" if VALUE in card.gives else "several" if how.thresholds else "one"
-    if how.thresholds and len(how.thresholds) != len(card.class_names):
-        raise ServeError(
-            f"The files in {folder} do not belong together.",
-            expected=f"{len(card.class_names)} thresholds",
-            received=str(len(how.thresholds)),
-            fix=advice,
-        )
-    preprocess, judge = card.backbone.preprocess, _judge(kind, card.class_names, how)
-    taken = SimpleNamespace(
-        takes=how.takes, channel_order=preprocess.channel_order, scale=preprocess.scale, offset=preprocess.offset
-    )
 
-    def open_model() -> Answer:
-        run = run_onnx(str(folder / "model.onnx"), spins=False)
-
-        def answer(images: Sequence[np.ndarray]) -> list[Said]:
-            rows = [run(as_taken(image[np.newaxis], taken))[0] for image in images]
-            return [judge.answer(_exact(kind, row)) for row in rows]
-
-        return answer
-
-    return Answerer(folder.resolve().name, "onnxruntime", {"": (kind, card.class_names)}, preprocess, open_model)
-
-
-def _judge(kind: str, names: tuple[str, ...], how: _How) -> Judge:
-    if kind == "number":
-        return NumberJudge(0.0, 0)
-    if kind == "several":
-        return LabelJudge(names, 0, how.thresholds or ())
-    return ClassJudge(names, 0, None if how.costs is None else np.array(how.costs))
-
-
-def _exact(kind: str, row: np.ndarray) -> np.ndarray:
-    """As `Goal.exact` of each kind, which Keras is needed for."""
-    if kind == "one":
-        values = row.astype("float64")
-        return (values / values.sum()).astype("float32")
-    return row.astype("float32").clip(0, 1) if kind == "several" else row.astype("float32")
+    return answer

@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multitl.data.images import AT_ONCE as MOST_PIXELS
 from multitl.data.images import UnreadableImage, decode_pixels
+from multitl.errors import MultitlError
 from multitl.judging.reporting import make_environment
-from multitl.serving.answerers import Answerer
+from multitl.serving.answers import Answerer, Said
 from multitl.serving.forms import read_image
-from multitl.serving.openapi import describe
+from multitl.serving.openapi import WISHES, describe
+from multitl.serving.pictures import sent
 from multitl.serving.refusals import (
     MOST_BYTES,
     MOST_WAITING,
     SECONDS,
     Refusal,
+    bad_wish,
     broken,
     busy,
     foreign,
     late,
     unknown,
     unreadable,
+    without_maps,
 )
 from multitl.serving.worker import Worker
 from multitl.system.budgets import Budget
@@ -82,7 +86,7 @@ def make_app(answerer: Answerer, worker: Worker, hosts: Collection[str] | None) 
 
 class _Endpoint:
     def __init__(self, answerer: Answerer, worker: Worker) -> None:
-        self._preprocess, self._worker = answerer.preprocess, worker
+        self._answerer, self._worker = answerer, worker
         self._budget, self._under_way = Budget(MOST_PIXELS), 0
 
     async def predict(self, request: Request) -> Response:
@@ -97,6 +101,15 @@ class _Endpoint:
             self._under_way -= 1
             request.app.state.under_way = self._under_way
 
+    def _wish(self, request: Request) -> str:
+        """One of WISHES."""
+        wish = request.query_params.get("explain", WISHES[0])
+        if wish not in WISHES:
+            raise bad_wish("explain", wish, WISHES)
+        if wish != WISHES[0] and isinstance(self._answerer.open_maps, MultitlError):
+            raise without_maps(self._answerer.open_maps)
+        return wish
+
     async def _answer(self, request: Request) -> Response:
         headers = request.headers
         body = read_image(headers.get("content-type", ""), headers.get("content-length", ""), request.stream())
@@ -104,13 +117,30 @@ class _Endpoint:
             data = await asyncio.wait_for(body, SECONDS)
         except TimeoutError as error:
             raise late() from error
+        wish = self._wish(request)  # now: who is refused while still sending may never read why
         began = time.perf_counter()
         pixels = await run_in_threadpool(self._decode, data)
         decoded = time.perf_counter()
-        said = await asyncio.wrap_future(self._worker.submit(pixels))
+        said = await self._ask(pixels, wish)
         times = {"read": decoded - began, "model": time.perf_counter() - decoded}
         timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in times.items())
-        return JSONResponse(_likeliest_first(said), headers={"server-timing": timing})
+        return JSONResponse(said, headers={"server-timing": timing})
+
+    async def _ask(self, pixels: np.ndarray, wish: str) -> Said:
+        """As it is sent."""
+        has_maps = wish != WISHES[0]
+        try:
+            said = await asyncio.wrap_future(self._worker.submit(pixels, wants_maps=has_maps))
+        except MultitlError as error:
+            raise without_maps(error) from error
+        drawn = pixels if wish == WISHES[2] else None
+
+        def as_sent(one: Said) -> Said:
+            return _likeliest_first(sent(one, drawn) if has_maps else one)
+
+        if "" in self._answerer.heads:
+            return await run_in_threadpool(as_sent, said)
+        return {name: await run_in_threadpool(as_sent, one) for name, one in said.items()}
 
     def _decode(self, data: bytes) -> np.ndarray:
         """Pixels as the network takes them; the reader's own limits hold, and all threads together decode no more than
@@ -118,20 +148,16 @@ class _Endpoint:
         try:
             if not data:
                 raise UnreadableImage("empty: 0 bytes")
-            return decode_pixels(data, self._preprocess, self._budget)
+            return decode_pixels(data, self._answerer.preprocess, self._budget)
         except UnreadableImage as error:
             raise unreadable(str(error), error.fix) from error
 
 
-def _likeliest_first(said: Mapping[str, Any]) -> dict[str, Any]:
+def _likeliest_first(said: Said) -> Said:
     """As `multitl predict --json` has them."""
-    ranked = dict(said)
-    for name, value in said.items():
-        if name == "probabilities":
-            ranked[name] = dict(sorted(value.items(), key=lambda pair: -pair[1]))
-        elif isinstance(value, Mapping):  # of one of several heads
-            ranked[name] = _likeliest_first(value)
-    return ranked
+    if "probabilities" not in said:
+        return said
+    return said | {"probabilities": dict(sorted(said["probabilities"].items(), key=lambda pair: -pair[1]))}
 
 
 async def _health(answerer: Answerer, worker: Worker, request: Request) -> Response:
@@ -152,12 +178,13 @@ async def _fixed(response: Response, request: Request) -> Response:
 def _page(answerer: Answerer) -> dict[str, tuple[str, str]]:
     """Path -> content and its type; the report's style, and what this page adds to it."""
     environment = make_environment()
+    lack = answerer.open_maps if isinstance(answerer.open_maps, MultitlError) else None
     names = [names for _, names in answerer.heads.values()]
     kinds = [kind for kind, _ in answerer.heads.values()]
     page = environment.from_string((HERE / "page.html.j2").read_text(encoding="utf-8")).render(
-        name=answerer.name, runtime=answerer.runtime, heads=list(answerer.heads), version=__version__,
+        name=answerer.name, runtime=answerer.runtime, has_heads="" not in answerer.heads, version=__version__,
         what=KINDS[kinds[0]] if len(kinds) == 1 else "heads", count=len(names[0]) if len(kinds) == 1 else len(kinds),
-        is_number=kinds == ["number"], preprocess=answerer.preprocess, most_bytes=MOST_BYTES,
+        is_number=kinds == ["number"], preprocess=answerer.preprocess, most_bytes=MOST_BYTES, lack=lack,
     )  # fmt: skip
     style = environment.get_template("report.css").render() + (HERE / "page.css").read_text(encoding="utf-8")
     return {

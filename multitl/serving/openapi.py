@@ -7,16 +7,18 @@ from types import MappingProxyType
 from typing import Any
 
 from multitl.contracts import VALUE
-from multitl.serving.answerers import Answerer
+from multitl.errors import MultitlError
+from multitl.serving.answers import Answerer
 from multitl.serving.refusals import MOST_BYTES
 from multitl.version import __version__
 
 SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+WISHES = ("false", "true", "picture")  # values of the parameter explain
 BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
 REFUSED = {
-    "400": "a form that cannot be read", "403": "from another site", "408": "it did not come in time",
+    "400": "a form, or a parameter, that cannot be read", "403": "from another site", "408": "it did not come in time",
     "413": f"more than {MOST_BYTES:,} bytes", "415": "another kind of body", "422": "no image that can be read",
-    "500": "the server failed", "503": "too many are waiting",
+    "500": "the server failed", "501": "what is served does not say where it looks", "503": "too many are waiting",
 }  # fmt: skip
 
 
@@ -29,6 +31,7 @@ def describe(answerer: Answerer) -> dict[str, Any]:
         "operationId": "predict",
         "summary": "Classify one image",
         "description": f"{sizes} Nothing of it is kept. Server-Timing says how long reading and computing took.",
+        "parameters": [_explain(answerer)],
         "requestBody": {
             "required": True,
             "content": {
@@ -54,7 +57,18 @@ def describe(answerer: Answerer) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": answerer.name, "version": __version__, "description": f"multitl serve, {answerer.runtime}"},
         "paths": {"/predict": {"post": post}, "/health": {"get": health}},
-        "components": {"schemas": {"Answer": _schema(answerer), "Refusal": _REFUSAL, "Health": _HEALTH}},
+        "components": {"schemas": {"Answer": _schema(answerer), "Map": _MAP, "Refusal": _REFUSAL, "Health": _HEALTH}},
+    }
+
+
+def _explain(answerer: Answerer) -> dict[str, Any]:
+    lack = answerer.open_maps
+    text = "Whether the answer has `maps`: where the network sees what it says; with `picture`, drawn as well."
+    return {
+        "name": "explain",
+        "in": "query",
+        "description": f"{text} Refused: {lack.problem}" if isinstance(lack, MultitlError) else text,
+        "schema": {"type": "string", "enum": list(WISHES), "default": WISHES[0]},
     }
 
 
@@ -73,9 +87,9 @@ def _schema(answerer: Answerer) -> dict[str, Any]:
 
 def _of_kind(kind: str, classes: tuple[str, ...]) -> dict[str, Any]:
     """What is told of an image only where a run knows it may be missing."""
-    known = {"familiarity": SHARE, "unknown": {"type": "boolean"}}
+    known = {"familiarity": SHARE, "unknown": {"type": "boolean"}, **_MAPS}
     if kind == "number":
-        return _object({VALUE: {"type": "number"}}, known)
+        return _object({VALUE: _NUMBER}, known)
     one = {"type": "string", "enum": list(classes)}
     shares = _object(dict.fromkeys(classes, SHARE))
     if kind == "several":
@@ -86,12 +100,38 @@ def _of_kind(kind: str, classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _object(needed: dict[str, Any], optional: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     return {
-        "type": "object", "required": list(needed), "properties": needed | dict(optional),
+        "type": "object", "required": list(needed), "properties": {**needed, **optional},
         "additionalProperties": False,
     }  # fmt: skip
 
 
-_TEXT = {"type": "string"}
+_TEXT, _NUMBER = {"type": "string"}, {"type": "number"}
+_MAYBE = {"type": ["number", "null"]}
+_MAPS = {"maps": {"type": "array", "items": {"$ref": "#/components/schemas/Map"}}}
+_MAP = _object(
+    {
+        "class": _TEXT,
+        "shown_as": {"type": "array", "items": _TEXT},
+        "kind": {
+            "type": "string",
+            "enum": ["exact", "gradient x activation"],
+            "description": "exact: over all positions the map sums to logit - bias",
+        },
+        "map": {
+            "type": "array",
+            "items": {"type": "array", "items": _NUMBER},
+            "description": "rows from the top, of what each position gives for the class; below 0 against it",
+        },
+        "logit": _MAYBE,
+        "bias": _MAYBE,
+        "error": _MAYBE | {
+            "description": "of an exact map, how far its sum is from logit - bias, as a share of the image's "
+            "largest one; of an artefact the most that was found when it was made"
+        },
+        "elsewhere": _NUMBER | {"description": "what tokens give that stand for no position"},
+    },
+    {"probability": SHARE, VALUE: _NUMBER, "picture": _TEXT | {"description": "data:image/jpeg;base64,..."}},
+)  # fmt: skip
 _REFUSAL = _object(
     {
         "error": {

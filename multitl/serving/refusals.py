@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from multitl.errors import MultitlError
 
 MOST_BYTES = 32 * 2**20  # of a request: photos of telephones have 3 to 12 million
 MOST_WAITING = 64  # requests under way at the same time: as many may hold a body of MOST_BYTES each
@@ -57,6 +60,21 @@ def bad_form(reason: str) -> Refusal:
         received=reason[:200],
         fix="curl --form image=@photo.jpg URL/predict",
     )
+
+
+def bad_wish(name: str, received: str, known: Sequence[str]) -> Refusal:
+    return Refusal(
+        400,
+        f"The parameter {name} cannot be that.",
+        expected=", ".join(known),
+        received=received[:100],
+        fix=f"leave {name} out, or {name}={known[0]}",
+    )
+
+
+def without_maps(error: MultitlError) -> Refusal:
+    """Nothing that is served says where it looks."""
+    return Refusal(501, error.problem, expected=error.expected, received=error.received, fix=error.fix)
 
 
 def late() -> Refusal:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multitl.errors import ServeError
-from multitl.serving.answerers import Answerer, answerer_of
+from multitl.serving.answerers import answerer_of
+from multitl.serving.answers import Answerer
 from multitl.serving.worker import Worker
 from multitl.system.messages import say, warn
 
@@ -33,7 +34,7 @@ def serve(folder: str | os.PathLike[str], host: str, port: int, runtime: str, ba
     with listening:
         answerer = answerer_of(folder, runtime, backend)
         with answerer.around():
-            worker = Worker(answerer.open)
+            worker = Worker(answerer)
             worker.start(np.zeros(answerer.preprocess.shape, np.uint8))
             try:
                 _run(answerer, worker, listening, host)

@@ -37,7 +37,8 @@ from multitl.contracts import Preprocess
 from multitl.data.geometry import MAX_PIXELS
 from multitl.onnx_graphs.writing import onnx_model, save_onnx
 from multitl.serving import app as serving_app
-from multitl.serving.answerers import AT_ONCE, Answerer, answerer_of
+from multitl.serving.answerers import answerer_of
+from multitl.serving.answers import AT_ONCE, Answerer
 from multitl.serving.openapi import describe
 from multitl.serving.refusals import MOST_BYTES
 from multitl.serving.worker import Worker
@@ -189,7 +190,7 @@ def test_a_batch_that_fails_fails_alone():
             raise ValueError("six")
         return [{"value": float(image.max())} for image in images]
 
-    worker = Worker(lambda: answer)
+    worker = Worker(Answerer("", "", {}, SMALL, lambda: answer))
     futures = [worker.submit(np.full((1, 1, 3), number, np.uint8)) for number in range(10)]
     worker.start(np.zeros((1, 1, 3), np.uint8))
     failed = [number for number, future in enumerate(futures) if future.exception()]

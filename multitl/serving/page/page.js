@@ -1,10 +1,12 @@
 "use strict";
-// An image goes to POST predict; what comes back stands above what came before. Text is set as text, never as markup.
+// An image goes to POST predict; what comes back stands above what came before. A second request asks where it looks, so
+// that the first is as fast as without. Text is set as text, never as markup.
 const MOST_SHOWN = 10; // classes of an answer
 const MOST_KEPT = 50; // answers on the page
 const input = document.getElementById("image"), drop = document.querySelector(".drop");
 const answers = document.getElementById("answers"), news = document.getElementById("news");
-const most = Number(document.querySelector("form").dataset.most); // bytes
+const {most, heads} = document.querySelector("form").dataset; // bytes; "" where there are several heads
+const looks = document.getElementById("looks"); // null where nothing says where it looks
 document.getElementById("address").textContent = location.origin;
 
 function make(name, text = "", kind = "") {
@@ -55,48 +57,79 @@ function headline(said) {
   return [said.predicted].flat().join(", ") || "no label";
 }
 
-function parts(said) { // of one head, or of several by their names
-  if ("predicted" in said || "value" in said) {
+function each(found) { // head and what it says; of one head, which has no name, or of several
+  return heads === undefined ? [["", found]] : Object.entries(found);
+}
+
+function parts(found) {
+  return each(found).flatMap(([name, said]) => {
     const value = make("p", headline(said), "value");
     value.dir = "auto";
-    return [value, ...("probabilities" in said ? [shares(said)] : [])];
-  }
-  return Object.entries(said).flatMap(([name, one]) => [make("p", name, "head"), ...parts(one)]);
+    return [...(name ? [make("p", name, "head")] : []), value, ...("probabilities" in said ? [shares(said)] : [])];
+  });
 }
 
-function words(said) {
-  if ("predicted" in said || "value" in said)
-    return headline(said) + ("confidence" in said ? ", " + percent(said.confidence) : "");
-  return Object.entries(said).map(([name, one]) => name + ": " + words(one)).join("; ");
+function words(found) {
+  return each(found).map(([name, said]) =>
+    (name ? name + ": " : "") + headline(said) + ("confidence" in said ? ", " + percent(said.confidence) : "")).join("; ");
 }
 
-async function ask(file) {
-  if (file.size > most) throw Object.assign(new Error("The image is too large."), {fix: `send at most ${most} bytes`});
+function maps(found) { // drawn by the server over what the network was given
+  return each(found).flatMap(([name, said]) => said.maps.map(map => {
+    const figure = make("figure"), image = make("img"), isNumber = "value" in map;
+    const what = [name, isNumber ? "" : map.class].filter(Boolean).join(": ") || "the number";
+    const how = isNumber ? "orange raises it, blue lowers it" : "orange speaks for it, blue against it";
+    const proof = map.error === null ? "" : `, sums to within ${map.error.toExponential(1)}`;
+    image.alt = `Where it sees ${what}`;
+    image.src = map.picture;
+    figure.append(image, make("figcaption", `Where it sees ${what}: ${how} (${map.kind}${proof})`));
+    return figure;
+  }));
+}
+
+async function ask(file, query = "") {
+  if (file.size > Number(most)) throw Object.assign(new Error("The image is too large."), {fix: `send at most ${most} bytes`});
   const began = performance.now();
-  const response = await fetch("predict", {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
+  const response = await fetch("predict" + query, {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
   const found = await response.json(), took = performance.now() - began;
   if (!response.ok) throw Object.assign(new Error(found.error.problem), found.error);
   const model = /model;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") || "");
   return {found, took: `${Math.round(took)} ms` + (model ? `, the network ${Math.round(model[1])} of them` : "")};
 }
 
+function notice(error) {
+  const box = make("div", "", "notice");
+  box.append(make("strong", error.fix ? error.message : "The server does not answer."));
+  box.append(make("p", error.fix ? `To mend: ${error.fix}` : "It may have been stopped."));
+  return box;
+}
+
+async function look(file, pictures) {
+  try {
+    pictures.append(...maps((await ask(file, "?explain=picture")).found));
+  } catch (error) {
+    pictures.append(notice(error));
+  }
+}
+
 async function show(file) {
-  const item = make("li", "", "answer"), column = make("div");
-  item.append(picture(file), column);
+  const item = make("li", "", "answer"), pictures = make("div", "", "seen"), column = make("div");
+  let isAnswered = false;
+  pictures.append(picture(file));
+  item.append(pictures, column);
   column.append(make("h3", file.name || "image"));
   try {
     const {found, took} = await ask(file);
     column.append(...parts(found), make("p", took, "took"));
     news.textContent = `${file.name}: ${words(found)}`;
+    isAnswered = true;
   } catch (error) {
-    const notice = make("div", "", "notice");
-    notice.append(make("strong", error.fix ? error.message : "The server does not answer."));
-    notice.append(make("p", error.fix ? `To mend: ${error.fix}` : "It may have been stopped."));
-    column.append(notice);
-    news.textContent = `${file.name}: ${notice.textContent}`;
+    column.append(notice(error));
+    news.textContent = `${file.name}: ${column.lastChild.textContent}`;
   }
   answers.prepend(item);
   while (answers.children.length > MOST_KEPT) answers.lastChild.remove();
+  if (isAnswered && looks?.checked) await look(file, pictures);
 }
 
 async function showAll(files) {

@@ -1,0 +1,140 @@
+"""The ONNX artefact of a run under onnxruntime, without any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from multitl.contracts import CONTRIBUTIONS, VALUE
+from multitl.errors import ServeError
+from multitl.judging.judges import ClassJudge, Judge, LabelJudge, NumberJudge
+from multitl.judging.map_rows import map_row, shown_places
+from multitl.onnx_graphs.running import open_onnx
+from multitl.runs.cards import Backbone, ClassName, Positive, Share, is_port, read_json_of
+from multitl.serving.answers import Answer, Answerer, Said
+from multitl.standalone.classify import as_taken
+
+
+class _Port(Struct, frozen=True):
+    format: Literal["onnx"]
+
+
+class _Sums(Struct, frozen=True):
+    """sum_error: of a map's sum, as a share of an image's largest logit - bias; the largest of the port's images."""
+
+    sum_error: Positive
+
+
+class _Proof(Struct, frozen=True):
+    contributions: _Sums | None = None
+
+
+class _Artefact(Struct, frozen=True):
+    """What is needed of the card of an artefact."""
+
+    port: _Port
+    class_names: Annotated[tuple[ClassName, ...], Meta(min_length=1)]
+    backbone: Backbone
+    gives: dict[str, Any]
+    proof: _Proof = _Proof()
+
+
+class _How(Struct, frozen=True):
+    """Likewise of preprocess.json."""
+
+    takes: Literal["pixels", "normalised"]
+    thresholds: tuple[Share, ...] | None = None
+    costs: tuple[tuple[float, ...], ...] | None = None
+
+
+def answerer_of_artefact(given: Path) -> Answerer:
+    folder = given if is_port(given) else Path(f"{given}-onnx")  # where `multitl port` puts it
+    advice = f"multitl port {given} --to onnx"
+    if not (folder / "model.onnx").is_file():
+        raise ServeError(
+            f"There is no ONNX artefact of {given}.",
+            expected=f"a folder that multitl port --to onnx made, such as {folder}",
+            received=str(given),
+            fix=advice,
+        )
+    card = read_json_of(folder / "card.json", _Artefact, "the card of an artefact in ONNX", advice)
+    how = read_json_of(folder / "preprocess.json", _How, "how the artefact wants its images", advice)
+    kind = "number" if VALUE in card.gives else "several" if how.thresholds else "one"
+    if how.thresholds and len(how.thresholds) != len(card.class_names):
+        raise ServeError(
+            f"The files in {folder} do not belong together.",
+            expected=f"{len(card.class_names)} thresholds",
+            received=str(len(how.thresholds)),
+            fix=advice,
+        )
+    preprocess, judge = card.backbone.preprocess, _judge(kind, card.class_names, how)
+    taken = SimpleNamespace(
+        takes=how.takes, channel_order=preprocess.channel_order, scale=preprocess.scale, offset=preprocess.offset
+    )
+
+    opened = cache(lambda: open_onnx(str(folder / "model.onnx"), spins=False))
+
+    def rows_of(images: Sequence[np.ndarray], outputs: list[str] | None) -> list[list[np.ndarray]]:
+        return [[row[0] for row in opened()(as_taken(image[np.newaxis], taken), outputs)] for image in images]
+
+    def open_model() -> Answer:
+        opened()
+        return lambda images: [judge.answer(_exact(kind, row)) for row, *_ in rows_of(images, None)]
+
+    def open_maps() -> Answer:
+        wanted = [next(name for name in card.gives if name != CONTRIBUTIONS), CONTRIBUTIONS]
+
+        def answer(images: Sequence[np.ndarray]) -> list[Said]:
+            return [_with_maps(judge, card, _exact(kind, row), maps) for row, maps in rows_of(images, wanted)]
+
+        return answer
+
+    return Answerer(
+        folder.resolve().name, "onnxruntime", {"": (kind, card.class_names)}, preprocess, open_model,
+        open_maps=open_maps if CONTRIBUTIONS in card.gives else _no_maps(folder),
+    )  # fmt: skip
+
+
+def _with_maps(judge: Judge, card: _Artefact, row: np.ndarray, maps: np.ndarray) -> Said:
+    """row: (k,).  maps: (h, w, k), whose sums were proved when the artefact was made."""
+    answer, names = judge.answer(row), card.class_names
+    error = card.proof.contributions.sum_error if card.proof.contributions else None
+    return answer | {
+        "maps": [
+            map_row(names[place], ["predicted"], float(row[place]), "exact", maps[..., place], error=error)
+            for place in shown_places(names, answer)
+        ]
+    }
+
+
+def _no_maps(folder: Path) -> ServeError:
+    run = Path(str(folder).removesuffix("-onnx"))
+    again = f"{run} --to onnx" if run != folder and run.is_dir() else f"RUN --to onnx --out {folder}"
+    return ServeError(
+        f"The artefact {folder} does not say where it looks.",
+        expected=f'a second output "{CONTRIBUTIONS}"',
+        received="an artefact that was made without --explain",
+        fix=f"multitl port {again} --explain --overwrite",
+    )
+
+
+def _judge(kind: str, names: tuple[str, ...], how: _How) -> Judge:
+    if kind == "number":
+        return NumberJudge(0.0, 0)
+    if kind == "several":
+        return LabelJudge(names, 0, how.thresholds or ())
+    return ClassJudge(names, 0, None if how.costs is None else np.array(how.costs))
+
+
+def _exact(kind: str, row: np.ndarray) -> np.ndarray:
+    """As `Goal.exact` of each kind, which Keras is needed for."""
+    if kind == "one":
+        values = row.astype("float64")
+        return (values / values.sum()).astype("float32")
+    return row.astype("float32").clip(0, 1) if kind == "several" else row.astype("float32")
