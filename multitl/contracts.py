@@ -29,6 +29,7 @@ MOST_CHANNELS = 512  # as of hyperspectral cameras
 Labels = Literal["one", "several", "number"]  # of an image: one class; any number of labels, none among them; a number
 VALUE = "value"  # what a number is called where classes have names
 CONTRIBUTIONS = "contributions"  # an artefact's second output: where it looks
+STRANGENESS = "strangeness"  # likewise: how unlike the usual images one is, (n, 1)
 MOST_SIDE = 4096  # pixels, of an image that a network takes
 Head = Literal["cut", "keep"]  # whether a network comes without its classifier, or with it
 

@@ -26,7 +26,7 @@ from multitl.judging.conformal import plausible
 from multitl.judging.judges import Judge, judge_of
 from multitl.recipes import combine
 from multitl.runs.cards import Card, read_card
-from multitl.runs.familiarity import FALSE_ALARMS, FAMILIARITY, Familiarity, read_familiarity
+from multitl.runs.familiarity import FAMILIARITY, Familiarity, read_familiarity
 from multitl.runs.head_runs import refuse_heads
 from multitl.runs.promises import HEAD_FOLDER
 
@@ -90,8 +90,8 @@ class Run:
             for one, row in zip(said, probabilities, strict=True):
                 one["plausible"] = [names[place] for place in plausible(row, sets.least)]
         if self.familiarity:
-            for one, share in zip(said, self.familiarity.share_as_strange(rows[:, -1]), strict=True):
-                one |= {"familiarity": float(share), "unknown": bool(share < FALSE_ALARMS)}
+            for one, known in zip(said, self.familiarity.tell(rows[:, -1]), strict=True):
+                one |= known
         return said
 
     @cached_property

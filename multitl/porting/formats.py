@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multitl.adapters import is_present
-from multitl.contracts import CONTRIBUTIONS, Takes
+from multitl.contracts import CONTRIBUTIONS, STRANGENESS, Takes
 from multitl.errors import BackendError, PortError, nearest_names
 
-STRANGENESS = "strangeness"
 SECOND = {CONTRIBUTIONS: "--explain", STRANGENESS: "--unknown"}  # outputs beside the first, and how to ask for them
 
 

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multitl.contracts import CONTRIBUTIONS
+from multitl.contracts import CONTRIBUTIONS, STRANGENESS
 from multitl.errors import PortError
 from multitl.explaining.contributions import bias_of
 from multitl.explaining.explainers import Explainer, exact_explainer_of
 from multitl.models.inference import BATCH, compile_forward, predict_padded
 from multitl.porting.departures import Departure
-from multitl.porting.formats import SECOND, STRANGENESS
+from multitl.porting.formats import SECOND
 from multitl.runs.familiarity import FALSE_ALARMS, FAMILIARITY, Familiarity
 from multitl.translation import parity
 

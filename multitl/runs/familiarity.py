@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,14 +48,9 @@ class Familiarity:
     distance: Usual
     usual: np.ndarray
 
-    def share_as_strange(self, strangeness: np.ndarray) -> np.ndarray:
-        """Of images of the usual kind the share (n,) that is as strange as this or stranger, in (0, 1].
-
-        It is a conformal p-value (Vovk et al. 2005): of further images of the usual kind a share of at most p has p or
-        less, however the score is distributed.
-        """
-        below = np.searchsorted(self.usual, strangeness, side="left")
-        return (len(self.usual) - below + 1) / (len(self.usual) + 1)
+    def tell(self, strangeness: np.ndarray) -> list[dict[str, Any]]:
+        """What is said of images (n,), see `multitl.predict`."""
+        return tell(self.usual, strangeness)
 
     def unknown_above(self) -> float | None:
         """The strangeness above which an image is unknown; None where there are too few usual images to say so."""
@@ -64,6 +59,22 @@ class Familiarity:
 
 
 _NAMES = tuple(Familiarity.__dataclass_fields__)
+
+
+def share_as_strange(usual: np.ndarray, strangeness: np.ndarray) -> np.ndarray:
+    """Of images of the usual kind the share (n,) that is as strange as this or stranger, in (0, 1].
+
+    It is a conformal p-value (Vovk et al. 2005): of further images of the usual kind a share of at most p has p or
+    less, however the score is distributed.
+    """
+    below = np.searchsorted(usual, strangeness, side="left")
+    return (len(usual) - below + 1) / (len(usual) + 1)
+
+
+def tell(usual: np.ndarray, strangeness: np.ndarray) -> list[dict[str, Any]]:
+    """See `Familiarity.tell`. usual: (m,), rising."""
+    shares = share_as_strange(usual, strangeness)
+    return [{"familiarity": float(share), "unknown": bool(share < FALSE_ALARMS)} for share in shares]
 
 
 def write_familiarity(folder: Path, familiarity: Familiarity) -> None:

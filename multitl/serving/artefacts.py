@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from msgspec import Meta, Struct
 
-from multitl.contracts import CONTRIBUTIONS, VALUE
+from multitl.contracts import CONTRIBUTIONS, STRANGENESS, VALUE
 from multitl.errors import ServeError
 from multitl.judging.judges import ClassJudge, Judge, LabelJudge, NumberJudge
 from multitl.judging.map_rows import map_row, shown_places
 from multitl.onnx_graphs.running import open_onnx
 from multitl.runs.cards import Backbone, ClassName, Positive, Share, is_port, read_json_of
+from multitl.runs.familiarity import tell
 from multitl.serving.answers import Answer, Answerer, Said
 from multitl.standalone.classify import as_taken
 
@@ -35,6 +37,16 @@ class _Proof(Struct, frozen=True):
     contributions: _Sums | None = None
 
 
+class _Strangeness(Struct, frozen=True):
+    """usual: see `Familiarity`."""
+
+    usual: Annotated[tuple[float, ...], Meta(min_length=1, max_length=2**16)]
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.usual)) or list(self.usual) != sorted(self.usual):
+            raise ValueError("numbers that do not rise")
+
+
 class _Artefact(Struct, frozen=True):
     """What is needed of the card of an artefact."""
 
@@ -43,6 +55,7 @@ class _Artefact(Struct, frozen=True):
     backbone: Backbone
     gives: dict[str, Any]
     proof: _Proof = _Proof()
+    strangeness: _Strangeness | None = None
 
 
 class _How(Struct, frozen=True):
@@ -83,12 +96,15 @@ def answerer_of_artefact(given: Path) -> Answerer:
     def rows_of(images: Sequence[np.ndarray], outputs: list[str] | None) -> list[list[np.ndarray]]:
         return [[row[0] for row in opened()(as_taken(image[np.newaxis], taken), outputs)] for image in images]
 
+    first = next(name for name in card.gives if name not in (CONTRIBUTIONS, STRANGENESS))
+
     def open_model() -> Answer:
         opened()
-        return lambda images: [judge.answer(_exact(kind, row)) for row, *_ in rows_of(images, None)]
+        wanted = [first, STRANGENESS] if card.strangeness else [first]
+        return lambda images: [_said(judge, card, _exact(kind, row), *more) for row, *more in rows_of(images, wanted)]
 
     def open_maps() -> Answer:
-        wanted = [next(name for name in card.gives if name != CONTRIBUTIONS), CONTRIBUTIONS]
+        wanted = [first, CONTRIBUTIONS]
 
         def answer(images: Sequence[np.ndarray]) -> list[Said]:
             return [_with_maps(judge, card, _exact(kind, row), maps) for row, maps in rows_of(images, wanted)]
@@ -99,6 +115,13 @@ def answerer_of_artefact(given: Path) -> Answerer:
         folder.resolve().name, "onnxruntime", {"": (kind, card.class_names)}, preprocess, open_model,
         open_maps=open_maps if CONTRIBUTIONS in card.gives else _no_maps(folder),
     )  # fmt: skip
+
+
+def _said(judge: Judge, card: _Artefact, row: np.ndarray, strangeness: np.ndarray | None = None) -> Said:
+    """row: (k,).  strangeness: (1,), if the artefact gives it."""
+    if strangeness is None or card.strangeness is None:
+        return judge.answer(row)
+    return judge.answer(row) | tell(np.array(card.strangeness.usual), strangeness)[0]
 
 
 def _with_maps(judge: Judge, card: _Artefact, row: np.ndarray, maps: np.ndarray) -> Said:

@@ -21,7 +21,14 @@ from multitl.judging.predictions import read_predictions
 from multitl.models.inference import compile_forward, predict_padded
 from multitl.models.strangeness import features_and_logits, with_strangeness
 from multitl.onnx_graphs.running import run_onnx
-from multitl.runs.familiarity import FALSE_ALARMS, FAMILIARITY, Familiarity, Usual, read_familiarity, write_familiarity
+from multitl.runs.familiarity import (
+    FAMILIARITY,
+    Familiarity,
+    Usual,
+    read_familiarity,
+    share_as_strange,
+    write_familiarity,
+)
 from multitl.training.familiarity import Seen, groups_of, learn_familiarity, rows_to_see
 
 RANDOM = np.random.default_rng(0)
@@ -57,14 +64,13 @@ def test_usual_images_are_as_strange_as_they_were_and_others_stranger(learned: F
     other = strangeness(learned, clouds(32, np.eye(8)[5:] * 3)[0])
     assert learned.prototypes.shape == (12, 8) and len(learned.usual) == 200
     assert (np.diff(learned.usual) >= 0).all()
-    assert (learned.share_as_strange(again) < 0.05).mean() < 0.2
-    assert (learned.share_as_strange(other) < 0.05).mean() > 0.9
+    assert (share_as_strange(learned.usual, again) < 0.05).mean() < 0.2
+    assert (share_as_strange(learned.usual, other) < 0.05).mean() > 0.9
     assert np.median(again) == pytest.approx(np.median(learned.usual), abs=1.0)
 
 
 def test_the_share_is_a_p_value():
-    familiarity = Familiarity(np.zeros(2), np.eye(2), Usual(0, 1), Usual(0, 1), np.array([0.0, 1.0, 2.0, 2.0]))
-    shares = familiarity.share_as_strange(np.array([-1.0, 0.0, 1.5, 2.0, 3.0]))
+    shares = share_as_strange(np.array([0.0, 1.0, 2.0, 2.0]), np.array([-1.0, 0.0, 1.5, 2.0, 3.0]))
     assert shares == pytest.approx([1.0, 1.0, 0.6, 0.6, 0.2])
 
 
@@ -73,8 +79,7 @@ def test_unknown_is_what_lies_above(count: int):
     familiarity = Familiarity(np.zeros(2), np.eye(2), Usual(0, 1), Usual(0, 1), np.arange(count) / 7)
     above = familiarity.unknown_above()
     for score in (*familiarity.usual, familiarity.usual[-1] + 1):
-        is_unknown = familiarity.share_as_strange(np.array([score]))[0] < FALSE_ALARMS
-        assert is_unknown == (above is not None and score > above)
+        assert familiarity.tell(np.array([score]))[0]["unknown"] == (above is not None and score > above)
 
 
 def test_of_large_data_some_of_each_class_are_seen():

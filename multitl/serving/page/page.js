@@ -65,13 +65,20 @@ function parts(found) {
   return each(found).flatMap(([name, said]) => {
     const value = make("p", headline(said), "value");
     value.dir = "auto";
-    return [...(name ? [make("p", name, "head")] : []), value, ...("probabilities" in said ? [shares(said)] : [])];
+    return [...(name ? [make("p", name, "head")] : []), value, ...doubts(said), ...("probabilities" in said ? [shares(said)] : [])];
   });
+}
+
+function doubts(said) { // what the model does not know
+  const found = [];
+  if (said.unknown) found.push(make("p", `Unknown: ${percent(said.familiarity)} of usual images are as strange to the model.`, "unknown"));
+  if (said.plausible?.length > 1) found.push(make("p", "Plausible: " + said.plausible.join(", "), "took"));
+  return found;
 }
 
 function words(found) {
   return each(found).map(([name, said]) =>
-    (name ? name + ": " : "") + headline(said) + ("confidence" in said ? ", " + percent(said.confidence) : "")).join("; ");
+    (name ? name + ": " : "") + headline(said) + ("confidence" in said ? ", " + percent(said.confidence) : "") + (said.unknown ? ", unknown" : "")).join("; ");
 }
 
 function maps(found) { // drawn by the server over what the network was given
