@@ -45,7 +45,7 @@ ORDER = {
     "run",
     "explaining": "contributions anatomy explainers overlays",
     "judging": "axes separation metrics conformal costs label_metrics number_metrics predictions judges charts opening "
-    "proportions merits evaluation findings label_findings number_findings picture_maps image_map reporting "
+    "proportions merits evaluation findings label_findings number_findings picture_maps image_map histories reporting "
     "several_heads summaries choice_page asked map_rows explanations pairs comparison comparison_page",
     "training": "trackers groups candidates asked targets checkpoints extractors feature_rows feature_store logs "
     "listeners recording sessions phases features softmax_regression solved_head large_tasks class_means "

@@ -19,10 +19,11 @@ import numpy as np
 
 from multitl.errors import RunError, shorten
 from multitl.judging.costs import cost_matrix
+from multitl.judging.histories import MEND, History, read_history
 from multitl.judging.opening import Run, load_run
 from multitl.judging.pairs import Answers, Duel, compare_pair, figures_of, holm
 from multitl.judging.predictions import Predictions, read_predictions
-from multitl.judging.reporting import MEND, History, insist_on_all, read_history
+from multitl.judging.reporting import insist_on_all
 from multitl.runs.cards import Card
 from multitl.runs.images import read_images
 from multitl.runs.label_figures import read_figures

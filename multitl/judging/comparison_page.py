@@ -15,12 +15,12 @@ import numpy as np
 from multitl.errors import RunError
 from multitl.judging.charts import LineChart, draw_lines
 from multitl.judging.comparison import COMPARISON, Comparison, Entry, Pair, compare_runs
+from multitl.judging.histories import History
 from multitl.judging.pairs import LESS_IS_BETTER, Difference
 from multitl.judging.reporting import (
     BACKEND_TITLES,
     MOST_PICTURES,
     TERMS,
-    History,
     make_environment,
     picture_uri,
     shorten_path,

@@ -7,15 +7,12 @@ own Content-Security-Policy forbids both), and everything that came from a user 
 from __future__ import annotations
 
 import base64
-import csv
 import dataclasses
 import datetime
-import io
 import math
 import os
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +41,7 @@ from multitl.judging.findings import (
     trust_above,
     typical_pictures,
 )
+from multitl.judging.histories import MEND, History, read_history
 from multitl.judging.image_map import draw_map
 from multitl.judging.label_findings import LabelPicture, describe_labels
 from multitl.judging.merits import FIGURES, TITLES
@@ -57,7 +55,6 @@ from multitl.runs.cards import HEAD_TITLES, Card, read_card
 from multitl.runs.heatmaps import ImageMaps
 from multitl.runs.label_figures import read_figures
 from multitl.standalone.decisions import decide
-from multitl.system.regular_files import read_regular_text
 from multitl.system.writing import write_text
 
 PAGES = {"one": "report.html.j2", "several": "labels.html.j2", "number": "numbers.html.j2"}  # by what an image has
@@ -68,34 +65,8 @@ MOST_CLASSES = 50  # in the confusion matrix and the table of classes
 MOST_PICTURES = 12
 TRUST_LEVELS = (0.95, 0.8, 0.5)
 THUMBNAIL_SIDE, SMALL = 224, 160  # pixels; shown at half of that, sharp on fine screens
-MEND = "finish the run with --resume, or start it again with --overwrite"
 BACKEND_TITLES = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 PHASE_TITLES = {"head": "head only", "finetune": "fine-tuning"}
-HISTORY_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
-
-
-@dataclass(frozen=True)
-class History:
-    """history.csv, a value for each time that training was judged.
-
-    phases: "head" or "finetune".  trials: 0 for the head.  steps: of that trial, so far.  figures: by name; nan where
-    there is none.
-    """
-
-    phases: tuple[str, ...]
-    trials: tuple[int, ...]
-    steps: tuple[int, ...]
-    figures: dict[str, list[float]]
-
-    def of(self, trials: Collection[int]) -> History:
-        """The lines of these trials."""
-        chosen = [index for index, trial in enumerate(self.trials) if trial in trials]
-        return History(
-            tuple(self.phases[index] for index in chosen),
-            tuple(self.trials[index] for index in chosen),
-            tuple(self.steps[index] for index in chosen),
-            {name: [values[index] for index in chosen] for name, values in self.figures.items()},
-        )
 
 
 def write_report(run_folder: str | os.PathLike[str]) -> Path:
@@ -144,22 +115,6 @@ def insist_on_all(card: Card, metrics: dict[str, Any], predictions: Predictions)
     for split, figures in metrics.items():
         if figures and (found := len(predictions.of(split).paths)) != figures["count"]:
             raise ValueError(f"{found} predictions for {figures['count']} {split} images")
-
-
-def read_history(path: Path) -> History:
-    """Read history.csv. Raises RunError if it is missing or damaged."""
-    try:
-        reader = csv.DictReader(io.StringIO(read_regular_text(path), newline=""))
-        rows, columns = list(reader), reader.fieldnames or []
-        if "phase" not in columns or any(None in row.values() for row in rows):
-            raise ValueError("a line or the header is cut off")
-        figures = {name: [float(row[name]) for row in rows] for name in HISTORY_FIGURES}
-        trials, steps = (tuple(int(row[name]) for row in rows) for name in ("trial", "step"))
-        return History(tuple(row["phase"] for row in rows), trials, steps, figures)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise RunError(
-            f"Cannot read {path}.", expected="the file that training wrote", received=repr(error), fix=MEND
-        ) from error
 
 
 def _header(card: Card) -> dict[str, Any]:
