@@ -16,7 +16,7 @@ import datetime
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def main() -> None:
         print(
             f"By `benchmarks/unknown.py`, {datetime.date.today()}, {os.environ.get('KERAS_BACKEND')}; {versions()}.\n"
         )
-        table(list(measure(rows, Path(scratch), options.pairs, given)))
+        table(measure(rows, Path(scratch), options.pairs, given))
 
 
 def measure(rows: Rows, scratch: Path, count: int, given: dict) -> Iterator[dict[str, str | float]]:
@@ -104,14 +104,20 @@ def iter_batches(pixels: Iterator[np.ndarray], size: int) -> Iterator[list[np.nd
         yield batch
 
 
-def table(rows: list[dict[str, str | float]]) -> None:
-    """Markdown, with the means of all rows."""
-    names = list(rows[0])
-    print("| " + " | ".join(names) + " |\n|---|" + "---:|" * (len(names) - 1))
-    means: dict[str, str | float] = {"left out": "mean"}
-    means |= {name: float(np.mean([row[name] for row in rows])) for name in names[1:]}
-    for row in [*rows, means]:
-        print("| " + " | ".join(one if isinstance(one, str) else f"{one:.3f}" for one in row.values()) + " |")
+def table(rows: Iterable[dict[str, str | float]]) -> None:
+    """Markdown, each row as it comes, with the means of all at last."""
+    found = list[dict[str, str | float]]()
+    for row in rows:
+        if not found:
+            print("| " + " | ".join(row) + " |\n|---|" + "---:|" * (len(row) - 1))
+        found.append(row)
+        show(row)
+    names = list(found[0])[1:]
+    show({"left out": "mean"} | {name: float(np.mean([row[name] for row in found])) for name in names})
+
+
+def show(row: Mapping[str, str | float]) -> None:
+    print("| " + " | ".join(one if isinstance(one, str) else f"{one:.3f}" for one in row.values()) + " |", flush=True)
 
 
 if __name__ == "__main__":
