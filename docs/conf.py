@@ -16,7 +16,7 @@ NAVIGATION: dict[str, Sequence[str]] = {  # caption -> pages, as paths from the 
         "several-heads", "mistakes-that-cost", "more-or-fewer-channels", "photos-of-another-camera",
         "wrong-labels")),
     "How-tos: results": tuple(f"docs/how-to/{name}" for name in (
-        "what-it-looks-at", "what-it-does-not-know", "compare-runs", "serve")),
+        "what-it-looks-at", "unknown-images", "what-it-does-not-know", "compare-runs", "serve")),
     "How-tos: training": tuple(f"docs/how-to/{name}" for name in (
         "choose-a-backbone", "go-on", "resume", "log-epochs", "use-a-notebook", "use-a-gpu", "eight-gpus", "slurm",
         "kubernetes", "cloud")),

@@ -28,6 +28,7 @@ RGB = 3  # channels, of which images have other numbers only where that is asked
 MOST_CHANNELS = 512  # as of hyperspectral cameras
 Labels = Literal["one", "several", "number"]  # of an image: one class; any number of labels, none among them; a number
 VALUE = "value"  # what a number is called where classes have names
+FIRST_OUTPUT = "probabilities"  # of an artefact in ONNX, whatever it is that is given
 CONTRIBUTIONS = "contributions"  # an artefact's second output: where it looks
 STRANGENESS = "strangeness"  # likewise: how unlike the usual images one is, (n, 1)
 MOST_SIDE = 4096  # pixels, of an image that a network takes
@@ -299,7 +300,7 @@ class Export:
     takes: Takes
     calibration: np.ndarray | None
     tensors: Mapping[str, np.ndarray]
-    outputs: tuple[str, ...] = ("probabilities",)
+    outputs: tuple[str, ...] = (FIRST_OUTPUT,)
 
 
 @dataclass(frozen=True)

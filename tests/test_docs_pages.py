@@ -83,6 +83,7 @@ RUN: dict[str, tuple[Callable[[Path], None], list[str]]] = {  # page -> what lie
     "how-to/own-table.md": (with_tables, QUICK),
     "how-to/wrong-labels.md": (with_copies, QUICK),
     "how-to/what-it-does-not-know.md": (with_copies, QUICK),
+    "how-to/unknown-images.md": (with_copies, QUICK),
 }
 RUN_SLOWLY = {
     "tutorial.md": (checkout, QUICK),

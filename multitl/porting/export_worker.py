@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from multitl.adapters import load_backend, load_function
-from multitl.contracts import CONTRIBUTIONS, Export, Takes, Writer
+from multitl.contracts import CONTRIBUTIONS, FIRST_OUTPUT, Export, Takes, Writer
 from multitl.explaining.explainers import contributions_of
 from multitl.models.folding import fold_batch_norm
 from multitl.models.heads import backbone_of, with_entrance
@@ -66,7 +66,7 @@ def export(job: ExportJob, folder: Path) -> None:
             takes=job.takes,
             calibration=np.load(job.calibration) if job.calibration else None,
             tensors=original_tensors(model, card) if chosen.is_state_dict else {},
-            outputs=("probabilities", *job.also),
+            outputs=(FIRST_OUTPUT, *job.also),
         ),
         folder,
     )

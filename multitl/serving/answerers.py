@@ -61,6 +61,7 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
 
         return load_heads(folder) if names else runs[""]
 
+    @cache
     def open_model() -> Answer:
         from multitl.models.inference import compile_forward, predict_padded
 
@@ -75,8 +76,24 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
     preprocess = next(iter(runs.values())).card.preprocess
     return Answerer(
         folder.resolve().name, f"Keras on {adapter.name}", heads, preprocess, open_model, adapter.fast_paths,
-        lambda: _maps_of(load().models if names else {"": load().model}, runs),
+        lambda: _with_maps(open_model(), _maps_of(load().models if names else {"": load().model}, runs)),
     )  # fmt: skip
+
+
+def _with_maps(tell: Answer, look: Answer) -> Answer:
+    """All that is said without maps, and these: to the last digit what is said without."""
+
+    def answer(images: Sequence[np.ndarray]) -> list[Said]:
+        return [_joined(*one) for one in zip(tell(images), look(images), strict=True)]
+
+    return answer
+
+
+def _joined(said: Said, seen: Said) -> Said:
+    """seen: with "maps", or of several heads each with its own."""
+    if isinstance(seen.get("maps"), list):
+        return said | {"maps": seen["maps"]}
+    return {name: _joined(said[name], seen[name]) for name in said}
 
 
 def _maps_of(models: Mapping[str, keras.Model], runs: Mapping[str, Run]) -> Answer:

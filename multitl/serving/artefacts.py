@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from msgspec import Meta, Struct
 
-from multitl.contracts import CONTRIBUTIONS, STRANGENESS, VALUE
+from multitl.contracts import CONTRIBUTIONS, FIRST_OUTPUT, STRANGENESS, VALUE
 from multitl.errors import ServeError
 from multitl.judging.judges import ClassJudge, Judge, LabelJudge, NumberJudge
 from multitl.judging.map_rows import map_row, shown_places
@@ -96,18 +96,20 @@ def answerer_of_artefact(given: Path) -> Answerer:
     def rows_of(images: Sequence[np.ndarray], outputs: list[str] | None) -> list[list[np.ndarray]]:
         return [[row[0] for row in opened()(as_taken(image[np.newaxis], taken), outputs)] for image in images]
 
-    first = next(name for name in card.gives if name not in (CONTRIBUTIONS, STRANGENESS))
+    strangeness = [STRANGENESS] if card.strangeness else []
 
     def open_model() -> Answer:
         opened()
-        wanted = [first, STRANGENESS] if card.strangeness else [first]
+        wanted = [FIRST_OUTPUT, *strangeness]
         return lambda images: [_said(judge, card, _exact(kind, row), *more) for row, *more in rows_of(images, wanted)]
 
     def open_maps() -> Answer:
-        wanted = [first, CONTRIBUTIONS]
+        wanted = [FIRST_OUTPUT, CONTRIBUTIONS, *strangeness]
 
         def answer(images: Sequence[np.ndarray]) -> list[Said]:
-            return [_with_maps(judge, card, _exact(kind, row), maps) for row, maps in rows_of(images, wanted)]
+            return [
+                _with_maps(judge, card, _exact(kind, row), maps, *more) for row, maps, *more in rows_of(images, wanted)
+            ]
 
         return answer
 
@@ -124,9 +126,9 @@ def _said(judge: Judge, card: _Artefact, row: np.ndarray, strangeness: np.ndarra
     return judge.answer(row) | tell(np.array(card.strangeness.usual), strangeness)[0]
 
 
-def _with_maps(judge: Judge, card: _Artefact, row: np.ndarray, maps: np.ndarray) -> Said:
+def _with_maps(judge: Judge, card: _Artefact, row: np.ndarray, maps: np.ndarray, *strangeness: np.ndarray) -> Said:
     """row: (k,).  maps: (h, w, k), whose sums were proved when the artefact was made."""
-    answer, names = judge.answer(row), card.class_names
+    answer, names = _said(judge, card, row, *strangeness), card.class_names
     error = card.proof.contributions.sum_error if card.proof.contributions else None
     return answer | {
         "maps": [

@@ -31,7 +31,7 @@ from test_serving import SMALL, png, same
 import multitl
 from multitl.cli.main import main
 from multitl.errors import RunError
-from multitl.explaining.explainers import with_contributions
+from multitl.explaining.explainers import contributions_of
 from multitl.onnx_graphs.writing import onnx_model, save_onnx
 from multitl.recipes import Recipe
 from multitl.serving.answerers import answerer_of
@@ -197,7 +197,9 @@ def make_artefact(run: Path, folder: Path, *, explain: bool) -> Path:
     """As `multitl port --to onnx` makes it, as far as it is read; the slow test has the real one."""
     opened, outputs = multitl.load(run), ["probabilities", "contributions"][: 1 + explain]
     folder.mkdir()
-    model = with_contributions(opened.model) if explain else opened.model
+    model = opened.model
+    if explain:
+        model = keras.Model(model.input, [model.output, contributions_of(model)])
     save_onnx(onnx_model(model, outputs, {}), folder / "model.onnx")
     write_program(folder, "open_onnx", opened.card.preprocess, "pixels", opened.card.class_names, [])
     backbone = {"name": "small", "preprocess": json.loads((folder / "preprocess.json").read_text())}

@@ -29,6 +29,7 @@ from multitl.runs.familiarity import (
     share_as_strange,
     write_familiarity,
 )
+from multitl.serving.answerers import answerer_of
 from multitl.training.familiarity import Seen, groups_of, learn_familiarity, rows_to_see
 
 RANDOM = np.random.default_rng(0)
@@ -174,6 +175,11 @@ def test_an_artefact_says_how_strange_an_image_is(run: Path, photo_folder: Path,
     assert about["usual"] == pytest.approx(opened.familiarity.usual.tolist())
     assert about["unknown_above"] == opened.familiarity.unknown_above()
     assert ported.card["proof"]["strangeness"]["max_rel"] < 1e-4
+    said = answerer_of(ported.output, "onnx", None).open()(list(pixels[:4]))
+    known = multitl.predict(run, paths[:4])
+    assert [(row["familiarity"], row["unknown"]) for row in said] == [
+        (row["familiarity"], row["unknown"]) for row in known
+    ]
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / FAMILIARITY).unlink()
     with pytest.raises(multitl.PortError, match="does not know what images of the usual kind look like"):

@@ -139,7 +139,7 @@ def test_a_number_is_answered_on_the_terminal_and_in_tables(
     with (tmp_path / "numbers.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["value"]) for row in rows[:2]] == pytest.approx(known) and rows[2]["error"]
-    assert list(rows[0]) == ["path", "value", "error"]
+    assert list(rows[0]) == ["path", "value", "familiarity", "error"]
     capsys.readouterr()
     assert main(["predict", str(result.output), *some, "--json"]) == 0
     assert [row["value"] for row in json.loads(capsys.readouterr().out)] == pytest.approx(known)
