@@ -94,8 +94,7 @@ def strangeness(run: Run, paths: list[str]) -> dict[str, np.ndarray]:
     seen, given = np.split(rows, [features.shape[-1]], axis=1)
     known = run.familiarity
     distance, energy = distances(seen, known.centre, known.prototypes), energies(given)
-    whole = (distance - known.distance.mean) / known.distance.deviation
-    whole = whole + (energy - known.energy.mean) / known.energy.deviation
+    whole = known.distance.standardised(distance) + known.energy.standardised(energy)
     return {"familiarity": whole, "distance": distance, "energy": energy}
 
 

@@ -26,7 +26,7 @@ import pytest
 import selection
 from live_processes import start  # noqa: F401  (a fixture)
 from PIL import Image
-from quick_runs import finished, photos  # noqa: F401  (fixtures)
+from quick_runs import finished, linear, photos  # noqa: F401  (fixtures)
 
 # For a test of our own code rather than a framework's that takes long: always under JAX, elsewhere only if slow.
 ELSEWHERE_SLOW = [pytest.mark.every_backend, *([] if os.environ["KERAS_BACKEND"] == "jax" else [pytest.mark.slow])]

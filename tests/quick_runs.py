@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import multitl
 from multitl.cli.main import main
 
 MOBILENET = "keras/MobileNet:alpha=0.25"  # where it matters that it takes any size, or has official weights
@@ -42,6 +43,14 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "meta_path", sys.meta_path[:])  # as `import_hooks`
         assert main(["finetune", str(photos), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def linear(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a solved head, whose maps are exact."""
+    out = tmp_path_factory.mktemp("runs") / "linear"
+    multitl.finetune(photos, backbone=BACKBONE, weights="none", image_size=32, unfreeze="none", output=out)
     return out
 
 

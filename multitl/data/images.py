@@ -7,6 +7,7 @@ in any thread: no setting of Pillow or of `warnings` is changed, and LOAD_TRUNCA
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import stat
@@ -154,6 +155,11 @@ def thumbnail_jpeg(path: str | Path, side: int, decoding: Decoding = PLAINLY) ->
     image.thumbnail((side, side))
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+def jpeg_uri(jpeg: bytes) -> str:
+    """The picture itself as an address, for a page that loads nothing."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 class _Bytes(io.BytesIO):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from multitl.contracts import Preprocess
-from multitl.data.images import AT_ONCE, UnreadableImage, decode_pixels, read_file
+from multitl.data.images import AT_ONCE, UnreadableImage, decode_pixels, jpeg_uri, read_file
 from multitl.explaining.overlays import as_photo, small_jpeg
 from multitl.runs.heatmaps import ImageMaps, read_heatmaps
 from multitl.system.budgets import Budget
@@ -41,8 +40,4 @@ def draw_maps(path: str, maps: ImageMaps | None, preprocess: Preprocess) -> list
         return []
     values = {one.name: np.array(one.values) for one in maps.maps}
     largest = max(float(np.abs(one).max()) for one in values.values())
-    return [DrawnMap(name, _uri(small_jpeg(photo, one, largest, SIDE))) for name, one in values.items()]
-
-
-def _uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    return [DrawnMap(name, jpeg_uri(small_jpeg(photo, one, largest, SIDE))) for name, one in values.items()]

@@ -6,7 +6,6 @@ own Content-Security-Policy forbids both), and everything that came from a user 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime
 import math
@@ -21,7 +20,7 @@ import jinja2
 
 from multitl.adapters import FILE
 from multitl.contracts import Decoding
-from multitl.data.images import UnreadableImage, thumbnail_jpeg
+from multitl.data.images import UnreadableImage, jpeg_uri, thumbnail_jpeg
 from multitl.errors import RunError
 from multitl.judging.charts import CoverageChart, CurveChart, draw_coverage, draw_curves, draw_reliability
 from multitl.judging.conformal import describe_sets
@@ -275,7 +274,7 @@ def shorten_path(path: str, root: Path) -> str:
 def picture_uri(path: str, decoding: Decoding, side: int = THUMBNAIL_SIDE) -> str | None:
     """A data URI of at most `side` pixels, or None if the picture is gone."""
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail_jpeg(path, side, decoding)).decode("ascii")
+        return jpeg_uri(thumbnail_jpeg(path, side, decoding))
     except UnreadableImage:
         return None
 

@@ -11,7 +11,7 @@ from keras import layers, ops
 from multitl.errors import RunError
 from multitl.models.feature_maps import FeatureMap
 from multitl.models.insides import calls_in
-from multitl.runs.familiarity import Familiarity, Usual
+from multitl.runs.familiarity import Familiarity
 
 HEAD = "head"  # as `heads.build_head` calls it
 
@@ -37,9 +37,9 @@ def strangeness_of(classifier: keras.Model, familiarity: Familiarity) -> keras.K
     nearness = layers.Dense(len(familiarity.prototypes), use_bias=False, dtype="float32", name="prototypes")
     cosines = nearness(FeatureMap(1.0, familiarity.centre).layers(features, "familiarity"))
     nearness.set_weights([familiarity.prototypes.T])
-    found = _standardised(1.0 - ops.max(cosines, axis=1, keepdims=True), familiarity.distance)
+    found = familiarity.distance.standardised(1.0 - ops.max(cosines, axis=1, keepdims=True))
     if familiarity.energy.deviation:
-        found = found + _standardised(-ops.logsumexp(logits, axis=1, keepdims=True), familiarity.energy)
+        found = found + familiarity.energy.standardised(-ops.logsumexp(logits, axis=1, keepdims=True))
     return found
 
 
@@ -47,7 +47,3 @@ def with_strangeness(classifier: keras.Model, familiarity: Familiarity) -> keras
     """The same with one number more: (batch, k + 1), the last of them the strangeness."""
     both = [classifier.output, strangeness_of(classifier, familiarity)]
     return keras.Model(classifier.input, layers.Concatenate(dtype="float32")(both), name=classifier.name)
-
-
-def _standardised(score: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
-    return (score - usual.mean) / usual.deviation

@@ -83,9 +83,7 @@ def _with_outputs(model: keras.Model, names: Sequence[str], run: Path) -> keras.
 
 
 def _strangeness_of(model: keras.Model, run: Path) -> keras.KerasTensor:
-    familiarity = read_familiarity(run, features_and_logits(model)[0].shape[-1])
-    assert familiarity, "looked for before"
-    return strangeness_of(model, familiarity)
+    return strangeness_of(model, read_familiarity(run, features_and_logits(model)[0].shape[-1]))
 
 
 def main(arguments: list[str]) -> int:

@@ -125,7 +125,7 @@ def _port(
             "opened_by": opened_by,
             "proof": proof | proofs,
             "bytes": size_of(work, chosen.files),
-            **{name: seconds[name].about() for name in also if seconds[name].about()},
+            **{name: about for name in also if (about := seconds[name].about())},
             "latency": {"milliseconds": round(milliseconds, 3), "threads": default_threads(), "images": 1},
         }
         write_json(work / "card.json", about)

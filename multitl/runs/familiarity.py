@@ -33,6 +33,10 @@ class Usual(NamedTuple):
     mean: float
     deviation: float
 
+    def standardised(self, scores: Any) -> Any:
+        """Of an array, or of a symbolic tensor."""
+        return (scores - self.mean) / self.deviation
+
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
@@ -81,14 +85,9 @@ def write_familiarity(folder: Path, familiarity: Familiarity) -> None:
     write_sealed(folder / FAMILIARITY, {name: np.asarray(getattr(familiarity, name)) for name in _NAMES}, b"")
 
 
-def read_familiarity(folder: Path, channels: int) -> Familiarity | None:
-    """Of a network whose head takes so many features; of a run of an older version None.
-
-    Raises RunError for a damaged file.
-    """
+def read_familiarity(folder: Path, channels: int) -> Familiarity:
+    """Of a network whose head takes so many features. Raises RunError for a damaged file, or none."""
     path = folder / FAMILIARITY
-    if not path.exists():
-        return None
     try:
         arrays, _ = read_sealed(path)
         return _checked(arrays, channels)

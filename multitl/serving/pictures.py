@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from multitl.data.images import jpeg_uri
 from multitl.explaining.overlays import as_photo, small_jpeg
 from multitl.judging.map_rows import in_json
 from multitl.serving.answers import Said
@@ -23,8 +20,6 @@ def sent(said: Said, pixels: np.ndarray | None) -> Said:
     if pixels is None:
         return said | {"maps": [in_json(one) for one in maps]}
     photo, largest = as_photo(pixels), max(float(np.abs(one["map"]).max()) for one in maps)
-    return said | {"maps": [in_json(one) | {"picture": _address(photo, one, largest)} for one in maps]}
-
-
-def _address(photo: np.ndarray, one: Mapping[str, Any], largest: float) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(small_jpeg(photo, one["map"], largest, SIDE)).decode()
+    return said | {
+        "maps": [in_json(one) | {"picture": jpeg_uri(small_jpeg(photo, one["map"], largest, SIDE))} for one in maps]
+    }

@@ -58,9 +58,9 @@ def learn_familiarity(trained: Seen, groups: np.ndarray, usual: Seen, *, has_cla
     standard = usual if len(usual.features) >= ENOUGH else trained
     distance = _usual(distances(standard.features, centre, prototypes))
     energy = _usual(energies(standard.logits)) if has_classes else Usual(0.0, 0.0)
-    scores = (distances(usual.features, centre, prototypes) - distance.mean) / distance.deviation
+    scores = distance.standardised(distances(usual.features, centre, prototypes))
     if has_classes:
-        scores = scores + (energies(usual.logits) - energy.mean) / energy.deviation
+        scores = scores + energy.standardised(energies(usual.logits))
     return Familiarity(centre, prototypes, energy, distance, np.sort(scores))
 
 

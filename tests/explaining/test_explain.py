@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import elsewhere_slow
 from PIL import Image
-from quick_runs import BACKBONE, message_of
+from quick_runs import message_of
 from scipy.special import softmax
 
 import multitl
@@ -24,14 +24,6 @@ from multitl.judging.reporting import write_report
 from multitl.runs.heatmaps import read_heatmaps
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "what-it-looks-at.md"
-
-
-@pytest.fixture(scope="module")
-def linear(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a solved head."""
-    out = tmp_path_factory.mktemp("runs") / "linear"
-    multitl.finetune(photos, backbone=BACKBONE, weights="none", image_size=32, unfreeze="none", output=out)
-    return out
 
 
 @pytest.fixture(scope="module")

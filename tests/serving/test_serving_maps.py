@@ -20,7 +20,6 @@ from headless_browser import BROWSER
 from labelled_photos import save_small_backbone
 from numbered_photos import make_numbered
 from PIL import Image
-from quick_runs import BACKBONE
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
@@ -43,14 +42,6 @@ from multitl.system.writing import write_json
 
 only_jax = pytest.mark.skipif(keras.config.backend() != "jax", reason="no framework is asked here")
 HEADS = ("predicted", "width")  # a class, and a number; a head may be called as what is said of one
-
-
-@pytest.fixture(scope="module")
-def linear(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a solved head, whose maps are exact."""
-    out = tmp_path_factory.mktemp("runs") / "linear"
-    multitl.finetune(photos, backbone=BACKBONE, weights="none", image_size=32, unfreeze="none", output=out)
-    return out
 
 
 @pytest.fixture(scope="module")
