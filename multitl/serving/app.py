@@ -197,8 +197,8 @@ def _page(answerer: Answerer) -> dict[str, tuple[str, str]]:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     headers = {"retry-after": "1"} if error.status == 503 else {}
-    if error.status in (408, 413, 503):
-        headers["connection"] = "close"  # what is still to come of the body is not read
+    if error.status == 408:  # whoever else is still sending may end: uvicorn throws the rest away, and they read why
+        headers["connection"] = "close"
     return JSONResponse(error.body, status_code=error.status, headers=headers)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -155,10 +157,17 @@ def test_it_describes_itself(served: Served, answerer: Answerer):
 
 
 @only_jax
-def test_a_chunked_body_is_measured_as_it_comes(served: Served, monkeypatch: pytest.MonkeyPatch):
+def test_who_is_refused_while_sending_may_end_and_reads_why(served: Served, monkeypatch: pytest.MonkeyPatch):
+    """A chunked body is measured as it comes."""
     monkeypatch.setattr("multitl.serving.forms.MOST_BYTES", 1000)
-    reply = served.ask("POST", "/predict", iter([b"a" * 600] * 3), {"content-type": "image/png"})  # type: ignore[arg-type]
-    assert reply.status == 413
+    headers, chunk = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", b"a" * 600
+    with socket.create_connection(("127.0.0.1", served.port), 60) as client:
+        for _ in range(2):
+            client.sendall(headers + 2 * (b"258\r\n" + chunk + b"\r\n"))
+            reply = http.client.HTTPResponse(client)
+            reply.begin()
+            assert reply.status == 413 and b"too large" in reply.read()
+            client.sendall(500 * (b"258\r\n" + chunk + b"\r\n") + b"0\r\n\r\n")
 
 
 @only_jax
