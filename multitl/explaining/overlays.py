@@ -53,7 +53,7 @@ def overlay(photo: np.ndarray, values: np.ndarray, largest: float) -> np.ndarray
     strength = np.asarray(Image.fromarray(scaled).resize(size, Image.Resampling.BILINEAR)).clip(-1, 1)[..., None]
     lightness = DARKEST + (LIGHTEST - DARKEST) * _lightness(photo)
     grey = np.stack([lightness, np.zeros_like(lightness), np.zeros_like(lightness)], axis=-1)
-    colour, share = np.where(strength > 0, FOR, AGAINST), MOST_COVERED * np.abs(strength)
+    colour, share = np.where(strength > 0, FOR, AGAINST).astype("float32"), MOST_COVERED * np.abs(strength)
     return _to_rgb(grey + share * (colour - grey))
 
 
@@ -71,9 +71,9 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
 
 def small_jpeg(photo: np.ndarray, values: np.ndarray, largest: float, side: int) -> bytes:
     """`overlay` at most `side` pixels wide and high."""
-    image, buffer = Image.fromarray(overlay(photo, values, largest)), io.BytesIO()
-    image.thumbnail((side, side))
-    image.save(buffer, "JPEG", quality=85)
+    image, buffer = Image.fromarray(photo), io.BytesIO()
+    image.thumbnail((side, side))  # before it is coloured, which takes longest
+    Image.fromarray(overlay(np.asarray(image), values, largest)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
@@ -89,12 +89,12 @@ def _lightness(photo: np.ndarray) -> np.ndarray:
     """Of each pixel by Oklab, in [0, 1]."""
     value = photo.astype("float32") / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _CONES.T) @ _OKLAB[0]
+    return np.cbrt(linear @ _CONES.T.astype("float32")) @ _OKLAB[0].astype("float32")
 
 
 def _to_rgb(oklab: np.ndarray) -> np.ndarray:
     """uint8 sRGB; what has no colour there takes the nearest."""
-    linear = (oklab @ np.linalg.inv(_OKLAB).T) ** 3 @ np.linalg.inv(_CONES).T
-    linear = linear.clip(0, 1)
+    cones, rgb = (np.linalg.inv(matrix).T.astype("float32") for matrix in (_OKLAB, _CONES))
+    linear = ((oklab @ cones) ** 3 @ rgb).clip(0, 1)
     value = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return (value * 255).round().astype("uint8")
