@@ -43,10 +43,10 @@ OVERHEAD = """Each step ends with a ring all-reduce of all gradients (float32), 
     seconds = step + 2 (N - 1) / N x bytes / bandwidth + 2 (N - 1) x latency        efficiency = step / seconds
 
 The step is that of a worker's share, whose size stays as it is: N workers have a batch N times as large. Left out, so
-that it is no promise: stragglers, other traffic, a slow disk, decoding (a core decodes about 1,700 photos a second to
-224 px). In favour: that nothing is overlapped or compressed; within one machine NVLink is 10 to 50 times as fast, and
-rings of rings have far fewer hops than 2 (N - 1), which is what 512 workers lose by here. The frozen pass exchanges
-nothing but its features at the end: its efficiency is that of the slowest share."""
+that it is no promise: stragglers, other traffic, a slow disk, decoding. In favour: that nothing is overlapped or
+compressed; within one machine NVLink is 10 to 50 times as fast, and rings of rings have far fewer hops than 2 (N - 1),
+which is what 512 workers lose by here. The frozen pass exchanges nothing but its features at the end: its efficiency is
+that of the slowest share."""
 
 
 def all_reduce_seconds(count: int, workers: int, bandwidth: float, latency: float) -> float:

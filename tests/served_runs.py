@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from multitl.serving.answers import Answerer
-from multitl.serving.app import LOOPBACK, make_app
-from multitl.serving.server import listen, make_server
+from multitl.serving.app import make_app
+from multitl.serving.server import LOOPBACK, listen, make_server
 from multitl.serving.worker import Worker
 
 BOUNDARY = "----a-boundary"

@@ -168,7 +168,9 @@ def _predict_as_it_comes(options: argparse.Namespace) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     """Show where in images a finished run sees what it says."""
-    output = Path(options.out or f"{options.folder.rstrip('/')}-explained")
+    from multitl.runs.folders import beside
+
+    output = Path(options.out) if options.out else beside(options.folder, "explained")
     images = options.images[0] if len(options.images) == 1 else options.images
     rows = multitl.explain(
         options.folder, images, classes=[name for name in options.classes.split(",") if name], true=options.true,

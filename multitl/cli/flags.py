@@ -287,7 +287,7 @@ def _add_folder(parser: Parser) -> None:
 
 def add_cache_flags(parser: Parser) -> None:
     parser.add_argument(
-        "--clear", nargs="+", metavar="KIND", help="remove these: features, images, pixels, translations"
+        "--clear", nargs="+", metavar="KIND", help="remove these: features, given, images, pixels, translations"
     )
     add_json_flag(parser)
 

@@ -78,8 +78,8 @@ def small_jpeg(photo: np.ndarray, values: np.ndarray, largest: float, side: int)
 
 
 def _fitting(text: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont):
-    """As much of a text as there is room for, in letters that Pillow's own font has."""
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    """As much of a text as there is room for, in letters that Pillow's own font has, on one line."""
+    text = " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
     while len(text) > 1 and draw.textlength(text, font) > width:
         text = text[:-2] + "~" if text.endswith("~") else text[:-1] + "~"
     return text

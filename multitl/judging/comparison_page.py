@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from multitl.errors import RunError
 from multitl.judging.charts import LineChart, draw_lines
 from multitl.judging.comparison import COMPARISON, Comparison, Entry, Pair, compare_runs
 from multitl.judging.histories import History
@@ -28,7 +27,7 @@ from multitl.judging.reporting import (
     show_percent,
 )
 from multitl.recipes import Recipe
-from multitl.runs.folders import is_used
+from multitl.runs.folders import check_results_folder
 from multitl.runs.locks import locked, run_lock
 from multitl.system.writing import write_json, write_text
 
@@ -59,7 +58,10 @@ def compare(
     runs = list(folders)
     place = Path(output or default_folder(runs))
     with locked(run_lock(place), place):
-        _check_place(place, overwrite=overwrite)
+        check_results_folder(
+            place, COMPARISON, "comparison", overwrite=overwrite, received=str(place),
+            fix="add --overwrite to compare again, or choose another --out",
+        )  # fmt: skip
         found = compare_runs(runs)
         write_json(place / COMPARISON, found.about())
         command = shlex.join(["multitl", "compare", *(os.fspath(run) for run in runs), "--out", str(place)])
@@ -71,20 +73,6 @@ def compare(
 def default_folder(folders: Sequence[str | os.PathLike[str]]) -> Path:
     """Of a comparison, called after the first two runs."""
     return Path("runs/compare-" + "-".join(Path(run).resolve().name for run in folders[:2]))
-
-
-def _check_place(place: Path, *, overwrite: bool) -> None:
-    """Raises RunError for a folder that holds anything but an older comparison, which `overwrite` allows to replace."""
-    if not is_used(place):
-        return
-    is_ours = (place / COMPARISON).is_file()
-    if not is_ours or not overwrite:
-        raise RunError(
-            f"{place} exists already." if is_ours else f"{place} exists and is no comparison, so it is left alone.",
-            expected="a new folder, or permission" if is_ours else "a new or empty folder",
-            received=str(place),
-            fix="add --overwrite to compare again, or choose another --out" if is_ours else "choose another --out",
-        )
 
 
 def _shown(found: Comparison, command: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Split conformal prediction with the probability of the true class as the score (Sadinle et al. 2019,
 arXiv:1609.00451): of images of the same kind as those of validation, whatever the network is like, the set holds the
-true class for a share of at least `COVERAGE`, on average over draws of both.
+true class for a share of at least `COVERAGE`, on average over draws of both. Nearly: the same images chose the trial
+that is kept and its temperature.
 """
 
 from __future__ import annotations

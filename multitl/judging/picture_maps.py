@@ -31,7 +31,7 @@ def read_maps(folder: Path, split: str, missing: str) -> dict[int, ImageMaps]:
 
 
 def draw_maps(path: str, maps: ImageMaps | None, preprocess: Preprocess) -> list[DrawnMap]:
-    """None if there is none, or the picture is gone. The strongest colour is the largest number of any of them."""
+    """No map if there is none, or the picture is gone. The strongest colour is the largest number of any of them."""
     if maps is None:
         return []
     try:

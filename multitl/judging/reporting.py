@@ -151,6 +151,7 @@ def _judgement(
     """Of one class an image. maps: of the pictures, by their places."""
     costs = cost_matrix(card.recipe.costs, card.class_names)
     judged, sets = judge(predictions.labels, predictions.probabilities.astype(float), costs), card.plausible
+    sets = sets if split == "test" else None  # of the validation images they hold what they were made to hold
     trusted = _trusted(judged)
     pictures, are_mistakes = telling_pictures(predictions, MOST_PICTURES, costs)
     return {

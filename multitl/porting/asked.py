@@ -16,7 +16,7 @@ from multitl.judging.opening import load_run
 from multitl.porting.folders import check_output
 from multitl.porting.formats import FORMATS, SECOND, check_format
 from multitl.recipes import Recipe
-from multitl.runs.folders import check_folder
+from multitl.runs.folders import beside, check_folder
 from multitl.runs.locks import locked, run_lock
 
 WITH_SECOND = ("onnx",)  # formats that have outputs beside the first
@@ -98,7 +98,7 @@ def default_output(model: str, to: str) -> str:
     """Beside a run's folder, else in runs/."""
     folder = folder_of(model)
     if folder:
-        return f"{folder}-{to}"
+        return str(beside(folder, to))
     return f"runs/{folder_name(source_name(model))}-{to}"
 
 

@@ -10,7 +10,7 @@ from multitl.data.unlabelled import check_unlabelled
 from multitl.errors import RunError
 from multitl.judging.opening import Run, load_run
 from multitl.reviewing.issues import ISSUES
-from multitl.runs.folders import check_results_folder
+from multitl.runs.folders import beside, check_results_folder
 
 SUMMARY = "review.json"
 
@@ -50,7 +50,7 @@ def check_drift(
 
 def review_folder(run: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
     """The one asked for, or one beside the run."""
-    return Path(output or f"{os.fspath(run).rstrip(os.sep)}-review")
+    return Path(output) if output else beside(run, "review")
 
 
 def check_review_folder(folder: Path, *, overwrite: bool) -> None:

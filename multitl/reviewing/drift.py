@@ -24,12 +24,13 @@ from multitl.judging.opening import Run
 from multitl.models.feature_maps import scaled
 from multitl.reviewing.neighbours import centre_of, nearest
 from multitl.reviewing.subjects import Subject, open_subject
+from multitl.runs.familiarity import FALSE_ALARMS, unknown_above
 from multitl.training.feature_rows import Rows, chosen
 from multitl.training.sessions import session
 from multitl.training.solved_head import Task, attempt
 
-FALSE_ALARMS = 0.05  # share of the run's own validation and test images that are called unknown
 NEIGHBOUR = 10  # whose distance counts
+FURTHEST = 2.0  # a distance that none has: for too few usual images to say which is unusual
 MOST = 4000  # images of each kind that the classifier is fitted to
 VERDICTS = {  # least area under the curve, by the lower end of its interval
     0.9: "the new images are clearly of another kind than those of the run: label some of them, and go on from the run",
@@ -41,7 +42,8 @@ VERDICTS = {  # least area under the curve, by the lower end of its interval
 
 @dataclass(frozen=True)
 class Drift:
-    """unknown: the share of new images that are further away than `threshold`, of which FALSE_ALARMS are expected.
+    """unknown: the share of new images that are further away than `threshold`, as at most FALSE_ALARMS of further
+    usual images are expected to be.
 
     area: under the ROC curve of the classifier, out of fold: 0.5 for images that cannot be told apart, 1 for others.
     Intervals are of 95 %.  distances: (n,), of the new images `paths`, 1 less a cosine.  known: how many of them
@@ -86,10 +88,11 @@ def compare(subject: Subject, new: Sequence[Example], features: Rows) -> Drift:
     trained, others = (chosen(subject.features, subject.rows(*it)) for it in (("train",), ("validation", "test")))
     centre = centre_of(trained)
     usual, distances = (unfamiliarity(rows, trained, centre) for rows in (others, features))
-    threshold = threshold_of(usual)
+    threshold = unknown_above(np.sort(usual))
+    threshold = FURTHEST if threshold is None else threshold
     unknown = float((distances > threshold).mean())
     area = distinguishability(others, features, subject.recipe.seed)
-    interval = area_interval(area, len(others), len(features))
+    interval = area_interval(area, min(len(others), MOST), min(len(features), MOST))
     own = {one.sha256 for one in subject.dataset.examples}
     return Drift(
         len(new), len(others), unknown, wilson_interval(unknown, len(new)), threshold, area, interval,
@@ -103,11 +106,6 @@ def unfamiliarity(rows: Rows, trained: Rows, centre: np.ndarray) -> np.ndarray:
     """The distance of each image from its tenth nearest training image (n,), in [0, 2]."""
     count = min(NEIGHBOUR, len(trained))
     return 1 - nearest(rows, trained, count, centre).cosines[:, -1].astype("float64")
-
-
-def threshold_of(usual: np.ndarray) -> float:
-    """The distance above which FALSE_ALARMS of images of the usual kind lie, or fewer."""
-    return float(np.quantile(usual, 1 - FALSE_ALARMS, method="higher"))
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")

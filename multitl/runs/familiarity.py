@@ -57,19 +57,27 @@ class Familiarity:
         return tell(self.usual, strangeness)
 
     def unknown_above(self) -> float | None:
-        """The strangeness above which an image is unknown; None where there are too few usual images to say so."""
-        most = math.ceil(FALSE_ALARMS * (len(self.usual) + 1)) - 2  # usual images that may be as strange
-        return float(self.usual[-1 - most]) if most >= 0 else None
+        """See `unknown_above`."""
+        return unknown_above(self.usual)
 
 
 _NAMES = tuple(Familiarity.__dataclass_fields__)
+
+
+def unknown_above(usual: np.ndarray) -> float | None:
+    """The score above which an image is unknown; None where there are too few usual images to say so.
+
+    usual: (n,), rising. Of further images of the usual kind a share of at most FALSE_ALARMS is expected above it.
+    """
+    most = math.ceil(FALSE_ALARMS * (len(usual) + 1)) - 2  # usual images that may be as strange
+    return float(usual[-1 - most]) if most >= 0 else None
 
 
 def share_as_strange(usual: np.ndarray, strangeness: np.ndarray) -> np.ndarray:
     """Of images of the usual kind the share (n,) that is as strange as this or stranger, in (0, 1].
 
     It is a conformal p-value (Vovk et al. 2005): of further images of the usual kind a share of at most p has p or
-    less, however the score is distributed.
+    less, however the score is distributed. Nearly: the score is standardised by the same images.
     """
     below = np.searchsorted(usual, strangeness, side="left")
     return (len(usual) - below + 1) / (len(usual) + 1)

@@ -121,6 +121,13 @@ def check_results_folder(folder: Path, mark: str, what: str, *, overwrite: bool,
         raise RunError(f"{folder} exists already.", expected="a new folder, or permission", received=received, fix=fix)
 
 
+def beside(folder: str | os.PathLike[str], ending: str) -> Path:
+    """Where results of a folder go by default, such as RUN-review; of "." and ".." beside what they are."""
+    place = Path(folder)
+    place = place.resolve() if place.name in ("", "..") else place
+    return place.with_name(f"{place.name}-{ending}")
+
+
 def is_used(folder: Path) -> bool:
     """Whether something lies there besides hidden files: a lock, and what a killed process left."""
     try:

@@ -53,7 +53,6 @@ from multitl.version import __version__
 
 HERE = Path(__file__).parent / "page"
 KINDS = {"one": "classes", "several": "labels", "number": "a number"}
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -19,6 +19,7 @@ from multitl.judging.map_rows import map_row, shown_places
 from multitl.onnx_graphs.running import open_onnx
 from multitl.runs.cards import Backbone, ClassName, Positive, Share, is_port, read_json_of
 from multitl.runs.familiarity import tell
+from multitl.runs.folders import beside
 from multitl.serving.answers import Answer, Answerer, Said
 from multitl.standalone.classify import as_taken
 
@@ -67,7 +68,7 @@ class _How(Struct, frozen=True):
 
 
 def answerer_of_artefact(given: Path) -> Answerer:
-    folder = given if is_port(given) else Path(f"{given}-onnx")  # where `multitl port` puts it
+    folder = given if is_port(given) else beside(given, "onnx")  # where `multitl port` puts it
     advice = f"multitl port {given} --to onnx"
     if not (folder / "model.onnx").is_file():
         raise ServeError(
@@ -79,11 +80,12 @@ def answerer_of_artefact(given: Path) -> Answerer:
     card = read_json_of(folder / "card.json", _Artefact, "the card of an artefact in ONNX", advice)
     how = read_json_of(folder / "preprocess.json", _How, "how the artefact wants its images", advice)
     kind = "number" if VALUE in card.gives else "several" if how.thresholds else "one"
-    if how.thresholds and len(how.thresholds) != len(card.class_names):
+    sizes = {len(one) for one in (how.thresholds, how.costs) if one} | {len(row) for row in how.costs or ()}
+    if sizes - {len(card.class_names)}:
         raise ServeError(
             f"The files in {folder} do not belong together.",
-            expected=f"{len(card.class_names)} thresholds",
-            received=str(len(how.thresholds)),
+            expected=f"thresholds or costs of {len(card.class_names)} classes",
+            received=f"of {', '.join(map(str, sorted(sizes)))}",
             fix=advice,
         )
     preprocess, judge = card.backbone.preprocess, _judge(kind, card.class_names, how)

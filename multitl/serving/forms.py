@@ -45,7 +45,7 @@ def file_in_form(content_type: str, data: bytes) -> bytes:
     files = [
         bytes(content) for disposition, content in parts.found if b"filename" in parse_options_header(disposition)[1]
     ]
-    if len(files) != 1 or len(parts.found) > MOST_PARTS:
+    if len(files) != 1:
         raise bad_form(f"{len(files)} files in {len(parts.found)} fields")
     return files[0]
 
@@ -61,13 +61,18 @@ class _Parts:
     def callbacks(self) -> Any:
         """As the parser names them."""
         return {
-            "on_part_begin": lambda: self.found.append((b"", bytearray())),
+            "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
             "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._header,
             "on_part_data": lambda data, start, end: self.found[-1][1].extend(data[start:end]),
             "on_end": self._end,
         }
+
+    def _begin(self) -> None:
+        if len(self.found) == MOST_PARTS:
+            raise bad_form(f"more than {MOST_PARTS} fields")
+        self.found.append((b"", bytearray()))
 
     def _header(self) -> None:
         if bytes(self._name).lower() == b"content-disposition":

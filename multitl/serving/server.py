@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("starlette", "uvicorn", "python_multipart")
 HOST, PORT = "127.0.0.1", 8000
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 def serve(folder: str | os.PathLike[str], host: str, port: int, runtime: str, backend: str | None) -> None:
@@ -54,12 +55,19 @@ def check_packages() -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def names_of(host: str, address: str) -> frozenset[str] | None:
+    """What a server that listens there may be called, without a port; None for anything.
+
+    host: as the user has it.  address: of the socket. What only this machine can reach has names of its own, so that no
+    page of another site reaches it by one that leads here.
+    """
+    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        return None
+    return frozenset({*LOOPBACK, _in_url(address), host.lower()})
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -83,19 +91,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _run(answerer: Answerer, worker: Worker, listening: socket.socket, host: str) -> None:
-    from multitl.serving.app import LOOPBACK, make_app
+    from multitl.serving.app import make_app
 
     address = listening.getsockname()
     listening.listen()  # whoever reads the address may come at once
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    say(f"{answerer.name}, {answerer.runtime}: http://{shown}:{address[1]}  (Ctrl-C ends it)")
-    if not is_loopback(host):
+    say(f"{answerer.name}, {answerer.runtime}: http://{_in_url(address[0])}:{address[1]}  (Ctrl-C ends it)")
+    names = names_of(host, address[0])
+    if names is None:
         warn(
             f"Whoever reaches this machine on port {address[1]} can use it: there is no password and no encryption. "
             "On a network that is not yours alone, let a proxy with both stand before it."
         )
-    app = make_app(answerer, worker, LOOPBACK if is_loopback(host) else None)
-    make_server(app).run(sockets=[listening])
+    make_server(make_app(answerer, worker, names)).run(sockets=[listening])
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:

@@ -76,8 +76,8 @@ def build_backbone(width: float, depth: float, image_size: int, random: bool = T
     """Pixels (batch, image_size, image_size, 3), already normalised -> feature map (batch, h, w, 1280), in [0, 6].
 
     width, depth: the compound coefficients; 1.0 and 1.0 for Lite0.
-    random: False leaves zeros for weights that are overwritten anyway, which under JAX saves 15 s: every new weight
-    shape compiles a random kernel.
+    random: False leaves zeros for weights that are overwritten anyway: under JAX every new weight shape compiles a
+    random kernel, which takes 15 s, and takes them again whenever plain Keras loads the saved model.
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     return keras.Model(pixels, _feature_map(pixels, width, depth, random), name="efficientnet_lite")

@@ -89,12 +89,15 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
             received=f"image_size={image_size}",
             fix=f"leave image_size out for {network.image_size}",
         )
+    from multitl.models.initialisers import numpy_initialisers
     from multitl.sources import efficientnet_lite
     from multitl.sources.imagenet import class_names
 
     build = efficientnet_lite.build_classifier if head == "keep" else efficientnet_lite.build_backbone
-    backbone = build(network.width, network.depth, size, random=weights == "none")
-    file = None if weights == "none" else _fill(backbone, name, weights)
+    is_random = weights == "none"
+    with numpy_initialisers(seed=0 if is_random else None):
+        backbone = build(network.width, network.depth, size, is_random)
+    file = None if is_random else _fill(backbone, name, weights)
     return Pretrained(
         name=f"pypi/{name}",
         backbone=backbone,

@@ -111,9 +111,12 @@ def adapt(publisher: Publisher, state: TrainingState, backend: Backend) -> dict[
             "counterparts": share,
             "tried": [_describe(way, publisher) for way in ways],
         }
-        answers = adapter.settle(chosen)
         if chosen.name != NONE:
-            publisher.publish_adapted(answers, chosen.judged, state, about)
+            adapter.settle(chosen, TRAIN)
+            familiarity = publisher.learn_familiarity()
+        answers = adapter.settle(chosen, ALL if publisher.recipe.refit else TRAIN)
+        if chosen.name != NONE:
+            publisher.publish_adapted(answers, chosen.judged, state, about, familiarity)
     say(describe_adaptation(about))
     return about
 
@@ -200,11 +203,12 @@ class Adapter:
             return 0.0, False
         return find_counterparts(self._publisher.features.train[0], way.seen.target, self._publisher.recipe.seed)
 
-    def settle(self, way: Way) -> np.ndarray:
-        """Leave the classifier as this way has it; what it says of the validation images then (n, classes)."""
+    def settle(self, way: Way, splits: Sequence[Split]) -> np.ndarray:
+        """Leave the classifier as this way has it, its head fitted to these parts; what it says of the validation
+        images then (n, classes)."""
         for layer, weights in zip(movable_norms(self._network), way.seen.norms, strict=True):
             layer.set_weights(weights)
-        self._fit(way.kind, ALL if self._publisher.recipe.refit else TRAIN, way.seen.target)
+        self._fit(way.kind, splits, way.seen.target)
         return head_probabilities(self._publisher.head, way.seen.judged["validation"], self._goal)
 
     def _is_wanted(self, seen: Seen, kind: str) -> bool:

@@ -173,7 +173,7 @@ def _run(
     from_sha256 = start.sha256 if start else None
     begin = partial(start_run, folder, asked, backend.name, dataset.fingerprint, sha256)
     peers.first(lambda: begin(resume=resume, from_sha256=from_sha256))
-    notes = (warn_of_start(start, dataset) if start else []) + warn_of_mean(pretrained, trained)
+    notes = (warn_of_start(start, dataset, recipe) if start else []) + warn_of_mean(pretrained, trained)
     dataset = replace(dataset, warnings=(*dataset.warnings, *notes))
     _introduce(dataset, pretrained, recipe, backend)
     state = share_state(peers, lambda: load_own_state(folder, recipe))

@@ -90,6 +90,11 @@ class JointPublisher:
         for part, weights in zip(self.parts, before, strict=True):
             part.head.set_weights(weights)
 
+    @property
+    def looked_at(self) -> int:
+        """See `racing.Contender`."""
+        return 0
+
     def publish_trial(self, trained: int, state: TrainingState) -> None:
         """The network as it is: one pass over the images for all heads."""
         goals = together(self.parts)

@@ -73,6 +73,11 @@ class Publisher:
     peers: Peers = ALONE_PEERS
 
     @property
+    def looked_at(self) -> int:
+        """See `racing.Contender`: what `learn_familiarity` looks at."""
+        return min(MOST_TRAIN, len(self.readers["train"])) + min(MOST_USUAL, len(self.readers["validation"]))
+
+    @property
     def lesson(self) -> Lesson:
         targets, weights = targets_of(self.dataset, self.recipe)
         goal, truth = self._goal, truth_of(self.dataset, self.recipe, "validation")
@@ -118,14 +123,18 @@ class Publisher:
         splits = [split for split in JUDGED if len(self.readers[split])]
         judged = {split: self._predict(self.readers[split]) for split in splits}
         old_test = self.memory.judge_network(self._predict) if self.memory else None
-        about, familiarity = self._describe(trained, False, old_test), self._learn(self._see_pixels)
+        about, familiarity = self._describe(trained, False, old_test), self.learn_familiarity()
         self.peers.first(lambda: self._publish(judged["validation"], judged, state, about, familiarity))
 
     def _predict(self, reader: PixelReader) -> np.ndarray:
         return self._goal.exact(predict_pixels(self._answer, reader, peers=self.peers))
 
+    def learn_familiarity(self) -> Familiarity:
+        """What the usual images look like to the network as it is, whose head must not know the validation images."""
+        return self._learn(self._see_pixels)
+
     def _learn(self, see: Callable[[Split, np.ndarray], Seen]) -> Familiarity:
-        """What the usual images look like to the network as it is. see: some images of a split, by their places."""
+        """see: some images of a split, by their places."""
         recipe = self.recipe
         seed, has_classes = recipe.seed, recipe.labels == "one"
         groups, usual = (groups_of(self.dataset.split(split), recipe.labels) for split in ("train", "validation"))
@@ -144,8 +153,9 @@ class Publisher:
         return Seen(*np.split(found, [self.pretrained.backbone.output_shape[-1]], axis=1))
 
     def publish_adapted(
-        self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any]
-    ) -> None:
+        self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any],
+        familiarity: Familiarity,
+    ) -> None:  # fmt: skip
         """What was published, as it is now that it is adapted to other images: see `adaptation.py`."""
         card = self._card()
         about = {name: card[name] for name in ("trained_parameters", "solved_head", "start") if name in card}
@@ -153,7 +163,6 @@ class Publisher:
             is_seen = self._remembers_validation and not state.kept and self.recipe.refit
             old_test = None if is_seen else self.memory.judge_network(self._predict)
             about["start"] = about["start"] | {"old_test": old_test}
-        familiarity = self._learn(self._see_pixels)
         self._publish(answers, judged, state, about | {"adaptation": adaptation}, familiarity)
 
     def complete(

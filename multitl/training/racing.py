@@ -67,6 +67,10 @@ class Contender(Protocol):
     def lesson(self) -> Lesson: ...
 
     @property
+    def looked_at(self) -> int:
+        """Images that pass through the network besides those that are judged, each time a trial is published."""
+
+    @property
     def peers(self) -> Peers:
         """Who train it together; each calls the same."""
 
@@ -124,8 +128,10 @@ def _make_race(
 ) -> Race:
     """seconds: that publishing takes, but for judging."""
     phase, examination = _deep_phase(contender, recipe)
-    judged = sum(len(contender.readers[split]) for split in JUDGED) / len(examination)
-    return Race(phase, contender.lesson.logits, examination, recipe, stopwatch, seconds, judged, save)
+    passed = sum(len(contender.readers[split]) for split in JUDGED) + contender.looked_at
+    return Race(
+        phase, contender.lesson.logits, examination, recipe, stopwatch, seconds, passed / len(examination), save
+    )  # fmt: skip
 
 
 def _leave_head(state: TrainingState, lesson: Lesson) -> None:

@@ -5,7 +5,7 @@ begin at zero; the row of a number is kept. What that means hangs on which image
 was trained on are among them, they say it all again, and a head that is solved is solved anew: its answer does not
 depend on a start. Where they are not, the old rows are all that is left of them, so the head is drawn towards them
 (head_choice.py:draw_towards). A head that is trained starts from them. Old images stay in the part that they were in,
-so that none is judged on that was trained on.
+so that none is judged on that was trained on; where the old rows were fitted to validation images too, that is said.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def what_became(recipe: Recipe, solved: SolvedHead | None) -> str:
     return "solved anew" if solved.prior is None else "drawn towards it"
 
 
-def warn_of_start(start: Start, dataset: Dataset) -> list[str]:
+def warn_of_start(start: Start, dataset: Dataset, recipe: Recipe) -> list[str]:
     """What whoever goes on from a run should know: classes that are gone, images that are not given again, and images
     that are judged on now though the run was trained on them."""
     about, warnings = start.about(dataset), list[str]()
@@ -210,14 +210,16 @@ def warn_of_start(start: Start, dataset: Dataset) -> list[str]:
             f"{about['known']:,} of the {about['images']:,} images that {start.folder} was trained on are among these: "
             "of the others its classifier is what is left. All images together give the better one."
         )
-    return warnings + _warn_of_seen(start, dataset)
+    warnings += _warn_of_seen(start, dataset, "test", "train", "were training images of")
+    keeps_rows = not is_solved(recipe) or not start.is_all_here(dataset)
+    if keeps_rows and start.card.solved_head and start.card.solved_head.refitted:
+        warnings += _warn_of_seen(start, dataset, "validation", "validation", "in the end trained the head of")
+    return warnings
 
 
-def _warn_of_seen(start: Start, dataset: Dataset) -> list[str]:
-    seen = sum(start.split_before(one.sha256) == "train" for one in dataset.split("test"))
+def _warn_of_seen(start: Start, dataset: Dataset, now: Split, before: Split, how: str) -> list[str]:
+    there = dataset.split(now)
+    seen = sum(start.split_before(one.sha256) == before for one in there)
     if not seen:
         return []
-    return [
-        f"{seen:,} of the {len(dataset.split('test')):,} test images were training images of {start.folder}, so the "
-        "figures flatter."
-    ]
+    return [f"{seen:,} of the {len(there):,} {now} images {how} {start.folder}, so the figures on them flatter."]

@@ -19,6 +19,7 @@ import multitl
 from multitl.classifiers import Classifier
 from multitl.cli.main import main
 from multitl.data.pixels import read_files
+from multitl.explaining.overlays import side_by_side
 from multitl.judging.predictions import read_predictions
 from multitl.judging.reporting import write_report
 from multitl.runs.heatmaps import read_heatmaps
@@ -30,6 +31,11 @@ HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "what-it-look
 def loaded(linear: Path) -> Classifier:
     """Its network is loaded and compiled once."""
     return multitl.load(linear)
+
+
+def test_a_name_of_several_lines_is_a_caption():
+    picture = np.zeros((224, 224, 3), "uint8")
+    assert side_by_side([("one\n\ntwo", picture), ("猫", picture)]).size == (454, 246)
 
 
 @elsewhere_slow

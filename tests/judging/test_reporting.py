@@ -15,6 +15,7 @@ from sample_runs import CLOTHES, HOSTILE, hostile_run, make_run
 
 from multitl.errors import RunError
 from multitl.judging.reporting import show_date, show_duration, show_interval, show_percent, write_report
+from multitl.system.writing import write_json
 
 
 class Page(html.parser.HTMLParser):
@@ -163,6 +164,14 @@ def test_validation_stands_in_for_a_missing_test_split(tmp_path: Path, photos: P
     assert "No test images. Every figure on this page comes from the validation images" in page.text
     assert "on 80 validation images" in page.text
     assert "test images got" not in page.text
+
+
+@pytest.mark.parametrize("with_test", [True, False])
+def test_sets_are_judged_on_images_that_did_not_make_them(tmp_path: Path, photos: Path, with_test: bool) -> None:
+    run = make_run(tmp_path / "run", photos, with_test=with_test)
+    card = json.loads((run / "card.json").read_text())
+    write_json(run / "card.json", card | {"plausible": {"coverage": 0.9, "least": 0.1}})
+    assert ("Sets of plausible classes hold the true one" in Page(write_report(run)).text) == with_test
 
 
 def test_without_mistakes_the_closest_calls_are_shown(tmp_path: Path, photos: Path) -> None:

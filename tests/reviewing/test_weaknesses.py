@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from multitl.contracts import Dataset, Example
+from multitl.reviewing import drift
 from multitl.reviewing.drift import FALSE_ALARMS, area_interval, compare
 from multitl.reviewing.looks import Looks
 from multitl.reviewing.neighbours import centre_of, nearest
@@ -79,6 +80,21 @@ def test_drift_is_told_where_there_is_one(shift: float, verdict: str):
     rows = found.about()["rows"]
     assert sum(row["unknown"] for row in rows) == round(found.unknown * 60)
     assert [row["distance"] for row in rows] == sorted((row["distance"] for row in rows), reverse=True)
+
+
+def test_of_large_data_the_interval_is_of_what_was_compared(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(drift, "MOST", 20)
+    old, new = (
+        np.random.default_rng(seed).normal(0, 1, (count, 8)).astype("float32") for seed, count in enumerate((400, 60))
+    )
+    found = compare(subject_of(old), [Example(f"{i}.png", -1, "train", f"n{i:063}") for i in range(60)], new)
+    assert found.area_interval == area_interval(found.area, 20, 20)
+
+
+def test_too_few_usual_images_call_nothing_unknown():
+    old = np.random.default_rng(0).normal(0, 1, (36, 8)).astype("float32")
+    found = compare(subject_of(old), [Example("a.png", -1, "train", "n")], -50 * old[:1])
+    assert found.compared_with == 18 and found.unknown == 0
 
 
 def test_the_interval_of_an_area_is_hanley_and_mcneils():

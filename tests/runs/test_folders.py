@@ -13,7 +13,7 @@ import pytest
 
 from multitl.errors import RunError
 from multitl.recipes import Recipe
-from multitl.runs.folders import RUN_FILES, check_folder, finished_result, start_run
+from multitl.runs.folders import RUN_FILES, beside, check_folder, finished_result, start_run
 from multitl.runs.promises import FILES, REPORT
 from multitl.system.cache import cache_folder
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
@@ -39,6 +39,14 @@ def left_by_a_killed_process(folder: Path, name: str) -> None:
     """What `atomic_write` has made of a file when SIGKILL comes."""
     (folder / ".multitl-abcdefgh").mkdir(parents=True)
     (folder / ".multitl-abcdefgh" / name).write_text("half")
+
+
+def test_results_go_beside_a_folder_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "tensorboard").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert beside("runs/x/", "onnx") == Path("runs/x-onnx")
+    assert beside(".", "review") == beside("tensorboard/..", "review").resolve() == tmp_path / "run-review"
+    assert beside(tmp_path / "run", "explained") == tmp_path / "run-explained"
 
 
 def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from multitl.serving.answerers import answerer_of
 from multitl.serving.answers import AT_ONCE, Answerer
 from multitl.serving.openapi import describe
 from multitl.serving.refusals import MOST_BYTES
+from multitl.serving.server import names_of
 from multitl.serving.worker import Worker
 from multitl.standalone.programs import write_program
 from multitl.system.writing import write_json
@@ -112,6 +113,7 @@ REFUSED = {
     "no boundary": (form(), {"content-type": "multipart/form-data"}, 400, "no boundary"),
     "no file": (form(('name="image"', png())), FORM, 400, "0 files in 1 fields"),
     "two files": (form(*[('name="a"; filename="b"', png())] * 2), FORM, 400, "2 files"),
+    "many fields": (form(*[('name="a"', b"")] * 9), FORM, 400, "more than 8 fields"),
     "half a form": (form(('name="image"; filename="a"', png()), end=""), FORM, 400, "cut off"),
     "no form": (png(), FORM, 400, "form cannot be read"),
     "too many bytes": (b"", {"content-length": str(MOST_BYTES + 1)}, 413, "too large"),
@@ -145,6 +147,23 @@ def check(reply: Reply, answerer: Answerer, schema: str) -> None:
     jsonschema.validate(reply.json, describe(answerer)["components"]["schemas"][schema])
     assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert reply.headers["x-content-type-options"] == "nosniff" and "server" not in reply.headers
+
+
+@only_jax
+@pytest.mark.parametrize(
+    ("host", "address", "asked", "status"),
+    [
+        ("127.0.0.2", "127.0.0.2", "127.0.0.2", 200), ("Machine", "127.0.1.1", "machine", 200),
+        ("127.0.0.2", "127.0.0.2", "example.org", 403), ("0.0.0.0", "0.0.0.0", "example.org", 200),
+        ("::1", "::1", "[::1]", 200), ("fe80::1%lo", "fe80::1%lo", "example.org", 200),
+    ],
+)  # fmt: skip
+def test_it_answers_to_the_names_of_where_it_listens(
+    answerer: Answerer, host: str, address: str, asked: str, status: int
+):
+    with serving(answerer, names_of(host, address)) as served:
+        for shown in (asked, f"{asked}:{served.port}"):
+            assert served.ask("GET", "/health", headers={"host": shown}).status == status
 
 
 @only_jax
@@ -251,6 +270,18 @@ def test_an_artefact_answers_for_its_run(kind: str, tmp_path: Path):
         assert reply.json["predicted"] == (
             names[row.argmax()] if kind == "one" else sorted(given, key=lambda name: -row[names.index(name)])
         )
+
+
+@only_jax
+@pytest.mark.parametrize(
+    "name, values", [("thresholds", [0.5] * 2), ("costs", [[0, 1], [1, 0]]), ("costs", [[0] * 2] * 3)]
+)
+def test_files_of_other_classes_are_refused(tmp_path: Path, name: str, values: list):
+    folder = make_artefact(tmp_path / "run-onnx", *small_model("one")[:1], "one", ("a", "b", "c"), SMALL)
+    how = json.loads((folder / "preprocess.json").read_text())
+    (folder / "preprocess.json").write_text(json.dumps(how | {name: values}))
+    with pytest.raises(multitl.ServeError, match="do not belong together"):
+        answerer_of(folder, "onnx", None)
 
 
 @only_jax

@@ -81,6 +81,8 @@ def test_unknown_is_what_lies_above(count: int):
     above = familiarity.unknown_above()
     for score in (*familiarity.usual, familiarity.usual[-1] + 1):
         assert familiarity.tell(np.array([score]))[0]["unknown"] == (above is not None and score > above)
+    stranger = 0 if above is None else count - np.searchsorted(familiarity.usual, above)  # of count + 1 places
+    assert stranger / (count + 1) <= 0.05
 
 
 def test_of_large_data_some_of_each_class_are_seen():
@@ -134,6 +136,22 @@ def test_the_scores_are_of_the_network_that_was_saved(run: Path):
     rows = predict_padded(compile_forward(opened.network), pixels)
     assert np.sort(rows[:, -1]) == pytest.approx(opened.familiarity.usual, abs=1e-3)
     assert features_and_logits(opened.model)[1].shape[-1] == 3
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_after_adapting_they_are_of_a_head_that_has_not_seen_the_images(
+    photo_folder: Path, tmp_path: Path, refit: bool
+):
+    """Where the saved head was fitted to the validation images, they look more usual to it than what was kept."""
+    multitl.finetune(
+        photo_folder, backbone=BACKBONE, weights="none", image_size=32, unfreeze="none", head="linear", refit=refit,
+        unlabelled=photo_folder, adapt="norm", output=tmp_path / "run",
+    )  # fmt: skip
+    opened = load_run(tmp_path / "run")
+    paths = read_predictions(tmp_path / "run" / "predictions.csv").of("validation").paths
+    pixels = np.stack(list(read_files(paths, opened.card.preprocess)))
+    saved = np.sort(predict_padded(compile_forward(opened.network), pixels)[:, -1])
+    assert (np.abs(saved - opened.familiarity.usual).max() > 1e-2) == refit
 
 
 def test_a_run_without_the_file_says_nothing_of_it(run: Path, photo_folder: Path, tmp_path: Path):

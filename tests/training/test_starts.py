@@ -154,6 +154,15 @@ def test_new_images_alone_are_added_to_what_is_known(tuned: Result, place: Path,
     assert any("0 of the 60 images" in text for text in more.warnings)
 
 
+def test_validation_images_that_the_old_head_was_fitted_to_are_told(frozen: Result, place: Path, tmp_path: Path):
+    """Solved anew it does not know them."""
+    assert not [text for text in go_on(place / "five", frozen, tmp_path / "anew").warnings if "flatter" in text]
+    kept = go_on(place / "five", frozen, tmp_path / "kept", dropout=0.1, head_epochs=1)
+    (told,) = [text for text in kept.warnings if "flatter" in text]
+    count = kept.metrics["validation"]["count"]
+    assert f"{count} of the {count} validation images in the end trained the head of {frozen.output}" in told
+
+
 def test_a_class_without_images_is_left_out_and_named(tuned: Result, place: Path, tmp_path: Path):
     shutil.copytree(place / "five", tmp_path / "four")
     shutil.rmtree(tmp_path / "four" / "cyan")
