@@ -209,7 +209,7 @@ def main() -> None:
     def made(names: list[str]) -> Iterator[Row]:
         for name in names:
             try:
-                yield measure(by_name[name], arguments.data, arguments.results.parent / "cache")
+                yield measure(by_name[name], arguments.data.resolve(), arguments.results.parent / "cache")
             except RuntimeError as error:
                 print(error, file=sys.stderr, flush=True)
 
