@@ -29,6 +29,10 @@ _OKLAB = np.array([
     [1.9779984951, -2.4285922050, 0.4505937099],
     [0.0259040371, 0.7827717662, -0.8086757660],
 ])  # fmt: skip
+# As they are applied to rows of pixels, there and back
+_TO_CONES, _FROM_CONES, _FROM_OKLAB = (
+    matrix.T.astype("float32") for matrix in (_CONES, np.linalg.inv(_CONES), np.linalg.inv(_OKLAB))
+)
 
 
 def as_photo(pixels: np.ndarray) -> np.ndarray:
@@ -89,12 +93,11 @@ def _lightness(photo: np.ndarray) -> np.ndarray:
     """Of each pixel by Oklab, in [0, 1]."""
     value = photo.astype("float32") / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _CONES.T.astype("float32")) @ _OKLAB[0].astype("float32")
+    return np.cbrt(linear @ _TO_CONES) @ _OKLAB[0].astype("float32")
 
 
 def _to_rgb(oklab: np.ndarray) -> np.ndarray:
     """uint8 sRGB; what has no colour there takes the nearest."""
-    cones, rgb = (np.linalg.inv(matrix).T.astype("float32") for matrix in (_OKLAB, _CONES))
-    linear = ((oklab @ cones) ** 3 @ rgb).clip(0, 1)
+    linear = ((oklab @ _FROM_OKLAB) ** 3 @ _FROM_CONES).clip(0, 1)
     value = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return (value * 255).round().astype("uint8")

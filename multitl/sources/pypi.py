@@ -96,7 +96,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     build = efficientnet_lite.build_classifier if head == "keep" else efficientnet_lite.build_backbone
     is_random = weights == "none"
     with numpy_initialisers(seed=0 if is_random else None):
-        backbone = build(network.width, network.depth, size, is_random)
+        backbone = build(network.width, network.depth, size, random=is_random)
     file = None if is_random else _fill(backbone, name, weights)
     return Pretrained(
         name=f"pypi/{name}",

@@ -111,11 +111,13 @@ def adapt(publisher: Publisher, state: TrainingState, backend: Backend) -> dict[
             "counterparts": share,
             "tried": [_describe(way, publisher) for way in ways],
         }
-        if chosen.name != NONE:
-            adapter.settle(chosen, TRAIN)
-            familiarity = publisher.learn_familiarity()
-        answers = adapter.settle(chosen, ALL if publisher.recipe.refit else TRAIN)
-        if chosen.name != NONE:
+        is_refitted = publisher.recipe.refit
+        if chosen.name == NONE:
+            adapter.settle(chosen, ALL if is_refitted else TRAIN)
+        else:
+            answers, familiarity = adapter.settle(chosen, TRAIN), publisher.learn_familiarity()
+            if is_refitted:
+                answers = adapter.settle(chosen, ALL)
             publisher.publish_adapted(answers, chosen.judged, state, about, familiarity)
     say(describe_adaptation(about))
     return about

@@ -199,19 +199,19 @@ def what_became(recipe: Recipe, solved: SolvedHead | None) -> str:
 def warn_of_start(start: Start, dataset: Dataset, recipe: Recipe) -> list[str]:
     """What whoever goes on from a run should know: classes that are gone, images that are not given again, and images
     that are judged on now though the run was trained on them."""
-    about, warnings = start.about(dataset), list[str]()
+    about, is_all_here, warnings = start.about(dataset), start.is_all_here(dataset), list[str]()
     if about["dropped"]:
         warnings.append(
             f"No image shows {shorten(about['dropped'])}, so the new classifier does not know that any more: "
             "give images of each class that is to be kept."
         )
-    if not start.is_all_here(dataset):
+    if not is_all_here:
         warnings.append(
             f"{about['known']:,} of the {about['images']:,} images that {start.folder} was trained on are among these: "
             "of the others its classifier is what is left. All images together give the better one."
         )
     warnings += _warn_of_seen(start, dataset, "test", "train", "were training images of")
-    keeps_rows = not is_solved(recipe) or not start.is_all_here(dataset)
+    keeps_rows = not (is_solved(recipe) and is_all_here)
     if keeps_rows and start.card.solved_head and start.card.solved_head.refitted:
         warnings += _warn_of_seen(start, dataset, "validation", "validation", "in the end trained the head of")
     return warnings
