@@ -38,7 +38,8 @@ MADE_UP = tuple(f"{name} -> {change}" for name in ("clothing_tiny", "deeppcb_cro
 KINDS = {"pairs": VENDORS, "no pairs": VENDORS, "made up": MADE_UP, "labelled": VENDORS}
 SUFFIXES = (".png", ".jpg", ".jpeg")
 NOTE = """Where a head was solved it is fitted to the validation images too, so seeds of the split hardly differ:
-three of them are no three measurements. The test part of emoji_vendors has 175 images, the standard error of an
+three of them are no three measurements. Where onnxruntime is installed it computes the features of every backend, so
+that their tables are equal. The test part of emoji_vendors has 175 images, the standard error of an
 accuracy is 3.8 points; a gain of 3.4 points is six images. "There and back" is the log loss that chooses among norm,
 coral and none; transport is chosen by counterparts alone (`multitl/training/transport.py`)."""
 SIZE, BACKBONE = "96", "pypi/efficientnet_lite0"

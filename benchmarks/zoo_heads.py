@@ -171,7 +171,8 @@ def table(parts: dict[str, list[Row]]) -> str:
         "Error: the largest difference of an output over the largest output, float32, random weights, evaluation mode, "
         "4 images, under torch; cut: of the features averaged over positions, empty where timm does not tell them or "
         "where two classifiers' features stand side by side. What a classifier normalises before its last layer stays "
-        "in the backbone, and timm counts it to the classifier (iformer): there both differ.",
+        "in the backbone, and timm counts it to the classifier (efficientvit_m, iformer, shvit); side by side, the "
+        "same features may stand in another order (crossvit, efficientvim): there both differ, and nothing is wrong.",
         f"Made by `python benchmarks/zoo_heads.py`, {datetime.date.today()}, {versions()}.\n",
     ]
     for title, found in parts.items():

@@ -455,7 +455,7 @@ def predict(
     from multitl.judging import opening
     from multitl.runs.head_runs import has_heads
 
-    with opening.lent_images(images) as (files, names):
+    with opening.lent_images(run, images) as (files, names):
         if has_heads(run):
             opening.refuse_costs(run, costs)
             adapter = load_backend(backend)
@@ -504,7 +504,7 @@ def explain(
 
     if output is not None:
         asked.check_folder_for_explanations(Path(output), overwrite=overwrite)
-    with opening.lent_images(images) as (files, names):
+    with opening.lent_images(run, images) as (files, names):
         request = asked.explanation_request(run, files, list(classes), true, names)
         adapter = load_backend(backend)
         from multitl.judging import explanations

@@ -193,11 +193,12 @@ def review(options: argparse.Namespace) -> None:
         print(json.dumps(found.about, indent=2))
         return
     from multitl.cli.reviews import print_review
+    from multitl.runs.folders import beside
 
-    recipe, table = str(Path(options.folder, "recipe.toml")), str(found.table)
-    print_review(
-        found, shlex.join([program(), "finetune", found.about["data"], "--recipe", recipe, "--relabel", table])
-    )
+    recipe, again = Path(options.folder, "recipe.toml"), beside(options.folder, "relabelled")
+    given = {"--recipe": recipe, "--relabel": found.table, "--out": again}
+    words = [str(word) for pair in given.items() for word in pair]
+    print_review(found, shlex.join([program(), "finetune", found.about["data"], *words]))
 
 
 def drift(options: argparse.Namespace) -> None:

@@ -43,6 +43,13 @@ def check_trainable(listing: Listing) -> None:
     ]
     if numbers:
         check_numbers(listing.root, numbers)
+    elif not listing.class_names:
+        raise DataError(
+            f"No image of {listing.root} that is to be learned from has a label.",
+            expected="two labels or more, some on some images",
+            received="empty cells, or 0 alone",
+            fix="name the column that holds them: --label-column NAME",
+        )
     elif len(listing.class_names) < 2:
         raise _one_class(listing)
     for name in listing.class_names:

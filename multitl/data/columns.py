@@ -30,6 +30,7 @@ from multitl.system.writing import atomic_write
 KINDS: Mapping[str, Labels] = {"class": "one", "labels": "several", "number": "number"}
 BINS = 10  # of numbers, in which they are cut
 SEPARATORS = "|;,+/"
+ANSWERED = ("path", "error")  # by `predict`, beside what each head says
 MOST_WEIGHT = 1e6  # of a head's loss
 
 
@@ -63,6 +64,13 @@ def parse_targets(text: str) -> list[Target]:
             received=strange[0],
             fix="rename the column",
         )
+    if taken := [name for name in names if name in ANSWERED]:
+        raise RecipeError(
+            f"A head cannot be called {taken[0]!r}: answers have a key of that name.",
+            expected=f"names of columns other than {' and '.join(ANSWERED)}",
+            received=taken[0],
+            fix="rename the column",
+        )
     return [Target(name, KINDS[kind]) for name, kind in pairs]
 
 
@@ -87,8 +95,20 @@ def parse_head_weights(text: str, targets: Sequence[Target]) -> list[float]:
     return list(weights.values())
 
 
-def list_targets(data: str | os.PathLike[str], targets: Sequence[Target], recipe: Recipe) -> dict[str, Listing]:
-    """For each target the images that have it; an image without labels has none, which is known. Raises DataError."""
+def list_targets(
+    data: str | os.PathLike[str], targets: Sequence[Target], recipe: Recipe, *, judges: bool = False
+) -> dict[str, Listing]:
+    """For each target the images that have it; an image without labels has none, which is known.
+
+    judges: see `Reading`.  Raises DataError.
+    """
+    if not isinstance(data, str | os.PathLike):
+        raise DataError(
+            "Several heads are read from a file.",
+            expected="the path of a table, CSV or Parquet, with a column for each head",
+            received=type(data).__name__,
+            fix='data.to_csv("table.csv")',
+        )
     path = Path(data)
     check_exists(path, "a table of images with a column for each head")
     if path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
@@ -100,7 +120,7 @@ def list_targets(data: str | os.PathLike[str], targets: Sequence[Target], recipe
         )
     readings = {
         one.name: Reading(recipe.images, recipe.path_column, one.name, one.labels, recipe.label_separator,
-                          skip_empty=one.labels != "several")
+                          skip_empty=one.labels != "several", judges=judges)
         for one in targets
     }  # fmt: skip
     return {name: list_table(path, reading) for name, reading in readings.items()}

@@ -15,6 +15,7 @@ from typing import Any
 from multitl.errors import shorten
 
 NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", re.IGNORECASE)
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")  # or fractions: nobody can tell
 FRACTION = re.compile(r"[-+]?\d*[.,]\d*[1-9]\d*")
 LARGEST = 1e30  # of numbers that are predicted
 MOST_FRACTIONS = 20  # classes of such names that may well be classes

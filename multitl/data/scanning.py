@@ -171,10 +171,11 @@ def check_for_evaluation(
     _list_to_judge(path, class_names, split, reading)
 
 
-def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Files as given, and the images anywhere in folders, sorted by name within each; every path once.
+def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, once: bool = True) -> list[str]:
+    """Files as given, and the images anywhere in folders, sorted by name within each.
 
-    paths: one, or several.  Raises DataError for a path that does not exist and if there is no image at all.
+    paths: one, or several.  once: no path a second time.
+    Raises DataError for a path that does not exist and if there is no image at all.
     """
     given = [Path(local(path)) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     found: list[Path] = []
@@ -189,7 +190,8 @@ def list_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
             received=shorten(map(str, given)) or "no path",
             fix="check the path" if given else "name an image file or a folder",
         )
-    return list(dict.fromkeys(map(str, found)))
+    names = map(str, found)
+    return list(dict.fromkeys(names) if once else names)
 
 
 def _images_at(path: Path) -> list[Path]:
@@ -233,12 +235,13 @@ def _look_at(
     check_every_class_trained(listing, readable)
     parts = Parts(files.hashes, validation_fraction, test_fraction, seed, before)
     placed, notes = parts.cut(readable)
+    said: Sequence[str] = ()
     if relabel:
         placed, said = relabelled(placed, files.hashes, relabel, listing.class_names)
         check_every_class_trained(listing, placed)
-        notes = [*notes, *said]
     if shots:
         placed, notes = parts.draw(placed, shots)
+    notes = [*notes, *said]
     return place_to_train(listing, placed, files, decoding, notes)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -16,6 +17,7 @@ from multitl.data import parquet_images
 from multitl.data.folders import is_image
 from multitl.data.labels import (
     BITS,
+    THOUSANDS,
     columns_of_bits,
     describe_columns,
     describe_labels,
@@ -39,6 +41,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "subset", "partition", "set"),
 }  # fmt: skip
 NUMBERED = re.compile(rf"({'|'.join(COLUMNS['label'])})[ _-]?(\d+|[a-z])")  # label2, target_b
+LONGEST = (
+    2**24
+)  # letters of a cell: more than an image in base64 has; a quote that nobody closed takes in all that follows
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".pq")
 
@@ -49,7 +54,7 @@ class Reading:
 
     path_column, label_column: names, "" for one of COLUMNS; of several labels an image a,b,c for columns of 0 and 1.
     labels: how many an image has.  separator: between those of a cell, "" for the one that is seen there.
-    skip_empty: rows without a class or number are left out.
+    skip_empty: rows without a class or number are left out.  judges: it is known what there is to be learned.
     """
 
     images: str = ""
@@ -58,6 +63,7 @@ class Reading:
     labels: Labels = "one"
     separator: str = ""
     skip_empty: bool = False
+    judges: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> Reading:
@@ -68,7 +74,7 @@ class Reading:
         """The same for a table to judge a run on: what it does not name is as the run was trained with."""
         trained = Reading.of(recipe)
         columns = self.path_column or trained.path_column, self.label_column or trained.label_column
-        return replace(trained, images=self.images, path_column=columns[0], label_column=columns[1])
+        return replace(trained, images=self.images, path_column=columns[0], label_column=columns[1], judges=True)
 
     @property
     def listed(self) -> list[str]:
@@ -136,9 +142,10 @@ def _classes(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> li
     """One class an image. Raises DataError for what is something else."""
     labels = [_text(value) for value in _column(path, table, "label", reading.label_column)]
     _check_filled(path, "label", labels)
-    if not reading.label_column:
-        _refuse_second_target(path, table, labels)
-    _refuse(path, describe_labels(labels))
+    if not reading.judges:  # a few rows may look like something else; classes that the run does not know are refused
+        if not reading.label_column:
+            _refuse_second_target(path, table, labels)
+        _refuse(path, describe_labels(labels))
     return list(map(sys.intern, labels))  # one string a class, not one a row
 
 
@@ -153,7 +160,7 @@ def _label_sets(path: Path, table: Mapping[str, list[Any]], reading: Reading) ->
                 path, f"has other values than 0 and 1 in the column {wrong[0]}", "0 and 1", held, "mend them"
             )
         return labels_of_bits(bits)
-    others: dict[str, Sequence[str]] = {name: cells for name, cells in texts.items() if not _is_known(name)}
+    others: dict[str, Sequence[str]] = {name: cells for name, cells in texts.items() if not is_known(name)}
     if not reading.label_column and _find(table, "label") is None and (found := columns_of_bits(others)):
         return labels_of_bits(found)
     return split_labels(_column(path, table, "label", reading.label_column), reading.separator)
@@ -167,6 +174,12 @@ def _numbers(path: Path, table: Mapping[str, list[Any]], reading: Reading) -> li
         raise _bad_table(
             path, f"has {len(wrong)} cells that are no numbers", "a number in every row, such as 12.5", shorten(wrong),
             "mend or delete these rows, or leave out --labels if they are classes,",
+        )  # fmt: skip
+    doubtful = [cell for cell in cells if "," in cell]
+    if doubtful and all(map(THOUSANDS.fullmatch, doubtful)):
+        raise _bad_table(
+            path, "may mean thousands by its commas, or fractions", "1250 or 1.250", shorten(doubtful),
+            "leave out the commas of thousands, and write a point before fractions",
         )  # fmt: skip
     return [number for number in numbers if number is not None]
 
@@ -296,7 +309,8 @@ def _bad_table(path: Path, problem: str, expected: str, received: str, fix: str)
     return DataError(f"{path} {problem}.", expected=expected, received=received, fix=f"{fix} in {path.name}")
 
 
-def _is_known(name: str) -> bool:
+def is_known(name: str) -> bool:
+    """Whether a column of this name is taken for paths, labels or parts."""
     plain = name.strip().lower()
     return any(plain in names for names in COLUMNS.values()) or NUMBERED.fullmatch(plain) is not None
 
@@ -308,7 +322,8 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
             header = next((line for line in file if line.strip()), "")
             file.seek(0)
             separator = max(",;\t", key=header.count)
-            rows = [row for row in csv.reader(file, delimiter=separator) if any(row)]
+            with _long_cells():
+                rows = [row for row in csv.reader(file, delimiter=separator) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _bad_table(
             path, "cannot be read", "UTF-8 text with a header", str(error), "save it as UTF-8 CSV"
@@ -317,6 +332,16 @@ def _read_text(path: Path) -> dict[str, list[Any]]:
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise _bad_table(path, "has columns of the same name", "names that differ", ", ".join(twice), "rename them")
     return {name: [row[index] if index < len(row) else "" for row in rows[1:]] for index, name in enumerate(names)}
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Meanwhile cells may be longer than csv's 128 KiB: polygons, embeddings, in columns that nobody asks for."""
+    limit = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _read_parquet(path: Path, asked: Sequence[str]) -> tuple[dict[str, list[Any]], bool]:
@@ -343,8 +368,8 @@ def _read_parquet(path: Path, asked: Sequence[str]) -> tuple[dict[str, list[Any]
         if pictures:
             names = [name for name in names if name == asked[1] or name.strip().lower() not in COLUMNS["path"]]
             names = [name for name in names if name != pictures]
-        wanted = [name for name in names if name.strip() in asked or _is_known(name)]
-        if not any(name.strip() in asked or name.strip().lower() in COLUMNS["label"] for name in names):  # one-hot?
+        wanted = [name for name in names if name.strip() in asked or is_known(name)]
+        if not any(name.strip() in asked[1:] or name.strip().lower() in COLUMNS["label"] for name in names):  # one-hot?
             kinds = [schema.field(name).type for name in names]
             are_numbers = [types.is_boolean(it) or types.is_integer(it) or types.is_floating(it) for it in kinds]
             wanted += [name for name in compress(names, are_numbers) if name not in wanted]

@@ -18,10 +18,13 @@ from multitl.recipes import Recipe
 FEWEST = 8  # images that say something of a domain
 
 
-def check_unlabelled(folder: str) -> None:
-    """Raises the DataErrors of `add_unlabelled` that names alone lead to; opens no image. folder: "" for none."""
+def check_unlabelled(folder: str, option: str = "--unlabelled ") -> None:
+    """Raises the DataErrors of `add_unlabelled` that names alone lead to; opens no image.
+
+    folder: "" for none.  option: that it is given by, "" for its place alone.
+    """
     if folder:
-        _list(folder)
+        _list(folder, option)
 
 
 def add_unlabelled(dataset: Dataset, recipe: Recipe, progress: Progress | None = None) -> Dataset:
@@ -46,24 +49,24 @@ def add_unlabelled(dataset: Dataset, recipe: Recipe, progress: Progress | None =
     )
 
 
-def _list(folder: str) -> list[str]:
+def _list(folder: str, option: str = "--unlabelled ") -> list[str]:
     if Path(folder).is_file():
         raise DataError(
             f"{folder} is not a folder.",
             expected="a folder of images without labels",
             received="a file",
-            fix=f"--unlabelled {Path(folder).parent}",
+            fix=f"{option or 'name the folder: '}{Path(folder).parent}",
         )
     found = list_images(folder)
-    _check_enough(folder, len(found))
+    _check_enough(folder, len(found), option)
     return found
 
 
-def _check_enough(folder: str, count: int) -> None:
+def _check_enough(folder: str, count: int, option: str = "--unlabelled ") -> None:
     if count < FEWEST:
         raise DataError(
             f"{folder} holds too few images to tell how they differ.",
             expected=f"at least {FEWEST} different images without labels",
             received=str(count),
-            fix="add images of the same kind, or leave --unlabelled out",
+            fix="add images of the same kind" + (f", or leave {option}out" if option else ""),
         )

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from multitl.data.tables import COLUMNS, Reading
+import numpy as np
+
+from multitl.data.tables import COLUMNS, Reading, is_known
 from multitl.errors import DataError, nearest_names, shorten
 from multitl.given.arrays import is_path
 from multitl.given.rows import Row, cell_text, label_set_text
@@ -40,12 +42,22 @@ def rows_of(columns: Columns, reading: Reading, first: int = 0) -> Iterator[Row]
         raise DataError(
             "The table has no rows.", expected="one row an image", received="0 rows", fix="look where they were lost"
         )
-    others = {name: cells for name, cells in columns.items() if name != pictures and not _is_path(name, reading)}
+    named = [reading.label_column, *reading.listed, *filter(is_known, columns)]
+    others = {
+        name: cells
+        for name, cells in columns.items()
+        if name != pictures and not _is_path(name, reading) and (name in named or not _is_content(cells))
+    }
     for index, cell in enumerate(columns[pictures]):
         image, name = open_cell(cell, first + index)
         if is_path(image):
             image = str(Path(reading.images, image).expanduser().absolute())
         yield Row(image, {other: _text(cells[index], reading) for other, cells in others.items()}, name)
+
+
+def _is_content(cells: list[Any]) -> bool:
+    """Of another file, such as a second picture's, by the first that is there."""
+    return isinstance(next((cell for cell in cells if cell is not None), None), bytes | Mapping)
 
 
 def open_cell(cell: Any, index: int) -> tuple[Any, str]:
@@ -64,9 +76,15 @@ def open_cell(cell: Any, index: int) -> tuple[Any, str]:
 
 
 def _text(cell: Any, reading: Reading) -> str:
-    """Several labels may be a list."""
-    is_set = reading.labels == "several" and isinstance(cell, list) and all(isinstance(one, str) for one in cell)
-    return label_set_text(cell, separator=reading.separator) if is_set else cell_text(cell)
+    """Several labels may be a list, or an array as pandas reads one from Parquet."""
+    if reading.labels == "several":
+        if isinstance(cell, np.ndarray | tuple):
+            cell = list(cell)
+        elif isinstance(cell, set | frozenset):
+            cell = sorted(cell, key=str)
+        if isinstance(cell, list) and all(isinstance(one, str) for one in cell):
+            return label_set_text(cell, separator=reading.separator)
+    return cell_text(cell)
 
 
 def check_column(columns: Mapping[str, Any], meaning: str, asked: str) -> None:

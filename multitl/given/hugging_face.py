@@ -22,12 +22,14 @@ def read_hugging_face(given: Any, reading: Reading) -> Iterator[Row]:
     """given: a `datasets.Dataset`."""
     features = dict(given.features)
     pictures = _pictures_in(features, reading)
-    names = {name: list(one.names) for name, one in features.items() if comes_from(one, "datasets", "ClassLabel")}
+    is_set = reading.labels == "several"
+    cells = {name: _inner(one) if is_set else one for name, one in features.items()}
+    names = {name: list(one.names) for name, one in cells.items() if comes_from(one, "datasets", "ClassLabel")}
     plain, asked = given.with_format("arrow"), replace(reading, path_column=pictures)
     for first in range(0, len(given), AT_ONCE):
         table = plain[first : first + AT_ONCE]
-        columns = {name: table.column(name).to_pylist() for name in table.column_names if _is_cell(features[name])}
-        columns |= {name: named(columns[name], classes) for name, classes in names.items()}
+        columns = {name: table.column(name).to_pylist() for name in table.column_names if _is_cell(cells[name])}
+        columns |= {name: _named(columns[name], classes) for name, classes in names.items()}
         yield from rows_of(columns | {pictures: table.column(pictures).to_pylist()}, asked, first)
 
 
@@ -42,6 +44,22 @@ def _pictures_in(features: dict[str, Any], reading: Reading) -> str:
             fix="data.cast_column('NAME', datasets.Image()), or path_column='NAME'",
         )
     return reading.path_column or ("image" if "image" in images else images[0])
+
+
+def _inner(feature: Any) -> Any:
+    """What a list of several labels holds, however it is written; any other feature as it is."""
+    if isinstance(feature, list) and len(feature) == 1:
+        inner = feature[0]
+    elif any(comes_from(feature, "datasets", name) for name in ("List", "LargeList", "Sequence")):
+        inner = feature.feature
+    else:
+        return feature
+    return inner if comes_from(inner, "datasets", "ClassLabel") or getattr(inner, "dtype", "") == "string" else feature
+
+
+def _named(cells: list[Any], names: list[str]) -> list[Any]:
+    """Numbers, or lists of them, as the names that they stand for."""
+    return [named(cell, names) if isinstance(cell, list) else named([cell], names)[0] for cell in cells]
 
 
 def _is_cell(feature: Any) -> bool:

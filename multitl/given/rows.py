@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +99,13 @@ def label_set_text(labels: Any, names: Sequence[str] = (), separator: str = "") 
 
 
 def _label_names(labels: Any, names: Sequence[str]) -> list[str]:
+    if np.ndim(labels) == 0 and not isinstance(labels, Iterable):
+        raise DataError(
+            "An image has one label where several are asked for, or none.",
+            expected='("cat", "dog"), a row of 0 and 1, or () for an image without a label',
+            received=repr(labels),
+            fix="labels='one' for one class an image",
+        )
     values = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels))
     if values.size and values.dtype.kind not in "biuf":
         return [cell_text(one) for one in values]

@@ -27,7 +27,7 @@ from multitl.judging.judges import Judge, judge_of
 from multitl.recipes import combine
 from multitl.runs.cards import Card, read_card
 from multitl.runs.familiarity import FAMILIARITY, Familiarity, read_familiarity
-from multitl.runs.head_runs import refuse_heads
+from multitl.runs.head_runs import has_heads, refuse_heads
 from multitl.runs.promises import HEAD_FOLDER
 
 if TYPE_CHECKING:
@@ -169,24 +169,27 @@ def check_predict(
     images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     costs: str | os.PathLike[str] = "",
 ) -> tuple[Run, list[str]]:
-    """The run and the paths that are to be classified. Raises what `predict` would, as far as names tell.
+    """The run and the paths that are to be classified, as often as they are given: answers stand beside them.
+
+    Raises what `predict` would, as far as names tell.
 
     costs: see `with_costs`.
     """
-    return with_costs(load_run(run), costs), list_images(images)
+    return with_costs(load_run(run), costs), list_images(images, once=False)
 
 
 @contextmanager
-def lent_images(images: Any) -> Iterator[tuple[Any, dict[str, str]]]:
+def lent_images(run: str | os.PathLike[str], images: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     """Paths to classify: as they are, or of the files that the images of an object become for as long as it takes.
 
-    Also what to call those: path -> name.
+    Also what to call those: path -> name.  run: whose own column of paths a table may have.
     """
     images = shelves.listed(images)
     if shelves.are_paths(images):
         yield images, {}
         return
-    with shelves.lent(images, AS_USUAL, needs_labels=False) as shelf:
+    trained = AS_USUAL if has_heads(run) else reading_for(run, AS_USUAL)
+    with shelves.lent(images, Reading(path_column=trained.path_column), needs_labels=False) as shelf:
         yield shelf.paths, dict(zip(shelf.paths, shelf.shown, strict=True))
 
 

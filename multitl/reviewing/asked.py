@@ -44,7 +44,7 @@ def check_drift(
     """Likewise of `drift`."""
     opened = load_run(run)
     check_for_training(find_data(opened, data), opened.card.recipe)
-    check_unlabelled(os.fspath(images))
+    check_unlabelled(os.fspath(images), option="")
     return opened
 
 

@@ -22,7 +22,7 @@ from multitl.class_tables import check_classes
 from multitl.contracts import VALUE, Head, Job, Parity, Preprocess, Scale, Split, Stage, TranslatedWeight, Unreadable
 from multitl.errors import MultitlError, RunError
 from multitl.recipes import Recipe
-from multitl.system.regular_files import MOST_CARD, read_regular
+from multitl.system.regular_files import MOST_CARD, MOST_FIGURES, read_regular
 
 UNFINISHED = "finish the run with --resume, or name the folder of a finished one"
 
@@ -450,9 +450,15 @@ def read_entry_card(folder: Path) -> EntryCard:
     return read_json_of(folder / "card.json", EntryCard, "the card of a translated network", f"rm -r {folder}")
 
 
+def read_figures_of(folder: str | os.PathLike[str], kind: type[T], missing: str) -> T:
+    """metrics.json of this type. Raises RunError."""
+    path = Path(folder, "metrics.json")
+    return read_json_of(path, kind, "the figures of a finished run", missing, MOST_FIGURES)
+
+
 def read_metrics(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> dict[str, Any]:
     """metrics.json as `metrics.score` gives it, by split; None for a split without images. Raises RunError."""
-    metrics = read_json_of(Path(folder, "metrics.json"), Metrics, "the figures of a finished run", missing)
+    metrics = read_figures_of(folder, Metrics, missing)
     return msgspec.json.decode(msgspec.json.encode(metrics))  # lists again, as whoever reads the file gets them
 
 
@@ -493,14 +499,14 @@ def _check_places(*weights: TranslatedWeight) -> None:
             raise ValueError(f"{one.name} of shape {one.shape}, split {one.split}, axes {one.axes}")
 
 
-def read_json_of(path: Path, kind: type[T], expected: str, missing: str) -> T:
-    """A file of this type. Raises RunError, with the advice `missing`."""
+def read_json_of(path: Path, kind: type[T], expected: str, missing: str, most: int = MOST_CARD) -> T:
+    """A file of this type, of `most` bytes. Raises RunError, with the advice `missing`."""
     try:
-        return _decode(path, kind)
+        return _decode(path, kind, most)
     except (OSError, ValueError, RecursionError, MultitlError) as error:  # MultitlError: an option outside its range
         reason = error.problem if isinstance(error, MultitlError) else f"{type(error).__name__}: {error}"
         raise RunError(f"Cannot read {path}.", expected=expected, received=reason[:500], fix=missing) from error
 
 
-def _decode(path: Path, kind: type[T]) -> T:
-    return msgspec.json.decode(read_regular(path, MOST_CARD), type=kind)
+def _decode(path: Path, kind: type[T], most: int = MOST_CARD) -> T:
+    return msgspec.json.decode(read_regular(path, most), type=kind)

@@ -14,6 +14,7 @@ from multitl.runs.cards import Line, Positive, Sha256, Text, Trials, read_json_o
 from multitl.runs.folders import check_folder
 from multitl.runs.promises import HEAD_FOLDER, HEADS
 from multitl.system.hashes import file_sha256
+from multitl.system.regular_files import MOST_FIGURES
 
 LEARNED = "learned"
 OF_ONE_HEAD = {"from_run": "", "unlabelled": "", "shots": 0, "costs": ""}  # options, and what they are without it
@@ -49,9 +50,14 @@ def has_heads(folder: str | os.PathLike[str]) -> bool:
     return os.path.isfile(Path(folder, HEADS))  # noqa: PTH113  (never raises)
 
 
+def _read(folder: Path) -> Heads:
+    advice = "train again with --overwrite"
+    return read_json_of(folder / HEADS, Heads, "what multitl wrote of the heads", advice, MOST_FIGURES)
+
+
 def read_heads(folder: Path) -> Heads:
     """Raises RunError for one that is damaged or unfinished."""
-    found = read_json_of(folder / HEADS, Heads, "what multitl wrote of the heads", "train again with --overwrite")
+    found = _read(folder)
     if not found.finished:
         raise RunError(
             f"{folder} is not finished.",
@@ -115,7 +121,7 @@ def check_heads(folder: Path, recipe: Recipe, backend: str, weights: str, *, ove
         )
     check_folder(folder, recipe, backend, overwrite=overwrite, resume=resume)
     if resume and has_heads(folder):
-        known = read_json_of(folder / HEADS, Heads, "what multitl wrote of the heads", "train again with --overwrite")
+        known = _read(folder)
         if known.weights != weights:
             raise RunError(
                 f"{folder} was started with other weights of its heads.",

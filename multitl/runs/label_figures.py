@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from multitl.runs.cards import UNFINISHED, Card, ClassName, Count, Positive, Share, read_json_of, read_metrics
+from multitl.runs.cards import UNFINISHED, Card, ClassName, Count, Positive, Share, read_figures_of, read_metrics
 from multitl.runs.number_figures import NumberMetrics
 
 Interval = tuple[Share, Share]
@@ -67,5 +66,5 @@ def read_figures(folder: str | os.PathLike[str], card: Card, missing: str = UNFI
     if card.recipe.labels == "one":
         return read_metrics(folder, missing)
     kind: type[Struct] = NumberMetrics if card.recipe.labels == "number" else LabelMetrics
-    found = read_json_of(Path(folder, "metrics.json"), kind, "the figures of a finished run", missing)
+    found = read_figures_of(folder, kind, missing)
     return msgspec.json.decode(msgspec.json.encode(found))

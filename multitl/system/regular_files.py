@@ -12,6 +12,7 @@ import stat
 from io import BufferedReader
 
 MOST_CARD = 64 * 2**20  # bytes; that of a network with 3,000 tensors has 2 million
+MOST_FIGURES = 2**30  # of 10,000 classes there are two confusion matrices of 300 million
 MOST_TEXT = 16 * 2**30  # bytes of a table or a history: 50,000 images of 1,000 classes take half a billion
 MOST_MODEL = 64 * 2**30  # bytes of a model or a checkpoint
 

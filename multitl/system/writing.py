@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,31 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write indented JSON atomically. NaN is refused: it is not JSON, and a figure that is NaN is a bug."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, _indented(value) + "\n")
 
 
-def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = ()) -> Any:
-    """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`."""
+def _indented(value: Any, margin: str = "\n") -> str:
+    """Numbers stand beside each other: a confusion matrix of a thousand classes has a million."""
+    deeper = margin + "  "
+    if isinstance(value, Mapping) and value:
+        parts = [f"{_plain(str(key))}: {_indented(one, deeper)}" for key, one in value.items()]
+        return "{" + deeper + f",{deeper}".join(parts) + margin + "}"
+    if isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple | str) for one in value):
+        return "[" + deeper + f",{deeper}".join(_indented(one, deeper) for one in value) + margin + "]"
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def read_json(path: str | os.PathLike[str], missing: str, keys: Sequence[str] = (), most: int = MOST_CARD) -> Any:
+    """Read JSON; `missing` is the error's advice if the file is absent, damaged, or not an object with all `keys`.
+
+    most: bytes that are read.
+    """
     try:
-        value = json.loads(read_regular_text(path, MOST_CARD))
+        value = json.loads(read_regular_text(path, most))
         if keys and not (isinstance(value, dict) and set(keys) <= value.keys()):
             raise ValueError(f"no {' or '.join(keys)} in it")
         return value

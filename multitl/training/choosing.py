@@ -77,17 +77,24 @@ def _conclude(
     standings = [one for one in found if isinstance(one, Standing)]
     standings.sort(key=by_score)
     unusable = tuple(one for one in found if isinstance(one, Unusable))
-    command = _command(data, standings[0].name, recipe, backend) if standings else ()
+    command = command_of(data, standings[0].name, recipe, backend) if standings else ()
     return Choice(folder, FIGURES[recipe.labels], tuple(standings), tuple(baselines), unusable, command)
 
 
-def _command(data: str, name: str, recipe: Recipe, backend: Backend) -> tuple[str, ...]:
-    """Every option that decides which features are stored, where it is not the default."""
+def command_of(data: str, name: str, recipe: Recipe, backend: Backend) -> tuple[str, ...]:
+    """What fine-tunes a backbone on what was stored here: every option that decides which features are,
+    unless it is the default."""
     own, default = recipe_of(name, recipe), Recipe()
     named = {one: getattr(own, one) for one in OF_FEATURES}
     given = {one: value for one, value in named.items() if value != getattr(default, one)}
-    options = [text for one, value in given.items() for text in (f"--{one.replace('_', '-')}", str(value))]
+    options = [text for one, value in given.items() for text in _option(one, str(value))]
     return ("multitl", "finetune", data, "--backbone", own.backbone, *options, "--backend", backend.name)
+
+
+def _option(name: str, value: str) -> tuple[str, ...]:
+    """In one word where a value, such as "-1000,400", would be taken for another option."""
+    option = f"--{name.replace('_', '-')}"
+    return (f"{option}={value}",) if value.startswith("-") else (option, value)
 
 
 def _write(choice: Choice, dataset: Dataset, data: str | os.PathLike[str], recipe: Recipe, backend: Backend) -> None:

@@ -28,6 +28,7 @@ from multitl.runs.cards import checked
 from multitl.runs.head_runs import Heads, run_of, whole_heads
 from multitl.runs.promises import HEAD_FILES, HEADS, REPORT, hash_files
 from multitl.system.hashes import file_sha256
+from multitl.system.regular_files import MOST_FIGURES
 from multitl.system.scratch import temporary_folder
 from multitl.system.writing import cannot_write, read_json, write_json, write_text
 from multitl.training.checkpoints import Row, TrainingState
@@ -122,7 +123,7 @@ class JointPublisher:
                 card = read_json(place / "card.json", missing="start again with --overwrite")
                 made = {"trials": trials_of(part, state, is_finished=True), "warnings": state.warnings}
                 finish(place, card | made | {"seconds": dict(self.seconds)}, HEAD_FILES)
-        known = read_json(self.folder / HEADS, missing="start again with --overwrite")
+        known = read_json(self.folder / HEADS, missing="start again with --overwrite", most=MOST_FIGURES)
         self._finish(self.folder, known, state, is_finished=True)
 
     @cached_property
@@ -190,7 +191,7 @@ class JointPublisher:
         """The report of all, then heads.json."""
         about |= {"trials": describe_trials(state, is_finished=is_finished), "warnings": state.warnings}
         about |= {"seconds": dict(self.seconds)}
-        metrics = read_json(folder / "metrics.json", missing="start again with --overwrite")
+        metrics = read_json(folder / "metrics.json", missing="start again with --overwrite", most=MOST_FIGURES)
         write_heads_report(folder, self.folder.resolve().name, metrics, about)
         files = hash_files(folder, JOINT_FILES)
         for name in self._names:

@@ -138,3 +138,8 @@ def test_evaluation_reads_labels_as_training_did(folder: Path) -> None:
         scan_for_evaluation(
             write(folder, "path,labels", ["owl|cat"]), ("cat", "dog"), max_unreadable=0, reading=reading
         )
+
+
+def test_labels_on_no_image_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"No image .* has a label"):
+        scan_for_training(write(folder, "path,labels", [""] * 20), Recipe(labels="several"))

@@ -30,6 +30,7 @@ def write(folder: Path, rows: list[str], header: str = "path,label") -> Path:
 
 
 def test_numbers_in_cells(folder: Path) -> None:
+    assert list_table(write(folder, ['"0,125"', '"1,250"']), NUMBER).records[1].label == 1.25
     listing = list_table(write(folder, ["1", "-2.5", '"3,25"', " 4e2 ", ".5", "7."]), NUMBER)
     assert [record.label for record in listing.records] == [1.0, -2.5, 3.25, 400.0, 0.5, 7.0]
     assert listing.class_names == ("value",)
@@ -49,6 +50,7 @@ def test_numbers_of_parquet(folder: Path) -> None:
         (["1", "two", "3"], r"1 cells that are no numbers"),
         (["1", "", "nan"], r"2 cells that are no numbers"),
         (["1", "inf", "1e300"], r"2 cells that are no numbers"),
+        (["950", '"1,250"', '"12,500"'], r"may mean thousands by its commas, or fractions"),
         (["5"] * 60, r"all have the same number: 5"),
         ([f"{20240101 + day}" for day in range(30)] * 2, r"hardly differ for their size"),
     ],

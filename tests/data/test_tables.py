@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from image_folders import make_images
 
 from multitl.data.tables import Reading, list_table
 from multitl.errors import DataError
+from multitl.recipes import Recipe
 
 HEADERS = ["path,label", "filename,class", "File , TARGET", "image,category,extra"]
 
@@ -83,7 +85,7 @@ def test_quoted_names_with_commas(folder):
         (f"path,label\n{'x' * 5000},a", "1 files that do not exist", "xxx"),
         ("path,label,split\npictures/0.png,a,train\npictures/1.png,b,trian", "splits that are not known", "'trian'"),
         ("path,label,split\npictures/0.png,a,train\npictures/1.png,b,", "splits that are not known", "''"),
-        ("path,label\n" + '"' * 3 + "x" * 200_000, "cannot be read", "field larger"),
+        ("path,label\n" + '"' * 3 + "x" * 2**24, "cannot be read", "field larger"),
     ],
 )
 def test_tables_that_are_refused(folder, text, problem, detail):
@@ -152,3 +154,28 @@ def test_parquet_without_pyarrow(folder, monkeypatch):
     with pytest.raises(DataError, match="pyarrow") as error:
         list_table(write(folder, "", "data.parquet"))
     assert error.value.fix == "pip install 'multitl[parquet]'"
+
+
+def test_cells_longer_than_csv_allows_are_read(folder):
+    rows = ["path,label,polygon", f"pictures/0.png,cat,{'7 ' * 200_000}", "pictures/1.png,dog,"]
+    assert list_table(write(folder, "\n".join(rows))).class_names == ("cat", "dog")
+    assert csv.field_size_limit() == 131072
+
+
+def test_a_table_to_judge_by_may_hold_a_few_of_the_classes(folder):
+    """Apple|rust and its like are a grid of kinds, which some of its cells are not."""
+    grid = ["Apple|rust", "Apple|healthy", "Corn|rust", "Corn|healthy"]
+    rows = [f"pictures/{number}.png,{label}" for number, label in enumerate(grid)]
+    assert len(list_table(write(folder, "\n".join(["path,label", *rows]))).class_names) == 4
+    some = write(folder, "\n".join(["path,label", *rows[:3]]), "some.csv")
+    with pytest.raises(DataError, match="looks like several labels"):
+        list_table(some)
+    assert len(list_table(some, Reading().as_trained(Recipe())).class_names) == 3
+
+
+def test_columns_of_bits_beside_a_column_of_paths_of_another_name(folder):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"photo": ["pictures/0.png", "pictures/1.png"], "hat": [0, 1], "shoe": [1, 1]}
+    parquet.write_table(arrow.table(columns), folder / "data.parquet")
+    listing = list_table(folder / "data.parquet", Reading(path_column="photo", labels="several"))
+    assert [record.label for record in listing.records] == [("shoe",), ("hat", "shoe")]

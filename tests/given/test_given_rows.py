@@ -12,6 +12,7 @@ from image_folders import make_images
 from PIL import Image
 
 import multitl
+from multitl.data.scanning import list_images
 from multitl.data.tables import AS_USUAL, Reading, list_table
 from multitl.errors import DataError
 from multitl.given.rows import label_set_text
@@ -305,3 +306,37 @@ def test_a_data_set_whose_file_is_gone_is_not_a_full_disk():
 
     with pytest.raises(DataError, match=r"photo\.jpg"):
         keep(Gone(), AS_USUAL)
+
+
+@pytest.mark.parametrize("cell", [["cat", "dog"], ("dog", "cat"), {"cat", "dog"}, np.array(["cat", "dog"])])
+def test_several_labels_in_a_cell_of_a_frame(cell):
+    """pandas reads arrays from a column of lists in Parquet."""
+    pandas = pytest.importorskip("pandas")
+    cells = pandas.Series([cell, "dog", None, type(cell)(["dog"]) if not isinstance(cell, np.ndarray) else cell[:1]])
+    frame = pandas.DataFrame({"image": list(NOISE), "labels": cells, "thumbnail": [b"\x89PNG"] * 4})
+    table = keep(frame, Reading(labels="several"))
+    assert list_table(table, Reading(labels="several")).class_names == ("cat", "dog")
+    assert "thumbnail" not in rows_of(table)[0]
+
+
+@pytest.mark.parametrize("label", [1, None])
+def test_one_label_is_not_several(label):
+    with pytest.raises(DataError, match="one label where several"):
+        keep((NOISE, ["cat", ("dog",), label, ("cat", "dog")]), Reading(labels="several"))
+
+
+def test_every_path_is_answered_as_often_as_it_is_given(tmp_path):
+    folder = make_images(tmp_path, {"pictures": 2})
+    paths = [str(folder / "pictures" / f"{number}.png") for number in (1, 0, 1)]
+    assert list_images(paths, once=False) == paths and list_images(paths) == paths[:2]
+
+
+def test_lists_of_labels_of_hugging_face():
+    datasets = pytest.importorskip("datasets")
+    names = datasets.Sequence(datasets.ClassLabel(names=["dog", "cat"]))
+    boxes = datasets.Sequence(datasets.Value("float32"))
+    features = datasets.Features({"image": datasets.Image(), "labels": names, "boxes": boxes})
+    columns = {"image": list(map(Image.fromarray, NOISE[:3])), "labels": [[0], [0, 1], []], "boxes": [[1.0], [], []]}
+    found = rows_of(keep(datasets.Dataset.from_dict(columns, features=features), Reading(labels="several")))
+    assert [set(row) - {"path", "split"} for row in found] == [{"labels"}] * 3
+    assert sorted(row["labels"] for row in found) == ["", "dog", "dog|cat"]

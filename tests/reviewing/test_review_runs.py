@@ -72,3 +72,8 @@ def test_what_cannot_be_reviewed_is_said_at_once(finished: Path, tmp_path: Path,
     assert "Cannot find" in message_of(main(missing), *capsys.readouterr())
     few = ["drift", str(finished), str(tmp_path)]
     assert "There is no image" in message_of(main(few), *capsys.readouterr())
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    for images in (tmp_path, tmp_path / "one.png"):
+        told = message_of(main(["drift", str(finished), str(images)]), *capsys.readouterr())
+        assert "few images" in told or "not a folder" in told
+        assert "--unlabelled" not in told  # which drift has not

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 import multitl
+from multitl.adapters import load_backend
 from multitl.cli.main import main
 from multitl.data import scanning
 from multitl.errors import MultitlError
 from multitl.judging.choice_page import write_choice_page
+from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
+from multitl.training.choosing import command_of
 from tests.quick_runs import BACKBONE, MOBILENET, QUICK
 
 SECOND = "torchvision/squeezenet1_1"
@@ -62,6 +65,11 @@ def test_the_command_cuts_the_same_parts(photos: Path, tmp_path: Path) -> None:
     choice = multitl.choose(photos, [BACKBONE], output=tmp_path / "choice", recipe=recipe)
     given = dict(zip(choice.command[3::2], choice.command[4::2], strict=True))
     assert (given["--validation-fraction"], given["--test-fraction"], given["--shots"]) == ("0.4", "0.3", "6")
+
+
+def test_a_value_that_begins_as_an_option_does_stands_behind_its_name() -> None:
+    command = command_of("photos", BACKBONE, Recipe(range="-1000,400"), load_backend())
+    assert "--range=-1000,400" in command
 
 
 def test_weights_of_its_own_stand_after_the_name(photos: Path, tmp_path: Path) -> None:

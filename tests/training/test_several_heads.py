@@ -168,11 +168,18 @@ def test_tables_and_terminal(
 
 
 @pytest.mark.parametrize("text", ["half", "half=class", "half=class, half=number", "half=regression, width=number",
-                                  "../half=class, width=number"])  # fmt: skip
+                                  "../half=class, width=number", "error=class, width=number"])  # fmt: skip
 def test_heads_that_are_not_understood(text: str) -> None:
     with pytest.raises(RecipeError) as error:
         parse_targets(text)
     assert error.value.fix
+
+
+def test_data_without_a_file_and_a_column_of_labels_are_refused_in_words(result: HeadsResult, photos: Path) -> None:
+    with pytest.raises(DataError, match="Several heads are read from a file"):
+        multitl.evaluate(result.output, {"path": ["a.png"], "half": ["wide"]})
+    with pytest.raises(DataError, match="Each head has a column of its name"):
+        multitl.evaluate(result.output, photos / "photos.csv", label_column="half")
 
 
 @pytest.mark.parametrize("text", ["width=0", "width=x", "hight=2", "width"])
