@@ -130,7 +130,7 @@ class Story:
     def use(self) -> None:
         """What `finetune` has published by now."""
         if self.command[0] == "finetune" and (self.broken / "card.json").exists():
-            image = next(path for path in sorted(Path(self.command[1]).rglob("*")) if path.is_file())
+            image = next(path for path in sorted(Path(self.command[1]).rglob("*")) if path.suffix in (".jpg", ".png"))
             if self.place.start("predict", self.broken, image).wait():
                 self.tally.faults.append(f"predict: {self.place.said()}")
             self.tally.uses += 1

@@ -74,13 +74,16 @@ class Files:
     looks: Looks
 
 
-def check_files(listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None) -> Files:
+def check_files(
+    listing: Listing, max_unreadable: float, decoding: Decoding, progress: Progress | None, *, samples: bool = False
+) -> Files:
     """Decode what is not known yet.
 
+    samples: of very many only some, where whoever reads them later can leave out what is damaged.
     Raises DataError for too many that are not readable.
     """
     paths = sorted({record.path for record in listing.records})
-    inspector = _inspector_for(len(paths), decoding)
+    inspector = _inspector_for(len(paths), decoding, samples)
     hashes, unreadable, looks, fresh = dict[str, str](), list[Unreadable](), Looks(), dict[str, Look]()
     for verdict in _verdicts(inspector, paths, progress):
         if verdict.look:
@@ -104,8 +107,8 @@ def is_sampled(count: int) -> bool:
     return count > MOST_DECODED
 
 
-def _inspector_for(count: int, decoding: Decoding) -> Inspector:
-    if is_sampled(count):
+def _inspector_for(count: int, decoding: Decoding, samples: bool) -> Inspector:
+    if samples and is_sampled(count):
         return Inspector(decoding, None, count // DECODED)
     return Inspector(decoding, ReadableImages(decoding))
 

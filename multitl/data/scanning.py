@@ -230,7 +230,7 @@ def _look_at(
 ) -> Dataset:  # fmt: skip
     """From names to a Dataset: open every file, cut the missing splits, draw the shots, and say what is odd."""
     check_trainable(listing)
-    files = check_files(listing, max_unreadable, decoding, progress)
+    files = check_files(listing, max_unreadable, decoding, progress, samples=True)
     readable = [record for record in listing.records if record.path in files.hashes]
     check_every_class_trained(listing, readable)
     parts = Parts(files.hashes, validation_fraction, test_fraction, seed, before)

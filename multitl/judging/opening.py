@@ -42,10 +42,12 @@ class Run:
     """The folder of a finished run or a translated network, which is a path like any other; the model is loaded on use.
 
     A function that takes the path of a run and gets one of these reads neither card nor model again.
+    in_float32: the model computes so, though it was trained in 16 bits.
     """
 
     folder: Path
     card: Card
+    in_float32: bool = False
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -216,7 +218,7 @@ def _load_model(run: Run) -> keras.Model:
 
     path = run.card.model_file(run.folder)
     try:
-        model = load_network(path, run.card.output)
+        model = load_network(path, run.card.output, in_float32=run.in_float32)
     except WeightsError as error:
         raise _bad_model(path, error.received) from error
     expected = [(None, *run.card.preprocess.shape)], (None, len(run.card.class_names))

@@ -114,6 +114,7 @@ def _pairs(model: keras.Model) -> dict[str, layers.BatchNormalization]:
         tensor = nodes_of(norm)[0].input_tensors[0]
         before = producer[id(tensor)]
         is_plain = isinstance(before, KERNELS) and before.activation in (None, keras.activations.linear)
+        is_plain = is_plain and before.compute_dtype == norm.compute_dtype == "float32"  # 16 bits round elsewhere then
         if is_plain and users[id(tensor)] == 1 and calls[before.name] == 1:
             found[before.name] = norm
     return found

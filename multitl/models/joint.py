@@ -51,9 +51,9 @@ def side_by_side(model: keras.Model, names: Sequence[str]) -> keras.Model:
     return keras.Model(model.input, keras.layers.Concatenate(dtype="float32", name="all")(outputs))
 
 
-def load_network(path: Path, head: str = "") -> keras.Model:
-    """The network in a `.keras` file, or that of one of its heads. Raises WeightsError as `load_saved_model`."""
-    model = load_saved_model(path)
+def load_network(path: Path, head: str = "", *, in_float32: bool = False) -> keras.Model:
+    """The network in a `.keras` file, or that of one of its heads: see `load_saved_model`, whose errors it raises."""
+    model = load_saved_model(path, in_float32=in_float32)
     if not head:
         return model
     if not isinstance(model.output, dict) or head not in model.output:

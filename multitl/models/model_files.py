@@ -27,16 +27,17 @@ _SPARE_NUMBERS = 2**16  # for variables that a file need not hold, such as rando
 _MOST_NUMBERS = 2**28  # in what one operation gives for one image: 1 GiB
 
 
-def load_saved_model(path: Path) -> keras.Model:
+def load_saved_model(path: Path, *, in_float32: bool = False) -> keras.Model:
     """The network in a `.keras` file, without optimizer.
 
+    in_float32: it computes so, though it was trained in 16 bits; its weights are of float32 either way.
     Raises WeightsError for a file that is missing, damaged, unsafe, or describes more than it holds.
     """
     try:
         config = check_config(read_text(path))
         with open_weight_file(path) as weights, temporary_folder() as folder:
             numbers = sum(math.prod(weight.shape) for layer in weights.layers for weight in layer.weights)
-            _write_plainly(config, weights, folder)
+            _write_plainly(_without_mixing(config) if in_float32 else config, weights, folder)
             with numpy_initialisers(seed=None), bounded_weights(numbers + _SPARE_NUMBERS):
                 model = keras.models.load_model(folder, compile=False, safe_mode=True)
         check_sizes(model)
@@ -47,6 +48,17 @@ def load_saved_model(path: Path) -> keras.Model:
             raise full_disk(error) from error
         raise _refuse(path, f"{type(error).__name__}: {error}".partition("\n")[0][:500]) from error
     return model
+
+
+def _without_mixing(config: Any) -> Any:
+    """A description whose layers all compute in float32."""
+    if isinstance(config, list):
+        return [_without_mixing(one) for one in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy" and str(config["config"].get("name")).startswith("mixed_"):
+        return {**config, "config": {**config["config"], "name": "float32"}}
+    return {key: _without_mixing(value) for key, value in config.items()}
 
 
 def _write_plainly(config: dict[str, Any], weights: WeightFile, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multitl.contracts import Backend
 from multitl.judging.opening import Run, load_run
@@ -44,5 +44,7 @@ def departing(
                 source_name(model), weights=weights, image_size=image_size, head="keep", preprocess="auto",
                 backend=backend, output=folder, overwrite=False,
             )  # fmt: skip
-        run = load_run(folder)
-        yield Departure(model, run, make_reference(run, images, calibration), backend)
+        run = replace(load_run(folder), in_float32=True)  # as artefacts do
+        with backend.full_precision():
+            reference = make_reference(run, images, calibration)
+        yield Departure(model, run, reference, backend)

@@ -51,7 +51,7 @@ def export(job: ExportJob, folder: Path) -> None:
     sys.setrecursionlimit(10_000)  # Keras walks nested structures recursively
     source, chosen, backend = Path(job.model), FORMATS[job.format], load_backend()
     card = read_card(source)
-    model = load_network(card.model_file(source), card.output)
+    model = load_network(card.model_file(source), card.output, in_float32=True)
     backbone = backbone_of(model)
     if chosen.is_folded:
         backbone = fold_batch_norm(backbone)

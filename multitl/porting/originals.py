@@ -47,12 +47,13 @@ def original_tensors(model: keras.Model, card: Card) -> dict[str, np.ndarray]:
 
 def _as_one_layer(model: keras.Model, card: Card) -> tuple[np.ndarray, np.ndarray]:
     """The head as kernel (channels, classes) and bias (classes,) float32."""
-    names = [layer.name for layer in model.layers]
-    if "head" not in names:
+    backbone = backbone_of(model)
+    behind = model.layers[model.layers.index(backbone) + 1 :]
+    head = next((layer for layer in behind if isinstance(layer, keras.Model)), None)
+    if head is None:
         raise _no_place("the model has no classifier", "a classifier")
-    if card.recipe.pooling != "avg" and backbone_of(model).output_shape[1:3] != (1, 1):
+    if card.recipe.pooling != "avg" and backbone.output_shape[1:3] != (1, 1):
         raise _no_place(f"the head pools by {card.recipe.pooling}", "pooling by avg")
-    head = model.get_layer("head")
     if any(isinstance(layer, keras.layers.UnitNormalization) for layer in head.layers):
         raise _no_place("the head brings features to length 1", "one layer")
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]

@@ -104,8 +104,13 @@ def as_taken(pixels: np.ndarray, how: Any) -> np.ndarray:
     return ordered.astype("float32") * np.array(how.scale, "float32") + np.array(how.offset, "float32")
 
 
+def shown(label: str, number: float) -> str:
+    """A probability, or a number of any size."""
+    return f"{number:.6g}" if label == "value" else f"{number:.4f}"
+
+
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     for name, found in zip(sys.argv[1:], classify(sys.argv[1:], Path(__file__).resolve().parent), strict=True):
-        print("\t".join([name, *(f"{label}\t{probability:.4f}" for label, probability in found)]), flush=True)
+        print("\t".join([name, *(f"{label}\t{shown(label, number)}" for label, number in found)]), flush=True)

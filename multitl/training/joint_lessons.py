@@ -56,7 +56,12 @@ class Part:
 
     @property
     def log_variance(self) -> float:
-        """At which the sum of losses would be least if the head's loss stayed as it is: see `SumOfLosses`."""
+        """At which the sum of losses would be least if the head's loss stayed as it is: see `SumOfLosses`.
+
+        0 for a head that has learned nothing yet.
+        """
+        if not self.state.rows:
+            return 0.0
         return float(np.clip(np.log(max(self.kept["loss"], LEAST_LOSS) * self._doubled), -MOST_SPREAD, MOST_SPREAD))
 
     @property

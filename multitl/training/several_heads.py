@@ -32,6 +32,7 @@ from multitl.system.progress import progress_bar
 from multitl.system.writing import write_json
 from multitl.training.asked import run_folder
 from multitl.training.checkpoints import Row, TrainingState, load_state, read_variables, remove_previous, save_state
+from multitl.training.feature_rows import chosen
 from multitl.training.features import RunFeatures, compute_run_features
 from multitl.training.finetuning import load_own_state, read_pixels, say_what_was_kept
 from multitl.training.heads import make_head
@@ -208,8 +209,10 @@ def _make_part(name: str, job: Job, images: Dataset, features: RunFeatures) -> P
     """A head, on the features of the images that have its target."""
     dataset, place = job.found[name][0], run_of(job.folder, name)
     rows = {split: _places(dataset, images, split) for split in SPLITS}
-    judged = {split: values[rows[split]] for split, values in features.judged.items() if len(rows[split])}
-    own = RunFeatures([view[rows["train"]] for view in features.train], judged, features.computed, features.reused)
+    judged = {split: chosen(values, rows[split]) for split, values in features.judged.items() if len(rows[split])}
+    own = RunFeatures(
+        [chosen(view, rows["train"]) for view in features.train], judged, features.computed, features.reused
+    )
     state, asked = load_state(place), job.recipes[name]
     say(f"head {name}: {asked.labels}")
     head, recipe, solved = make_head(own, dataset, asked, state, partial(save_state, place))

@@ -169,11 +169,14 @@ class Race:
                 write_variables(mutable, state.best)
                 yield tried
         if not state.tried:
-            state.warnings.append(NO_TIME.format(self.recipe.budget, state.budget_steps))
+            told = NO_TIME.format(self.recipe.budget, state.budget_steps)
+            state.warnings += [told] if told not in state.warnings else []
         elif further := next_trial(self.recipe, self.phase.count, None, state.tried):
             say(MORE_TIME.format(**further))
         self._insist_on_a_model(state)
         state.finished = True
+        if not state.tried:
+            self._save(state)  # a file that is lost later is made again, and nothing is tried then
         write_variables(mutable, state.best or start)
 
     def _next_trial(self, state: TrainingState) -> Trial | None:

@@ -49,6 +49,15 @@ def test_every_kind_of_layer_takes_its_normalisation_up():
     check(every_kind(), left=[])
 
 
+@pytest.mark.every_backend
+def test_in_16_bits_nothing_is_folded_since_the_saved_network_is_not():
+    """Each rounds elsewhere: heads of folded features were refused by the proof of the model that is saved."""
+    images = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, dtype="mixed_bfloat16")(images)
+    model = keras.Model(images, layers.BatchNormalization(dtype="mixed_bfloat16")(x))
+    assert norms(fold_batch_norm(model)) == norms(model)
+
+
 def train(model: keras.Model, trained_norm: int | None) -> list[np.ndarray]:
     """Weights after three steps of plain gradient descent, which keeps the gradients' size."""
     held = [layer for layer in leaf_layers(model) if isinstance(layer, layers.BatchNormalization)]

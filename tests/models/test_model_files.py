@@ -302,3 +302,17 @@ def test_variables_beyond_the_bound_are_refused_and_the_bound_ends():
         with pytest.raises(ValueError, match="claims more weights"):
             layers.Dense(1, use_bias=False).build((None, 1))
     layers.Dense(3).build((None, 3))
+
+
+@pytest.mark.every_backend
+def test_a_network_of_16_bits_computes_in_float32_on_request(tmp_path: Path):
+    images = keras.Input((8, 8, 3), dtype="uint8")
+    nested = keras.Sequential([keras.layers.Conv2D(4, 3, dtype="mixed_bfloat16")], name="nested")
+    x = keras.layers.GlobalAveragePooling2D(dtype="mixed_bfloat16")(nested(keras.layers.Rescaling(1 / 255)(images)))
+    model = keras.Model(images, keras.layers.Dense(2, dtype="float32")(x))
+    model.save(tmp_path / "model.keras")
+    kept, plain = (load_saved_model(tmp_path / "model.keras", in_float32=asked) for asked in (False, True))
+    assert kept.get_layer("nested").layers[0].compute_dtype == "bfloat16"
+    assert plain.get_layer("nested").layers[0].compute_dtype == "float32"
+    for one, other in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -336,6 +336,19 @@ def test_what_has_no_place_in_the_original_class(changes: dict, text: str, photo
         export_worker.export(export_worker.ExportJob("torch", str(run), "pixels"), tmp_path)
 
 
+@pytest.mark.every_backend
+@pytest.mark.slow
+def test_one_of_several_heads_goes_back_too(photo_folder: Path, tmp_path: Path):
+    rows = [(path, path.parent.name, number % 2) for number, path in enumerate(sorted(photo_folder.glob("*/*.png")))]
+    lines = ["path,colour,odd", *(f"{path},{colour},{'odd' if odd else 'even'}" for path, colour, odd in rows)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    made = multitl.finetune_heads(
+        tmp_path / "table.csv", "colour=class, odd=class", output=tmp_path / "run", recipe=RECIPE
+    )
+    multitl.port(made.output / "heads" / "odd", "torch", output=tmp_path / "ported")
+    assert list((tmp_path / "ported").rglob("model.safetensors"))
+
+
 def test_ports_lists_formats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("multitl.porting.formats.is_present", lambda package: package != "openvino")
     assert cli.main(["ports"]) == 0

@@ -177,6 +177,11 @@ def test_a_budget_for_no_step_leaves_the_head_with_a_warning() -> None:
     assert list(make_race(Recipe(batch_size=16, budget="1s"), budget=1e-3).run(state)) == []
     assert state.finished and state.kept == 0 and not state.tried
     assert "no time for fine-tuning" in state.warnings[0] and "--budget" in state.warnings[0]
+    saved = list[bool]()
+    again = make_race(Recipe(batch_size=16, budget="1s"))
+    again = replace(again, save=lambda state: saved.append(state.finished))
+    assert list(again.run(state)) == [] and len(state.warnings) == 1  # a lost file is made again: nothing is tried
+    assert saved == [True]
     with pytest.raises(RunError, match=r"no time for fine-tuning(.|\n)*--budget none"):
         list(make_race(Recipe(batch_size=16, budget="1s"), budget=1e-3).run(TrainingState("finetune")))
 
