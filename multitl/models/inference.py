@@ -46,16 +46,17 @@ def predict_padded(forward: Forward, inputs: np.ndarray, size: int = BATCH) -> n
 
 def predict_pixels(
     forward: Forward, reader: PixelReader, advance: Callable[[int], None] = lambda count: None,
-    peers: Peers = ALONE_PEERS, rows: Sequence[int] | None = None,
+    peers: Peers = ALONE_PEERS, rows: Sequence[int] | None = None, columns: slice = slice(None),
 ) -> np.ndarray:  # fmt: skip
     """The outputs (n, k) for every image of the reader, or for these, in order. `advance` hears how many were just
     done.
 
+    columns: of the outputs, those that are kept.
     peers: who share the work, and all get all of it.
     """
     own, outputs = peers.share(range(len(reader)) if rows is None else rows), []
     for values in predict_batches(forward, reader.batches(index_batches(own))):
-        outputs.append(values)
+        outputs.append(values[:, columns])
         advance(len(values))
     return peers.rows(np.concatenate(outputs) if outputs else np.empty(0))
 

@@ -7,9 +7,9 @@ a judged classifier from the head on, whatever happens.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,9 @@ class Publisher:
 
     @property
     def looked_at(self) -> int:
-        """See `racing.Contender`: what `learn_familiarity` looks at."""
-        return min(MOST_TRAIN, len(self.readers["train"])) + min(MOST_USUAL, len(self.readers["validation"]))
+        """See `racing.Contender`: what `learn_familiarity` looks at, but for validation images that are judged."""
+        usual = len(self.readers["validation"])
+        return min(MOST_TRAIN, len(self.readers["train"])) + (MOST_USUAL if usual > MOST_USUAL else 0)
 
     @property
     def lesson(self) -> Lesson:
@@ -120,14 +121,22 @@ class Publisher:
 
     def publish_trial(self, trained: int, state: TrainingState) -> None:
         """The network as it is. trained: parameters of the backbone that were."""
-        splits = [split for split in JUDGED if len(self.readers[split])]
-        judged = {split: self._predict(self.readers[split]) for split in splits}
+        few = self._look("validation") if len(self.readers["validation"]) <= MOST_USUAL else None  # pass once
+        judged = {
+            split: self._told(few.logits) if few and split == "validation" else self._predict(self.readers[split])
+            for split in JUDGED
+            if len(self.readers[split])
+        }
         old_test = self.memory.judge_network(self._predict) if self.memory else None
-        about, familiarity = self._describe(trained, False, old_test), self.learn_familiarity()
+        about, familiarity = self._describe(trained, False, old_test), self._learn(partial(self._see_pixels, usual=few))
         self.peers.first(lambda: self._publish(judged["validation"], judged, state, about, familiarity))
 
     def _predict(self, reader: PixelReader) -> np.ndarray:
-        return self._goal.exact(predict_pixels(self._answer, reader, peers=self.peers))
+        logits = slice(self.pretrained.backbone.output_shape[-1], None)
+        return self._told(predict_pixels(self._see, reader, peers=self.peers, columns=logits))
+
+    def _told(self, logits: np.ndarray) -> np.ndarray:
+        return self._goal.exact(self._goal.activate(logits))
 
     def learn_familiarity(self) -> Familiarity:
         """What the usual images look like to the network as it is, whose head must not know the validation images."""
@@ -148,8 +157,14 @@ class Publisher:
         features = chosen(self.features.train[0] if split == "train" else self.features.judged[split], rows)[:]
         return Seen(features, head_logits(self.head, features))
 
-    def _see_pixels(self, split: Split, rows: np.ndarray) -> Seen:
-        found = predict_pixels(self._see, self.readers[split], peers=self.peers, rows=rows.tolist())
+    def _see_pixels(self, split: Split, rows: np.ndarray, *, usual: Seen | None = None) -> Seen:
+        """usual: of all validation images, where they passed already."""
+        if usual and split == "validation":
+            return Seen(usual.features[rows], usual.logits[rows])
+        return self._look(split, rows.tolist())
+
+    def _look(self, split: Split, rows: Sequence[int] | None = None) -> Seen:
+        found = predict_pixels(self._see, self.readers[split], peers=self.peers, rows=rows)
         return Seen(*np.split(found, [self.pretrained.backbone.output_shape[-1]], axis=1))
 
     def publish_adapted(
@@ -190,10 +205,6 @@ class Publisher:
     def _classifier(self) -> keras.Model:
         """Built once: each new model is compiled anew."""
         return build_classifier(self.pretrained, self.head, self.recipe.pooling, self._goal)
-
-    @cached_property
-    def _answer(self) -> Forward:
-        return compile_forward(self._classifier)
 
     @cached_property
     def _see(self) -> Forward:
