@@ -401,6 +401,7 @@ def evaluate(
     reading = Reading(str(images), path_column, label_column)
     if has_heads(run):
         opening.refuse_costs(run, costs)
+        opening.refuse_label_column(reading)
         adapter = load_backend(backend)
         from multitl.judging import several_heads
 

@@ -195,10 +195,9 @@ def review(options: argparse.Namespace) -> None:
     from multitl.cli.reviews import print_review
     from multitl.runs.folders import beside
 
-    recipe, again = Path(options.folder, "recipe.toml"), beside(options.folder, "relabelled")
-    given = {"--recipe": recipe, "--relabel": found.table, "--out": again}
-    words = [str(word) for pair in given.items() for word in pair]
-    print_review(found, shlex.join([program(), "finetune", found.about["data"], *words]))
+    recipe, again = str(Path(options.folder, "recipe.toml")), str(beside(options.folder, "relabelled"))
+    given = ["--recipe", recipe, "--relabel", str(found.table), "--out", again]
+    print_review(found, shlex.join([program(), "finetune", found.about["data"], *given]))
 
 
 def drift(options: argparse.Namespace) -> None:

@@ -67,11 +67,15 @@ class Inspector:
 
 @dataclass(frozen=True)
 class Files:
-    """What is known of the files of a listing. hashes: path -> sha256 of the readable ones.  looks: their values."""
+    """What is known of the files of a listing. hashes: path -> sha256 of the readable ones.  looks: their values.
+
+    is_sampled: whether only some were decoded.
+    """
 
     hashes: dict[str, str]
     unreadable: tuple[Unreadable, ...]
     looks: Looks
+    is_sampled: bool
 
 
 def check_files(
@@ -99,16 +103,11 @@ def check_files(
     check_readable(listing.root, len(paths), unreadable, max_unreadable, looks.mending_range(decoding))
     if decoding.channels == ():
         check_channels(listing.root, looks.channels)
-    return Files(hashes, tuple(unreadable), looks)
-
-
-def is_sampled(count: int) -> bool:
-    """Whether of so many files only some are decoded at the look."""
-    return count > MOST_DECODED
+    return Files(hashes, tuple(unreadable), looks, is_sampled=inspector.known is None)
 
 
 def _inspector_for(count: int, decoding: Decoding, samples: bool) -> Inspector:
-    if samples and is_sampled(count):
+    if samples and count > MOST_DECODED:
         return Inspector(decoding, None, count // DECODED)
     return Inspector(decoding, ReadableImages(decoding))
 

@@ -31,7 +31,7 @@ from multitl.data.checks import (
 from multitl.data.containers import TAR, holds, is_container, list_images_in, shards_in
 from multitl.data.folders import find_files, is_image
 from multitl.data.images import PLAINLY
-from multitl.data.inspection import Files, Progress, check_files, is_sampled
+from multitl.data.inspection import Files, Progress, check_files
 from multitl.data.layouts import LAYOUTS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Before, Parts, nowhere
@@ -327,8 +327,8 @@ def _dataset(listing: Listing, placed: Sequence[Record], files: Files) -> Datase
     ]
     examples.sort(key=lambda example: (SPLITS.index(example.split), example.path, example.label))
     paths = {printable(record.path) for record in listing.records}
-    unreadable, sampled = tuple(file for file in files.unreadable if file.path in paths), is_sampled(len(paths))
-    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable, is_sampled=sampled)
+    unreadable = tuple(file for file in files.unreadable if file.path in paths)
+    dataset = Dataset(listing.root, listing.class_names, tuple(examples), unreadable, is_sampled=files.is_sampled)
     warnings = (*listing.warnings, *warn_of_copies(dataset))
     return replace(dataset, warnings=warnings, fingerprint=_fingerprint(dataset))
 

@@ -41,9 +41,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "subset", "partition", "set"),
 }  # fmt: skip
 NUMBERED = re.compile(rf"({'|'.join(COLUMNS['label'])})[ _-]?(\d+|[a-z])")  # label2, target_b
-LONGEST = (
-    2**24
-)  # letters of a cell: more than an image in base64 has; a quote that nobody closed takes in all that follows
+LONGEST = 2**24  # letters of a cell; a quote that nobody closed takes in all that follows
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".pq")
 

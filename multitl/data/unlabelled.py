@@ -16,9 +16,10 @@ from multitl.errors import DataError
 from multitl.recipes import Recipe
 
 FEWEST = 8  # images that say something of a domain
+OPTION = "--unlabelled "
 
 
-def check_unlabelled(folder: str, option: str = "--unlabelled ") -> None:
+def check_unlabelled(folder: str, option: str = OPTION) -> None:
     """Raises the DataErrors of `add_unlabelled` that names alone lead to; opens no image.
 
     folder: "" for none.  option: that it is given by, "" for its place alone.
@@ -35,11 +36,11 @@ def add_unlabelled(dataset: Dataset, recipe: Recipe, progress: Progress | None =
     """
     if not recipe.unlabelled:
         return dataset
-    records = [Record(path, "") for path in _list(recipe.unlabelled)]
+    records = [Record(path, "") for path in _list(recipe.unlabelled, OPTION)]
     files = check_files(list_records(recipe.unlabelled, records), recipe.max_unreadable, recipe.decoding, progress)
     warnings = files.looks.warnings(recipe.decoding)
     by_content = {sha256: path for path, sha256 in sorted(files.hashes.items(), reverse=True)}
-    _check_enough(recipe.unlabelled, len(by_content))
+    _check_enough(recipe.unlabelled, len(by_content), OPTION)
     return replace(
         dataset,
         unlabelled=tuple(Example(path, -1, "train", sha256) for sha256, path in sorted(by_content.items())),
@@ -49,7 +50,7 @@ def add_unlabelled(dataset: Dataset, recipe: Recipe, progress: Progress | None =
     )
 
 
-def _list(folder: str, option: str = "--unlabelled ") -> list[str]:
+def _list(folder: str, option: str) -> list[str]:
     if Path(folder).is_file():
         raise DataError(
             f"{folder} is not a folder.",
@@ -62,7 +63,7 @@ def _list(folder: str, option: str = "--unlabelled ") -> list[str]:
     return found
 
 
-def _check_enough(folder: str, count: int, option: str = "--unlabelled ") -> None:
+def _check_enough(folder: str, count: int, option: str) -> None:
     if count < FEWEST:
         raise DataError(
             f"{folder} holds too few images to tell how they differ.",

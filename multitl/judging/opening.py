@@ -141,6 +141,17 @@ def refuse_costs(folder: str | os.PathLike[str], costs: str | os.PathLike[str]) 
         )
 
 
+def refuse_label_column(reading: Reading) -> None:
+    """Raises DataError where one is named for several heads at once."""
+    if reading.label_column:
+        raise DataError(
+            "Each head has a column of its name.",
+            expected="no label_column",
+            received=reading.label_column,
+            fix="leave it out, and call the table's columns as the heads are called",
+        )
+
+
 def reading_for(run: str | os.PathLike[str], reading: Reading) -> Reading:
     """Of a table whose columns, where `reading` does not name them, are called as those that the run learned from."""
     return reading.as_trained(load_run(run).card.recipe)

@@ -16,7 +16,6 @@ from multitl.contracts import Split, describe_figures
 from multitl.data.columns import Target, images_of, list_targets, scan_targets_to_judge
 from multitl.data.pixels import PixelReader
 from multitl.data.tables import Reading
-from multitl.errors import DataError
 from multitl.judging.evaluation import classify, tell_oddities
 from multitl.judging.opening import Run, check_predict, load_run
 from multitl.judging.reporting import make_environment
@@ -95,13 +94,6 @@ def evaluate_heads(
     folder: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading
 ) -> dict[str, dict[str, Any]]:
     """The figures of each head, on the images that have its target; the network sees each image once."""
-    if reading.label_column:
-        raise DataError(
-            "Each head has a column of its name.",
-            expected="no label_column",
-            received=reading.label_column,
-            fix="leave it out, and call the table's columns as the heads are called",
-        )
     heads = load_heads(folder)
     trained = Recipe.read(heads.folder / "recipe.toml")
     recipe = replace(trained, images=reading.images, path_column=reading.path_column or trained.path_column)

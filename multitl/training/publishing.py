@@ -132,7 +132,7 @@ class Publisher:
         self.peers.first(lambda: self._publish(judged["validation"], judged, state, about, familiarity))
 
     def _predict(self, reader: PixelReader) -> np.ndarray:
-        logits = slice(self.pretrained.backbone.output_shape[-1], None)
+        logits = slice(self._channels, None)
         return self._told(predict_pixels(self._see, reader, peers=self.peers, columns=logits))
 
     def _told(self, logits: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ class Publisher:
 
     def _look(self, split: Split, rows: Sequence[int] | None = None) -> Seen:
         found = predict_pixels(self._see, self.readers[split], peers=self.peers, rows=rows)
-        return Seen(*np.split(found, [self.pretrained.backbone.output_shape[-1]], axis=1))
+        return Seen(*np.split(found, [self._channels], axis=1))
 
     def publish_adapted(
         self, answers: np.ndarray, judged: Mapping[Split, np.ndarray], state: TrainingState, adaptation: dict[str, Any],
@@ -200,6 +200,11 @@ class Publisher:
     @property
     def _goal(self) -> Goal:
         return goal_for(self.dataset, self.recipe)
+
+    @property
+    def _channels(self) -> int:
+        """Of the features that `_see` gives, before the logits."""
+        return self.pretrained.backbone.output_shape[-1]
 
     @cached_property
     def _classifier(self) -> keras.Model:
