@@ -185,10 +185,11 @@ def port(
     output: the folder to make, with the artefact and card.json (default: the model's folder with "-FORMAT" after it).
     images: what to compare answers on, a folder or table of photos, labelled or not; by default the images that the run
     was judged on.  calibration: photos that show the ranges of numbers of 8 bits; by default the validation images.
-    preprocess: True for an artefact that takes pixels (of "tfhub", as is its custom, [0, 1]), False for one that takes
-    what the backbone takes.  explain: of "onnx", a second output "contributions" (n, h, w, classes): what each place
-    gives to each logit, which is their sum and a bias.  unknown: likewise "strangeness" (n, 1); the card says above
-    which an image is unknown, as `predict` calls it.  weights, image_size: of a network, as for `load_pretrained`.
+    preprocess: True for an artefact that takes pixels (of "tfhub", as is its custom, [0, 1]), False for one that
+    takes what the backbone takes.  explain: of "onnx" and "litert", a second output "contributions" (n, h, w,
+    classes): what each place gives to each logit, which is their sum and a bias.  unknown: likewise "strangeness"
+    (n, 1); the card says above which an image is unknown, as `predict` calls it.  weights, image_size: of a
+    network, as for `load_pretrained`.
     backend: what computes the answers that the artefact is compared with; the artefact is written by whichever can.
 
     Nothing is kept that does not give the same answers: PortError. Other errors: PortError for an unknown format or

@@ -28,7 +28,7 @@ RGB = 3  # channels, of which images have other numbers only where that is asked
 MOST_CHANNELS = 512  # as of hyperspectral cameras
 Labels = Literal["one", "several", "number"]  # of an image: one class; any number of labels, none among them; a number
 VALUE = "value"  # what a number is called where classes have names
-FIRST_OUTPUT = "probabilities"  # of an artefact in ONNX, whatever it is that is given
+FIRST_OUTPUT = "probabilities"  # of an artefact in ONNX or LiteRT, whatever it is that is given
 CONTRIBUTIONS = "contributions"  # an artefact's second output: where it looks
 STRANGENESS = "strangeness"  # likewise: how unlike the usual images one is, (n, 1)
 MOST_SIDE = 4096  # pixels, of an image that a network takes
@@ -495,7 +495,10 @@ Answer: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # images (batch, heigh
 
 
 class Runtime(Protocol):
-    """A function that opens an artefact as its users will, without Keras: multitl/standalone/runtimes.py, ..."""
+    """A function that opens an artefact as its users will, without Keras: multitl/standalone/runtimes.py, ...
+
+    Of a format that `has_further` outputs it takes the name of one as well: by default the first is given.
+    """
 
     def __call__(self, folder: Path) -> Answer: ...
 

@@ -61,8 +61,13 @@ def write_litert_int8(export: Export, folder: Path) -> None:
 
 
 def _convert(export: Export, folder: Path, set_up: Callable[[tf.lite.TFLiteConverter], None]) -> None:
-    module = _trackable(export.model)
-    module.serve = tf.function(_inference(export), input_signature=[_spec(export)])
+    """With a signature from `images` to outputs by their names."""
+    module, serve = _trackable(export.model), _inference(export)
+
+    def named(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(zip(export.outputs, keras.tree.flatten(serve(images)), strict=True))
+
+    module.serve = tf.function(named, input_signature=[_spec(export)])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
     set_up(converter)
     (folder / "model.tflite").write_bytes(converter.convert())

@@ -209,8 +209,8 @@ def add_port_flags(parser: Parser) -> None:
         default=True,
         help="take pixels, or what the backbone takes (default: --preprocess)",
     )
-    parser.add_argument("--explain", action="store_true", help="of onnx, a second output: where it looks, by class")
-    parser.add_argument("--unknown", action="store_true", help="of onnx, one more output: how strange an image is")
+    parser.add_argument("--explain", action="store_true", help="of onnx, litert: also where it looks, by class")
+    parser.add_argument("--unknown", action="store_true", help="of onnx, litert: also how strange an image is")
     add_backend_flag(parser)
     add_json_flag(parser)
     for field in dataclasses.fields(Recipe):

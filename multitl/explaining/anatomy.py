@@ -20,16 +20,16 @@ _SEEN = 1e-6  # of the largest output: what changes it by less does not look at 
 class Anatomy:
     """pixels (batch, height, width, channels) -> feature_map (batch, h, w, c), or tokens (batch, n, c).
 
-    tail: operations, one after the other, from the map to logits.  outputs: the classifier's, which are made of these.
+    tail: operations, one after the other, from the map to logits.  last: what makes the classifier's outputs of these.
     """
 
     pixels: keras.KerasTensor
     feature_map: keras.KerasTensor
     tail: tuple[keras.Operation, ...]
-    outputs: keras.KerasTensor
+    last: keras.Operation
 
     def logits_of(self, feature_map: keras.KerasTensor) -> keras.KerasTensor:
-        """What the tail gives."""
+        """What the tail gives: (batch, k)."""
         for operation in self.tail:
             feature_map = operation(feature_map)
         return feature_map
@@ -44,26 +44,27 @@ def dissect(model: keras.Model) -> Anatomy | None:
     """
     if at_the_end := cut_behind_backbone(model):
         return at_the_end
-    backbone, call, after = _parts(model)
+    backbone, call, after, last = _parts(model)
     for tensor in _bottlenecks(backbone):
         rest = keras.Model(tensor, backbone.output, name="rest")
         if _looks_around(rest):
             trunk = keras.Model(backbone.input, tensor, name="trunk")
-            return Anatomy(model.input, trunk(call.input_tensors[0]), (rest, *after), model.output)
+            return Anatomy(model.input, trunk(call.input_tensors[0]), (rest, *after), last)
     return None
 
 
 def cut_behind_backbone(model: keras.Model) -> Anatomy | None:
     """Where the backbone ends with a map: nothing is computed to find that out."""
-    _, call, after = _parts(model)
-    return Anatomy(model.input, call.outputs[0], after, model.output) if _is_map(call.outputs[0]) else None
+    _, call, after, last = _parts(model)
+    return Anatomy(model.input, call.outputs[0], after, last) if _is_map(call.outputs[0]) else None
 
 
-def _parts(model: keras.Model) -> tuple[keras.Model, Any, tuple[keras.Operation, ...]]:
-    """The backbone, the call of it, and what comes after it but for the last operation."""
+def _parts(model: keras.Model) -> tuple[keras.Model, Any, tuple[keras.Operation, ...], keras.Operation]:
+    """The backbone, the call of it, what comes after it but for the last operation, and that."""
     backbone, calls = backbone_of(model), calls_in(model)
     place = next(index for index, call in enumerate(calls) if call.operation is backbone)
-    return backbone, calls[place], tuple(call.operation for call in calls[place + 1 : -1])
+    *after, last = (call.operation for call in calls[place + 1 :])
+    return backbone, calls[place], tuple(after), last
 
 
 def _bottlenecks(network: keras.Model) -> Iterator[keras.KerasTensor]:

@@ -76,9 +76,9 @@ class Explainer:
     def look(self, pixels: np.ndarray) -> Look:
         """Pass at most `size` images, uint8, through the network once."""
         row = predict_padded(self._forward, pixels, self.size)
-        answers = 2 * self.anatomy.outputs.shape[-1]
-        logits, outputs = np.split(row[:, -answers:], 2, axis=1)
-        return Look(row[:, :-answers].reshape(len(row), *self._shape), logits, outputs)
+        size = math.prod(self._shape)
+        logits, outputs = np.split(row[:, size:], 2, axis=1)
+        return Look(row[:, :size].reshape(len(row), *self._shape), logits, outputs)
 
     def explain(self, look: Look, classes: Sequence[int]) -> list[Heatmap]:
         """For each image of a look the map of one class."""
@@ -124,7 +124,8 @@ class Explainer:
         """Pixels -> maps, logits and outputs of an image in one row."""
         one, flat = self.anatomy, layers.Flatten(dtype="float32")
         maps = one.feature_map if self.head is None else self.contributions
-        parts = [flat(maps), one.logits_of(one.feature_map), one.outputs]
+        logits = one.logits_of(one.feature_map)
+        parts = [flat(maps), logits, one.last(logits)]
         return compile_forward(keras.Model(one.pixels, layers.Concatenate(dtype="float32")(parts)))
 
     @cached_property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multitl.contracts import Answer, Export
+from multitl.contracts import FIRST_OUTPUT, Answer, Export
 from multitl.system.threads import default_threads
 
 
@@ -29,11 +29,11 @@ def write_onnx(export: Export, folder: Path) -> None:
     save_onnx(onnx_model(export.model, list(export.outputs), classes), folder / "model.onnx")
 
 
-def open_onnx(folder: Path) -> Answer:
+def open_onnx(folder: Path, output: str = FIRST_OUTPUT) -> Answer:
     """By onnxruntime on the CPU."""
     from multitl.onnx_graphs.running import run_onnx
 
-    return run_onnx(str(folder / "model.onnx"))
+    return run_onnx(str(folder / "model.onnx"), output=output)
 
 
 def open_openvino(folder: Path) -> Answer:
@@ -45,22 +45,10 @@ def open_openvino(folder: Path) -> Answer:
     return lambda images: np.array(compiled(images)[0])
 
 
-def open_litert(folder: Path) -> Answer:
-    """By the LiteRT interpreter, which is told of each new number of images."""
+def open_litert(folder: Path, output: str = FIRST_OUTPUT) -> Answer:
+    """By the LiteRT interpreter, which takes any number of images."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(folder / "model.tflite"), num_threads=default_threads())
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    count = 0
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        nonlocal count
-        if len(images) != count:
-            count = len(images)
-            interpreter.resize_tensor_input(taken["index"], images.shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(taken["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(given["index"])
-
-    return answer
+    run = interpreter.get_signature_runner()
+    return lambda images: run(images=images)[output]

@@ -19,8 +19,6 @@ from multitl.recipes import Recipe
 from multitl.runs.folders import beside, check_folder
 from multitl.runs.locks import locked, run_lock
 
-WITH_SECOND = ("onnx",)  # formats that have outputs beside the first
-
 
 def check_port(
     model: str, formats: Sequence[str], output: str | os.PathLike[str] | None, *,
@@ -30,13 +28,13 @@ def check_port(
     """Raises what `port` would, as far as names tell."""
     for to in formats:
         check_format(to)
-        if also and to not in WITH_SECOND:
-            flags = [SECOND[name] for name in also]
+        if also and not FORMATS[to].has_further:
+            flags, able = [SECOND[name] for name in also], [name for name, one in FORMATS.items() if one.has_further]
             raise PortError(
                 f"The format {to} has no outputs beside the first.",
-                expected=", ".join(WITH_SECOND),
+                expected=", ".join(able),
                 received=f"{to}, with {' '.join(flags)}",
-                fix=f"leave {' and '.join(flags)} out, or --to onnx",
+                fix=f"leave {' and '.join(flags)} out, or --to {able[0]}",
             )
     folder = folder_of(model)
     if folder:

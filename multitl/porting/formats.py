@@ -22,6 +22,7 @@ class Format:
     images in [0, 1], else 8-bit pixels.  is_state_dict: the tensors of the network that the model came from are what
     is written.  is_folded: for inference alone, so batch normalisation goes into the layers before it.  bits: 8 where
     numbers are rounded to that many.  is_calibrated: images show the writer which range of activations to round.
+    has_further: it may have outputs beside the first, see `SECOND`.
     """
 
     files: tuple[str, ...]
@@ -37,6 +38,7 @@ class Format:
     is_folded: bool = False
     bits: int = 32
     is_calibrated: bool = False
+    has_further: bool = False
 
 
 FORMATS = {
@@ -101,6 +103,7 @@ FORMATS = {
         packages=("onnx", "onnxruntime"),
         extra="onnx",
         is_folded=True,
+        has_further=True,
     ),
     "openvino": Format(
         files=("model.xml", "model.bin"),
@@ -122,6 +125,7 @@ FORMATS = {
         packages=("tensorflow", "ai_edge_litert"),
         extra="litert",
         is_folded=True,
+        has_further=True,
         why="the converter reads TensorFlow's graphs; from PyTorch it fixes the number of images (keras#22996)",
     ),
     "litert-dynamic": Format(

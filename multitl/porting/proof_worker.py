@@ -17,7 +17,6 @@ import numpy as np
 
 from multitl.adapters import load_function
 from multitl.contracts import Answer, Runtime
-from multitl.onnx_graphs.running import run_onnx
 from multitl.porting.formats import FORMATS, Format
 from multitl.system.hiding import hide
 from multitl.system.latency import latencies
@@ -27,12 +26,13 @@ BATCH = 32
 
 
 def answer(name: str, folder: Path, inputs: np.ndarray, also: Sequence[str] = ()) -> None:
-    """Outputs (n, ...) and milliseconds (runs,), as proof.npz; and those of further outputs of ONNX by their names."""
+    """Outputs (n, ...) and milliseconds (runs,), as proof.npz; and those of further outputs by their names."""
     if not FORMATS[name].runtime.endswith("keras"):
         hide(frozenset({"keras"}))  # TensorFlow would import it
-    run = cast(Runtime, load_function(FORMATS[name].runtime))(folder)
+    runtime = load_function(FORMATS[name].runtime)
+    run = cast(Runtime, runtime)(folder)
     outputs = _all(run, inputs)
-    others = {one: _all(run_onnx(str(folder / "model.onnx"), output=one), inputs) for one in also}
+    others = {one: _all(runtime(folder, one), inputs) for one in also}
     by, milliseconds = opened_by(FORMATS[name]), latencies(run, inputs[:1])
     arrays: dict[str, Any] = {"outputs": outputs, "milliseconds": milliseconds, "opened_by": by, **others}
     np.savez(folder / "proof.npz", **arrays)

@@ -44,17 +44,8 @@ def open_litert(folder: Path) -> Answer:
     """model.tflite, by LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(folder / "model.tflite"))
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(taken["index"], images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(taken["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(given["index"])
-
-    return answer
+    run = Interpreter(str(folder / "model.tflite")).get_signature_runner()
+    return lambda images: run(images=images)["probabilities"]
 
 
 def open_serving(folder: Path) -> Answer:

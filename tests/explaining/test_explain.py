@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import elsewhere_slow
@@ -16,12 +17,14 @@ from quick_runs import message_of
 from scipy.special import softmax
 
 import multitl
+from multitl.adapters import load_function
 from multitl.classifiers import Classifier
 from multitl.cli.main import main
 from multitl.data.pixels import read_files
 from multitl.explaining.overlays import side_by_side
 from multitl.judging.predictions import read_predictions
 from multitl.judging.reporting import write_report
+from multitl.porting.formats import FORMATS, missing_packages
 from multitl.runs.heatmaps import read_heatmaps
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "what-it-looks-at.md"
@@ -128,17 +131,21 @@ def test_the_how_to_does_what_it_says(linear: Path, photos: Path, tmp_path: Path
     exec(code, {})
 
 
-def test_onnx_gives_the_same_maps(linear: Path, loaded: Classifier, photos: Path, tmp_path: Path):
-    pytest.importorskip("onnxruntime")
-    from multitl.onnx_graphs.running import run_onnx
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", ["onnx", *(["litert"] if keras.config.backend() == "tensorflow" else [])])
+def test_an_artefact_gives_the_same_maps(
+    name: str, linear: Path, loaded: Classifier, photos: Path, tmp_path: Path
+):  # fmt: skip
+    """Each format where it is written, ONNX everywhere."""
+    pytest.importorskip(FORMATS[name].packages[-1])
     from multitl.porting.export_worker import ExportJob, export
 
     rows = loaded.explain(photos / "cat", classes=["cat", "dog"])
-    export(ExportJob("onnx", str(linear), "pixels", also=["contributions"]), tmp_path)
+    export(ExportJob(name, str(linear), "pixels", also=["contributions"]), tmp_path)
     card = loaded.card
     pixels = np.stack(list(read_files([row["path"] for row in rows], card.preprocess)))
-    graph = str(tmp_path / "model.onnx")
-    maps, probabilities = (run_onnx(graph, output=name)(pixels) for name in ("contributions", "probabilities"))
+    runtime = load_function(FORMATS[name].runtime)
+    maps, probabilities = (runtime(tmp_path, output)(pixels) for output in ("contributions", "probabilities"))
     for row, given, answer in zip(rows, maps, probabilities, strict=True):
         of_class = {one["class"]: one for one in row["maps"]}
         biases = [of_class[name]["bias"] for name in card.class_names]
@@ -151,14 +158,21 @@ def test_onnx_gives_the_same_maps(linear: Path, loaded: Classifier, photos: Path
 
 
 @pytest.mark.slow
-def test_a_port_proves_its_maps(linear: Path, finished: Path, tmp_path: Path, capsys):
-    pytest.importorskip("onnxruntime")
-    ported = multitl.port(linear, "onnx", tmp_path / "onnx", explain=True)
+@pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.has_further])
+def test_a_port_proves_its_maps(name: str, linear: Path, tmp_path: Path):
+    if missing_packages(FORMATS[name]):
+        pytest.skip(f"{name} cannot be written here")
+    ported = multitl.port(linear, name, tmp_path / name, explain=True)
     assert ported.card["proof"]["contributions"]["sum_error"] < 1e-5
     assert ported.card["gives"] == {"probabilities": [None, 2], "contributions": [None, 4, 4, 2]}
-    both = multitl.port(linear, "onnx", tmp_path / "both", explain=True, unknown=True).card
+    both = multitl.port(linear, name, tmp_path / "both", explain=True, unknown=True).card
     assert list(both["gives"]) == ["probabilities", "contributions", "strangeness"]
     assert both["proof"]["strangeness"]["max_rel"] < 1e-4 and both["strangeness"]["usual"]
+
+
+@pytest.mark.slow
+def test_what_cannot_give_maps_is_refused(linear: Path, finished: Path, tmp_path: Path, capsys):
+    pytest.importorskip("onnxruntime")
     command = ["port", str(finished), "--to", "onnx", "--explain", "--out", str(tmp_path / "hidden")]
     assert "leave --explain out" in message_of(main(command), *capsys.readouterr())
     command = ["port", str(linear), "--to", "keras", "--explain", "--out", str(tmp_path / "keras")]
