@@ -199,8 +199,8 @@ def port(
 
     also = formats.second_outputs(explain=explain, unknown=unknown)
     asked.check_port(
-        str(model), [to], output, images=images, calibration=calibration, weights=str(weights), overwrite=overwrite,
-        also=also,
+        str(model), [to], output, images=images, calibration=calibration, weights=str(weights),
+        image_size=image_size, overwrite=overwrite, also=also,
     )  # fmt: skip
     adapter = load_backend(backend)
     from multitl.porting import exporting
@@ -378,6 +378,7 @@ def evaluate(
     path_column: str = "",
     label_column: str = "",
     costs: str | PathLike[str] = "",
+    max_unreadable: float | None = None,
 ) -> dict[str, Any]:
     """Judge a finished run on labelled images: the figures that metrics.json holds for one split.
 
@@ -386,6 +387,7 @@ def evaluate(
     default those that the run was trained with.
     costs: a .csv file of what mistakes cost, as the option of `finetune`, in the place of the run's own: the class of
     the least expected cost is answered.
+    max_unreadable: the share of files, 0 to 1, above which unreadable ones are an error (default: the run's own).
     Returns count, accuracy, f1_macro, f1_weighted, ece, log_loss, roc_auc, map, kappa, per_class, confusion_matrix,
     intervals (*_ci) and, with more than five classes, top5_accuracy; of classes that are grades kappa_quadratic.
     With costs also cost, cost_likeliest and cost_constant, means of an image: of these answers, of the likeliest
@@ -407,14 +409,14 @@ def evaluate(
         from multitl.judging import several_heads
 
         with adapter.fast_paths():
-            return several_heads.evaluate_heads(run, data, split, reading)
+            return several_heads.evaluate_heads(run, data, split, reading, max_unreadable)
     with opening.lent_data(run, data, reading) as path:
-        opening.check_evaluate(run, path, split, reading, costs)
+        opening.check_evaluate(run, path, split, reading, costs, max_unreadable)
         adapter = load_backend(backend)
         from multitl.judging import evaluation
 
         with adapter.fast_paths():
-            return evaluation.evaluate_run(run, path, split, reading, costs)
+            return evaluation.evaluate_run(run, path, split, reading, costs, max_unreadable)
 
 
 def compare(

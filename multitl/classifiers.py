@@ -67,11 +67,12 @@ class Classifier:
     def evaluate(
         self, data: Any, *, split: Split = "test", images: str | os.PathLike[str] = "",
         path_column: str = "", label_column: str = "", costs: str | os.PathLike[str] = "",
+        max_unreadable: float | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """See `multitl.evaluate`."""
         return multitl.evaluate(
             self.run, data, split=split, backend=self.backend, images=images, path_column=path_column,
-            label_column=label_column, costs=costs,
+            label_column=label_column, costs=costs, max_unreadable=max_unreadable,
         )  # fmt: skip
 
     def explain(

@@ -69,8 +69,12 @@ def _finetune_heads(options: argparse.Namespace, recipe: Recipe) -> None:
 
 def _finetune_repeatedly(options: argparse.Namespace, recipe: Recipe) -> None:
     from multitl.cli.terminal import print_repeats
+    from multitl.distribution.group import group_from_environment
     from multitl.runs.folders import check_folder
     from multitl.training.candidates import settle
+    from multitl.training.groups import refuse_group
+
+    refuse_group(group_from_environment(), "--repeats")
 
     def run(one: Recipe, output: Path) -> multitl.Result:
         return multitl.finetune(
@@ -101,6 +105,7 @@ def evaluate(options: argparse.Namespace) -> None:
     metrics = multitl.evaluate(
         options.folder, options.data, backend=options.backend, split=options.split, images=options.images,
         path_column=options.path_column, label_column=options.label_column, costs=options.costs or "",
+        max_unreadable=options.max_unreadable,
     )  # fmt: skip
     if options.json:
         print(json.dumps(metrics, indent=2))
@@ -253,7 +258,7 @@ def port(options: argparse.Namespace) -> None:
     formats, also = options.to.split(","), second_outputs(explain=options.explain, unknown=options.unknown)
     check_port(
         options.model, formats, options.out, images=options.images, calibration=options.calibration,
-        weights=options.weights, overwrite=options.overwrite, also=also,
+        weights=options.weights, image_size=options.image_size, overwrite=options.overwrite, also=also,
     )  # fmt: skip
     adapter = load_backend(options.backend)
     from multitl.porting.exporting import port_all
@@ -383,7 +388,8 @@ def _print_result(result: multitl.Result, steps: dict[str, list[str]]) -> None:
 def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str, list[str]]:
     """The same run with the backbone trained as well, where that was not wanted."""
     recipe = Path(result.output, "recipe.toml")
-    if Recipe.read(recipe).unfreeze != "none":
+    known = Recipe.read(recipe)
+    if known.unfreeze != "none" or known.adapts_head:  # a head that is fitted to other features stays on them
         return {}
     command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "auto", "--out", f"{result.output}-unfrozen"]
     return {"train the backbone as well, kept only if it gains": command + (["--backend", backend] if backend else [])}
@@ -398,9 +404,9 @@ def program() -> str:
 
 
 def _likeliest(prediction: dict[str, Any], count: int | None) -> dict[str, Any]:
-    """The prediction with its `count` (None: all) highest probabilities, highest first."""
+    """The prediction with its `count` (None: all) highest probabilities, highest first; of several heads each one."""
     if "probabilities" not in prediction:
-        return prediction
+        return {key: _likeliest(said, count) if isinstance(said, dict) else said for key, said in prediction.items()}
     ranked = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
     return prediction | {"probabilities": dict(ranked[:count])}
 

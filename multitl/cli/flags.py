@@ -126,6 +126,10 @@ def add_evaluate_flags(parser: Parser) -> None:
         if field.name in ("images", "path_column", "label_column"):
             _add_recipe_flag(parser, field)
             parser.set_defaults(**{field.name: field.default})
+    parser.add_argument(
+        "--max-unreadable", type=float, metavar="X",
+        help="share of unreadable files above which they are an error (0 to 1; default: the run's own)",
+    )  # fmt: skip
     add_backend_flag(parser)
     add_json_flag(parser)
 

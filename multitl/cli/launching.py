@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from multitl.adapters import check_backend, has_gpu
 from multitl.distribution.devices import VISIBLE
-from multitl.distribution.group import ALONE, group_from_environment
+from multitl.distribution.group import ALONE, OURS, group_from_environment
 from multitl.errors import GroupError, nearest_names
 from multitl.recipes import Recipe
 
@@ -21,23 +21,35 @@ if TYPE_CHECKING:
     from multitl.engines.watching import Team
 
 ENGINES = ("local", "ray")
+STARTS = ("engine", "devices", "address")  # options, beside --workers, that have workers started
 
 
 def is_launcher(options: argparse.Namespace) -> bool:
-    """Whether this process is to start workers; one that was started has its rank, whoever started it.
+    """Whether this process is to start workers; one that was started as a worker is not, whoever started it.
 
-    Raises GroupError where it was told of another number of workers.
+    Raises GroupError where somebody else started it, and it is told to start others all the same.
     """
-    group = group_from_environment()
-    if group != ALONE and options.workers not in (None, group.size):
+    if OURS in os.environ:
+        return False
+    group, starts = group_from_environment(), [name for name in STARTS if getattr(options, name)]
+    if group == ALONE and "RANK" not in os.environ:
+        return options.workers is not None or bool(starts)
+    if options.workers not in (None, group.size):
         raise GroupError(
             "The number of workers is not the one that this process was started with.",
             expected=f"--workers {group.size}, as WORLD_SIZE or Slurm say",
             received=f"--workers {options.workers}",
-            fix="leave --workers out",
+            fix="leave --workers out" + (", or unset RANK and WORLD_SIZE" if group == ALONE else ""),
         )
-    is_asked = any((options.workers is not None, options.engine, options.devices))
-    return is_asked and group == ALONE and "RANK" not in os.environ
+    if starts:
+        raise GroupError(
+            "This process was started as a worker already, so it starts none.",
+            expected="no RANK, WORLD_SIZE or Slurm's variables of a step beside "
+            + ", ".join(f"--{it}" for it in STARTS),
+            received=f"RANK={group.rank} WORLD_SIZE={group.size} with {', '.join(f'--{name}' for name in starts)}",
+            fix=f"leave {' and '.join(f'--{name}' for name in starts)} out, or unset RANK and WORLD_SIZE",
+        )
+    return False
 
 
 def launch(options: argparse.Namespace, recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from multitl.cli.terminal import results, show, table
@@ -44,14 +45,18 @@ def print_drift(drift: Drift) -> None:
             grid.add_row(printable(one["path"]), f"{one['distance']:.3f}")
     if grid.row_count:
         show(grid)
-    low, high = drift.unknown_interval
-    screen.print(
-        f"unknown {drift.unknown:.1%} of {drift.images:,} images [{low:.1%}, {high:.1%}], where "
-        f"{about['false_alarms']:.0%} of the run's own are",
-        soft_wrap=True,
-    )
+    screen.print(_unknown(drift, about["false_alarms"]), soft_wrap=True)
     low, high = drift.area_interval
     screen.print(f"told apart  AUC {drift.area:.3f} [{low:.3f}, {high:.3f}], 0.5 is guessing", soft_wrap=True)
     if drift.known:
         screen.print(f"known   {drift.known:,} of them are images of the run", soft_wrap=True)
     screen.print(f"\n{drift.verdict}", soft_wrap=True)
+
+
+def _unknown(drift: Drift, false_alarms: float) -> str:
+    if drift.unknown is None or drift.unknown_interval is None:
+        needed = math.ceil(1 / false_alarms)
+        return f"unknown cannot be told by {drift.compared_with} images that the run was judged on: {needed} are needed"
+    low, high = drift.unknown_interval
+    share = f"{drift.unknown:.1%} of {drift.images:,} images [{low:.1%}, {high:.1%}]"
+    return f"unknown {share}, where {false_alarms:.0%} of the run's own are"

@@ -44,6 +44,8 @@ class ReadableImages:
             except DamagedError:
                 with contextlib.suppress(OSError):
                     path.unlink()
+            except OSError:  # it went meanwhile, or cannot be read now
+                continue
 
     def find(self, sha256: str) -> Look | None:
         return self._looks.get(sha256)

@@ -217,6 +217,19 @@ def leave_out(dataset: Dataset, damaged: Sequence[Unreadable], most: float) -> D
     return dataset
 
 
+def wholly_read(dataset: Dataset, recipe: Recipe, progress: Progress | None = None) -> Dataset:
+    """Of a data set of which only some images were decoded, those that all were, for whoever cannot go back for one.
+
+    Raises DataError for more damaged ones than the recipe puts up with.
+    """
+    if not dataset.is_sampled:
+        return dataset
+    listing = list_records(dataset.root, [Record(one.path, "") for one in dataset.examples])
+    damaged = check_files(listing, 1.0, recipe.decoding, progress).unreadable
+    left = leave_out(dataset, damaged, recipe.max_unreadable) if damaged else dataset
+    return replace(left, is_sampled=False)
+
+
 def count_images(dataset: Dataset) -> dict[str, dict[str, int]]:
     """Images by split and class name, zeros included."""
     counts = Counter((example.split, label) for example in dataset.examples for label in example.labels)

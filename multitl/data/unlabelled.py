@@ -28,19 +28,23 @@ def check_unlabelled(folder: str, option: str = OPTION) -> None:
         _list(folder, option)
 
 
-def add_unlabelled(dataset: Dataset, recipe: Recipe, progress: Progress | None = None) -> Dataset:
+def add_unlabelled(
+    dataset: Dataset, recipe: Recipe, progress: Progress | None = None, option: str = OPTION
+) -> Dataset:  # fmt: skip
     """The data set with the images anywhere in the folder `recipe.unlabelled`; as it is where that names none.
 
     Folders in there are no classes: nothing but the images is looked at. Equal files count once, in an order that their
-    contents decide; the fingerprint covers them. Raises DataError for fewer than FEWEST, and as `scan` does.
+    contents decide; the fingerprint covers them. option: see `check_unlabelled`.
+
+    Raises DataError for fewer than FEWEST, and as `scan` does.
     """
     if not recipe.unlabelled:
         return dataset
-    records = [Record(path, "") for path in _list(recipe.unlabelled, OPTION)]
+    records = [Record(path, "") for path in _list(recipe.unlabelled, option)]
     files = check_files(list_records(recipe.unlabelled, records), recipe.max_unreadable, recipe.decoding, progress)
     warnings = files.looks.warnings(recipe.decoding)
     by_content = {sha256: path for path, sha256 in sorted(files.hashes.items(), reverse=True)}
-    _check_enough(recipe.unlabelled, len(by_content), OPTION)
+    _check_enough(recipe.unlabelled, len(by_content), option)
     return replace(
         dataset,
         unlabelled=tuple(Example(path, -1, "train", sha256) for sha256, path in sorted(by_content.items())),

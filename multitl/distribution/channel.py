@@ -10,7 +10,9 @@ cluster, not for the internet.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ipaddress
 import json
 import os
 import queue
@@ -97,15 +99,16 @@ class Channel:
         """lines: of rank 0 to all others, by rank; of the others to rank 0."""
         self.group, self._lines, self._timeout = group, list(lines), timeout
         self._loss: Loss | None = None
-        self._is_lost, self._is_closed = threading.Event(), threading.Event()
+        self._is_lost, self._is_closed, self._is_over = threading.Event(), threading.Event(), threading.Event()
         self._listeners = [threading.Thread(target=self._listen, args=(line,), daemon=True) for line in self._lines]
         for thread in (*self._listeners, threading.Thread(target=self._watch, daemon=True)):
             thread.start()
 
     @property
     def own_host(self) -> str:
-        """This machine's address, as the others see it."""
-        return str(self._lines[0].socket.getsockname()[0])
+        """This machine's address, as the others see it; a loopback address where rank 0 is on it as well."""
+        hosts = [str(line.socket.getsockname()[0]) for line in self._lines]
+        return next((host for host in hosts if not is_loopback(host)), hosts[0])
 
     def broadcast(self, data: bytes) -> bytes:
         """What rank 0 gave."""
@@ -140,6 +143,14 @@ class Channel:
                 line.socket.shutdown(socket.SHUT_WR)  # what was said still arrives
         for thread in () if failure else self._listeners:
             thread.join(PARTING)
+
+    def let_go(self) -> None:
+        """This process does something else from now on: it is not ended because of a loss, unless it is to end anyway
+        and hangs, as a framework's farewell to its peers may.
+        """
+        self._is_over.set()
+        if self._loss:
+            atexit.register(_watch_over, self._loss, threading.Event())
 
     def _send(self, line: _Line, data: bytes) -> None:
         try:
@@ -199,16 +210,21 @@ class Channel:
         self._is_lost.set()
         for line in self._lines:
             line.received.put(None)
-        threading.Thread(target=_end_process, args=(loss,), daemon=True).start()
+        _watch_over(loss, self._is_over)
         self.close(loss)
         for line in self._lines:
             with contextlib.suppress(OSError):
                 line.socket.shutdown(socket.SHUT_RDWR)  # who is sending to it stops to wait
 
 
-def _end_process(loss: Loss) -> None:
+def _watch_over(loss: Loss, is_over: threading.Event) -> None:
+    threading.Thread(target=_end_process, args=(loss, is_over), daemon=True).start()
+
+
+def _end_process(loss: Loss, is_over: threading.Event) -> None:
     """A framework's collective waits for ever, or ends the process without a word."""
-    time.sleep(GRACE)
+    if is_over.wait(GRACE):
+        return
     with contextlib.suppress(Exception):
         print(f"multitl: {loss.error()}", file=sys.stderr, flush=True)
     os._exit(loss.code)
@@ -255,10 +271,14 @@ def _await_all(group: Group, deadline: float) -> list[_Line]:
 
 
 def _server(group: Group) -> socket.socket:
-    """Listens at the group's address, or everywhere if that is a name of this machine that it does not know."""
+    """Listens at the group's address; everywhere if that is a name of this machine that it does not know, or knows as
+    a loopback address that other machines cannot reach, as Debian's /etc/hosts has it.
+    """
     host, port = _host_and_port(group)
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if is_loopback(str(address[0])) and host != address[0] and not _is_local(host):
+            return socket.create_server(("", port), backlog=group.size)
         try:
             return socket.create_server(address[:2], family=family, backlog=group.size)
         except OSError as error:
@@ -272,6 +292,16 @@ def _server(group: Group) -> socket.socket:
             received=f"MASTER_ADDR={host} MASTER_PORT={port}",
             fix="give all processes another MASTER_PORT, or end the process that has it",
         ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, in numbers, leads to the machine that it is used on."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def _is_local(host: str) -> bool:
+    """Whether it means this machine alone. In a pod "localhost" does not: Kubeflow's operator calls rank 0's own so."""
+    return host == "localhost" and "KUBERNETES_SERVICE_HOST" not in os.environ
 
 
 _TAKEN = (48, 98, 10048)  # EADDRINUSE of macOS, Linux, Windows

@@ -15,6 +15,7 @@ from multitl.errors import GroupError
 
 NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LOCAL = "LOCAL_RANK"
+OURS = "MULTITL_WORKER"  # of processes that multitl itself started as workers
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST")  # the latter two of what srun started alone
 MOST = 4096  # processes
 PORTS = range(1024, 65535)
@@ -39,7 +40,7 @@ class Group:
         """What a process is started with that is to be this one."""
         host, _, port = self.address.rpartition(":")
         values = (self.rank, self.size, host, port, self.local_rank)
-        return dict(zip((*NAMES, LOCAL), map(str, values), strict=True))
+        return dict(zip((*NAMES, LOCAL), map(str, values), strict=True)) | {OURS: "1"}
 
 
 ALONE = Group()

@@ -62,6 +62,7 @@ def joined(group: Group) -> Iterator[Peers]:
         peers.leave(_failure(group, error))
         raise
     finally:
+        peers.let_go()
         LOGGER.setLevel(before)
 
 

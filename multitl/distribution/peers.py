@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from multitl.distribution.channel import Channel, Loss
+from multitl.distribution.channel import Channel, Loss, is_loopback
 
 if TYPE_CHECKING:  # whoever is alone needs no numpy here
     import numpy as np
@@ -121,7 +121,7 @@ class Several:
             probe.bind((host, 0))
             port = probe.getsockname()[1]
         own = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return [other.decode() for other in self.gather(own.encode())]
+        return _reachable([other.decode() for other in self.gather(own.encode())])
 
     def check(self, wait: float = 0.0) -> None:
         """Raises the GroupError of a group that is no more, if that shows within so many seconds."""
@@ -132,6 +132,10 @@ class Several:
         if not failure:
             self.barrier()
         self._channel.close(failure)
+
+    def let_go(self) -> None:
+        """See `Channel.let_go`."""
+        self._channel.let_go()
 
 
 def _plain(value: Any) -> Any:
@@ -153,3 +157,15 @@ def _unpack(packed: Sequence[Any]) -> np.ndarray:
 
     kind, shape, data = packed
     return np.frombuffer(data, kind).reshape(shape).copy()
+
+
+def _reachable(endpoints: list[str]) -> list[str]:
+    """ "host:port" by rank: whoever reached rank 0 by a loopback address is on its machine, which others know by
+    another, unless all are there.
+    """
+    first, *others = endpoints
+    host = first.rpartition(":")[0]
+    if is_loopback(host.strip("[]")):
+        return endpoints
+    parted = [other.rpartition(":") for other in others]
+    return [first, *(f"{host if is_loopback(own.strip('[]')) else own}:{port}" for own, _, port in parted)]

@@ -167,6 +167,8 @@ def two_tensorflows(machine: Machine) -> Finding:
 
 def idle_gpu(machine: Machine) -> Finding:
     idle = [probe.backend for probe in machine.probes if probe.works and probe.devices == ("CPU",)]
+    if machine.has_nvidia_gpu and machine.variables.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return Finding("GPU", "note", "hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
     if machine.has_nvidia_gpu and idle:
         fix = "\n".join(GPU_BUILDS[name] for name in idle)
         return Finding("GPU", "trap", f"this machine has an NVIDIA GPU that {', '.join(idle)} cannot use", fix)

@@ -26,7 +26,7 @@ from multitl.system.messages import say
 from multitl.system.scratch import temporary_folder
 from multitl.system.threads import thread_variables
 
-GONE = -signal.SIGKILL  # the code of a worker whose actor or machine is no more
+GONE = -9  # as if by SIGKILL, which Windows does not have: the code of a worker whose actor or machine is no more
 PATIENT = 600.0  # seconds that a cluster has to make room, as one that grows on demand does
 MOMENT = 5.0  # seconds
 LOOK, NEWS = 0.1, 1.0  # seconds that an answer is waited for, and that a worker's machine waits for news of it

@@ -8,6 +8,7 @@ reader to check.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ TYPES = {  # safetensors' name -> numpy's type in the file
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
     "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
+NO_FILE_OF_OURS = (errno.EINVAL, errno.EISDIR)  # a folder, a pipe, a file beyond all sizes: see regular_files.py
 NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 
 
@@ -46,7 +48,11 @@ def write_sealed(path: str | Path, arrays: Mapping[str, np.ndarray], about: byte
 
 
 def read_sealed(path: str | Path) -> tuple[dict[str, np.ndarray], bytes]:
-    """The arrays, each in memory of its own, and the text. Raises DamagedError for whatever else lies there."""
+    """The arrays, each in memory of its own, and the text. Raises DamagedError for whatever else lies there.
+
+    Raises OSError, or MemoryError, where it cannot be told what lies there: too many files are open, a network drive
+    does not answer. Such a file may be whole.
+    """
     try:
         data = read_regular(path, MOST_MODEL)
         if hashlib.sha256(memoryview(data)[:-SEAL_BYTES]).digest() != data[-SEAL_BYTES:]:
@@ -54,7 +60,9 @@ def read_sealed(path: str | Path) -> tuple[dict[str, np.ndarray], bytes]:
         arrays = {name: _array(entry) for name, entry in deserialize(data)}
         del arrays[SEAL]
         return arrays, arrays.pop(ABOUT).tobytes()
-    except (SafetensorError, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_FILE_OF_OURS:
+            raise
         raise DamagedError(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)) from error
 
 

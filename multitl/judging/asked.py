@@ -17,6 +17,7 @@ from multitl.judging.opening import Run, load_run
 
 EXPLANATIONS = "explanations.json"
 OWN_FILES = re.compile(r"explanations\.json|\d{4,}-.*\.png")
+LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # where a folder was looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ def check_folder_for_explanations(output: Path, *, overwrite: bool) -> None:
     """Raises RunError for a folder that is there, unless it holds nothing but earlier explanations to be replaced."""
     if not os.path.lexists(output):
         return
-    is_own = output.is_dir() and all(OWN_FILES.fullmatch(path.name) for path in output.iterdir())
+    names = [path.name for path in output.iterdir()] if output.is_dir() else [""]
+    is_own = all(OWN_FILES.fullmatch(name) or name in LEFT_BY_SYSTEMS for name in names)
     if is_own and overwrite:
         return
     raise RunError(
@@ -95,7 +97,7 @@ def _is_table(images: Any) -> bool:
 
 def _from_table(run: Run, table: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, ...]]]:
     found = scan_for_evaluation(
-        table, run.card.class_names, max_unreadable=run.card.recipe.max_unreadable,
+        table, run.card.class_names, max_unreadable=1.0,
         decoding=run.card.preprocess.decoding, reading=AS_USUAL.as_trained(run.card.recipe),
     ).examples  # fmt: skip
     has_classes = run.card.scale is None

@@ -16,7 +16,7 @@ from multitl.data.pixels import PixelReader, read_files
 from multitl.data.scanning import scan_for_evaluation
 from multitl.data.tables import AS_USUAL, Reading
 from multitl.errors import DataError
-from multitl.judging.opening import check_predict, load_run, with_costs
+from multitl.judging.opening import check_predict, lenient, load_run, with_costs
 from multitl.models.goals import goal_of
 from multitl.models.inference import BATCH, compile_forward, predict_padded, predict_pixels
 from multitl.runs.cards import Card
@@ -43,6 +43,7 @@ def evaluate_run(
     split: Split | None = None,
     reading: Reading = AS_USUAL,
     costs: str | os.PathLike[str] = "",
+    max_unreadable: float | None = None,
 ) -> dict[str, Any]:
     """Judge a run on labelled images: see `metrics.score` for the figures, or of several labels an image
     `label_metrics.score_labels`.
@@ -50,10 +51,10 @@ def evaluate_run(
     data: as for `finetune`; of data with splits `split` (None: test) is used, else every image. The run must know its
     classes. Files that cannot be read are left out and named on stderr; too many of them raise DataError.
     reading: of a table; columns that it does not name are called as those that the run was trained with.
-    costs: see `with_costs`.
+    costs: see `with_costs`.  max_unreadable: a share, 0 to 1 (None: as the run was trained).
     """
     opened = with_costs(load_run(run), costs)
-    recipe = opened.card.recipe
+    recipe = lenient(opened.card.recipe, max_unreadable)
     opened.model  # noqa: B018  (a damaged model is found before the long part)
     with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
@@ -114,5 +115,10 @@ def tell_oddities(dataset: Dataset) -> None:
     """What is odd about the data, and the files left out."""
     for warning in dataset.warnings:
         warn(warning)
-    for file in dataset.unreadable:
+    tell_left_out(dataset.unreadable)
+
+
+def tell_left_out(unreadable: Iterable[Unreadable]) -> None:
+    """A line for each file."""
+    for file in unreadable:
         say(f"left out: {file.path}: {file.reason}")

@@ -21,7 +21,7 @@ from multitl.judging.map_rows import in_json, map_row, roles_of, shown_places
 from multitl.judging.opening import Run
 from multitl.models.inference import BATCH
 from multitl.system.progress import progress_bar
-from multitl.system.writing import atomic_write, write_json
+from multitl.system.writing import atomic_write, cannot_write, write_json
 
 _LONGEST = 60  # characters of an image's name in that of its picture
 
@@ -165,6 +165,9 @@ def _picture_name(number: int, path: str) -> str:
 
 def _empty(output: Path) -> None:
     """A new folder in the place of earlier explanations, which `check_folder_for_explanations` has seen."""
-    if output.is_dir():
-        shutil.rmtree(output)
-    output.mkdir(parents=True)
+    try:
+        if output.is_dir():
+            shutil.rmtree(output)
+        output.mkdir(parents=True)
+    except OSError as error:
+        raise cannot_write(output, error) from error

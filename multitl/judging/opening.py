@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from multitl.errors import DataError, RecipeError, RunError, WeightsError, neare
 from multitl.given import shelves
 from multitl.judging.conformal import plausible
 from multitl.judging.judges import Judge, judge_of
-from multitl.recipes import combine
+from multitl.recipes import Recipe, combine
 from multitl.runs.cards import Card, read_card
 from multitl.runs.familiarity import FAMILIARITY, Familiarity, read_familiarity
 from multitl.runs.head_runs import has_heads, refuse_heads
@@ -157,15 +157,21 @@ def reading_for(run: str | os.PathLike[str], reading: Reading) -> Reading:
     return reading.as_trained(load_run(run).card.recipe)
 
 
+def lenient(recipe: Recipe, max_unreadable: float | None) -> Recipe:
+    """With another share of files that may be unreadable, unless that is None. Raises RecipeError outside [0, 1]."""
+    return recipe if max_unreadable is None else replace(recipe, max_unreadable=max_unreadable)
+
+
 def check_evaluate(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str],
     split: Split,
     reading: Reading,
     costs: str | os.PathLike[str] = "",
+    max_unreadable: float | None = None,
 ) -> None:
     """Raises what `evaluate` would, as far as names tell."""
-    with_costs(load_run(run), costs)
+    lenient(with_costs(load_run(run), costs).card.recipe, max_unreadable)
     if split not in SPLITS:
         raise DataError(
             f"{split!r} is not the name of a split.",

@@ -17,7 +17,7 @@ from multitl.data.columns import Target, images_of, list_targets, scan_targets_t
 from multitl.data.pixels import PixelReader
 from multitl.data.tables import Reading
 from multitl.judging.evaluation import classify, tell_oddities
-from multitl.judging.opening import Run, check_predict, load_run
+from multitl.judging.opening import Run, check_predict, lenient, load_run
 from multitl.judging.reporting import make_environment
 from multitl.models.goals import goal_of
 from multitl.models.inference import compile_forward, predict_pixels
@@ -91,11 +91,12 @@ def predict_heads(
 
 
 def evaluate_heads(
-    folder: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading
-) -> dict[str, dict[str, Any]]:
+    folder: str | os.PathLike[str], data: str | os.PathLike[str], split: Split, reading: Reading,
+    max_unreadable: float | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The figures of each head, on the images that have its target; the network sees each image once."""
     heads = load_heads(folder)
-    trained = Recipe.read(heads.folder / "recipe.toml")
+    trained = lenient(Recipe.read(heads.folder / "recipe.toml"), max_unreadable)
     recipe = replace(trained, images=reading.images, path_column=reading.path_column or trained.path_column)
     targets = [Target(name, kind) for name, kind in read_heads(heads.folder).kinds.items()]
     names = {name: run.card.class_names for name, run in heads.runs.items()}

@@ -6,7 +6,7 @@ That is before a framework loads. All of it is looked at again where it is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from multitl.adapters import FILE, RUN, SOURCES, check_backbone, check_head, folder_name
@@ -22,8 +22,8 @@ from multitl.runs.locks import locked, run_lock
 
 def check_port(
     model: str, formats: Sequence[str], output: str | os.PathLike[str] | None, *,
-    images: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, weights: str, overwrite: bool,
-    also: Sequence[str] = (),
+    images: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, weights: str,
+    image_size: int = 0, overwrite: bool, also: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Raises what `port` would, as far as names tell."""
     for to in formats:
@@ -41,15 +41,29 @@ def check_port(
         card = load_run(folder).card
         for to in formats:
             check_goal(to, card.recipe)
+        _refuse_idle({"weights": weights != "default", "image-size": bool(image_size)}, f"{folder}, which has its own")
     else:
         check_backbone(source_name(model), weights)
     for to in formats:
         check_output(output_of(model, to, output, alone=len(formats) == 1), overwrite=overwrite)
         if images is None and not (folder and (folder / "predictions.csv").is_file()):
             check_photos(to, are_photos=False)
+    if not any(FORMATS[to].is_calibrated for to in formats):
+        _refuse_idle({"calibration": calibration is not None}, f"{', '.join(formats)}, which rounds no activations")
     for place in (images, calibration):
         if place is not None:
             check_path(place)
+
+
+def _refuse_idle(options: Mapping[str, bool], why: str) -> None:
+    """Raises PortError for options that are given and would do nothing."""
+    if idle := [f"--{name}" for name, is_given in options.items() if is_given]:
+        raise PortError(
+            f"{' and '.join(idle)} would do nothing.",
+            expected="options that the model and the format have a use for",
+            received=f"{' and '.join(idle)} for {why}",
+            fix=f"leave {' and '.join(idle)} out",
+        )
 
 
 def check_translate(

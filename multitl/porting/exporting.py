@@ -208,6 +208,7 @@ def _card(departure: Departure, to: str, takes: Takes, others: Mapping[str, tupl
         | {name: [None, *shape] for name, shape in others.items()},
         "thresholds": list(card.thresholds),
         "costs": card.recipe.costs,
+        "plausible": to_builtins(card.plausible),
         "class_names": list(card.class_names),
         "backbone": kept,
     }

@@ -7,17 +7,19 @@ worst: whoever is judged on them has seen the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from multitl.contracts import SPLITS, Dataset
 from multitl.reviewing.issues import Issue, Kind
 from multitl.reviewing.looks import GREY
 from multitl.reviewing.neighbours import Neighbours
+from multitl.system.progress import progress_bar
 from multitl.verdicts import REMOVE
 
 NEAREST = 5  # candidates an image
@@ -65,10 +67,16 @@ def pairs_of(neighbours: Neighbours, least: float) -> set[Pair]:
             zip(rows.tolist(), neighbours.places[rows, columns].tolist(), strict=True)}  # fmt: skip
 
 
-def verify(pairs: Iterable[Pair], grey: Mapping[int, np.ndarray]) -> list[Copy]:
+@threadpool_limits.wrap(limits=1, user_api="blas")  # of products so small threads only wait for each other
+def verify(pairs: Collection[Pair], grey: Mapping[int, np.ndarray]) -> list[Copy]:
     """Those whose pixels are the same. grey: see `Looks`; an image without one is no copy."""
-    seen = ((pair, grey[pair[0]], grey[pair[1]]) for pair in sorted(pairs) if pair[0] in grey and pair[1] in grey)
-    copies = [Copy(pair, compare(one, other)) for pair, one, other in seen]
+    copies = []
+    with progress_bar() as bar:
+        task = bar.add_task("comparing", total=len(pairs), note="")
+        for one, other in sorted(pairs):
+            if one in grey and other in grey:
+                copies.append(Copy((one, other), compare(grey[one], grey[other])))
+            bar.advance(task)
     return [copy for copy in copies if copy.likeness.is_same]
 
 

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from multitl.contracts import Backend, Example
 from multitl.data.unlabelled import add_unlabelled
 from multitl.judging.charts import wilson_interval
+from multitl.judging.evaluation import tell_left_out
 from multitl.judging.opening import Run
 from multitl.models.feature_maps import scaled
 from multitl.reviewing.neighbours import centre_of, nearest
@@ -30,7 +31,6 @@ from multitl.training.sessions import session
 from multitl.training.solved_head import Task, attempt
 
 NEIGHBOUR = 10  # whose distance counts
-FURTHEST = 2.0  # a distance that none has: for too few usual images to say which is unusual
 MOST = 4000  # images of each kind that the classifier is fitted to
 VERDICTS = {  # least area under the curve, by the lower end of its interval
     0.9: "the new images are clearly of another kind than those of the run: label some of them, and go on from the run",
@@ -43,7 +43,7 @@ VERDICTS = {  # least area under the curve, by the lower end of its interval
 @dataclass(frozen=True)
 class Drift:
     """unknown: the share of new images that are further away than `threshold`, as at most FALSE_ALARMS of further
-    usual images are expected to be.
+    usual images are expected to be; it, its interval and the threshold are None for too few usual images to tell.
 
     area: under the ROC curve of the classifier, out of fold: 0.5 for images that cannot be told apart, 1 for others.
     Intervals are of 95 %.  distances: (n,), of the new images `paths`, 1 less a cosine.  known: how many of them
@@ -52,9 +52,9 @@ class Drift:
 
     images: int
     compared_with: int
-    unknown: float
-    unknown_interval: tuple[float, float]
-    threshold: float
+    unknown: float | None
+    unknown_interval: tuple[float, float] | None
+    threshold: float | None
     area: float
     area_interval: tuple[float, float]
     known: int
@@ -66,7 +66,8 @@ class Drift:
         """For JSON; the images that are furthest away first."""
         order = sorted(range(self.images), key=lambda row: -self.distances[row])
         rows = [{"path": self.paths[row], "distance": round(self.distances[row], 4),
-                 "unknown": self.distances[row] > self.threshold} for row in order]  # fmt: skip
+                 "unknown": self.threshold is not None and self.distances[row] > self.threshold}
+                for row in order]  # fmt: skip
         named = {name: value for name, value in vars(self).items() if name not in ("paths", "distances")}
         return named | {"false_alarms": FALSE_ALARMS, "rows": rows}
 
@@ -78,7 +79,9 @@ def measure_drift(
     with session(run.card.recipe, backend):
         subject = open_subject(run, data, backend)
         recipe = replace(subject.recipe, unlabelled=os.fspath(images), adapt="none")
-        new = add_unlabelled(subject.dataset, recipe).unlabelled
+        dataset = add_unlabelled(subject.dataset, recipe, option="")
+        tell_left_out(dataset.unreadable[len(subject.dataset.unreadable) :])
+        new = dataset.unlabelled
         features = subject.extracting.features(new)
     return compare(subject, new, features)
 
@@ -89,13 +92,13 @@ def compare(subject: Subject, new: Sequence[Example], features: Rows) -> Drift:
     centre = centre_of(trained)
     usual, distances = (unfamiliarity(rows, trained, centre) for rows in (others, features))
     threshold = unknown_above(np.sort(usual))
-    threshold = FURTHEST if threshold is None else threshold
-    unknown = float((distances > threshold).mean())
+    unknown = None if threshold is None else float((distances > threshold).mean())
     area = distinguishability(others, features, subject.recipe.seed)
     interval = area_interval(area, min(len(others), MOST), min(len(features), MOST))
     own = {one.sha256 for one in subject.dataset.examples}
     return Drift(
-        len(new), len(others), unknown, wilson_interval(unknown, len(new)), threshold, area, interval,
+        len(new), len(others), unknown, None if unknown is None else wilson_interval(unknown, len(new)), threshold,
+        area, interval,
         sum(one.sha256 in own for one in new),
         next(words for least, words in VERDICTS.items() if interval[0] > least or not least),
         tuple(one.path for one in new), tuple(distances.tolist()),

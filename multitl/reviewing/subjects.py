@@ -11,6 +11,7 @@ from functools import partial
 from multitl.contracts import Backend, Dataset, Example, Forward, Pretrained, Split
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import leave_out
+from multitl.judging.evaluation import tell_left_out
 from multitl.judging.opening import Run
 from multitl.models.weight_hashes import weights_sha256
 from multitl.recipes import Recipe
@@ -46,8 +47,10 @@ class Subject:
 
 
 def open_subject(run: Run, data: str | os.PathLike[str] | None, backend: Backend) -> Subject:
-    """Features are those in the store, of images that it lacks they are computed."""
-    recipe, path = run.card.recipe, find_data(run, data)
+    """Features are those in the store, of images that it lacks they are computed. What cannot be read is left out, and
+    named on stderr, however much it is.
+    """
+    recipe, path = replace(run.card.recipe, max_unreadable=1.0), find_data(run, data)
     known = {one.content: one.split for one in read_images(run.folder) or ()}
     dataset = scan_for(path, recipe, lambda sha256: known.get(content_of(sha256)))
     if not recipe.unlabelled and dataset.fingerprint != run.card.data.fingerprint:
@@ -55,9 +58,12 @@ def open_subject(run: Run, data: str | os.PathLike[str] | None, backend: Backend
     extracting = Extracting(run, backend, recipe.with_all_channels(dataset.channels))
     while True:
         try:
-            return Subject(run, dataset, recipe, extracting.features(dataset.examples), extracting)
+            features = extracting.features(dataset.examples)
         except DamagedImagesError as found:
             dataset = leave_out(dataset, found.damaged, recipe.max_unreadable)
+        else:
+            tell_left_out(dataset.unreadable)
+            return Subject(run, dataset, recipe, features, extracting)
 
 
 class NotStoredError(Exception):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multitl.errors import RunError
-from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
+from multitl.files.sealed_arrays import read_sealed, write_sealed
 
 FAMILIARITY = "familiarity.safetensors"
 FALSE_ALARMS = 0.05  # share of images of the usual kind that are called unknown
@@ -99,7 +99,7 @@ def read_familiarity(folder: Path, channels: int) -> Familiarity:
     try:
         arrays, _ = read_sealed(path)
         return _checked(arrays, channels)
-    except (DamagedError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:  # DamagedError is a ValueError
         raise RunError(
             f"{path} is damaged.",
             expected=f"what training wrote, for {channels:,} features",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from multitl.contracts import Result
@@ -18,7 +19,7 @@ from multitl.system.writing import cannot_write, write_json, write_text
 MARK, STARTED_BY, *MADE = FILES  # by the first a folder is known as a run
 RUN_FILES = (  # in the order in which they go: what tells of the others before them
     MARK, STARTED_BY, "checkpoint.npz", "checkpoint.safetensors", "checkpoint-previous.safetensors", "card.json", HEADS,
-    *MADE, REPORT, "tensorboard", "workers.log", HEAD_FOLDER,
+    *MADE, REPORT, "tensorboard", "workers.log",
 )  # fmt: skip
 
 
@@ -122,9 +123,15 @@ def check_results_folder(folder: Path, mark: str, what: str, *, overwrite: bool,
 
 
 def beside(folder: str | os.PathLike[str], ending: str) -> Path:
-    """Where results of a folder go by default, such as RUN-review; of "." and ".." beside what they are."""
+    """Where results of a folder go by default, such as RUN-review; of "." and ".." beside what they are.
+
+    Those of one of several heads, RUN/heads/NAME, go beside the run: RUN-NAME-review. In it they would go with it.
+    """
     place = Path(folder)
     place = place.resolve() if place.name in ("", "..") else place
+    run = place.absolute().parent.parent
+    if place.absolute().parent.name == HEAD_FOLDER and (run / HEADS).is_file():
+        return run.with_name(f"{run.name}-{place.name}-{ending}")
     return place.with_name(f"{place.name}-{ending}")
 
 
@@ -164,9 +171,16 @@ def _changed(folder: Path, what: str, key: str, known: str | None, value: str) -
 
 def _clear(folder: Path) -> None:
     """Remove an older run, except for recipe.toml, which is replaced next: by that file a folder is known as a run."""
-    for name in RUN_FILES[1:]:
-        path = folder / name
+    for path in (*(folder / name for name in RUN_FILES[1:]), *_files_of_heads(folder / HEAD_FOLDER)):
         try:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(path, error) from error
+    with suppress(OSError):  # it stays if there is something else in it
+        (folder / HEAD_FOLDER).rmdir()
+
+
+def _files_of_heads(folder: Path) -> list[Path]:
+    """Each head's own folder and then its table, by which it is known: something else may have been put there, too."""
+    tables = sorted(folder.glob("*.csv"))
+    return [path for table in tables for path in (table.with_suffix(""), table)]

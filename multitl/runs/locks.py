@@ -68,7 +68,8 @@ def _acquire(file: Path, guarded: Path, wait: bool) -> int | None:
                 _sign(descriptor)
                 return descriptor
         except OSError as error:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows lets nobody remove what is open
+                file.unlink()
             note = f"note: {guarded} cannot be locked ({error.strerror}): start no other process that writes to it"
             say(note)
             return None

@@ -12,14 +12,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from msgspec import Meta, Struct
 
+from multitl.adapters import is_present
 from multitl.contracts import CONTRIBUTIONS, FIRST_OUTPUT, STRANGENESS, VALUE
 from multitl.errors import ServeError
+from multitl.judging.conformal import plausible
 from multitl.judging.judges import ClassJudge, Judge, LabelJudge, NumberJudge
 from multitl.judging.map_rows import map_row, shown_places
 from multitl.onnx_graphs.running import open_onnx
-from multitl.runs.cards import Backbone, ClassName, Positive, Share, is_port, read_json_of
+from multitl.runs.cards import Backbone, ClassName, PlausibleSets, Positive, Share, is_port, read_json_of
 from multitl.runs.familiarity import tell
 from multitl.runs.folders import beside
+from multitl.runs.head_runs import refuse_heads
 from multitl.serving.answers import Answer, Answerer, Said
 from multitl.standalone.classify import as_taken
 
@@ -56,6 +59,7 @@ class _Artefact(Struct, frozen=True):
     backbone: Backbone
     gives: dict[str, Any]
     proof: _Proof = _Proof()
+    plausible: PlausibleSets | None = None
     strangeness: _Strangeness | None = None
 
 
@@ -70,6 +74,14 @@ class _How(Struct, frozen=True):
 def answerer_of_artefact(given: Path) -> Answerer:
     folder = given if is_port(given) else beside(given, "onnx")  # where `multitl port` puts it
     advice = f"multitl port {given} --to onnx"
+    refuse_heads(given)
+    if not is_present("onnxruntime"):
+        raise ServeError(
+            "What computes an ONNX artefact is not installed.",
+            expected="onnxruntime",
+            received="no onnxruntime",
+            fix="pip install 'multitl[onnx]'",
+        )
     if not (folder / "model.onnx").is_file():
         raise ServeError(
             f"There is no ONNX artefact of {given}.",
@@ -101,8 +113,18 @@ def answerer_of_artefact(given: Path) -> Answerer:
     strangeness = [STRANGENESS] if card.strangeness else []
 
     def open_model() -> Answer:
-        opened()
         wanted = [FIRST_OUTPUT, *strangeness]
+        try:
+            ((first, *_),) = rows_of([np.zeros(preprocess.shape, np.uint8)], wanted)
+            if first.shape != (len(card.class_names),):
+                raise ValueError(f"outputs {first.shape} for {len(card.class_names)} classes")
+        except Exception as error:  # whatever onnxruntime has for files that are damaged or of something else
+            raise ServeError(
+                f"The model in {folder} does not answer: {' '.join(str(error).split())[:300]}",
+                expected="model.onnx and card.json as multitl port wrote them",
+                received=type(error).__name__,
+                fix=f"{advice} --overwrite",
+            ) from error
         return lambda images: [_said(judge, card, _exact(kind, row), *more) for row, *more in rows_of(images, wanted)]
 
     def open_maps() -> Answer:
@@ -123,9 +145,12 @@ def answerer_of_artefact(given: Path) -> Answerer:
 
 def _said(judge: Judge, card: _Artefact, row: np.ndarray, strangeness: np.ndarray | None = None) -> Said:
     """row: (k,).  strangeness: (1,), if the artefact gives it."""
-    if strangeness is None or card.strangeness is None:
-        return judge.answer(row)
-    return judge.answer(row) | tell(np.array(card.strangeness.usual), strangeness)[0]
+    said = judge.answer(row)
+    if card.plausible:
+        said["plausible"] = [card.class_names[place] for place in plausible(row, card.plausible.least)]
+    if strangeness is not None and card.strangeness is not None:
+        said |= tell(np.array(card.strangeness.usual), strangeness)[0]
+    return said
 
 
 def _with_maps(judge: Judge, card: _Artefact, row: np.ndarray, maps: np.ndarray, *strangeness: np.ndarray) -> Said:

@@ -1,22 +1,23 @@
 """Classify images by the model beside this file: `python classify.py IMAGE ...`
 
 Prints a line for each image: its path, the class, its probability; where an image may have several labels, each that it
-has and its probability; where a number is predicted, "value" and the number. Needs NumPy, Pillow and what opens the
-model, and nothing of multitl, which wrote it. Pictures of 8 bits become pixels as for `multitl predict`, to the last
-bit, and so do .npy arrays of any channels; HEIC, and pictures of more bits or other channels, are beyond it.
+has and its probability; where a number is predicted, "value" and the number. What cannot be read is named on stderr,
+and the exit code is 1. Needs NumPy, Pillow and what opens the model, and nothing of multitl, which wrote it. Pictures
+of 8 bits become pixels as for `multitl predict`, to the last bit, and so do .npy arrays of any channels; HEIC, and
+pictures of more bits or other channels, are beyond it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from multitl.data.bands import LONGEST_HEADER, NPY, channels_last, eight_bits, picked, plain_values, white_of
 from multitl.data.geometry import fit_pixels, to_rgb
@@ -27,15 +28,23 @@ from multitl.standalone.runtimes import open_keras as open_model
 def classify(paths: list[str], folder: Path) -> Iterator[list[tuple[str, float]]]:
     """The class and its probability for each image; of several labels those that are given, the likeliest first.
 
-    folder: where the model lies, preprocess.json and labels.txt.
+    folder: where the model lies, preprocess.json and labels.txt.  Raises ValueError for a file that cannot be read.
     """
+    return map(classifier(folder), paths)
+
+
+def classifier(folder: Path) -> Callable[[str], list[tuple[str, float]]]:
+    """The same for one path after the other."""
     how: Any = SimpleNamespace(**json.loads((folder / "preprocess.json").read_text(encoding="utf-8")))
     labels = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")
     answer = open_model(folder)
-    for path in paths:
+
+    def classified(path: str) -> list[tuple[str, float]]:
         pixels = fit_pixels(read_picture(path, how), how)[np.newaxis]
         (probabilities,) = answer(as_taken(pixels, how))
-        yield [(labels[index], float(probabilities[index])) for index in given(probabilities, how)]
+        return [(labels[index], float(probabilities[index])) for index in given(probabilities, how)]
+
+    return classified
 
 
 def given(probabilities: np.ndarray, how: Any) -> list[int]:
@@ -47,7 +56,10 @@ def given(probabilities: np.ndarray, how: Any) -> list[int]:
 
 
 def read_picture(path: str, how: Any) -> Image.Image | list[Image.Image]:
-    """A picture of 8-bit RGB, or of other channels an image for each: those that the model was trained on."""
+    """A picture of 8-bit RGB, or of other channels an image for each: those that the model was trained on.
+
+    Raises ValueError with the path.
+    """
     channels = how.decoding["channels"]
     try:
         if Path(path).read_bytes()[: len(NPY)] == NPY:
@@ -57,8 +69,8 @@ def read_picture(path: str, how: Any) -> Image.Image | list[Image.Image]:
         else:
             rgb, held = read_rgb(path, how), read_grey_or_colour(path)
             bands = [rgb.split()[channel - 1] for channel in picked(channels, held)]
-    except (ValueError, UnidentifiedImageError) as error:
-        raise SystemExit(f"{path}: {error}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     return Image.merge("RGB", bands) if len(bands) == 3 else bands
 
 
@@ -87,9 +99,7 @@ def read_rgb(path: str, how: Any) -> Image.Image:
         if how.decoding["page"] > 1 and getattr(image, "n_frames", 1) > 1:
             image.seek(how.decoding["page"] - 1)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            raise SystemExit(
-                f"{path} has more than 8 bits a value, which `multitl predict` reads, but not this program"
-            )
+            raise ValueError("more than 8 bits a value, which `multitl predict` reads, but not this program")
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
 
@@ -112,5 +122,13 @@ def shown(label: str, number: float) -> str:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    for name, found in zip(sys.argv[1:], classify(sys.argv[1:], Path(__file__).resolve().parent), strict=True):
-        print("\t".join([name, *(f"{label}\t{shown(label, number)}" for label, number in found)]), flush=True)
+    ask, faults = classifier(Path(__file__).resolve().parent), 0
+    for name in sys.argv[1:]:
+        try:
+            found = ask(name)
+        except ValueError as error:
+            faults += 1
+            print(error, file=sys.stderr)
+        else:
+            print("\t".join([name, *(f"{label}\t{shown(label, number)}" for label, number in found)]), flush=True)
+    sys.exit(faults > 0)

@@ -112,7 +112,12 @@ def _text(file: Path) -> str:
 
 
 def die_with(parent: int) -> None:
-    """Tie this process to the one that started it, whose number is `parent`."""
+    """Tie this process to the one that started it, whose number is `parent`.
+
+    On Windows a virtual environment's Python starts the real one and takes it along, so nobody else is its parent.
+    """
+    if sys.platform == "win32":
+        return
     is_tied = sys.platform == "linux" and not ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if not is_tied:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()

@@ -155,6 +155,13 @@ def load_state(folder: Path) -> TrainingState:
         except DamagedError as error:
             reasons.append(str(error))
             continue
+        except (OSError, MemoryError) as error:
+            raise RunError(
+                f"The checkpoint {path} cannot be read: {getattr(error, 'strerror', None) or 'no memory left'}.",
+                expected="the file that training left, which may be whole",
+                received=type(error).__name__,
+                fix="mend that, then go on with --resume",
+            ) from error
         if reasons:
             warn(f"{paths[0]} is damaged: going on from the epoch before it.")
             paths[0].unlink()  # it must not take the place of the good one

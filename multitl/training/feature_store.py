@@ -87,7 +87,7 @@ class FeatureStore:
             except DamagedError:
                 with contextlib.suppress(OSError):
                     path.unlink()  # left by a failing disk; its images are computed again
-            except OSError:  # it went meanwhile
+            except (OSError, MemoryError):  # it went meanwhile, or cannot be read now
                 continue
 
     def add(self, hashes: Sequence[str], features: np.ndarray, *, on_disk: bool = False) -> Shard:

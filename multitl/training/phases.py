@@ -214,7 +214,7 @@ def _own_draws(model: keras.Model, rank: int) -> Iterator[None]:
 
 def _shift(seed: keras.Variable, by: int) -> None:
     (state,) = read_variables([seed])
-    state[0] += by * APART
+    state[0] = int(state[0]) + by * APART  # under JAX it is unsigned, and takes nothing negative
     seed.assign(state)
 
 

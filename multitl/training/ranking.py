@@ -20,7 +20,8 @@ from threadpoolctl import threadpool_limits
 from multitl.contracts import Backend, Dataset, Example, Goal, Peers, Pretrained
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
-from multitl.errors import BackboneError, DataError, MultitlError
+from multitl.data.scanning import wholly_read
+from multitl.errors import BackboneError, BackendError, DataError, TranslationError, WeightsError
 from multitl.judging.merits import FIGURES, TITLES, Baseline, baselines_of, merit_of
 from multitl.models.feature_maps import scaled
 from multitl.models.first_layer import with_channels
@@ -31,6 +32,7 @@ from multitl.recipes import Recipe
 from multitl.sources.pretrained import load_pretrained
 from multitl.system.messages import say
 from multitl.system.printing import printable
+from multitl.system.progress import progress_bar
 from multitl.training.candidates import listed, recipe_of
 from multitl.training.extractors import make_extractor, runtime_of
 from multitl.training.feature_store import SHARD, FeatureStore, compute_features
@@ -44,6 +46,7 @@ FIRST_LOOK = SHARD  # images; looks are at this many, twice, four times as many,
 # two: a backbone is looked at several times and against a leader that won by chance in part, and one that is dropped
 # is not seen again.
 HOPELESS = 3.0
+OF_A_BACKBONE = (BackboneError, WeightsError, TranslationError, BackendError)  # others can be used all the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +139,9 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     """Each backbone as soon as it is done: first those that cannot be used, then by cost, the cheapest first.
 
     names: see `candidates.recipe_of`.  recipe: its `backbone` and `l2` are not looked at.
-    Raises BackboneError if none can be loaded.
+    Raises BackboneError if none can be used, and what is the data's or the disk's fault, whichever backbone meets it.
     """
+    dataset = _wholly_read(dataset, recipe)
     examples, goal = shuffled(dataset, recipe.seed), goal_for(dataset, recipe)
     truth = goal.truth_of(examples, len(dataset.class_names))
     labels = goal.targets_of(truth, len(dataset.class_names))
@@ -150,7 +154,7 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
             pretrained = load_backbone(own, backend)
             pixels = pixels_of(pretrained.preprocess.geometry)
             candidates.append(Candidate(name, pretrained, own, backend, pixels, goal))
-        except MultitlError as error:
+        except OF_A_BACKBONE as error:
             failed.append(Unusable(name, str(error)))
     if not candidates:
         raise _none_usable(failed)
@@ -159,12 +163,21 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     for candidate in sorted(candidates, key=lambda one: one.cost):
         try:
             standing = _follow(candidate, leader[0] if leader else None, examples, truth, labels)
-        except MultitlError as error:
-            yield Unusable(candidate.name, str(error))
+        except OF_A_BACKBONE as error:
+            failed.append(Unusable(candidate.name, str(error)))
+            yield failed[-1]
             continue
         if not standing.stopped and (leader is None or standing.score > leader[1]):
             leader = candidate, standing.score
         yield standing
+    if leader is None:
+        raise _none_usable(failed)
+
+
+def _wholly_read(dataset: Dataset, recipe: Recipe) -> Dataset:
+    with progress_bar(is_shown=dataset.is_sampled) as bar:
+        task = bar.add_task("reading  ", total=None, note="")
+        return wholly_read(dataset, recipe, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def settle_backbone(

@@ -259,7 +259,7 @@ class Race:
 
     def _insist_on_a_model(self, state: TrainingState) -> None:
         if not state.kept and not state.head:
-            rates = ", ".join(f"{one['learning_rate']:g}" for one in state.tried)
+            rates = ", ".join(f"{one['learning_rate']:g}" for one in state.tried if one["outcome"] == "diverged")
             raise RunError(
                 "Training diverged, and there is no head trained before that could be kept." if rates else
                 "There is no time for fine-tuning, and no head was trained before.",

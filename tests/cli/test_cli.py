@@ -88,7 +88,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-AS_TRAINED = {"images": "", "path_column": "", "label_column": "", "costs": ""}
+AS_TRAINED = {"images": "", "path_column": "", "label_column": "", "costs": "", "max_unreadable": None}
 
 
 def raising(error: BaseException):
@@ -232,6 +232,16 @@ def test_predict_json_ranks_the_classes(predict: Calls, capsys):
     assert second == PREDICTIONS[1]
     cli.main(["predict", "run", "a.png", "b.png", "--json", "--top", "1"])
     assert json.loads(capsys.readouterr().out)[0]["probabilities"] == {"cat": 0.7}
+
+
+def test_predict_ranks_the_classes_of_each_head(monkeypatch: pytest.MonkeyPatch, capsys):
+    said = {"predicted": "cat", "confidence": 0.7, "probabilities": {"cow": 0.3, "cat": 0.7}}
+    monkeypatch.setattr(
+        multitl, "predict", lambda *args, **kwargs: [{"path": "a.png", "kind": said, "size": {"value": 2.0}}]
+    )
+    assert cli.main(["predict", "run", "a.png", "--json", "--top", "1"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["kind"]["probabilities"] == {"cat": 0.7} and row["size"] == {"value": 2.0}
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "two"])

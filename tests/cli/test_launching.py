@@ -23,6 +23,7 @@ WRONG = {  # options -> what the message says
     ("--workers", "2", "--engine", "rai"): "nearest: ray",
     ("--workers", "2", "--engine", "ray", "--address", "ray://127.0.0.1:10001"): "ray job submit",
     ("--workers", "2", "--address", "auto"): "add --engine ray",
+    ("--address", "auto"): "add --engine ray",
     ("--engine", "local"): "--workers N, or --devices all",
     ("--devices", "all"): "sees no GPU here",
     ("--devices", "two"): "--devices all",

@@ -13,8 +13,9 @@ from image_folders import make_images, scan_simply
 from multitl.contracts import Dataset, Decoding, Preprocess, Unreadable
 from multitl.data import inspection
 from multitl.data.pixels import PixelReader
-from multitl.data.scanning import leave_out
+from multitl.data.scanning import leave_out, wholly_read
 from multitl.errors import DataError
+from multitl.recipes import Recipe
 
 DAMAGED = "a/3.png"
 SMALL = Preprocess(16, 12, shorter_side=20)
@@ -53,6 +54,12 @@ def test_it_is_left_out_or_refused(dataset: Dataset) -> None:
         leave_out(dataset, [Unreadable(path, "truncated")], 0.01)
     with pytest.raises(DataError, match="training image"):
         leave_out(dataset, [Unreadable(one.path, "") for one in dataset.examples if one.label == 0], 0.9)
+
+
+def test_whoever_cannot_go_back_has_all_read(dataset: Dataset) -> None:
+    left = wholly_read(dataset, Recipe())
+    assert len(left.examples) == 39 and not left.is_sampled and left.unreadable[0].path.endswith(DAMAGED)
+    assert wholly_read(left, Recipe()) is left
 
 
 def test_the_fingerprint_is_that_of_one_piece_of_json(dataset: Dataset) -> None:

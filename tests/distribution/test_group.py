@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 
+from multitl.cli.launching import is_launcher
 from multitl.distribution.devices import VISIBLE, take_device
-from multitl.distribution.group import ALONE, Group, group_from_environment
+from multitl.distribution.group import ALONE, OURS, Group, group_from_environment
 from multitl.errors import GroupError, RecipeError
 from multitl.recipes import Recipe
 from multitl.training.groups import check_batch, check_group, refuse_group
@@ -107,6 +109,30 @@ def test_what_several_processes_would_only_do_twice_is_refused():
     refuse_group(ALONE, "choose")
     with pytest.raises(GroupError, match="choose works in one process"):
         refuse_group(Group(0, 2), "choose")
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "told"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "1"}, {"workers": 2}, "unset RANK"),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, {"devices": "all"}, "leave --devices out, or unset RANK"),
+        (HAND, {"engine": "ray", "workers": 4}, "leave --engine out"),
+        (HAND, {"workers": 3}, "leave --workers out"),
+    ],
+)
+def test_who_was_started_as_a_worker_starts_none(environment: dict, options: dict, told: str, monkeypatch):
+    asked = Namespace(**{"workers": None, "engine": "", "devices": "", "address": ""} | options)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(GroupError) as caught:
+        is_launcher(asked)
+    assert told in caught.value.fix
+    monkeypatch.setenv(OURS, "1")
+    assert not is_launcher(asked)
+
+
+def test_an_address_alone_is_a_wish_for_workers():
+    assert is_launcher(Namespace(workers=None, engine="", devices="", address="auto"))  # and is then refused
 
 
 def test_alone_nothing_is_loaded():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from group_processes import free_address, together
 
+from multitl.distribution import channel, peers
 from multitl.distribution.channel import connect
 from multitl.distribution.group import Group
 from multitl.distribution.joining import joined, peer_timeout
@@ -146,6 +147,56 @@ def test_a_process_that_waits_inside_of_a_framework_is_ended():
     _, told = first.communicate(timeout=60)
     assert first.returncode == LOST
     assert "Process 1 of 2 is lost" in told and "--resume" in told
+
+
+@pytest.mark.parametrize(
+    ("host", "pod", "heard_at"),
+    [("node0", "", "0.0.0.0"), ("localhost", "", "127.0.0.1"), ("127.0.0.1", "yes", "127.0.0.1"),
+     ("localhost", "10.0.0.1", "0.0.0.0")],
+)  # fmt: skip
+def test_a_name_that_leads_to_loopback_is_heard_from_elsewhere(host: str, pod: str, heard_at: str, monkeypatch):
+    """As Debian has a machine's own name in /etc/hosts, and Kubeflow calls the first of several pods."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port := int(free_address().split(":")[1])))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *what, **how: found)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", pod) if pod else monkeypatch.delenv("KUBERNETES_SERVICE_HOST", False)
+    with channel._server(Group(0, 2, f"{host}:{port}")) as server:
+        assert server.getsockname() == (heard_at, port)
+
+
+def test_who_is_on_the_first_ones_machine_is_found_there():
+    told = ["10.0.0.7:1", "127.0.1.1:2", "10.0.0.8:3"]
+    assert peers._reachable(told) == ["10.0.0.7:1", "10.0.0.7:2", "10.0.0.8:3"]
+    assert peers._reachable(["[::1]:1", "[::1]:2"]) == ["[::1]:1", "[::1]:2"]
+
+
+def test_who_has_handled_a_loss_goes_on():
+    """Ten seconds after another one failed, a program that goes on with something else is still there."""
+    waits = "from multitl.distribution import channel; channel.GRACE = 0.2"
+    program = f"""
+import sys, time
+{waits}
+from multitl.distribution.group import group_from_environment
+from multitl.distribution.joining import joined
+from multitl.errors import DataError, MultitlError
+group = group_from_environment()
+try:
+    with joined(group) as peers:
+        if group.rank:
+            raise DataError("no images", expected="", received="", fix="")
+        peers.barrier()
+except MultitlError:
+    time.sleep(1)
+    print("went on")
+"""
+    address = free_address()
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], env=os.environ | Group(rank, 2, address).environment(),
+            stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [(one.communicate(timeout=60)[0], one.returncode) for one in both] == [("went on\n", 0)] * 2
 
 
 def test_a_port_that_is_taken_is_refused():

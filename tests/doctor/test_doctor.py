@@ -90,6 +90,7 @@ CASES = [
     (traps.two_tensorflows, {"packages": {"tensorflow": "2.21", "tensorflow-cpu": "2.21"}}, "trap", "pip uninstall -y"),
     (traps.two_tensorflows, {"packages": {"tensorflow-cpu": "2.21"}}, "ok", "one package"),
     (traps.idle_gpu, {"has_nvidia_gpu": True}, "trap", "pip install -U 'jax[cuda13]'"),
+    (traps.idle_gpu, {"has_nvidia_gpu": True, "variables": {"CUDA_VISIBLE_DEVICES": "-1"}}, "note", "hidden by"),
     (traps.idle_gpu, {"has_nvidia_gpu": True, "probes": (ON_GPU,)}, "ok", "in use"),
     (traps.tf32, {"has_nvidia_gpu": True}, "note", "export NVIDIA_TF32_OVERRIDE=0"),
     (traps.tf32, EXACT, "ok", "exact"),

@@ -22,6 +22,7 @@ from multitl.classifiers import Classifier
 from multitl.cli.main import main
 from multitl.data.pixels import read_files
 from multitl.explaining.overlays import side_by_side
+from multitl.judging.asked import check_folder_for_explanations
 from multitl.judging.predictions import read_predictions
 from multitl.judging.reporting import write_report
 from multitl.porting.formats import FORMATS, missing_packages
@@ -114,6 +115,13 @@ def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, c
     (tmp_path / "mine.txt").touch()
     told = message_of(main(["explain", str(linear), image, "--out", str(tmp_path)]), *capsys.readouterr())
     assert "left alone" in told and (tmp_path / "mine.txt").exists()
+    (tmp_path / "maps").mkdir()
+    for name in ("explanations.json", "0001-a.png", ".DS_Store"):  # as Finder leaves one where it has looked
+        (tmp_path / "maps" / name).touch()
+    check_folder_for_explanations(tmp_path / "maps", overwrite=True)
+    (tmp_path / "file").touch()
+    code = main(["explain", str(linear), image, "--out", str(tmp_path / "file" / "maps")])
+    assert "Cannot write" in message_of(code, *capsys.readouterr())
 
 
 def test_the_how_to_does_what_it_says(linear: Path, photos: Path, tmp_path: Path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from multitl.cli.main import main
 from multitl.contracts import Preprocess
 from multitl.data.geometry import fit_pixels
 from multitl.data.images import open_rgb
-from multitl.errors import DataError, MultitlError, RunError
+from multitl.errors import DataError, MultitlError, RecipeError, RunError
 from multitl.judging import evaluation
 from multitl.judging.evaluation import evaluate_run, load_run, predict_images
 from multitl.judging.opening import check_predict
@@ -123,8 +123,11 @@ def test_evaluate_names_files_it_leaves_out(finished_run: Path, photo_folder: Pa
     assert "00.png" in capsys.readouterr().err.replace("\n", "")
     for i in range(1, 6):
         (tmp_path / f"data/red/0{i}.png").write_bytes(b"")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"--max-unreadable 0\.1"):
         evaluate_run(finished_run, tmp_path / "data")
+    assert evaluate_run(finished_run, tmp_path / "data", max_unreadable=0.13)["count"] == 42
+    with pytest.raises(RecipeError, match="max_unreadable"):
+        evaluate_run(finished_run, tmp_path / "data", max_unreadable=1.3)
 
 
 def test_a_class_that_the_run_does_not_know_is_named(finished_run: Path, photo_folder: Path, tmp_path: Path) -> None:

@@ -273,6 +273,19 @@ def test_bad_models_and_formats(model: str, to: str, error: type, text: str, run
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"weights": "w.pth"}, "--weights"),
+        ({"image_size": 64}, "--image-size"),
+        ({"calibration": "."}, "--calibration"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: dict, told: str, run: Path, tmp_path: Path):
+    with pytest.raises(PortError, match=f"{told} would do nothing"):
+        multitl.port(run, "keras", tmp_path / "port", **options)
+
+
 def test_a_missing_package_is_said_with_its_pip_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hidden = lambda package: package != "onnxruntime"  # noqa: E731
     monkeypatch.setattr("multitl.porting.formats.is_present", hidden)

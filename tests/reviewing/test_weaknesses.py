@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from multitl.cli.reviews import print_drift
 from multitl.contracts import Dataset, Example
 from multitl.reviewing import drift
 from multitl.reviewing.drift import FALSE_ALARMS, area_interval, compare
@@ -91,10 +92,13 @@ def test_of_large_data_the_interval_is_of_what_was_compared(monkeypatch: pytest.
     assert found.area_interval == area_interval(found.area, 20, 20)
 
 
-def test_too_few_usual_images_call_nothing_unknown():
+def test_too_few_usual_images_call_nothing_unknown(capsys):
     old = np.random.default_rng(0).normal(0, 1, (36, 8)).astype("float32")
     found = compare(subject_of(old), [Example("a.png", -1, "train", "n")], -50 * old[:1])
-    assert found.compared_with == 18 and found.unknown == 0
+    assert found.compared_with == 18 and found.unknown is found.unknown_interval is found.threshold is None
+    assert not any(row["unknown"] for row in found.about()["rows"])
+    print_drift(found)
+    assert "cannot be told by 18 images that the run was judged on: 20 are needed" in capsys.readouterr().out
 
 
 def test_the_interval_of_an_area_is_hanley_and_mcneils():

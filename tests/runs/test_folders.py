@@ -14,7 +14,7 @@ import pytest
 from multitl.errors import RunError
 from multitl.recipes import Recipe
 from multitl.runs.folders import RUN_FILES, beside, check_folder, finished_result, start_run
-from multitl.runs.promises import FILES, REPORT
+from multitl.runs.promises import FILES, HEADS, REPORT
 from multitl.system.cache import cache_folder
 from multitl.system.writing import atomic_write, read_json, write_json, write_text
 from multitl.training.checkpoints import CHECKPOINT, PREVIOUS
@@ -47,6 +47,21 @@ def test_results_go_beside_a_folder_however_it_is_named(tmp_path: Path, monkeypa
     assert beside("runs/x/", "onnx") == Path("runs/x-onnx")
     assert beside(".", "review") == beside("tensorboard/..", "review").resolve() == tmp_path / "run-review"
     assert beside(tmp_path / "run", "explained") == tmp_path / "run-explained"
+    (tmp_path / "run" / HEADS).touch()
+    assert beside(tmp_path / "run" / "heads" / "width", "onnx") == tmp_path / "run-width-onnx"
+    assert beside("heads/width", "onnx") == tmp_path / "run-width-onnx"
+
+
+def test_of_the_heads_only_what_is_theirs_goes(tmp_path: Path) -> None:
+    claim(tmp_path)
+    for name in ("width", "width-review"):
+        (tmp_path / "heads" / name).mkdir(parents=True)
+        (tmp_path / "heads" / name / "issues.csv").touch()
+    (tmp_path / "heads" / "width.csv").touch()
+    (tmp_path / HEADS).touch()
+    claim(tmp_path, overwrite=True)
+    assert [path.name for path in (tmp_path / "heads").iterdir()] == ["width-review"]
+    assert (tmp_path / "heads" / "width-review" / "issues.csv").is_file()
 
 
 def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:

@@ -285,6 +285,31 @@ def test_files_of_other_classes_are_refused(tmp_path: Path, name: str, values: l
 
 
 @only_jax
+def test_an_artefact_that_does_not_answer_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ("a", "b", "c")
+    folder = make_artefact(tmp_path / "run-onnx", *small_model("one")[:1], "one", names, SMALL)
+    other = make_artefact(tmp_path / "other", *small_model("one")[:1], "one", names, replace(SMALL, height=9))
+    with pytest.raises(multitl.ServeError, match=r"does not answer(.|\n)*--overwrite"):
+        answerer_of(other, "onnx", None).open()
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:200])
+    with pytest.raises(multitl.ServeError, match="does not answer"):
+        answerer_of(folder, "onnx", None).open()
+    monkeypatch.setattr("multitl.serving.artefacts.is_present", lambda package: False)
+    with pytest.raises(multitl.ServeError, match=r"multitl\[onnx\]"):
+        answerer_of(folder, "onnx", None)
+
+
+@only_jax
+def test_an_artefact_says_what_is_plausible(tmp_path: Path):
+    model, names = small_model("one")
+    folder = make_artefact(tmp_path / "run-onnx", model, "one", names, SMALL)
+    card = json.loads((folder / "card.json").read_text())
+    write_json(folder / "card.json", card | {"plausible": {"coverage": 0.9, "least": 0.0}})
+    (said,) = answerer_of(folder, "onnx", None).open()([np.zeros((8, 8, 3), np.uint8)])
+    assert said["plausible"] == sorted(names, key=lambda name: -said["probabilities"][name])
+
+
+@only_jax
 def test_an_artefact_needs_no_framework(tmp_path: Path):
     folder = make_artefact(tmp_path / "run-onnx", *small_model("one")[:1], "one", ("a", "b", "c"), SMALL)
     code = f"""
@@ -393,7 +418,8 @@ def test_the_command_serves_until_it_is_told_to_stop(finished: Path, photos: Pat
             line = next(line for line in process.stderr if "http://" in line)
             served = Served(int(re.findall(r":(\d+) ", line)[0]))
             for row in multitl.predict(finished, photos / "cat"):
-                assert same(served.predict(Path(row["path"]).read_bytes()).json, row)
+                said = served.predict(Path(row["path"]).read_bytes()).json
+                assert same(said, row) and said["plausible"] == row["plausible"]
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
             assert "Traceback" not in process.stderr.read()

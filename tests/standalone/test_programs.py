@@ -61,8 +61,8 @@ def test_the_page_that_was_trained_on_is_read(tmp_path: Path) -> None:
 
 def test_more_than_8_bits_are_refused_by_name(tmp_path: Path) -> None:
     Image.fromarray(np.arange(64, dtype="uint16").reshape(8, 8)).save(tmp_path / "deep.png")
-    with pytest.raises(SystemExit, match=r"deep.png has more than 8 bits"):
-        classify.read_rgb(str(tmp_path / "deep.png"), as_json(Preprocess(8, 8)))
+    with pytest.raises(ValueError, match=r"deep.png: more than 8 bits"):
+        classify.read_picture(str(tmp_path / "deep.png"), as_json(Preprocess(8, 8)))
 
 
 @pytest.mark.parametrize("takes", ["pixels", "unit", "normalised"])
@@ -99,14 +99,18 @@ def test_a_run_is_used_without_multitl(photo_folder: Path, tmp_path: Path) -> No
     images = [str(photo_folder / "red" / "00.png"), str(write_picture(tmp_path, "RGBA"))]
     wanted = [(row["path"], row["predicted"], row["confidence"]) for row in multitl.predict(run, images)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(images[1]).read_bytes()[:200])
+    bad = [str(cut), str(tmp_path / "missing.png"), str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, str(run / "classify.py"), *images],
+        [sys.executable, str(run / "classify.py"), images[0], *bad, images[1]],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines() if ": " in line][-3:] == bad
     found = [line.split("\t") for line in done.stdout.splitlines()]
     assert [(path, label) for path, label, _ in found] == [(path, label) for path, label, _ in wanted]
     assert [float(figure) for *_, figure in found] == pytest.approx([one for *_, one in wanted], abs=1e-4)

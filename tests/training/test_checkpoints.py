@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multitl.errors import RunError
+from multitl.files import sealed_arrays
 from multitl.files.sealed_arrays import read_sealed, write_sealed
 from multitl.training import checkpoints
 from multitl.training.checkpoints import (
@@ -107,6 +110,16 @@ def test_damage_without_another_file_is_an_error(tmp_path: Path, how: str) -> No
         damage(tmp_path / name, how)
     with pytest.raises(RunError, match="damaged"):
         load_state(tmp_path)
+
+
+def test_what_cannot_be_read_just_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save_state(tmp_path, TrainingState("head", rows=[row(step)]))
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed_arrays, "read_regular", Mock(side_effect=OSError(errno.ESTALE, "Stale file handle")))
+        with pytest.raises(RunError, match="cannot be read: Stale file handle"):
+            load_state(tmp_path)
+    assert (tmp_path / CHECKPOINT).is_file() and load_state(tmp_path).rows == [row(2)]
 
 
 def test_killed_between_the_two_files(tmp_path: Path) -> None:

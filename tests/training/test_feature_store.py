@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -18,6 +20,7 @@ from group_processes import together
 from multitl.contracts import Example, Forward, Unreadable
 from multitl.distribution.peers import Several
 from multitl.errors import RunError
+from multitl.files import sealed_arrays
 from multitl.files.sealed_arrays import read_sealed, write_sealed
 from multitl.models.inference import BATCH, compile_forward
 from multitl.training import feature_store
@@ -204,6 +207,19 @@ def test_a_damaged_shard_is_computed_again(extractor: Extractor, store: FeatureS
     again = compute_features(extractor, examples(5), Pixels(5), store)
     assert again.computed == 5
     np.testing.assert_array_equal(again.values, whole.values)
+    assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()], ids=["files", "memory"]
+)
+def test_what_cannot_be_read_just_now_is_kept(
+    extractor: Extractor, store: FeatureStore, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute_features(extractor, examples(5), Pixels(5), store)
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed_arrays, "read_regular", Mock(side_effect=error))
+        assert list(store.shards(on_disk=False)) == []
     assert compute_features(extractor, examples(5), Pixels(5), store).reused == 5
 
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from multitl.errors import RunError
 from multitl.models.heads import build_head
+from multitl.models.insides import seeds_of
 from multitl.recipes import Recipe
+from multitl.training import phases
 from multitl.training.checkpoints import TrainingState, load_state, read_variables, save_state
 from multitl.training.phases import (
     Phase,
@@ -174,6 +176,17 @@ def test_each_step_is_made_at_its_own_rate(optimizer: str) -> None:
         optimizer_state = read_variables(variables)
     for a, b in zip(phase.model.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.every_backend
+def test_each_process_drops_something_else_and_goes_back() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5)])
+    (seed,) = seeds_of(model)
+    (before,) = read_variables([seed])
+    with phases._own_draws(model, 3):
+        (within,) = read_variables([seed])
+        assert int(within[0]) == int(before[0]) + 3 * phases.APART
+    assert read_variables([seed])[0].tolist() == before.tolist()
 
 
 @pytest.mark.every_backend

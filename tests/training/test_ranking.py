@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ import pytest
 import multitl
 from multitl.adapters import load_backend
 from multitl.data.scanning import scan_for_training
-from multitl.errors import BackboneError
+from multitl.errors import BackboneError, RunError, WeightsError
 from multitl.recipes import Recipe
 from multitl.runs.cards import read_card
 from multitl.training import ranking
-from multitl.training.ranking import Standing, Unusable, is_hopeless, rank
+from multitl.training.ranking import Candidate, Standing, Unusable, is_hopeless, rank
 from multitl.training.solved_head import Attempt
 from tests.labelled_photos import make_labelled, save_small_backbone
 from tests.numbered_photos import make_numbered
@@ -50,6 +51,18 @@ def test_all_failing_is_an_error(photos: Path) -> None:
     dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
     with pytest.raises(BackboneError, match="NoSuchNet"):
         next(rank(dataset, ["keras/NoSuchNet"], RECIPE, load_backend(None)))
+
+
+def test_that_none_can_be_followed_is_an_error_and_a_full_disk_is_the_disks(photos: Path, monkeypatch) -> None:
+    dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
+    for fault, told in ((WeightsError, Unusable), (RunError, None)):
+        error = fault("Cannot go on.", expected="", received="", fix="")
+        monkeypatch.setattr(Candidate, "advance", Mock(side_effect=error))
+        ranked = rank(dataset, [BACKBONE], RECIPE, load_backend(None))
+        if told:
+            assert isinstance(next(ranked), told)
+        with pytest.raises(BackboneError if told else RunError, match="Cannot go on"):
+            next(ranked)
 
 
 def test_hopeless_is_worse_by_more_than_noise() -> None:

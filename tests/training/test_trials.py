@@ -194,6 +194,9 @@ def test_a_trial_that_takes_longer_than_planned_is_given_up() -> None:
     assert list(race.run(state)) == []
     assert [one["outcome"] for one in state.tried] == ["out of time"] and state.finished
     assert_same(weights(race), start)
+    state = TrainingState("finetune", budget_steps=500)
+    with pytest.raises(RunError, match=r"no time for fine-tuning(.|\n)*--budget none"):
+        list(make_race(Recipe(batch_size=16, budget="1s"), budget=1e-3).run(state))
 
 
 def test_a_trial_that_runs_out_of_time_is_judged_as_far_as_it_came() -> None:
