@@ -135,6 +135,8 @@ def test_files_of_next_to_nothing(tmp_path: Path, content: bytes) -> None:
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
-    for path in (tmp_path, tmp_path / "pipe", tmp_path / "zero", tmp_path / "nowhere"):
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "zero"):
         with pytest.raises(DamagedError):
             read_sealed(path)
+    with pytest.raises(FileNotFoundError):
+        read_sealed(tmp_path / "nowhere")
