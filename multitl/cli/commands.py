@@ -295,8 +295,9 @@ def list_ports(options: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """Try it: grade 2,624 photos of solar cells, all local."""
     from multitl.cli.demo import LICENCE, RECIPE, write_labels
+    from multitl.runs.folders import beside
 
-    labels = write_labels(f"{options.out}-labels.csv")  # beside the run folder, which must start empty
+    labels = write_labels(beside(options.out, "labels.csv"))  # beside the run folder, which must start empty
     print(LICENCE, file=sys.stderr)
     result = multitl.finetune(
         labels, backend=options.backend, output=options.out, recipe=RECIPE,
