@@ -33,14 +33,17 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     place = Path(tempfile.gettempdir()) if parent is None else parent
     place.mkdir(parents=True, exist_ok=True)
     clear(place)
-    folder, descriptor = _make(place)
+    made: list[tuple[Path, int | None]] = []
     try:
-        yield folder
+        with interrupts.held_back():  # what ends the process is not to come between its making and this being known
+            made.append(_make(place))
+        yield made[0][0]
     finally:
         with interrupts.held_back():
-            shutil.rmtree(folder, ignore_errors=True)
-            if descriptor is not None:
-                os.close(descriptor)
+            for folder, descriptor in made:
+                shutil.rmtree(folder, ignore_errors=True)
+                if descriptor is not None:
+                    os.close(descriptor)
 
 
 @contextlib.contextmanager

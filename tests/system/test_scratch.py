@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,20 @@ def test_a_dead_processs_folder_goes_and_a_live_ones_stays(start: Start, tmp_pat
     assert names(tmp_path) == [of_alive]
     kill(alive)
     clear(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_while_it_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = tempfile.mkdtemp
+
+    def interrupted(*how: object, **named: object) -> str:
+        made = make(*how, **named)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    with pytest.raises(KeyboardInterrupt), temporary_folder(tmp_path):
+        pytest.fail("went on")
     assert names(tmp_path) == []
 
 
