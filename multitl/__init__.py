@@ -405,6 +405,7 @@ def evaluate(
     if has_heads(run):
         opening.refuse_costs(run, costs)
         opening.refuse_label_column(reading)
+        opening.lenient(Recipe(), max_unreadable)
         adapter = load_backend(backend)
         from multitl.judging import several_heads
 
@@ -555,9 +556,9 @@ def drift(
 
     images: a folder of them, at least eight.  data: where the run's own images lie by now (default: where they were).
     Returns `.verdict` in words, `.unknown`, the share of images that are further from the training images than 95 % of
-    the run's other images are, `.area`, how well a classifier tells them from those (0.5: not at all), both with
-    intervals, and `.about()`, which names the images that are furthest away. Raises a MultitlError that says what to
-    mend.
+    the run's other images are (None where these are fewer than 20), `.area`, how well a classifier tells them from
+    those (0.5: not at all), both with intervals, and `.about()`, which names the images that are furthest away. Raises
+    a MultitlError that says what to mend.
     """
     from multitl.reviewing import asked
 

@@ -47,7 +47,8 @@ def is_launcher(options: argparse.Namespace) -> bool:
             expected="no RANK, WORLD_SIZE or Slurm's variables of a step beside "
             + ", ".join(f"--{it}" for it in STARTS),
             received=f"RANK={group.rank} WORLD_SIZE={group.size} with {', '.join(f'--{name}' for name in starts)}",
-            fix=f"leave {' and '.join(f'--{name}' for name in starts)} out, or unset RANK and WORLD_SIZE",
+            fix=f"leave {' and '.join(f'--{name}' for name in starts)} out, or "
+            + ("unset RANK and WORLD_SIZE" if "RANK" in os.environ else "start it once: srun --ntasks=1"),
         )
     return False
 
@@ -175,7 +176,10 @@ def _check_run(options: argparse.Namespace, recipe: Recipe) -> tuple[str, Path]:
 
 def _gpus(backend: str, options: argparse.Namespace) -> Sequence[str]:
     """What CUDA calls the GPUs that workers get, one each; none where the backend sees none."""
-    found = _visible_gpus(backend) if has_gpu() and shutil.which("nvidia-smi") else []
+    devices = _devices(backend) if has_gpu() and shutil.which("nvidia-smi") else ()
+    found = _names(devices)
+    if devices == ("CPU",):
+        os.environ[VISIBLE] = "-1"  # of the workers, too: they would count GPUs that the backend has no use for
     if options.devices and not found:
         raise GroupError(
             f"The backend {backend} sees no GPU here.",
@@ -193,11 +197,15 @@ def _gpus(backend: str, options: argparse.Namespace) -> Sequence[str]:
     return found
 
 
-def _visible_gpus(backend: str) -> list[str]:
-    """By what the framework itself finds, in a process of its own: this one must not hold their memory."""
+def _devices(backend: str) -> tuple[str, ...]:
+    """What the framework itself finds, in a process of its own: this one must not hold their memory. () if it fails."""
     from multitl.doctor.probe import probe
 
-    devices = probe(backend).devices
+    return probe(backend).devices
+
+
+def _names(devices: Sequence[str]) -> list[str]:
+    """What CUDA calls the GPUs among them."""
     count = 0 if devices in ((), ("CPU",)) else len(devices)
     named = [name for name in os.environ.get(VISIBLE, "").split(",") if name]
     return (named or [str(number) for number in range(count)])[:count]

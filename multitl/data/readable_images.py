@@ -44,7 +44,7 @@ class ReadableImages:
             except DamagedError:
                 with contextlib.suppress(OSError):
                     path.unlink()
-            except OSError:  # it went meanwhile, or cannot be read now
+            except (OSError, MemoryError):  # it went meanwhile, or cannot be read now
                 continue
 
     def find(self, sha256: str) -> Look | None:

@@ -150,7 +150,9 @@ class Channel:
         """
         self._is_over.set()
         if self._loss:
-            atexit.register(_watch_over, self._loss, threading.Event())
+            is_ending = threading.Event()  # the thread is there by then: Python 3.12 starts none while it ends
+            atexit.register(is_ending.set)
+            _watch_over(self._loss, threading.Event(), is_ending)
 
     def _send(self, line: _Line, data: bytes) -> None:
         try:
@@ -217,12 +219,14 @@ class Channel:
                 line.socket.shutdown(socket.SHUT_RDWR)  # who is sending to it stops to wait
 
 
-def _watch_over(loss: Loss, is_over: threading.Event) -> None:
-    threading.Thread(target=_end_process, args=(loss, is_over), daemon=True).start()
+def _watch_over(loss: Loss, is_over: threading.Event, begins: threading.Event | None = None) -> None:
+    threading.Thread(target=_end_process, args=(loss, is_over, begins), daemon=True).start()
 
 
-def _end_process(loss: Loss, is_over: threading.Event) -> None:
+def _end_process(loss: Loss, is_over: threading.Event, begins: threading.Event | None) -> None:
     """A framework's collective waits for ever, or ends the process without a word."""
+    if begins:
+        begins.wait()
     if is_over.wait(GRACE):
         return
     with contextlib.suppress(Exception):

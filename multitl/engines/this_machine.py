@@ -74,7 +74,7 @@ def jobs(module: str, arguments: Sequence[str], workers: int, gpus: Sequence[str
     share = max(1, len(cores) // workers)
     for rank in range(workers):
         own = cores[rank * share : (rank + 1) * share] if workers <= len(cores) else []
-        device = {VISIBLE: gpus[rank] if gpus else "-1"}  # also where there is one that the backend has no use for
+        device = {VISIBLE: gpus[rank]} if gpus else {}
         group = Group(rank, workers, f"127.0.0.1:{port}", rank).environment()
         yield Job(module, tuple(arguments), group | device | thread_variables(share), str(Path.cwd()), tuple(own))
 

@@ -99,9 +99,10 @@ def _from_table(run: Run, table: str | os.PathLike[str]) -> tuple[list[str], lis
     found = scan_for_evaluation(
         table, run.card.class_names, max_unreadable=1.0,
         decoding=run.card.preprocess.decoding, reading=AS_USUAL.as_trained(run.card.recipe),
-    ).examples  # fmt: skip
-    has_classes = run.card.scale is None
-    return [one.path for one in found], [one.labels if has_classes else () for one in found]
+    )  # fmt: skip
+    has_classes, lost = run.card.scale is None, [one.path for one in found.unreadable]  # each gets a row that says why
+    labels = [one.labels if has_classes else () for one in found.examples]
+    return [*(one.path for one in found.examples), *lost], [*labels, *[()] * len(lost)]
 
 
 def _by_folder(path: str, known: Sequence[str]) -> tuple[int, ...]:

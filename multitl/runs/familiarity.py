@@ -99,13 +99,20 @@ def read_familiarity(folder: Path, channels: int) -> Familiarity:
     try:
         arrays, _ = read_sealed(path)
         return _checked(arrays, channels)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # DamagedError is a ValueError
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:  # DamagedError is a ValueError
         raise RunError(
             f"{path} is damaged.",
             expected=f"what training wrote, for {channels:,} features",
             received=str(error)[:200],
             fix="multitl finetune with --resume makes the files of the run again; without the file, predict says "
             "nothing of the unknown",
+        ) from error
+    except (OSError, MemoryError) as error:
+        raise RunError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no memory left'}.",
+            expected="what training wrote, which may be whole",
+            received=type(error).__name__,
+            fix="mend that, and try again",
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from multitl.judging.conformal import plausible
 from multitl.judging.judges import ClassJudge, Judge, LabelJudge, NumberJudge
 from multitl.judging.map_rows import map_row, shown_places
 from multitl.onnx_graphs.running import open_onnx
+from multitl.porting.formats import SECOND
 from multitl.runs.cards import Backbone, ClassName, PlausibleSets, Positive, Share, is_port, read_json_of
 from multitl.runs.familiarity import tell
 from multitl.runs.folders import beside
@@ -110,7 +111,7 @@ def answerer_of_artefact(given: Path) -> Answerer:
     def rows_of(images: Sequence[np.ndarray], outputs: list[str] | None) -> list[list[np.ndarray]]:
         return [[row[0] for row in opened()(as_taken(image[np.newaxis], taken), outputs)] for image in images]
 
-    strangeness = [STRANGENESS] if card.strangeness else []
+    strangeness, further = [STRANGENESS] if card.strangeness else [], [name for name in SECOND if name in card.gives]
 
     def open_model() -> Answer:
         wanted = [FIRST_OUTPUT, *strangeness]
@@ -123,7 +124,7 @@ def answerer_of_artefact(given: Path) -> Answerer:
                 f"The model in {folder} does not answer: {' '.join(str(error).split())[:300]}",
                 expected="model.onnx and card.json as multitl port wrote them",
                 received=type(error).__name__,
-                fix=f"{advice} --overwrite",
+                fix=_made_again(folder, further),
             ) from error
         return lambda images: [_said(judge, card, _exact(kind, row), *more) for row, *more in rows_of(images, wanted)]
 
@@ -139,7 +140,7 @@ def answerer_of_artefact(given: Path) -> Answerer:
 
     return Answerer(
         folder.resolve().name, "onnxruntime", {"": (kind, card.class_names)}, preprocess, open_model,
-        open_maps=open_maps if CONTRIBUTIONS in card.gives else _no_maps(folder),
+        open_maps=open_maps if CONTRIBUTIONS in card.gives else _no_maps(folder, further),
     )  # fmt: skip
 
 
@@ -165,14 +166,19 @@ def _with_maps(judge: Judge, card: _Artefact, row: np.ndarray, maps: np.ndarray,
     }
 
 
-def _no_maps(folder: Path) -> ServeError:
+def _made_again(folder: Path, further: Iterable[str]) -> str:
+    """The command. further: outputs beside the first."""
     run = Path(str(folder).removesuffix("-onnx"))
     again = f"{run} --to onnx" if run != folder and run.is_dir() else f"RUN --to onnx --out {folder}"
+    return " ".join(["multitl port", again, *(SECOND[name] for name in further), "--overwrite"])
+
+
+def _no_maps(folder: Path, further: Iterable[str]) -> ServeError:
     return ServeError(
         f"The artefact {folder} does not say where it looks.",
         expected=f'a second output "{CONTRIBUTIONS}"',
         received="an artefact that was made without --explain",
-        fix=f"multitl port {again} --explain --overwrite",
+        fix=_made_again(folder, [CONTRIBUTIONS, *further]),
     )
 
 

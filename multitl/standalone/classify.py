@@ -69,7 +69,7 @@ def read_picture(path: str, how: Any) -> Image.Image | list[Image.Image]:
         else:
             rgb, held = read_rgb(path, how), read_grey_or_colour(path)
             bands = [rgb.split()[channel - 1] for channel in picked(channels, held)]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     return Image.merge("RGB", bands) if len(bands) == 3 else bands
 

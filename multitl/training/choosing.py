@@ -24,7 +24,7 @@ from multitl.system.writing import write_json
 from multitl.training.asked import CHOICE, check_choice_folder, choice_folder
 from multitl.training.candidates import recipe_of
 from multitl.training.finetuning import scan_for
-from multitl.training.ranking import Standing, Unusable, baselines_for, by_score, describe_standing, rank
+from multitl.training.ranking import Standing, Unusable, baselines_for, by_score, describe_standing, rank, read_all
 from multitl.training.sessions import session
 
 PAGE = "choice.html"
@@ -58,7 +58,7 @@ def choose(
     folder = choice_folder(data, output)
     with locked(run_lock(folder), folder):
         check_choice_folder(folder, overwrite=overwrite)
-        dataset = scan_for(data, recipe, listing=listing)
+        dataset = read_all(scan_for(data, recipe, listing=listing), recipe)
         found: list[Standing | Unusable] = []
         with session(recipe, backend):
             baselines = baselines_for(dataset, recipe)

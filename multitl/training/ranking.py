@@ -21,7 +21,8 @@ from multitl.contracts import Backend, Dataset, Example, Goal, Peers, Pretrained
 from multitl.data.pixel_store import PixelStore
 from multitl.data.pixels import PixelReader
 from multitl.data.scanning import wholly_read
-from multitl.errors import BackboneError, BackendError, DataError, TranslationError, WeightsError
+from multitl.errors import BackboneError, BackendError, DataError, RunError, TranslationError, WeightsError
+from multitl.judging.evaluation import tell_left_out
 from multitl.judging.merits import FIGURES, TITLES, Baseline, baselines_of, merit_of
 from multitl.models.feature_maps import scaled
 from multitl.models.first_layer import with_channels
@@ -138,10 +139,9 @@ class Candidate:
 def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> Iterator[Standing | Unusable]:
     """Each backbone as soon as it is done: first those that cannot be used, then by cost, the cheapest first.
 
-    names: see `candidates.recipe_of`.  recipe: its `backbone` and `l2` are not looked at.
+    dataset: see `read_all`.  names: see `candidates.recipe_of`.  recipe: its `backbone` and `l2` are not looked at.
     Raises BackboneError if none can be used, and what is the data's or the disk's fault, whichever backbone meets it.
     """
-    dataset = _wholly_read(dataset, recipe)
     examples, goal = shuffled(dataset, recipe.seed), goal_for(dataset, recipe)
     truth = goal.truth_of(examples, len(dataset.class_names))
     labels = goal.targets_of(truth, len(dataset.class_names))
@@ -151,7 +151,7 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     for name in names:
         try:
             own = recipe_of(name, recipe)
-            pretrained = load_backbone(own, backend)
+            pretrained = _load_one(own, backend)
             pixels = pixels_of(pretrained.preprocess.geometry)
             candidates.append(Candidate(name, pretrained, own, backend, pixels, goal))
         except OF_A_BACKBONE as error:
@@ -174,10 +174,25 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
         raise _none_usable(failed)
 
 
-def _wholly_read(dataset: Dataset, recipe: Recipe) -> Dataset:
-    with progress_bar(is_shown=dataset.is_sampled) as bar:
+def _load_one(recipe: Recipe, backend: Backend) -> Pretrained:
+    """Raises BackboneError for a run that it was to come from and that is damaged: others can be used all the same."""
+    try:
+        return load_backbone(recipe, backend)
+    except RunError as error:
+        raise BackboneError(
+            error.problem, expected=error.expected, received=error.received, nearest=error.nearest, fix=error.fix
+        ) from error
+
+
+def read_all(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """The images that `rank` takes: each was decoded, and what is damaged is left out and named. See `wholly_read`."""
+    if not dataset.is_sampled:
+        return dataset
+    with progress_bar() as bar:
         task = bar.add_task("reading  ", total=None, note="")
-        return wholly_read(dataset, recipe, lambda done, total: bar.update(task, completed=done, total=total))
+        found = wholly_read(dataset, recipe, lambda done, total: bar.update(task, completed=done, total=total))
+    tell_left_out(found.unreadable[len(dataset.unreadable) :])
+    return found
 
 
 def settle_backbone(
@@ -194,7 +209,7 @@ def settle_backbone(
 def _best(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backend) -> tuple[str, list[dict[str, Any]]]:
     """The best one's name, and how all of them stood."""
     found = []
-    for one in rank(dataset, names, recipe, backend):
+    for one in rank(read_all(dataset, recipe), names, recipe, backend):
         say(describe_standing(one, recipe.labels))
         found += [one] if isinstance(one, Standing) else []
     found.sort(key=by_score)

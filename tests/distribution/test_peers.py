@@ -199,6 +199,33 @@ except MultitlError:
     assert [(one.communicate(timeout=60)[0], one.returncode) for one in both] == [("went on\n", 0)] * 2
 
 
+def test_who_hangs_at_its_end_after_a_loss_is_ended():
+    """As in the farewell of a framework to its peers, which waits for those that are gone."""
+    program = """
+import atexit, sys, time
+from multitl.distribution import channel; channel.GRACE = 0.2
+from multitl.distribution.group import group_from_environment
+from multitl.distribution.joining import joined
+from multitl.errors import DataError, MultitlError
+group = group_from_environment()
+if not group.rank:
+    atexit.register(time.sleep, 1000)
+try:
+    with joined(group) as peers:
+        if group.rank:
+            raise DataError("no images", expected="", received="", fix="")
+        peers.barrier()
+except MultitlError:
+    pass
+"""
+    address = free_address()
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], env=os.environ | Group(rank, 2, address).environment())
+        for rank in range(2)
+    ]
+    assert [one.wait(timeout=60) for one in both] == [2, 0]
+
+
 def test_a_port_that_is_taken_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -124,6 +124,13 @@ def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, c
     assert "Cannot write" in message_of(code, *capsys.readouterr())
 
 
+def test_of_a_table_what_cannot_be_read_is_named(loaded: Classifier, photos: Path, tmp_path: Path):
+    (tmp_path / "cut.png").write_bytes((photos / "cat" / "00.png").read_bytes()[:60])
+    (tmp_path / "table.csv").write_text(f"path,label\n{photos / 'cat' / '01.png'},cat\n{tmp_path / 'cut.png'},dog\n")
+    good, bad = loaded.explain(tmp_path / "table.csv")
+    assert good["true"] == ["cat"] and bad["path"].endswith("cut.png") and bad["error"]
+
+
 def test_the_how_to_does_what_it_says(linear: Path, photos: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()

@@ -65,6 +65,14 @@ def test_that_none_can_be_followed_is_an_error_and_a_full_disk_is_the_disks(phot
             next(ranked)
 
 
+def test_a_damaged_run_stops_no_other_backbone(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "card.json").write_text("{}")
+    dataset = scan_for_training(photos, RECIPE, lambda done, total: None)
+    failed, standing = rank(dataset, [f"run:{tmp_path / 'run'}", BACKBONE], RECIPE, load_backend(None))
+    assert isinstance(failed, Unusable) and "card.json" in failed.reason and isinstance(standing, Standing)
+
+
 def test_hopeless_is_worse_by_more_than_noise() -> None:
     noise = np.random.default_rng(0).normal(0, 1, 256)
     leader = attempt_of(np.full(256, 0.5), 0.8)
