@@ -22,6 +22,7 @@ from multitl.classifiers import Classifier
 from multitl.cli.main import main
 from multitl.data.pixels import read_files
 from multitl.explaining.overlays import side_by_side
+from multitl.errors import PortError
 from multitl.judging.asked import check_folder_for_explanations
 from multitl.judging.predictions import read_predictions
 from multitl.judging.reporting import write_report
@@ -180,6 +181,11 @@ def test_a_port_proves_its_maps(name: str, linear: Path, tmp_path: Path):
     ported = multitl.port(linear, name, tmp_path / name, explain=True)
     assert ported.card["proof"]["contributions"]["sum_error"] < 1e-5
     assert ported.card["gives"] == {"probabilities": [None, 2], "contributions": [None, 4, 4, 2]}
+    if name == "litert":  # of noise the distances differ by rounding alone, and that is what they are measured in
+        with pytest.raises(PortError, match="strangeness"):
+            multitl.port(linear, name, tmp_path / "both", explain=True, unknown=True)
+        assert not (tmp_path / "both").exists()
+        return
     both = multitl.port(linear, name, tmp_path / "both", explain=True, unknown=True).card
     assert list(both["gives"]) == ["probabilities", "contributions", "strangeness"]
     assert both["proof"]["strangeness"]["max_rel"] < 1e-4 and both["strangeness"]["usual"]
