@@ -21,8 +21,8 @@ from multitl.adapters import load_function
 from multitl.classifiers import Classifier
 from multitl.cli.main import main
 from multitl.data.pixels import read_files
-from multitl.explaining.overlays import side_by_side
 from multitl.errors import PortError
+from multitl.explaining.overlays import side_by_side
 from multitl.judging.asked import check_folder_for_explanations
 from multitl.judging.predictions import read_predictions
 from multitl.judging.reporting import write_report
