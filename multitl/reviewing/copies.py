@@ -31,7 +31,7 @@ SIDE = GREY // 2  # pixels in which two pictures are compared
 STEP = 0.75  # of a small picture's pixels: of where a crop may lie
 NEAR, FINER = np.linspace(-0.5, 0.5, 5), (-0.02, -0.01, 0.0, 0.01, 0.02)  # then: places and scales around the best
 # Of 100 crops of clothes, halved and saved again as JPEG, 95 leave 0.025 or less and keep 0.943 or more of the details;
-# other clothes that leave 0.08 keep 0.77 at best, crops of circuit boards, black and white, 0.93 but for 18 of 2,400 images.
+# other clothes that leave 0.08 keep 0.77 at best, crops of circuit boards, black and white, 0.93 but for 18 of 2,400.
 SAME, SAME_DETAILS = 0.08, 0.93
 NO_DETAIL = 0.25  # squared grey values
 FLATTEST = 16.0  # variance in grey values: what a JPEG does to a picture of one colour is no difference
