@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from multitl.contracts import VALUE, Preprocess
 from multitl.judging.label_metrics import score_labels
@@ -21,6 +22,16 @@ from multitl.recipes import Recipe
 from multitl.system.writing import write_json, write_text
 
 CLOTHES = ("dress", "hat", "pants", "shoes")
+
+
+def make_photos_of_clothes(folder: Path) -> Path:
+    """SPLIT/CLASS/0000.png: for validation and test 20 of each class of CLOTHES, each of a colour of its own."""
+    for split in ("validation", "test"):
+        for place in range(80):
+            name = folder / split / CLOTHES[place // 20] / f"{place:04}.png"
+            name.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (24, 16), (3 * place, 80, 255 - 3 * place)).save(name)
+    return folder
 
 
 def make_run(

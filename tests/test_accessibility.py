@@ -16,7 +16,7 @@ import keras
 import pytest
 from headless_browser import BROWSER
 from PIL import Image
-from sample_runs import CLOTHES, make_run
+from sample_runs import make_photos_of_clothes, make_run
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
@@ -62,12 +62,7 @@ def page(tmp_path: Path) -> Iterator[Tab]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two, with pictures."""
     folder = tmp_path_factory.mktemp("looked-at")
-    for split in ("validation", "test"):
-        for place in range(80):
-            name = folder / "photos" / split / CLOTHES[place // 20] / f"{place:04}.png"
-            name.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (24, 16), (3 * place, 80, 255 - 3 * place)).save(name)
-    photos = folder / "photos"
+    photos = make_photos_of_clothes(folder / "photos")
     return [make_run(folder / "first", photos), make_run(folder / "second", photos, seed=8, noise=0.25)]
 
 

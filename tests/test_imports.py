@@ -20,8 +20,8 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 # Which files of a package others may use, its own `__all__` says. Without a dot: the files in multitl/ itself.
 ORDER = {
     "": "version errors contracts adapters class_tables options verdicts",
-    "system": "budgets chatter flock regular_files heap hiding interrupts latency printing notebooks messages progress "
-    "sizes threads scratch hashes cache children session swapping writing workers",
+    "system": "addresses budgets chatter flock regular_files heap hiding interrupts latency printing notebooks "
+    "messages progress sizes threads scratch hashes cache children session swapping writing workers",
     "distribution": "group channel peers devices joining",
     "engines": "workers watching this_machine ray_engine",
     "recipes": "",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ipaddress
 import json
 import os
 import queue
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 
 from multitl.distribution.group import Group
 from multitl.errors import LOST, GroupError, LostPeerError
+from multitl.system.addresses import is_loopback
 
 MAGIC = b"multitl peers 1\n"
 HEAD = struct.Struct("!cQ")  # of a frame: its kind, bytes that follow
@@ -296,11 +296,6 @@ def _server(group: Group) -> socket.socket:
             received=f"MASTER_ADDR={host} MASTER_PORT={port}",
             fix="give all processes another MASTER_PORT, or end the process that has it",
         ) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address, in numbers, leads to the machine that it is used on."""
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _is_local(host: str) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from multitl.distribution.channel import Channel, Loss, is_loopback
+from multitl.distribution.channel import Channel, Loss
+from multitl.system.addresses import is_loopback
 
 if TYPE_CHECKING:  # whoever is alone needs no numpy here
     import numpy as np

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from multitl.errors import RunError
 from multitl.system.regular_files import MOST_MODEL, read_regular
 from multitl.system.writing import atomic_write
 
@@ -64,6 +65,16 @@ def read_sealed(path: str | Path) -> tuple[dict[str, np.ndarray], bytes]:
         if isinstance(error, OSError) and error.errno not in NO_FILE_OF_OURS:
             raise
         raise DamagedError(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)) from error
+
+
+def cannot_read(what: str, error: OSError | MemoryError, fix: str) -> RunError:
+    """The RunError for a file that `read_sealed` cannot tell anything of. what: its name.  fix: what comes then."""
+    return RunError(
+        f"{what} cannot be read: {getattr(error, 'strerror', None) or 'no memory left'}.",
+        expected="the file that training left, which may be whole",
+        received=type(error).__name__,
+        fix=f"mend that, {fix}",
+    )
 
 
 def place_of(path: str | Path, name: str) -> int:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multitl.errors import RunError
-from multitl.files.sealed_arrays import read_sealed, write_sealed
+from multitl.files.sealed_arrays import cannot_read, read_sealed, write_sealed
 
 FAMILIARITY = "familiarity.safetensors"
 FALSE_ALARMS = 0.05  # share of images of the usual kind that are called unknown
@@ -108,12 +108,7 @@ def read_familiarity(folder: Path, channels: int) -> Familiarity:
             "nothing of the unknown",
         ) from error
     except (OSError, MemoryError) as error:
-        raise RunError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no memory left'}.",
-            expected="what training wrote, which may be whole",
-            received=type(error).__name__,
-            fix="mend that, and try again",
-        ) from error
+        raise cannot_read(str(path), error, "and try again") from error
 
 
 def _checked(arrays: Mapping[str, np.ndarray], channels: int) -> Familiarity:

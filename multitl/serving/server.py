@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import ipaddress
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ from multitl.errors import ServeError
 from multitl.serving.answerers import answerer_of
 from multitl.serving.answers import Answerer
 from multitl.serving.worker import Worker
+from multitl.system.addresses import is_loopback
 from multitl.system.messages import say, warn
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def names_of(host: str, address: str) -> frozenset[str] | None:
     host: as the user has it.  address: of the socket. What only this machine can reach has names of its own, so that no
     page of another site reaches it by one that leads here.
     """
-    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+    if not is_loopback(address):
         return None
     return frozenset({*LOOPBACK, _in_url(address), host.lower()})
 

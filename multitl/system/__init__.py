@@ -4,6 +4,7 @@ processes. Read `writing.py` first, then `children.py`. Nothing here knows of mo
 """
 
 __all__ = [
+    "addresses",
     "budgets",
     "cache",
     "chatter",

@@ -21,7 +21,7 @@ import numpy as np
 
 from multitl.contracts import Peers
 from multitl.errors import RunError
-from multitl.files.sealed_arrays import DamagedError, read_sealed, write_sealed
+from multitl.files.sealed_arrays import DamagedError, cannot_read, read_sealed, write_sealed
 from multitl.system.messages import warn
 from multitl.system.writing import cannot_write
 
@@ -156,12 +156,7 @@ def load_state(folder: Path) -> TrainingState:
             reasons.append(str(error))
             continue
         except (OSError, MemoryError) as error:
-            raise RunError(
-                f"The checkpoint {path} cannot be read: {getattr(error, 'strerror', None) or 'no memory left'}.",
-                expected="the file that training left, which may be whole",
-                received=type(error).__name__,
-                fix="mend that, then go on with --resume",
-            ) from error
+            raise cannot_read(f"The checkpoint {path}", error, "then go on with --resume") from error
         if reasons:
             warn(f"{paths[0]} is damaged: going on from the epoch before it.")
             paths[0].unlink()  # it must not take the place of the good one

@@ -151,11 +151,12 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
     for name in names:
         try:
             own = recipe_of(name, recipe)
-            pretrained = _load_one(own, backend)
-            pixels = pixels_of(pretrained.preprocess.geometry)
-            candidates.append(Candidate(name, pretrained, own, backend, pixels, goal))
-        except OF_A_BACKBONE as error:
+            pretrained = load_backbone(own, backend)
+        except (*OF_A_BACKBONE, RunError) as error:  # RunError: of a run that it was to come from
             failed.append(Unusable(name, str(error)))
+            continue
+        pixels = pixels_of(pretrained.preprocess.geometry)
+        candidates.append(Candidate(name, pretrained, own, backend, pixels, goal))
     if not candidates:
         raise _none_usable(failed)
     yield from failed
@@ -172,16 +173,6 @@ def rank(dataset: Dataset, names: Sequence[str], recipe: Recipe, backend: Backen
         yield standing
     if leader is None:
         raise _none_usable(failed)
-
-
-def _load_one(recipe: Recipe, backend: Backend) -> Pretrained:
-    """Raises BackboneError for a run that it was to come from and that is damaged: others can be used all the same."""
-    try:
-        return load_backbone(recipe, backend)
-    except RunError as error:
-        raise BackboneError(
-            error.problem, expected=error.expected, received=error.received, nearest=error.nearest, fix=error.fix
-        ) from error
 
 
 def read_all(dataset: Dataset, recipe: Recipe) -> Dataset:

@@ -169,24 +169,26 @@ def test_who_is_on_the_first_ones_machine_is_found_there():
     assert peers._reachable(["[::1]:1", "[::1]:2"]) == ["[::1]:1", "[::1]:2"]
 
 
-def test_who_has_handled_a_loss_goes_on():
-    """Ten seconds after another one failed, a program that goes on with something else is still there."""
-    waits = "from multitl.distribution import channel; channel.GRACE = 0.2"
+def ends_of_handled_loss(before: str, after: str) -> list[tuple[str, int]]:
+    """What two processes print, and their exit codes, the second of which fails, where both handle it.
+
+    before, after: what each does before it joins, and once that is handled.
+    """
     program = f"""
-import sys, time
-{waits}
+import atexit, sys, time
+from multitl.distribution import channel
 from multitl.distribution.group import group_from_environment
 from multitl.distribution.joining import joined
 from multitl.errors import DataError, MultitlError
-group = group_from_environment()
+channel.GRACE, group = 0.2, group_from_environment()
+{before}
 try:
     with joined(group) as peers:
         if group.rank:
             raise DataError("no images", expected="", received="", fix="")
         peers.barrier()
 except MultitlError:
-    time.sleep(1)
-    print("went on")
+    {after}
 """
     address = free_address()
     both = [
@@ -196,34 +198,17 @@ except MultitlError:
         )
         for rank in range(2)
     ]  # fmt: skip
-    assert [(one.communicate(timeout=60)[0], one.returncode) for one in both] == [("went on\n", 0)] * 2
+    return [(one.communicate(timeout=60)[0], one.returncode) for one in both]
+
+
+def test_who_has_handled_a_loss_goes_on():
+    """Ten seconds after another one failed, a program that goes on with something else is still there."""
+    assert ends_of_handled_loss("", "time.sleep(1); print('went on')") == [("went on\n", 0)] * 2
 
 
 def test_who_hangs_at_its_end_after_a_loss_is_ended():
     """As in the farewell of a framework to its peers, which waits for those that are gone."""
-    program = """
-import atexit, sys, time
-from multitl.distribution import channel; channel.GRACE = 0.2
-from multitl.distribution.group import group_from_environment
-from multitl.distribution.joining import joined
-from multitl.errors import DataError, MultitlError
-group = group_from_environment()
-if not group.rank:
-    atexit.register(time.sleep, 1000)
-try:
-    with joined(group) as peers:
-        if group.rank:
-            raise DataError("no images", expected="", received="", fix="")
-        peers.barrier()
-except MultitlError:
-    pass
-"""
-    address = free_address()
-    both = [
-        subprocess.Popen([sys.executable, "-c", program], env=os.environ | Group(rank, 2, address).environment())
-        for rank in range(2)
-    ]
-    assert [one.wait(timeout=60) for one in both] == [2, 0]
+    assert ends_of_handled_loss("group.rank or atexit.register(time.sleep, 1000)", "pass") == [("", 2), ("", 0)]
 
 
 def test_a_port_that_is_taken_is_refused():

@@ -14,7 +14,7 @@ import pytest
 from headless_browser import BROWSER, browse, measure
 from PIL import Image
 from quick_runs import message_of
-from sample_runs import CLOTHES, HOSTILE, hostile_run, make_label_run, make_number_run, make_run
+from sample_runs import CLOTHES, HOSTILE, hostile_run, make_label_run, make_number_run, make_photos_of_clothes, make_run
 
 import multitl
 from multitl.cli.main import main
@@ -33,12 +33,8 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is insta
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """With pictures. Not to be changed: damage a copy."""
     folder = tmp_path_factory.mktemp("compared")
-    for split in ("validation", "test"):
-        for place in range(80):
-            name = folder / "photos" / split / CLOTHES[place // 20] / f"{place:04}.png"
-            name.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (24, 16), (3 * place, 80, 255 - 3 * place)).save(name)
-    return make_run(folder / "first", folder / "photos"), make_run(folder / "second", folder / "photos", **SECOND)
+    photos = make_photos_of_clothes(folder / "photos")
+    return make_run(folder / "first", photos), make_run(folder / "second", photos, **SECOND)
 
 
 @pytest.fixture(scope="module")
