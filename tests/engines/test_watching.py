@@ -21,7 +21,8 @@ if keras.config.backend() != "jax":
     pytest.skip("loads no framework", allow_module_level=True)
 
 # FOLDER DEED...: notes that it was started, then does what it is told, as RANK:START:HOW, where HOW is an exit code, or
-# negative a signal to itself; who is told nothing waits while a deed of this start is left, and is done.
+# negative a signal to itself; deeds are done in their order. Who is told nothing waits while a deed of this start is
+# left, and is done.
 MODULE = """
 import os, sys, time
 from pathlib import Path
@@ -33,9 +34,13 @@ Path(folder, "part", f"{start}.{rank}").rename(folder / f"{start}.{rank}")
 deeds = [deed.split(":") for deed in sys.argv[2:] if deed.split(":")[1] == str(start)]
 while len(list(folder.glob(f"{start}.*"))) < int(os.environ["WORLD_SIZE"]):
     time.sleep(0.01)
-for who, _, how in deeds:
+for number, (who, _, how) in enumerate(deeds):
+    done = folder / "part" / f"{start}.done{number}"
+    while who != rank and not done.exists():
+        time.sleep(0.01)
     if who == rank:
         print(f"multitl: worker {rank} did {how}", file=sys.stderr, flush=True)
+        done.touch()
         os.kill(os.getpid(), -int(how)) if int(how) < 0 else sys.exit(int(how))
 if deeds:
     time.sleep(600)
