@@ -1,8 +1,10 @@
-"""What a million images cost beside the network: `python benchmarks/scale.py features FOLDER` or `... parquet FOLDER`.
+"""What very many images cost beside the network: `python benchmarks/scale.py features FOLDER`, `parquet` or `images`.
 
 `features` draws a million features 2,048 wide into a store (8 GB in FOLDER), opens it as a run does, chooses the
 penalty on a sample and fits a head to all.
 `parquet` writes a million distinct tiny PNGs into a table of row groups of 2,000 (73 MB) and looks at it as a run does.
+`images` writes files, PNGs of 48 pixels a side (--count 100000 takes 400 MB), looks at them and takes epochs of pixels
+at 96: the first decodes, the others come from the pixel store (28 KB an image). What it holds then is printed, too.
 Each is measured in a process of its own, whose peak memory and seconds are printed. --count and --channels make less
 of them; what is in FOLDER stays, and is used again.
 """
@@ -113,6 +115,41 @@ def look_at_parquet(path: Path) -> None:
     stand(f"{len(dataset.examples):,} images looked at")
 
 
+def make_images(folder: Path, count: int) -> None:
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for number in range(count):
+        (folder / f"class{number % CLASSES}" / f"{number}.png").write_bytes(
+            png(random.integers(0, 256, (48, 48, 3), "uint8") // 16 * 16)
+        )
+
+
+def take_epochs(folder: Path, epochs: int = 4) -> None:
+    """Pixels in batches of 32, in another order in each epoch."""
+    from multitl.contracts import Preprocess
+    from multitl.data.pixel_store import PixelStore
+    from multitl.data.pixels import PixelReader
+    from multitl.data.scanning import scan
+
+    stand("imports")
+    dataset = scan(folder, seed=0, validation_fraction=0.1, test_fraction=0.2, max_unreadable=0.01)
+    stand(f"{len(dataset.examples):,} images looked at")
+    preprocess = Preprocess(96, 96, shorter_side=96)
+    reader = PixelReader(dataset.examples, preprocess, store=PixelStore(preprocess))
+    for epoch in range(epochs):
+        order = np.random.default_rng(epoch).permutation(len(reader))
+        for pixels in reader.batches(order[first : first + 32] for first in range(0, len(order), 32)):
+            assert pixels.dtype == np.uint8
+        stand(f"epoch {epoch + 1}{', decoded' if not epoch else ''}: {resident():.2f} GB held")
+
+
+def resident() -> float:
+    """GB of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
 def stand(what: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"| {what} | {time.perf_counter() - BEGAN:.0f} | {time.process_time():.0f} | {peak:.2f} |", flush=True)
@@ -123,7 +160,7 @@ BEGAN = time.perf_counter()
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("features", "parquet", "solve", "look"))
+    parser.add_argument("what", choices=("features", "parquet", "images", "solve", "look", "epochs"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--channels", type=int, default=2048, help="of a feature")
@@ -132,17 +169,22 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     os.environ["MULTITL_CACHE"] = str(asked.folder / "cache")
     table, made = asked.folder / f"{asked.count}.parquet", asked.folder / f"{asked.count}-{asked.channels}.made"
+    photos = asked.folder / f"{asked.count}-photos"
     if asked.what == "solve":
         return solve_features(asked.count, asked.channels, asked.l2)
     if asked.what == "look":
         return look_at_parquet(table)
+    if asked.what == "epochs":
+        return take_epochs(photos)
     if asked.what == "features" and not made.exists():
         make_features(asked.folder, asked.count, asked.channels)
         made.touch()
     if asked.what == "parquet" and not table.exists():
         make_parquet(table, asked.count)
+    if asked.what == "images" and not photos.exists():
+        make_images(photos, asked.count)
     print("| step | seconds until then | of CPU | peak GB |\n|---|---|---|---|", flush=True)
-    then = {"features": "solve", "parquet": "look"}[asked.what]
+    then = {"features": "solve", "parquet": "look", "images": "epochs"}[asked.what]
     command = [sys.executable, __file__, then, *sys.argv[2:]]
     raise SystemExit(subprocess.run(command, check=False).returncode)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
@@ -21,6 +22,7 @@ from multitl.judging.map_rows import in_json, map_row, roles_of, shown_places
 from multitl.judging.opening import Run
 from multitl.models.inference import BATCH
 from multitl.system.progress import progress_bar
+from multitl.system.scratch import temporary_folder
 from multitl.system.writing import atomic_write, cannot_write, write_json
 
 _LONGEST = 60  # characters of an image's name in that of its picture
@@ -32,8 +34,23 @@ def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]
     """
     run, rows = request.run, list[dict[str, Any]]()
     explainer = insist_on_map(run.explainer, run)
-    if output:
-        _empty(output)
+    with _staged(output) as folder:
+        _explain_all(request, explainer, folder, rows)
+        if all("error" in row for row in rows):
+            raise DataError(
+                "None of the images can be read.",
+                expected="at least one image file",
+                received="; ".join(f"{row['path']}: {row['error']}" for row in rows[:3]),
+                fix="name files that an image viewer opens, or a folder of them",
+            )
+        if folder:
+            write_json(folder / EXPLANATIONS, {"run": str(run.folder), "images": [_as_json(row) for row in rows]})
+    return rows
+
+
+def _explain_all(request: Request, explainer: Explainer, output: Path | None, rows: list[dict[str, Any]]) -> None:
+    """A row of each image, and its picture in a folder that is there."""
+    run = request.run
     contents = zip(request.paths, request.labels, read_files(request.paths, run.card.preprocess), strict=True)
     with progress_bar() as bar:
         task = bar.add_task("explain  ", total=len(request.paths), note="")
@@ -51,16 +68,6 @@ def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]
                     rows[-1]["picture"] = name
                     _draw(output / name, content, rows[-1])
             bar.advance(task, len(batch))
-    if all("error" in row for row in rows):
-        raise DataError(
-            "None of the images can be read.",
-            expected="at least one image file",
-            received="; ".join(f"{row['path']}: {row['error']}" for row in rows[:3]),
-            fix="name files that an image viewer opens, or a folder of them",
-        )
-    if output:
-        write_json(output / EXPLANATIONS, {"run": str(run.folder), "images": [_as_json(row) for row in rows]})
-    return rows
 
 
 def largest_error(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -163,11 +170,32 @@ def _picture_name(number: int, path: str) -> str:
     return f"{number:04}-{stem}.png"
 
 
-def _empty(output: Path) -> None:
-    """A new folder in the place of earlier explanations, which `check_folder_for_explanations` has seen."""
+@contextlib.contextmanager
+def _staged(output: Path | None) -> Iterator[Path | None]:
+    """A folder to fill. What lies in `output`, which `check_folder_for_explanations` has seen, is replaced at the end,
+    when all has gone well: until then nobody knows whether an image can be read."""
+    with contextlib.ExitStack() as kept:
+        folder = None
+        if output:
+            with _told_of(output):
+                folder = kept.enter_context(temporary_folder(output.parent))
+        yield folder
+        if output and folder:
+            with _told_of(output):
+                _replace(output, folder)
+
+
+def _replace(output: Path, folder: Path) -> None:
+    if output.is_dir():
+        shutil.rmtree(output)
+    output.mkdir()
+    for path in sorted(folder.iterdir()):
+        path.rename(output / path.name)
+
+
+@contextlib.contextmanager
+def _told_of(output: Path) -> Iterator[None]:
     try:
-        if output.is_dir():
-            shutil.rmtree(output)
-        output.mkdir(parents=True)
+        yield
     except OSError as error:
         raise cannot_write(output, error) from error

@@ -120,6 +120,11 @@ def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, c
     for name in ("explanations.json", "0001-a.png", ".DS_Store"):  # as Finder leaves one where it has looked
         (tmp_path / "maps" / name).touch()
     check_folder_for_explanations(tmp_path / "maps", overwrite=True)
+    (tmp_path / "cut.png").write_bytes(Path(image).read_bytes()[:60])
+    command = ["explain", str(linear), str(tmp_path / "cut.png"), "--out", str(tmp_path / "maps"), "--overwrite"]
+    assert "None of the images" in message_of(main(command), *capsys.readouterr())
+    assert len(list((tmp_path / "maps").iterdir())) == 3, "earlier explanations stay"
+    assert not list(tmp_path.glob(".multitl-*"))
     (tmp_path / "file").touch()
     code = main(["explain", str(linear), image, "--out", str(tmp_path / "file" / "maps")])
     assert "Cannot write" in message_of(code, *capsys.readouterr())
