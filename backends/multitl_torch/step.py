@@ -6,8 +6,9 @@ batches; dropout and statistics that move are left to Keras.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -21,15 +22,24 @@ from multitl.models.objective import count_parts, figures, objective
 from multitl_torch.sharing import share_mean
 from multitl_torch.tracing import trace
 
+MANY = 16  # batches of one shape until a program is traced for it, which takes a second or more
 AHEAD = 2  # steps that a GPU may be behind, lest the batches of a whole leg wait in its memory
 
 
 def inference(model: keras.Model) -> Forward:
-    """The model for inference: see `multitl.contracts.Backend.make_forward`."""
+    """The model for inference: see `multitl.contracts.Backend.make_forward`. Where many batches have one shape they go
+    through a program: to the bit what the layers give."""
+    look = partial(model, training=False)
+    passed, programs = Counter[Any](), dict[Any, Callable[..., torch.Tensor]]()
 
     @torch.no_grad()
     def run(inputs: np.ndarray) -> torch.Tensor:
-        return model(keras.ops.convert_to_tensor(inputs), training=False)
+        given = keras.ops.convert_to_tensor(inputs)
+        kind = given.shape, given.dtype
+        passed[kind] += 1
+        if passed[kind] == MANY:
+            programs[kind] = trace(look, [given])
+        return programs.get(kind, look)(given)
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +113,57 @@ def test_a_program_gives_what_its_layers_give(monkeypatch: pytest.MonkeyPatch) -
         told.append(np.concatenate([value.ravel() for value in read_variables(model.variables)]))
     for ours, theirs in zip(told[:3], told[3:], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_program_leaves_out_what_does_nothing() -> None:
+    """Of the type that tensors have already, and orders of axes that are undone, past what takes any order."""
+    if keras.backend.backend() != "torch":
+        pytest.skip("others simplify their programs themselves")
+    import torch
+    from multitl_torch.tracing import trace
+
+    first, last, weight = (0, 3, 1, 2), (0, 2, 3, 1), torch.nn.Parameter(torch.rand(4, 3, 1, 1))
+
+    def look(images: torch.Tensor) -> torch.Tensor:
+        x = torch.conv2d(images.to(torch.float32).permute(first), weight).permute(last)
+        y = torch.nn.functional.relu6(x * 2 - 1.0).to(torch.float32)
+        z = (y + torch.sigmoid(x)).permute(first).permute((0, 1, 3, 2))  # not undone
+        return (z + torch.arange(4.0).reshape(4, 1, 1)).to(torch.float64)  # of another shape
+
+    images = torch.rand(2, 5, 6, 3)
+    program = trace(look, [images])
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert targets.count("aten.permute.default") == 2 and sum("aten.to" in one for one in targets) == 1
+    told = []
+    for function in (program, look):
+        weight.grad = None
+        result = function(images.clone())
+        result.sum().backward()
+        told.append((result.detach(), weight.grad))
+    assert program(images).dtype == torch.float64
+    for ours, theirs in zip(*told, strict=True):
+        assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+
+
+def test_many_batches_of_a_shape_go_through_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit what layers give; of weights that are written later, too."""
+    if keras.backend.backend() != "torch":
+        pytest.skip("others have nothing but programs")
+    from multitl_torch import step as torch_step
+
+    traced = []
+    monkeypatch.setattr(torch_step, "MANY", 3)
+    monkeypatch.setattr(torch_step, "trace", lambda *given: traced.append(1) or trace_by(*given))
+    trace_by = importlib.import_module("multitl_torch.tracing").trace
+    model = network(dropout=0.2)
+    forward, inputs = load_backend().make_forward(model), BATCHES[0][0][0]
+    told = [keras.ops.convert_to_numpy(forward(inputs)) for _ in range(4)]
+    assert len(traced) == 1 and all(np.array_equal(one, told[0]) for one in told)
+    write_variables(model.trainable_variables, [value * 1.5 for value in read_variables(model.trainable_variables)])
+    changed = keras.ops.convert_to_numpy(forward(inputs))
+    assert not np.array_equal(changed, told[0])
+    np.testing.assert_array_equal(changed, keras.ops.convert_to_numpy(model(inputs, training=False)))
+    assert forward(inputs[:3]).shape[0] == 3 and len(traced) == 1
 
 
 def test_what_cannot_be_traced_runs_as_it_is() -> None:
