@@ -112,10 +112,12 @@ class PixelStore:
                 self._used.add(path)
                 with contextlib.suppress(OSError):  # another user's
                     os.utime(path)  # when it was used last
-            values = np.fromfile(path, np.uint8, self._size, offset=place * self._size)
+            pixels = np.empty(self._shape, np.uint8)
+            with path.open("rb", buffering=0) as file:
+                file.seek(place * self._size)
+                return pixels if file.readinto(pixels.data) == self._size else None
         except OSError:
             return None
-        return values.reshape(self._shape) if len(values) == self._size else None
 
     def _open(self, path: Path) -> None:
         """Learn what is in a file; one that is not whole is removed."""

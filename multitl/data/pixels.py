@@ -22,6 +22,7 @@ from multitl.system.threads import default_threads, map_batches
 
 READ_AHEAD = 3  # batches
 FILES_AT_ONCE = 32
+PART = 4  # images that a thread reads at a time: from the store each takes less than handing it out
 
 
 class PixelReader:
@@ -68,14 +69,23 @@ class PixelReader:
     def batches(self, index_batches: Iterable[Iterable[int]], *, ahead: int = READ_AHEAD) -> Iterator[np.ndarray]:
         """`read` for each batch of indices, working on `ahead` more batches while the caller uses the last one."""
         try:
-            for images in map_batches(self._image, index_batches, threads=self._threads, ahead=ahead):
-                yield self._stack(images)
+            for filled in map_batches(self._fill, map(self._parts, index_batches), threads=self._threads, ahead=ahead):
+                yield filled[0]
         finally:
             if self._store:
                 self._store.flush()
 
-    def _stack(self, images: list[np.ndarray]) -> np.ndarray:
-        return np.stack(images) if images else np.empty((0, *self._pixels.shape[1:]), np.uint8)
+    def _parts(self, indices: Iterable[int]) -> list[tuple[np.ndarray, int, list[int]]]:
+        """A new batch, and which of its images are read one after the other, from which place on."""
+        wanted = list(indices)
+        batch = np.empty((len(wanted), *self._pixels.shape[1:]), np.uint8)
+        return [(batch, first, wanted[first : first + PART]) for first in range(0, max(1, len(wanted)), PART)]
+
+    def _fill(self, part: tuple[np.ndarray, int, list[int]]) -> np.ndarray:
+        batch, first, indices = part
+        for place, index in enumerate(indices, first):
+            batch[place] = self._image(index)
+        return batch
 
     def _image(self, index: int) -> np.ndarray:
         index = range(len(self))[index]  # -1 is the last; beyond the end is an IndexError
