@@ -58,15 +58,13 @@ def measure(folder: str, size: int) -> list[str]:
 
 def epochs(examples, preprocess: Preprocess) -> tuple[float, float]:
     """Seconds of an epoch that decodes and of one from the store, in turn."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MULTITL_CACHE"] = folder
-        store, times = PixelStore(preprocess), {None: list[float](), "store": list[float]()}
-        decode_all(examples, preprocess, store)
-        for _ in range(5):
-            for name, one in ((None, None), ("store", store)):
-                started = time.perf_counter()
-                decode_all(examples, preprocess, one)
-                times[name].append(time.perf_counter() - started)
+    store, times = PixelStore(preprocess), {None: list[float](), "store": list[float]()}
+    decode_all(examples, preprocess, store)
+    for _ in range(5):
+        for name, one in ((None, None), ("store", store)):
+            started = time.perf_counter()
+            decode_all(examples, preprocess, one)
+            times[name].append(time.perf_counter() - started)
     return statistics.median(times[None]), statistics.median(times["store"])
 
 
@@ -81,8 +79,9 @@ def main() -> None:
         "bicubic, no antialias | store | times |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for folder in options.folders:
-        print("| " + " | ".join(measure(folder, options.size)) + " |", flush=True)
+    with tempfile.TemporaryDirectory() as os.environ["MULTITL_CACHE"]:
+        for folder in options.folders:
+            print("| " + " | ".join(measure(folder, options.size)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The frozen pass on a CPU, by each backend and by onnxruntime: `python benchmarks/frozen_pass.py [ROUNDS]`.
 
 Features of 32 images of 224 px, random weights, batch normalisation folded, both in one process and interleaved; one
-process a backend and network, after as many batches as PyTorch takes until it runs as a program. Prints Markdown:
-images/s (medians), the ratio of medians, and the largest difference of a feature over the largest feature. Needs `pip
-install 'multitl[onnx]'`.
+process a backend and network, where PyTorch runs as a program from the first batch on (else from the sixteenth). Prints
+Markdown: images/s (medians), the ratio of medians, and the largest difference of a feature over the largest feature.
+Needs `pip install 'multitl[onnx]'`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ NETWORKS = {
     "torchvision/resnet50": "none",
 }
 BATCH, SIZE = 32, 224
-WARM_UP = 16  # batches: from here on PyTorch runs as a traced program
 
 
 def main() -> None:
@@ -56,9 +55,7 @@ def measure(network: str, rounds: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
     with backend.fast_paths(), kept_heap():
         model = fast_extractor(load_pretrained(network, NETWORKS[network], SIZE), "avg")
-        ways = {"own": compile_forward(model), "onnxruntime": open_session(model)}
-        for _ in range(WARM_UP):
-            ways["own"](pixels)
+        ways = {"own": compile_forward(model, is_for_long=True), "onnxruntime": open_session(model)}
         own, other = (keras.ops.convert_to_numpy(way(pixels)) for way in ways.values())
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):

@@ -181,8 +181,9 @@ def main() -> None:
         made.touch()
     if asked.what == "parquet" and not table.exists():
         make_parquet(table, asked.count)
-    if asked.what == "images" and not photos.exists():
+    if asked.what == "images" and not photos.with_suffix(".made").exists():
         make_images(photos, asked.count)
+        photos.with_suffix(".made").touch()
     print("| step | seconds until then | of CPU | peak GB |\n|---|---|---|---|", flush=True)
     then = {"features": "solve", "parquet": "look", "images": "epochs"}[asked.what]
     command = [sys.executable, __file__, then, *sys.argv[2:]]

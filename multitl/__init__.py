@@ -515,7 +515,8 @@ def explain(
         from multitl.judging import explanations
 
         with adapter.fast_paths(), adapter.full_precision():
-            return explanations.explain_images(request, None if output is None else Path(output))
+            place = None if output is None else Path(output)
+            return explanations.explain_images(request, place, overwrite=overwrite)
 
 
 def review(

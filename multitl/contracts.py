@@ -682,10 +682,11 @@ class Backend(Protocol):
         of a batch, at least, that are computed one after the other; their gradients are averaged.
         """
 
-    def make_forward(self, model: keras.Model) -> Forward:
+    def make_forward(self, model: keras.Model, *, is_for_long: bool = False) -> Forward:
         """The model for inference, compiled once for each shape; its weights are those of the moment of each call.
 
-        `trainable` of its layers is not to change then.
+        model: depends on nothing but its inputs and weights. `trainable` of its layers is not to change then.
+        is_for_long: compile at the first batch, even where only many are worth it.
         """
 
     def make_gradient(self, model: keras.Model) -> Gradient:

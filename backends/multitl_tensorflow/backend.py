@@ -56,7 +56,7 @@ def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, 
     return Step(model, prepare, accumulate, peers)
 
 
-def make_forward(model: keras.Model) -> Forward:
+def make_forward(model: keras.Model, *, is_for_long: bool = False) -> Forward:
     """One graph."""
     from multitl_tensorflow.step import inference
 

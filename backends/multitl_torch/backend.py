@@ -55,13 +55,13 @@ def join(peers: Peers) -> None:
 
 
 def make_step(model: keras.Model, prepare: Callable[..., Any], accumulate: int, peers: Peers | None = None) -> Step:
-    """Eager."""
+    """A program, where nothing but weights changes."""
     return Step(model, prepare, accumulate, peers)
 
 
-def make_forward(model: keras.Model) -> Forward:
-    """Eager."""
-    return inference(model)
+def make_forward(model: keras.Model, *, is_for_long: bool = False) -> Forward:
+    """Eager at first, a program for each shape of which there are many batches."""
+    return inference(model, is_for_long=is_for_long)
 
 
 def make_gradient(model: keras.Model) -> Gradient:

@@ -7,6 +7,7 @@ of them have a counterpart in the backward pass. Kernels get the same memory as 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +27,11 @@ POINTWISE = {  # of one tensor, or of tensors of equal shapes
 def simplify(program: GraphModule) -> GraphModule:
     """The same values, from fewer nodes; changes the program that is given."""
     for node in list(program.graph.nodes):
-        if node.target in CONVERSIONS and _is_idle(node):
+        if node.op == "get_attr":  # of a weight PyTorch 2.6 does not note it
+            node.meta.setdefault("val", operator.attrgetter(node.target)(program))
+        elif node.target in CONVERSIONS and not _is_plain(node):
+            continue
+        elif node.target in CONVERSIONS and _is_idle(node):
             node.replace_all_uses_with(node.args[0])
         elif node.target == PERMUTE:
             _join(node)
@@ -37,12 +42,15 @@ def simplify(program: GraphModule) -> GraphModule:
     return program
 
 
+def _is_plain(conversion: Node) -> bool:
+    """Whether it asks for a type alone: neither for a copy nor for an order in memory."""
+    return len(conversion.args) <= 2 and conversion.kwargs.keys() <= {"dtype", "layout", "device"}
+
+
 def _is_idle(conversion: Node) -> bool:
     """Whether it gives the tensor that it gets."""
     before, after = (node.meta["val"] for node in (conversion.args[0], conversion))
-    asks_for_copy = conversion.kwargs.get("copy", False) or any(one is True for one in conversion.args[2:])
-    same = (before.dtype, before.device, before.layout) == (after.dtype, after.device, after.layout)
-    return same and not asks_for_copy and "memory_format" not in conversion.kwargs
+    return (before.dtype, before.device, before.layout) == (after.dtype, after.device, after.layout)
 
 
 def _join(permute: Node) -> None:

@@ -26,10 +26,10 @@ MANY = 16  # batches of one shape until a program is traced for it, which takes 
 AHEAD = 2  # steps that a GPU may be behind, lest the batches of a whole leg wait in its memory
 
 
-def inference(model: keras.Model) -> Forward:
+def inference(model: keras.Model, *, is_for_long: bool = False) -> Forward:
     """The model for inference: see `multitl.contracts.Backend.make_forward`. Where many batches have one shape they go
     through a program: to the bit what the layers give."""
-    look = partial(model, training=False)
+    look, many = partial(model, training=False), 1 if is_for_long else MANY
     passed, programs = Counter[Any](), dict[Any, Callable[..., torch.Tensor]]()
 
     @torch.no_grad()
@@ -37,7 +37,7 @@ def inference(model: keras.Model) -> Forward:
         given = keras.ops.convert_to_tensor(inputs)
         kind = given.shape, given.dtype
         passed[kind] += 1
-        if passed[kind] == MANY:
+        if passed[kind] == many:
             programs[kind] = trace(look, [given])
         return programs.get(kind, look)(given)
 

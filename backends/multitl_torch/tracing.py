@@ -8,6 +8,7 @@ waits for the host, there is more to gain.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from multitl_torch.simplifying import simplify
+
+_ONE_AT_A_TIME = threading.Lock()  # while it traces, PyTorch replaces what all its modules are called by
 
 
 def trace(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Callable[..., Any]:
@@ -25,6 +28,8 @@ def trace(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Ca
     with torch.no_grad():
         function(*arguments)  # weights take their order in memory: see channels_last.py
     try:
-        return simplify(make_fx(function, pre_dispatch=True)(*arguments))
+        with _ONE_AT_A_TIME:
+            program = make_fx(function, pre_dispatch=True)(*arguments)
     except Exception:  # of any kind: the program that runs the function step by step is as right
         return function
+    return simplify(program)

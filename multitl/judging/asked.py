@@ -14,6 +14,7 @@ from multitl.data.scanning import list_images, scan_for_evaluation
 from multitl.data.tables import AS_USUAL, TABLE_SUFFIXES
 from multitl.errors import DataError, RunError, nearest_names
 from multitl.judging.opening import Run, load_run
+from multitl.system import scratch
 
 EXPLANATIONS = "explanations.json"
 OWN_FILES = re.compile(r"explanations\.json|\d{4,}-.*\.png")
@@ -67,7 +68,9 @@ def check_folder_for_explanations(output: Path, *, overwrite: bool) -> None:
     """Raises RunError for a folder that is there, unless it holds nothing but earlier explanations to be replaced."""
     if not os.path.lexists(output):
         return
-    names = [path.name for path in output.iterdir()] if output.is_dir() else [""]
+    names = (
+        [path.name for path in output.iterdir() if not scratch.NAME.fullmatch(path.name)] if output.is_dir() else [""]
+    )
     is_own = all(OWN_FILES.fullmatch(name) or name in LEFT_BY_SYSTEMS for name in names)
     if is_own and overwrite:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from multitl.data.pixels import read_files
 from multitl.errors import DataError, RunError
 from multitl.explaining.explainers import Explainer, Heatmap
 from multitl.explaining.overlays import as_photo, overlay, side_by_side
-from multitl.judging.asked import EXPLANATIONS, Request
+from multitl.judging.asked import EXPLANATIONS, OWN_FILES, Request, check_folder_for_explanations
 from multitl.judging.map_rows import in_json, map_row, roles_of, shown_places
 from multitl.judging.opening import Run
 from multitl.models.inference import BATCH
+from multitl.system import interrupts
 from multitl.system.progress import progress_bar
 from multitl.system.scratch import temporary_folder
 from multitl.system.writing import atomic_write, cannot_write, write_json
@@ -28,13 +28,13 @@ from multitl.system.writing import atomic_write, cannot_write, write_json
 _LONGEST = 60  # characters of an image's name in that of its picture
 
 
-def explain_images(request: Request, output: Path | None) -> list[dict[str, Any]]:
+def explain_images(request: Request, output: Path | None, *, overwrite: bool) -> list[dict[str, Any]]:
     """See `multitl.explain`. Raises DataError if none of the images can be read, RunError for a network without a map
     of features.
     """
     run, rows = request.run, list[dict[str, Any]]()
     explainer = insist_on_map(run.explainer, run)
-    with _staged(output) as folder:
+    with _staged(output and output.resolve(), overwrite=overwrite) as folder:
         _explain_all(request, explainer, folder, rows)
         if all("error" in row for row in rows):
             raise DataError(
@@ -171,24 +171,26 @@ def _picture_name(number: int, path: str) -> str:
 
 
 @contextlib.contextmanager
-def _staged(output: Path | None) -> Iterator[Path | None]:
-    """A folder to fill. What lies in `output`, which `check_folder_for_explanations` has seen, is replaced at the end,
-    when all has gone well: until then nobody knows whether an image can be read."""
+def _staged(output: Path | None, *, overwrite: bool) -> Iterator[Path | None]:
+    """A folder to fill. Earlier explanations in `output` are replaced at the end, when all has gone well: until then
+    nobody knows whether an image can be read."""
     with contextlib.ExitStack() as kept:
         folder = None
         if output:
-            with _told_of(output):
-                folder = kept.enter_context(temporary_folder(output.parent))
+            with _told_of(output):  # in a folder that is there, which may be a disk of its own
+                folder = kept.enter_context(temporary_folder(output if output.is_dir() else output.parent))
         yield folder
         if output and folder:
-            with _told_of(output):
+            check_folder_for_explanations(output, overwrite=overwrite)  # somebody may have been there meanwhile
+            with _told_of(output), interrupts.held_back():
                 _replace(output, folder)
 
 
 def _replace(output: Path, folder: Path) -> None:
-    if output.is_dir():
-        shutil.rmtree(output)
-    output.mkdir()
+    output.mkdir(exist_ok=True)
+    for path in output.iterdir():
+        if OWN_FILES.fullmatch(path.name):
+            path.unlink()
     for path in sorted(folder.iterdir()):
         path.rename(output / path.name)
 

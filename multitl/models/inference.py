@@ -22,9 +22,9 @@ from multitl.system import interrupts
 BATCH = 32
 
 
-def compile_forward(model: keras.Model) -> Forward:
-    """The model for inference, on this process' backend: once for many passes."""
-    return load_backend().make_forward(model)
+def compile_forward(model: keras.Model, *, is_for_long: bool = False) -> Forward:
+    """The model for inference, on this process' backend: once for many passes. See `Backend.make_forward`."""
+    return load_backend().make_forward(model, is_for_long=is_for_long)
 
 
 def predict_batches(forward: Forward, batches: Iterable[np.ndarray], size: int = BATCH) -> Iterator[np.ndarray]:

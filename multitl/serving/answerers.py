@@ -66,7 +66,7 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
         from multitl.models.inference import compile_forward, predict_padded
 
         run = load()
-        forward = compile_forward(run.network)
+        forward = compile_forward(run.network, is_for_long=True)  # nobody is to wait for it later
 
         def answer(images: Sequence[np.ndarray]) -> list[Said]:
             return run.tell(predict_padded(forward, np.stack(images), AT_ONCE))

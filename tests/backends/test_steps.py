@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -130,6 +131,12 @@ def test_a_program_leaves_out_what_does_nothing() -> None:
         z = (y + torch.sigmoid(x)).permute(first).permute((0, 1, 3, 2))  # not undone
         return (z + torch.arange(4.0).reshape(4, 1, 1)).to(torch.float64)  # of another shape
 
+    def asking(**for_more: Any) -> Callable[..., torch.Tensor]:
+        return lambda x: torch.relu(x.permute(first).to(torch.float32, **for_more))
+
+    for function in (asking(copy=True), asking(memory_format=torch.channels_last)):
+        program = trace(function, [torch.rand(2, 5, 6, 3)])
+        assert sum("aten.to" in str(node.target) for node in program.graph.nodes) == 1
     images = torch.rand(2, 5, 6, 3)
     program = trace(look, [images])
     targets = [str(node.target) for node in program.graph.nodes]
@@ -153,17 +160,19 @@ def test_many_batches_of_a_shape_go_through_a_program(monkeypatch: pytest.Monkey
 
     traced = []
     monkeypatch.setattr(torch_step, "MANY", 3)
-    monkeypatch.setattr(torch_step, "trace", lambda *given: traced.append(1) or trace_by(*given))
     trace_by = importlib.import_module("multitl_torch.tracing").trace
+    monkeypatch.setattr(torch_step, "trace", lambda *given: traced.append(trace_by(*given)) or traced[-1])
     model = network(dropout=0.2)
     forward, inputs = load_backend().make_forward(model), BATCHES[0][0][0]
     told = [keras.ops.convert_to_numpy(forward(inputs)) for _ in range(4)]
-    assert len(traced) == 1 and all(np.array_equal(one, told[0]) for one in told)
+    assert len(traced) == 1 and hasattr(traced[0], "graph") and all(np.array_equal(one, told[0]) for one in told)
     write_variables(model.trainable_variables, [value * 1.5 for value in read_variables(model.trainable_variables)])
     changed = keras.ops.convert_to_numpy(forward(inputs))
     assert not np.array_equal(changed, told[0])
     np.testing.assert_array_equal(changed, keras.ops.convert_to_numpy(model(inputs, training=False)))
     assert forward(inputs[:3]).shape[0] == 3 and len(traced) == 1
+    load_backend().make_forward(model, is_for_long=True)(inputs)
+    assert len(traced) == 2
 
 
 def test_what_cannot_be_traced_runs_as_it_is() -> None:

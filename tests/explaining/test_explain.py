@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from multitl.cli.main import main
 from multitl.data.pixels import read_files
 from multitl.errors import PortError
 from multitl.explaining.overlays import side_by_side
+from multitl.judging import explanations
 from multitl.judging.asked import check_folder_for_explanations
 from multitl.judging.predictions import read_predictions
 from multitl.judging.reporting import write_report
@@ -109,7 +111,7 @@ def test_a_hidden_layer_is_explained_by_gradients(finished: Path, photos: Path, 
     assert "gradient x activation\n" in capsys.readouterr().out
 
 
-def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, capsys):
+def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, monkeypatch, capsys):
     image = str(photos / "cat" / "00.png")
     told = message_of(main(["explain", str(linear), image, "--classes", "cats"]), *capsys.readouterr())
     assert "nearest: cat" in told
@@ -124,10 +126,29 @@ def test_refusals_say_how_to_go_on(linear: Path, photos: Path, tmp_path: Path, c
     command = ["explain", str(linear), str(tmp_path / "cut.png"), "--out", str(tmp_path / "maps"), "--overwrite"]
     assert "None of the images" in message_of(main(command), *capsys.readouterr())
     assert len(list((tmp_path / "maps").iterdir())) == 3, "earlier explanations stay"
-    assert not list(tmp_path.glob(".multitl-*"))
+    assert not list(tmp_path.glob("**/.multitl-*"))
+    monkeypatch.chdir(tmp_path / "maps")  # it stays what it is: a mount point cannot be made anew
+    before = Path().stat().st_ino
+    assert main(["explain", str(linear), image, "--out", ".", "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] and (tmp_path / "maps").stat().st_ino == before
+    assert {path.name for path in Path().iterdir()} == {"explanations.json", "0001-00.png", ".DS_Store"}
     (tmp_path / "file").touch()
     code = main(["explain", str(linear), image, "--out", str(tmp_path / "file" / "maps")])
     assert "Cannot write" in message_of(code, *capsys.readouterr())
+
+
+def test_what_came_into_the_folder_meanwhile_stays(loaded: Classifier, photos: Path, tmp_path: Path, monkeypatch):
+    write = explanations.write_json
+
+    def write_beside(path: Path, value: Any) -> None:
+        write(path, value)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.txt").touch()
+
+    monkeypatch.setattr(explanations, "write_json", write_beside)
+    with pytest.raises(multitl.RunError, match="left alone"):
+        loaded.explain(photos / "cat" / "00.png", output=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
 def test_of_a_table_what_cannot_be_read_is_named(loaded: Classifier, photos: Path, tmp_path: Path):
