@@ -12,13 +12,13 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 from multitl.class_tables import check_costs, check_weights, costs_in, is_file, weights_in
 from multitl.contracts import Decoding
 from multitl.errors import RecipeError, nearest_names
 from multitl.options import ALL, check, described, option, parse_channels, parse_duration, parse_loss, parse_range
+from multitl.system.paths import expanded
 from multitl.system.regular_files import read_regular_text
 from multitl.verdicts import check_verdicts, verdicts_in
 
@@ -471,7 +471,7 @@ def _read_table(path: str) -> str:
 def _with_those_of_a_run(given: dict[str, Any]) -> dict[str, Any]:
     """A folder that is none is found when it is opened."""
     run = given.get("from_run")
-    path = Path(os.path.expanduser(run), "recipe.toml") if isinstance(run, (str, os.PathLike)) and run else None  # noqa: PTH111
+    path = expanded(run) / "recipe.toml" if isinstance(run, (str, os.PathLike)) and run else None
     return (read_options(path) if path and os.path.isfile(path) else {}) | given  # noqa: PTH113  (never raises)
 
 

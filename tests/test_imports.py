@@ -21,7 +21,7 @@ FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch", "torchvision"}
 ORDER = {
     "": "version errors contracts adapters class_tables options verdicts",
     "system": "addresses budgets chatter flock regular_files heap hiding interrupts latency printing notebooks "
-    "messages progress sizes threads scratch hashes cache children session swapping writing workers",
+    "messages paths progress sizes threads scratch hashes cache children session swapping writing workers",
     "distribution": "group channel peers devices joining",
     "engines": "workers watching this_machine ray_engine",
     "recipes": "",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from multitl.bench.board import Board, print_standings
 from multitl.bench.jobs import Record
-from multitl.bench.markdown import to_markdown
+from multitl.bench.markdown import HEADING, to_markdown
 from multitl.bench.notes import warnings_of
 from multitl.bench.options import Options
 from multitl.bench.race import Race
@@ -24,6 +25,8 @@ def bench(options: Options, folder: Path, *, markdown: str, command: str, overwr
     """Race, write, print. An interrupted race still leaves its page. Raises MultitlErrors before anything long,
     and RunError at the end if nothing was measured.
     """
+    if markdown:
+        _check_page(Path(markdown), overwrite=overwrite)
     with locked(run_lock(folder), folder), Board(options.budget) as board:
         race = Race(options, folder, board)
         race.claim(overwrite=overwrite, resume=resume)
@@ -37,6 +40,30 @@ def bench(options: Options, folder: Path, *, markdown: str, command: str, overwr
     if not any(record.state == "done" and record.job.stage != "check" for record in records):
         raise _nothing_measured(records)
     return race.results
+
+
+def _check_page(file: Path, *, overwrite: bool) -> None:
+    """Raises RunError for what cannot become a page, or is somebody's text: told now, not after the race."""
+    is_there = os.path.lexists(file)
+    if not file.parent.is_dir() or (is_there and not file.is_file()):
+        raise RunError(
+            f"{file} cannot be written.",
+            expected="the path of a Markdown file, in a folder that is there",
+            received="something else than a file" if is_there else f"no folder {file.parent}",
+            fix="choose another --markdown",
+        )
+    if is_there and not overwrite and not _begins(file).startswith(HEADING):
+        raise RunError(
+            f"{file} exists already.",
+            expected="a new file, an older page of multitl bench, or permission",
+            received=str(file),
+            fix="choose another --markdown, or add --overwrite to replace it",
+        )
+
+
+def _begins(file: Path) -> str:
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return text.read(len(HEADING))
 
 
 def _nothing_measured(records: Sequence[Record]) -> RunError:

@@ -87,6 +87,8 @@ def compared(options: argparse.Namespace) -> tuple[str, str] | None:
         options.parser.error(f"unexpected {options.words[0]!r}; options take several values as A,B")
     if len(options.words) != 3:
         options.parser.error("compare takes two results: multitl bench compare A B")
+    if idle := [f"--{name}" for name in ("markdown", "overwrite", "resume") if getattr(options, name)]:
+        options.parser.error(f"compare has no use for {', '.join(idle)}")
     return options.words[1], options.words[2]
 
 

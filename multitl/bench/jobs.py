@@ -27,6 +27,7 @@ TASKS = {
     "input": "image files in, batches of pixels out; needs data",
 }
 DTYPES = ("float32", "bfloat16")
+PHASES = ("import", "load", "compile")  # up to the first step
 MULTITL = ("jax", "tensorflow", "torch")
 NATIVE = {  # contender -> the module with its loop
     "native-jax": "multitl_native.jax_loop",

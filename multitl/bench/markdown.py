@@ -9,6 +9,7 @@ from multitl.bench.notes import describe_method, machine_facts, warnings_of
 from multitl.bench.results import Results
 from multitl.bench.standings import Standing, rank
 
+HEADING = "# Benchmark\n\nMade by"  # by which a page is known
 COLUMNS = (
     "contender", "images/s", "of the best", "of its framework's native loop", "import s", "load s", "compile s",
     "host memory", "device memory", "logits differ", "losses differ", "remark",
@@ -18,7 +19,7 @@ JOB_COLUMNS = ("contender", "whole job, s", "to the accuracy asked for, s", "acc
 
 def to_markdown(results: Results, command: str) -> str:
     """A document that names the machine and how it was measured."""
-    lines = ["# Benchmark", "", f"Made by `{command}`.", ""]
+    lines = [f"{HEADING} `{command}`.", ""]
     lines += [f"**{warning}**\n" for warning in warnings_of(results.head)]
     lines += [f"- {label}: {text}" for label, text in machine_facts(results.head, results.records).items()]
     for contest in rank(results.records):

@@ -59,6 +59,27 @@ class Options:
                 fix="add --data FOLDER",
             )
 
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        """Raises RecipeError for contenders without a task, and for tasks without a contender."""
+        readers = [name for name in self.contenders if name in PIPELINES]
+        networks = [task for task in self.tasks if task != "input"]
+        if readers and "input" not in self.tasks:
+            raise RecipeError(
+                f"{readers[0]} reads image files, and no task does.",
+                expected="the task input for " + ", ".join(readers),
+                received="--task " + ",".join(self.tasks),
+                fix="--task input --data FOLDER",
+            )
+        if networks and len(readers) == len(self.contenders):
+            raise RecipeError(
+                f"No contender is for the task {networks[0]}.",
+                expected="some of " + ", ".join([*MULTITL, *NATIVE]),
+                received="--backends " + ",".join(self.contenders),
+                fix="--backends " + ",".join([MULTITL[0], *self.contenders]),
+            )
+
     def cells(self) -> list[Cell]:
         """Everything there is to measure; contenders of a contest follow one another."""
         loops = [name for name in self.contenders if name not in PIPELINES]

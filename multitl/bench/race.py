@@ -24,13 +24,14 @@ from multitl.bench.jobs import Cell, Job, Record, Stage
 from multitl.bench.machine import describe_machine
 from multitl.bench.options import Options
 from multitl.bench.processes import ENVIRONMENT, missing_packages, pip_line, run_job
-from multitl.bench.results import Results, append, identity, latest, read_results, start_results
+from multitl.bench.results import Results, append, identity, latest, read_results, rewrite, start_results
 from multitl.runs.folders import is_used
 from multitl.system import children
 from multitl.system.workers import read_error
 from multitl.system.writing import read_json
 
 RESULTS, WEIGHTS = "results.jsonl", "weights"
+MACHINE = ("processor", "cores", "multitl", "python")  # of a machine, besides its packages: what speed depends on
 FEWEST, MOST, WINDOW_SECONDS = 3, 30, 0.25  # windows a repetition, and how long one should last at least
 WANTED = 3  # repetitions to plan for
 RESERVE = 6.0  # seconds of the budget for starting up and for writing the report
@@ -55,7 +56,9 @@ class Race:
         path, described = self.folder / RESULTS, asdict(self.options)
         if _check_folder(self.folder, overwrite=overwrite, resume=resume):
             self.results = read_results(path)
-            _check_same(self.results.head["options"], json.loads(json.dumps(described)), self.folder)
+            _check_same(self.results.head.get("options", {}), json.loads(json.dumps(described)), self.folder)
+            _check_same_machine(self.results.head.get("machine", {}), describe_machine(), self.folder)
+            rewrite(path, self.results)
         else:
             shutil.rmtree(self.folder / WEIGHTS, ignore_errors=True)  # made for other options
             self.results = start_results(path, {"machine": describe_machine(), "options": described})
@@ -128,8 +131,8 @@ class Race:
         self.board.show(self.results.records)
 
     def _job(self, cell: Cell, stage: Stage, repetition: int, seconds: float = 0.0) -> Job | None:
-        """None if it was done before the race was interrupted; what there was no time for is not done."""
-        done = {identity(r.job) for r in self.results.records if r.state != "out of time"}
+        """None if it was done before the race was interrupted. What failed is tried again: it may have been mended."""
+        done = {identity(r.job) for r in self.results.records if r.state == "done"}
         if (cell, stage, repetition) in done:
             return None
         weights, size, rate = self.prepared.get(cell.backbone, ("", self.options.image_size or 224, 0.0))
@@ -230,3 +233,23 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
             received=", ".join(f"{name} = {new[name]!r}" for name in changed),
             fix="repeat the first options, or choose another --out",
         )
+
+
+def _check_same_machine(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    """Medians are over repetitions, which have to be of one machine and the same versions."""
+    before, now = (_kinds(machine) for machine in (old, new))
+    changed = [name for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        raise errors.RunError(
+            f"{folder} was started on another machine, or with other versions.",
+            expected=", ".join(f"{name} {before[name]}" for name in changed),
+            received=", ".join(f"{name} {now[name]}" for name in changed),
+            fix="start again with another --out; multitl bench compare shows what changed between two",
+        )
+
+
+def _kinds(machine: dict[str, Any]) -> dict[str, Any]:
+    """By name. What was installed since is no change."""
+    about = dict[str, Any]({name: machine[name] for name in MACHINE if name in machine})
+    versions = machine.get("versions")
+    return about | (versions if isinstance(versions, dict) else {})

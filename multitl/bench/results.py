@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multitl.bench.jobs import Cell, Job, Record, Stage
+import msgspec
+
+from multitl.bench.jobs import PHASES, Cell, Job, Record, Stage
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
 from multitl.system.regular_files import read_regular_text
@@ -33,16 +35,22 @@ class Results:
 
 def start_results(path: Path, head: dict[str, Any]) -> Results:
     """A new file."""
-    head = {"multitl bench": FORMAT} | head
-    write_text(path, json.dumps(head, ensure_ascii=False) + "\n")
-    return Results(head)
+    results = Results({"multitl bench": FORMAT} | head)
+    rewrite(path, results)
+    return results
+
+
+def rewrite(path: Path, results: Results) -> None:
+    """What was read, without a last line that was cut off: the next one would be added to it."""
+    lines = [results.head, *(record.to_json() for record in results.records)]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def append(path: Path, record: Record) -> None:
     """One more line, on the disk at once: a race that is interrupted keeps what it has."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+            file.write(json.dumps(record.to_json()) + "\n")
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -50,12 +58,9 @@ def append(path: Path, record: Record) -> None:
 def read_results(path: str | Path) -> Results:
     """Raises RunError for a file that `multitl bench` did not write. A last line that was cut off is left out."""
     try:
-        lines = read_regular_text(path).splitlines()
-        head = json.loads(lines[0]) if lines else {}
-        if not isinstance(head, dict) or head.get("multitl bench") != FORMAT:
-            raise ValueError("the first line is not that of multitl bench")
-        return Results(head, latest(_records(lines[1:])))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        first, *lines = read_regular_text(path).removesuffix("\n").split("\n")
+        return Results(_head(first), latest(_records(lines)))
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise RunError(
             f"{path} holds no results of multitl bench.",
             expected="a results.jsonl that multitl bench wrote",
@@ -74,6 +79,15 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list({identity(record.job): record for record in records}.values())
 
 
+def _head(line: str) -> dict[str, Any]:
+    head = json.loads(line) if line else {}
+    if not isinstance(head, dict) or head.get("multitl bench") != FORMAT:
+        raise ValueError("the first line is not that of multitl bench")
+    if not all(isinstance(head.get(name, {}), dict) for name in ("machine", "options")):
+        raise ValueError("the first line is damaged")
+    return head
+
+
 def _records(lines: list[str]) -> Iterable[Record]:
     for number, line in enumerate(lines, start=1):
         try:
@@ -82,7 +96,20 @@ def _records(lines: list[str]) -> Iterable[Record]:
             if number == len(lines):
                 return
             raise
-        yield Record.from_mapping(values)
+        record = msgspec.convert(values, Record)
+        if not _is_whole(record):
+            raise ValueError(f"line {number + 1} lacks figures, or has impossible ones")
+        yield record
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether it has what standings are made of."""
+    cell, seconds = record.job.cell, record.seconds.keys()
+    wanted = {"check": {*PHASES, "step"}, "measure": PHASES, "job": {"job"}}[record.job.stage]
+    figures = [cell.batch_size, record.job.window, *record.window_seconds]
+    if min(figures) <= 0 or not all(len(point) == 2 for point in record.curve):
+        return False
+    return record.state != "done" or (seconds >= set(wanted) and (record.job.stage != "job" or bool(record.curve)))
 
 
 def write_csv(path: Path, records: Iterable[Record]) -> None:

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 from multitl.bench.agreement import Verdict, judge
 from multitl.bench.estimates import Ratio, Runs, Spread, rate_of, ratio, spread
-from multitl.bench.jobs import OPPONENTS, Cell, Record
-
-PHASES = ("import", "load", "compile")
+from multitl.bench.jobs import OPPONENTS, PHASES, Cell, Record
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any, cast
 from multitl.bench.jobs import MULTITL, NATIVE, PIPELINES, Contender, Job, Loop, Pipeline, Record
 from multitl.contracts import Dataset
 from multitl.errors import MultitlError
-from multitl.system.writing import write_json
+from multitl.system.writing import write_text
 
 CHECKED_STEPS, CHECKED_IMAGES = 4, 8
 POOL = 4  # different batches, which are used in turn
@@ -29,7 +29,7 @@ POOL = 4  # different batches, which are used in turn
 
 def main(arguments: list[str]) -> int:
     job, started = Job.from_mapping(json.loads(arguments[0])), float(arguments[2])
-    write_json(arguments[1], run(job, started).to_json())
+    write_text(arguments[1], json.dumps(run(job, started).to_json()))  # a loss may be NaN, which is a result
     return 0
 
 

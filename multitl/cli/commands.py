@@ -255,7 +255,8 @@ def port(options: argparse.Namespace) -> None:
     from multitl.porting.asked import check_port
     from multitl.porting.formats import second_outputs
 
-    formats, also = options.to.split(","), second_outputs(explain=options.explain, unknown=options.unknown)
+    formats = [one.strip() for one in options.to.split(",")]
+    also = second_outputs(explain=options.explain, unknown=options.unknown)
     check_port(
         options.model, formats, options.out, images=options.images, calibration=options.calibration,
         weights=options.weights, image_size=options.image_size, overwrite=options.overwrite, also=also,

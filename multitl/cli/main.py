@@ -114,6 +114,6 @@ def build_parser() -> flags.Parser:
 
 def _how_to_resume(arguments: Iterable[str]) -> str:
     command = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
-    if command[0] not in ("finetune", "demo", "bench"):
+    if command[0] not in ("finetune", "demo", "bench") or command[:2] == ["bench", "compare"]:
         return "Interrupted."
     return f"Interrupted. What is finished is kept; to go on: {shlex.join([program(), *command, '--resume'])}"

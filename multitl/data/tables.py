@@ -31,6 +31,7 @@ from multitl.data.places import find_places
 from multitl.data.split_names import parse_split
 from multitl.errors import DataError, nearest_names, shorten
 from multitl.recipes import Recipe
+from multitl.system.paths import expanded
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": (
@@ -285,7 +286,7 @@ def _check_cells(path: Path, files: list[str], splits: list[str] | None) -> None
 
 def _find_files(path: Path, files: Sequence[str], images: str) -> tuple[Sequence[str], tuple[str, ...]]:
     """Where the files of a table are, and a warning if that is not where it says. Raises DataError if some are not."""
-    folder = Path(images).expanduser() if images else path.parent
+    folder = expanded(images) if images else path.parent
     if images:
         check_exists(folder, "the folder that the paths of a table are relative to")
     places = find_places(files, folder)

@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,13 +73,19 @@ def gather_facts(probes: tuple[Probe, ...]) -> Machine:
         builds={name: build for name in ("torch", "torchvision") if (build := _build(name))},
         variables=dict(os.environ),
         keras_json=keras_json_backend(),
-        folders=frozenset(path.stem for path in Path.cwd().iterdir() if path.is_dir() or path.suffix == ".py"),
+        folders=frozenset(_modules_here()),
         has_nvidia_gpu=Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
         cache=cache,
         cache_is_writable=_can_write(disk),
         free=shutil.disk_usage(disk).free,
         probes=probes,
     )
+
+
+def _modules_here() -> Iterator[str]:
+    """What Python would import from the working directory, unless that is gone."""
+    with contextlib.suppress(OSError):
+        yield from (path.stem for path in Path.cwd().iterdir() if path.is_dir() or path.suffix == ".py")
 
 
 def _choice(machine: Machine) -> str:

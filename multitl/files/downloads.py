@@ -16,6 +16,7 @@ from pathlib import Path
 
 from multitl.errors import RunError, WeightsError
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 from multitl.system.progress import progress_bar
 from multitl.system.writing import atomic_write
 
@@ -59,7 +60,7 @@ def kept_at(url: str) -> Path:
 def checkpoint_folder() -> Path:
     """Where torch.hub puts files of weights: $TORCH_HOME/hub/checkpoints, by default in ~/.cache/torch."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return expanded(home) / "hub" / "checkpoints"
 
 
 def _fetch(url: str, path: Path, megabytes: float) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ import numpy as np
 from multitl.errors import WeightsError, shorten
 from multitl.files.safetensors_files import is_safetensors, read_safetensors_file
 from multitl.files.torch_files import Tree, is_torch, read_torch_file
+from multitl.system.paths import expanded
 from multitl.system.regular_files import MOST_MODEL, open_regular, read_regular_text
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # looked for in a folder; a file may have any
@@ -51,7 +52,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
     Raises WeightsError for what is missing, damaged, unsafe or without a state_dict.
     """
-    file = _choose(Path(path).expanduser())
+    file = _choose(expanded(path))
     if file.name.endswith(_INDEX) and file.is_file():
         return StateDict(_read_parts(file), file)
     tensors, keys = _unwrap(_read(file), file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import repeat
 from typing import Any
 
@@ -83,7 +83,8 @@ def _images(given: Any) -> Iterable[Any]:
 
 def _values(given: Any) -> Sequence[Any]:
     """Labels or splits as a list; one-hot rows stay rows."""
-    if not isinstance(given, Iterable):
+    is_ordered = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | Set)
+    if not is_ordered or (is_array(given) and not as_array(given).ndim):
         raise DataError(
             "The second or third of the tuple is no array and no list of labels.", expected=PAIR,
             received=type(given).__name__, fix="give a label for each image",

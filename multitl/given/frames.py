@@ -12,6 +12,7 @@ from multitl.data.tables import COLUMNS, Reading, is_known
 from multitl.errors import DataError, nearest_names, shorten
 from multitl.given.arrays import is_path
 from multitl.given.rows import Row, cell_text, label_set_text
+from multitl.system.paths import expanded
 
 Columns = Mapping[str, list[Any]]
 
@@ -51,7 +52,7 @@ def rows_of(columns: Columns, reading: Reading, first: int = 0) -> Iterator[Row]
     for index, cell in enumerate(columns[pictures]):
         image, name = open_cell(cell, first + index)
         if is_path(image):
-            image = str(Path(reading.images, image).expanduser().absolute())
+            image = str(expanded(Path(reading.images, image)).absolute())
         yield Row(image, {other: _text(cells[index], reading) for other, cells in others.items()}, name)
 
 
@@ -64,7 +65,7 @@ def open_cell(cell: Any, index: int) -> tuple[Any, str]:
     """The image of a cell and the name of its file. Hugging Face has {"bytes", "path"}, either of which may be None."""
     if isinstance(cell, Mapping):
         data, path = cell.get("bytes"), cell.get("path")
-        cell, name = (path, "") if data is None else (data, Path(path or "").name)
+        cell, name = (path, "") if data is None else (data, Path(path).name if isinstance(path, str) else "")
     else:
         name = ""
     if cell is None or isinstance(cell, float) or (is_path(cell) and not str(cell)):  # nan

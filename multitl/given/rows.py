@@ -49,7 +49,10 @@ def labelled(image: Any, label: Any, reading: Reading, *, names: Sequence[str] =
 
 def label_text(label: Any, names: Sequence[str] = ()) -> str:
     """A label as a class name; "" for a missing one. Raises DataError for several numbers an image."""
-    value = np.asarray(label)
+    try:
+        value = np.asarray(label)
+    except ValueError:  # lists of different lengths
+        value = np.empty(0, object)
     if value.size != 1:
         raise DataError(
             "The labels are not one class an image.",

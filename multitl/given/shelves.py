@@ -42,7 +42,7 @@ from multitl.system.writing import atomic_write, cannot_write
 
 AT_ONCE = 32  # images that are encoded
 AHEAD = 2
-LONGEST = 80  # characters of a name that are kept
+LONGEST = 80  # bytes of a name that are kept
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _shelve(data: Any, reading: Reading, folder: Path, *, needs_labels: bool) ->
             if needs_labels and not is_ordered(data):  # by content, so that nothing depends on it
                 items.sort(key=lambda item: (sorted(item.row.cells.items()), item.sha256))
             names = _names(items)
-            place = folder / f"{kind.name}-{_key(items, names)}"
+            place = folder / f"{kind.name}-{_key(items, names, reading)}"
             paths = [_put(item, place / f"{name}{item.suffix}") for item, name in zip(items, names, strict=True)]
         shown = [item.path if is_path(item.row.image) else name for item, name in zip(items, names, strict=True)]
         table = place.with_name(f"{place.name}.csv")
@@ -137,6 +137,7 @@ def _write_all(rows: Iterator[Row], folder: Path, reading: Reading, needs_labels
 
 def _write(folder: Path, numbered: tuple[int, Row]) -> _Item:
     number, row = numbered
+    _insist_on_text(number, [*row.cells.values(), *([os.fspath(row.image)] if is_path(row.image) else [])])
     if is_path(row.image):
         path = os.path.abspath(row.image)  # noqa: PTH100  (as it is: a link keeps its name)
         return _Item(row, path, hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest())
@@ -145,6 +146,20 @@ def _write(folder: Path, numbered: tuple[int, Row]) -> _Item:
     path.write_bytes(data)
     light = Row(b"", row.cells, row.name)  # the image itself is let go
     return _Item(light, str(path), hashlib.sha256(data).hexdigest(), suffix_of(data))
+
+
+def _insist_on_text(number: int, cells: Iterable[str]) -> None:
+    """Raises DataError for what no table can hold: bytes of another encoding in the name of a file or a label."""
+    for cell in cells:
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"Row {number} has a name that is no text.",
+                expected="names of files and labels in UTF-8",
+                received=ascii(cell),
+                fix="rename it, or give the bytes of the file: path.read_bytes()",
+            ) from error
 
 
 def _check_labels(items: Sequence[_Item], reading: Reading) -> None:
@@ -183,12 +198,16 @@ def _check_splits(items: Sequence[_Item]) -> None:
 def _names(items: Sequence[_Item]) -> list[str]:
     """row-007, or row-007-robin of a file that was once robin.jpg: sorted by name they are in order."""
     digits = len(str(len(items) - 1))
-    stems = (Path(item.row.name).stem[:LONGEST] for item in items)
+    stems = (Path(item.row.name).stem.encode("utf-8", "replace")[:LONGEST].decode(errors="ignore") for item in items)
     return ["-".join(filter(None, ["row", f"{row:0{digits}}", stem])) for row, stem in enumerate(stems)]
 
 
-def _key(items: Sequence[_Item], names: Sequence[str]) -> str:
-    contents = [[name, item.sha256, sorted(item.row.cells.items())] for name, item in zip(names, items, strict=True)]
+def _key(items: Sequence[_Item], names: Sequence[str], reading: Reading) -> str:
+    contents: list[Any] = [
+        [name, item.sha256, sorted(item.row.cells.items())] for name, item in zip(names, items, strict=True)
+    ]
+    if reading.path_column:  # it stands in the table
+        contents.append(reading.path_column)
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:12]
 
 

@@ -18,6 +18,7 @@ from multitl.porting.formats import FORMATS, SECOND, check_format
 from multitl.recipes import Recipe
 from multitl.runs.folders import beside, check_folder
 from multitl.runs.locks import locked, run_lock
+from multitl.system.paths import expanded
 
 
 def check_port(
@@ -116,7 +117,7 @@ def default_output(model: str, to: str) -> str:
 
 def folder_of(model: str) -> Path | None:
     """The folder of a run or a translated network that `model` names, by itself or by its model.keras."""
-    path = Path(model.removeprefix(RUN)).expanduser()
+    path = expanded(model.removeprefix(RUN))
     try:
         if path.is_dir():
             return path
@@ -128,7 +129,7 @@ def folder_of(model: str) -> Path | None:
 
 def source_name(model: str) -> str:
     """What `load_pretrained` takes. Raises PortError for what is neither a path nor the name of a network."""
-    if Path(model).expanduser().is_file():
+    if expanded(model).is_file():
         return f"file:{model}"
     if model.startswith(FILE) or model.partition("/")[0] in SOURCES:
         return model

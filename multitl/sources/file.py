@@ -16,6 +16,7 @@ from multitl.adapters import FILE, check_path
 from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained, Translation
 from multitl.errors import BackboneError, MultitlError, WeightsError
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
     import keras
@@ -85,10 +86,7 @@ def _expanded(name: str) -> Path:
 
     if not name:
         raise refuse(Path(name), "no path", "check the path after file:")
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # a home of nobody
-        return Path(name)
+    return expanded(name)
 
 
 def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights: str) -> keras.Model:
@@ -102,7 +100,7 @@ def _filled(saved: SavedModel, graph: SavedGraph, size: tuple[int, int], weights
         with numpy_initialisers(seed=0 if weights == "none" else None):
             network = build_network(graph, *size, saved.is_keras3, saved.path.stat().st_size)
         if weights != "none":
-            fill(network, graph, saved.path if weights == "default" else Path(weights).expanduser())
+            fill(network, graph, saved.path if weights == "default" else expanded(weights))
     except (Malformed, WeightsError) as error:
         if None not in own and own != size:
             raise _bound_to_size(saved.path, own, size) from error
@@ -133,7 +131,7 @@ def _pretrained(model: keras.Model, saved: SavedModel, preprocess: Preprocess, w
 def _weights_sha256(weights: str, own: str) -> str | None:
     if weights in ("default", "none"):
         return own if weights == "default" else None
-    return file_sha256(Path(weights).expanduser())
+    return file_sha256(expanded(weights))
 
 
 def _logits(model: keras.Model, path: Path, head: Head) -> keras.Model | None:

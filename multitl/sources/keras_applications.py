@@ -12,6 +12,7 @@ from multitl.contracts import BackboneInfo, Head, Origin, Pretrained
 from multitl.errors import BackboneError, nearest_names
 from multitl.sources.keras_catalogue import ARCHITECTURES, Architecture
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 from multitl.system.sizes import show_bytes
 
 
@@ -59,7 +60,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
         backbone = networks.build(architecture, size, seed=0, classes=networks.CLASSES if head == "keep" else 0)
     else:
         _check_positions(architecture, size, head)
-        path = Path(weights).expanduser()
+        path = expanded(weights)
         if weights == "default":
             path = networks.download(architecture, size, head)
         elif ":" not in name:

@@ -18,6 +18,7 @@ from multitl.contracts import BackboneInfo, Head, Origin, Preprocess, Pretrained
 from multitl.errors import BackboneError, WeightsError, nearest_names
 from multitl.files.state_dict_files import SUFFIXES, read_state_dict
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 from multitl.translation.state_dicts import fit_shapes
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
@@ -140,7 +141,7 @@ def _fill(model: keras.Model, name: str, weights: str) -> Path:
     from multitl.sources import efficientnet_lite
 
     shapes = efficientnet_lite.file_shapes(model)
-    path = _installed_file(name) if weights == "default" else Path(weights).expanduser()
+    path = _installed_file(name) if weights == "default" else expanded(weights)
     file, tensors = _fitting_file(path, name, shapes) if path.is_dir() else (path, _read_fitting(path, name, shapes))
     efficientnet_lite.assign(model, tensors)
     return file

@@ -16,6 +16,7 @@ from multitl.errors import BackboneError, RunError, WeightsError, nearest_names
 from multitl.runs.cards import Card, read_card
 from multitl.runs.head_runs import refuse_heads
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 
 if TYPE_CHECKING:  # `backbones` must answer without loading a framework
     import keras
@@ -30,7 +31,7 @@ def check(name: str, weights: str) -> None:
     """See `contracts.Source`."""
     if holds(name, "card.json"):
         return
-    refuse_heads(Path(name).expanduser())
+    refuse_heads(expanded(name))
     is_begun = any(holds(name, file) for file in OF_RUNS)
     raise RunError(
         f"There is no finished run in {name}.",
@@ -55,7 +56,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
     Raises RunError for a folder that is missing, unfinished or damaged, WeightsError for other weights, BackboneError
     for another size, for head="keep", and for a network that has its original classifier.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     card = read_card(folder)
     _check_asked(folder, card, weights, image_size, head)
     return pretrained_of(folder, card, open_model(folder, card))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
 from multitl.errors import BackboneError, WeightsError
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 from multitl.system.regular_files import MOST_MODEL, open_regular
 
 if TYPE_CHECKING:
@@ -130,14 +131,14 @@ def find(name: str) -> tuple[str, str]:
 def _located(name: str) -> Path | None:
     """The folder or archive, or None for a handle. Raises WeightsError for what looks like a path and is none."""
     try:
-        path = Path(name).expanduser()
-        if path.is_dir():
+        path = expanded(name)
+        if name and path.is_dir():
             return path.resolve()
         if path.is_file():
             if not _is_archive(path):
                 raise _no_module(name, "a file that is no tar archive, or a damaged one")
             return path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of nobody; ValueError: a NUL
+    except (OSError, ValueError) as error:  # ValueError: a NUL
         raise _no_module(name, str(error)) from error
     if not name or path.is_absolute() or name.startswith((".", "~")):
         raise _no_module(name, "no such file or folder")
@@ -161,7 +162,7 @@ def _folder_sha256(folder: Path) -> str:
     """Over the paths and contents of all files that a SavedModel may consist of."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     lines = [f"{file.relative_to(folder).as_posix()} {file_sha256(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _no_module(name: str, received: str) -> WeightsError:

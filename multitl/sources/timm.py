@@ -13,6 +13,7 @@ from pathlib import Path
 from multitl.adapters import is_present
 from multitl.contracts import BackboneInfo, Head, Job, Origin, Pretrained
 from multitl.errors import BackboneError, nearest_names
+from multitl.system.paths import expanded
 
 NETWORKS = Path(__file__).parent / "timm_networks.json"
 
@@ -89,7 +90,7 @@ def load(name: str, weights: str, image_size: int, head: Head = "cut") -> Pretra
 def _hub_folder() -> Path:
     """As huggingface_hub has it."""
     own, caches = os.environ.get("HF_HUB_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(own or Path(os.environ.get("HF_HOME") or Path(caches, "huggingface"), "hub")).expanduser()
+    return expanded(own or Path(os.environ.get("HF_HOME") or Path(caches, "huggingface"), "hub"))
 
 
 def _licence(weights: str, official: str) -> str:

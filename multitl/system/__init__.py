@@ -16,6 +16,7 @@ __all__ = [
     "interrupts",
     "latency",
     "messages",
+    "paths",
     "printing",
     "progress",
     "regular_files",

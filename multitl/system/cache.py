@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,8 +88,24 @@ def remove(kinds: Sequence[str]) -> list[Kept]:
             )  # fmt: skip
     gone = [kept for kept in look() if kept.kind in kinds]
     for kind in kinds:
-        shutil.rmtree(cache_folder() / kind, ignore_errors=True)
+        _clear_folder(cache_folder() / kind)
     return gone
+
+
+def _clear_folder(folder: Path) -> None:
+    """One that is a link to another disk stays a link. Raises CacheError where files stay that were there."""
+    before = [path for path, _ in _files(folder)]
+    for path in folder.iterdir() if folder.is_symlink() and folder.is_dir() else [folder]:
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a file
+            path.unlink(missing_ok=True)
+    if stayed := [path for path in before if path.exists()]:
+        raise CacheError(
+            f"{len(stayed)} of {len(before)} files in {folder} cannot be removed.",
+            expected="files that you may remove, in use by nobody",
+            received=str(stayed[0]),
+            fix=f"end what uses them, or see who owns them: ls -l {shlex.quote(str(stayed[0].parent))}",
+        )
 
 
 def make_room(size: int, keep: Collection[Path]) -> bool:

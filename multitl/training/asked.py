@@ -24,6 +24,7 @@ from multitl.recipes import Recipe
 from multitl.runs.folders import check_folder, check_results_folder
 from multitl.runs.head_runs import LEARNED, check_heads
 from multitl.runs.locks import locked, run_lock
+from multitl.system.paths import expanded
 from multitl.training.candidates import candidates, check_all, check_single, named_in
 from multitl.training.trackers import check_trackers
 
@@ -135,7 +136,7 @@ def check_choice_folder(folder: Path, *, overwrite: bool) -> None:
 def _check_start(recipe: Recipe, folder: Path) -> None:
     """Raises RunError for a run that cannot be gone on from, and RecipeError for options that would make its classifier
     another."""
-    run = load_run(Path(recipe.from_run).expanduser())
+    run = load_run(expanded(recipe.from_run))
     if run.card.recipe.labels != recipe.labels:
         raise RunError(
             f"What goes on from {run.folder} says the same kind of thing of an image.",

@@ -28,6 +28,7 @@ from multitl.runs.cards import Card
 from multitl.runs.images import BETWEEN, KnownImage, content_of, read_images
 from multitl.sources.run import open_model, pretrained_of
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 from multitl.training.head_choice import KnownHead, SolvedHead
 from multitl.training.solved_head import is_solved
 
@@ -174,7 +175,7 @@ def open_start(recipe: Recipe) -> Start | None:
     """The run that a recipe goes on from; None if it begins anew. Raises RunError for a missing or damaged one."""
     if not recipe.from_run:
         return None
-    run = load_run(Path(recipe.from_run).expanduser())
+    run = load_run(expanded(recipe.from_run))
     path = run.card.model_file(run.folder)
     try:
         return Start(run.folder, run.card, file_sha256(path), read_images(run.folder))

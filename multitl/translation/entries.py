@@ -14,6 +14,7 @@ from multitl.errors import RunError
 from multitl.runs.cards import read_entry_card
 from multitl.system.cache import cache_folder
 from multitl.system.hashes import file_sha256
+from multitl.system.paths import expanded
 from multitl.version import __version__
 
 KIND = "translations"
@@ -38,10 +39,12 @@ def official_entries(source: str) -> Iterator[Job]:
 
 
 def _weights_key(weights: str) -> str:
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if weights in ("default", "none"):
         return weights
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
-        return hashlib.sha256("".join(f"{file.name}{file_sha256(file)}" for file in files).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join(f"{file.name}{file_sha256(file)}" for file in files).encode("utf-8", "surrogateescape")
+        ).hexdigest()
     return file_sha256(path)

@@ -22,6 +22,13 @@ from multitl.errors import MultitlError
         ({"backbones": ("torchvision/resnet5",)}, "Unknown backbone 'torchvision/resnet5'.", None),
         ({"backbones": ("resnet50",)}, "Unknown backbone 'resnet50'.", None),
         ({"budget": 5.0}, "A budget of 5 seconds is too small.", ()),
+        ({"contenders": ("tf-data",)}, "tf-data reads image files, and no task does.", ()),
+        ({"contenders": ("jax", "multitl")}, "multitl reads image files, and no task does.", ()),
+        (
+            {"contenders": ("multitl",), "tasks": ("head", "input"), "data": "photos"},
+            "No contender is for the task head.",
+            (),
+        ),
         ({"tasks": ("input",)}, "The task input reads image files, and none were named.", ()),
     ],
 )

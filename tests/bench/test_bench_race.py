@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from multitl.bench import race
+from multitl.bench.machine import describe_machine
 from multitl.bench.results import read_results
 from multitl.bench.standings import rank
 from multitl.cli.main import main
@@ -21,7 +23,7 @@ def insist_on(*packages: str) -> None:
 
 
 def test_reading_files_is_raced_and_goes_on_where_it_was(
-    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     insist_on("torchvision")
     folder = tmp_path / "race"
@@ -44,8 +46,14 @@ def test_reading_files_is_raced_and_goes_on_where_it_was(
     assert main([*command, "--budget", "100", "--repetitions", "1", "--resume"]) == 0
     assert read_results(folder / "results.jsonl").records == found.records  # nothing was left to do
     assert main([*command, "--budget", "100", "--resume", "--overwrite"]) == 2
-    assert main([*command, "--budget", "100", "--resume", "--task", "predict"]) == 2
+    assert main([*command, "--budget", "100", "--resume", "--batch-size", "2"]) == 2
     assert "started with other options" in capsys.readouterr().err
+    monkeypatch.setattr(race, "describe_machine", lambda: describe_machine() | {"processor": "abacus"})
+    assert main([*command, "--budget", "100", "--resume"]) == 2
+    assert "processor abacus" in capsys.readouterr().err
+    (tmp_path / "R.md").write_text("my notes")
+    assert main([*command, "--budget", "100", "--resume", "--markdown", str(tmp_path / "R.md")]) == 2
+    assert "--markdown" in capsys.readouterr().err and (tmp_path / "R.md").read_text() == "my notes"
     assert main(["bench", "compare", str(folder), str(folder)]) == 0
     assert "no clear change" in capsys.readouterr().out
 

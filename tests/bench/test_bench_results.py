@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sample_benches import check, measured, race
 
 from multitl.bench.jobs import Record
-from multitl.bench.results import append, read_results, start_results, write_csv
+from multitl.bench.results import append, read_results, rewrite, start_results, write_csv
 from multitl.errors import RunError
 
 
@@ -34,6 +36,34 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path):
     assert [record.job.cell.contender for record in read_results(path).records] == ["jax"]
 
 
+def test_after_a_line_that_was_cut_off_the_next_is_a_line(tmp_path: Path):
+    path = tmp_path / "results.jsonl"
+    start_results(path, {"options": {"data": "photos\u2028of caf\udce9"}})
+    for name in ("jax", "torch"):
+        append(path, check(name))
+    path.write_text(path.read_text()[:-20])
+    rewrite(path, read_results(path))
+    append(path, check("tensorflow"))
+    append(path, replace(check("torch"), losses=[float("nan")]))
+    found = read_results(path)
+    assert [record.job.cell.contender for record in found.records] == ["jax", "tensorflow", "torch"]
+    assert found.head["options"]["data"] == "photos\u2028of caf\udce9" and found.records[2].losses[0] != 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"window_seconds": [0.0]}, {"seconds": {"import": 1.0}}, {"seconds": 3}, {"curve": [[1.0]]}, {"state": "gone"}],
+)
+def test_figures_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any]):
+    path = tmp_path / "results.jsonl"
+    start_results(path, {})
+    append(path, measured("jax", 3.0))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], json.dumps(json.loads(lines[1]) | change), lines[1], ""]))
+    with pytest.raises(RunError, match="holds no results of multitl bench"):
+        read_results(path)
+
+
 def test_what_was_tried_again_counts_once(tmp_path: Path):
     path, late = tmp_path / "results.jsonl", Record(check("jax").job, "out of time", "the budget ended")
     start_results(path, {})
@@ -42,7 +72,11 @@ def test_what_was_tried_again_counts_once(tmp_path: Path):
     assert read_results(path).records == [check("jax"), measured("torch", 3.0)]
 
 
-@pytest.mark.parametrize("text", ["", "not JSON\n", '{"epoch": 1}\n', "[1]\n", '{"multitl bench": 1}\n{"job": 3}\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "not JSON\n", '{"epoch": 1}\n', "[1]\n", "[" * 100_000, '{"multitl bench": 1, "options": []}\n',
+     '{"multitl bench": 1}\n{"job": 3}\n'],
+)  # fmt: skip
 def test_other_files_are_refused_with_what_to_do(tmp_path: Path, text: str):
     path = tmp_path / "results.jsonl"
     path.write_text(text)

@@ -113,6 +113,21 @@ def test_a_frame_keeps_its_other_columns_and_the_names_of_its_files():
     assert Path(rows[1]["path"]).name == "row-1-robin 1" and Path(rows[1]["path"]).read_bytes() == data[1]
 
 
+def test_a_column_of_another_name_is_another_table():
+    cells = [image.tobytes() for image in NOISE]
+    frame = pytest.importorskip("pandas").DataFrame({"photo": cells, "label": LABELS})
+    tables = [keep(frame.rename(columns={"photo": "image"}), AS_USUAL), keep(frame, Reading(path_column="photo"))]
+    assert [next(iter(rows_of(table)[0])) for table in tables] == ["path", "photo"]
+
+
+def test_a_name_of_many_bytes_is_cut():
+    frame = pytest.importorskip("pandas").DataFrame(
+        {"image": [{"bytes": NOISE[0].tobytes(), "path": "\N{CAT FACE}" * 70 + ".png"}], "label": ["a"]}
+    )
+    (row,) = rows_of(keep(frame, AS_USUAL))
+    assert Path(row["path"]).is_file() and Path(row["path"]).name == "row-0-" + "\N{CAT FACE}" * 20
+
+
 def test_images_are_lent_and_taken_back():
     with lent([NOISE[0], Image.fromarray(NOISE[1])], AS_USUAL, needs_labels=False) as shelf:
         assert shelf.shown == ("row-0", "row-1") and all(Path(path).is_file() for path in shelf.paths)
@@ -160,6 +175,11 @@ WRONG = {
     "no image": ([(object(), "a")], "builtins.object", "one of these"),
     "nothing": ([], "none", "look into"),
     "a number": (7, "builtins.int", "CLASS/images"),
+    "labels that are a text": ((NOISE, "abab"), "str", "a label for each image"),
+    "labels without order": ((NOISE, {"a", "b", "c", "d"}), "set", "a label for each image"),
+    "a label of no shape": ((NOISE, np.array("a")), "ndarray", "a label for each image"),
+    "a ragged label": ((NOISE, ["a", "b", "c", ["d", ["e"]]]), "for one image", "argmax"),
+    "a name that is no text": ([("/caf\udce9.png", "a")], "udce9", "rename it"),
     "a generator": ((one for one in LABELS), "builtins.generator", "CLASS/images"),
     "columns": ({"image": [1], "label": [2]}, "image, label", "DataFrame"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,24 @@ def test_one_kind_goes_and_the_others_stay(folder: Path) -> None:
     (gone,) = remove(["pixels"])
     assert (gone.files, gone.size) == (2, 500)
     assert [one.size for one in look() if one.files] == [30]
+
+
+def test_a_kind_that_is_a_link_is_emptied(folder: Path, tmp_path: Path) -> None:
+    (folder / "pixels").rename(tmp_path / "large disk")
+    (folder / "pixels").symlink_to(tmp_path / "large disk")
+    (gone,) = remove(["pixels"])
+    assert gone.files == 2 and not list((tmp_path / "large disk").iterdir()) and (folder / "pixels").is_symlink()
+
+
+def test_files_that_stay_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "rmdir", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(CacheError, match="2 of 2 files"):
+        remove(["pixels"])
+
+
+def refuse(*given: object, **named: object) -> None:
+    raise PermissionError
 
 
 def test_an_unknown_kind_removes_nothing(folder: Path) -> None:
