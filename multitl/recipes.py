@@ -460,11 +460,12 @@ def _read_table(path: str) -> str:
     try:
         return read_regular_text(path, MOST_TABLE).removeprefix("\ufeff")
     except (OSError, ValueError) as error:  # ValueError: no UTF-8
+        kept = "check the path; a run that was begun keeps the table in its recipe.toml: --recipe RUN/recipe.toml"
         raise RecipeError(
             f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.",
             expected="a CSV file of UTF-8",
             received=path,
-            fix="check the path; a run that was begun keeps the table in its recipe.toml: --recipe RUN/recipe.toml",
+            fix="save it as UTF-8 CSV (in Excel: CSV UTF-8)" if isinstance(error, UnicodeDecodeError) else kept,
         ) from error
 
 

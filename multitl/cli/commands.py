@@ -389,11 +389,22 @@ def _print_result(result: multitl.Result, steps: dict[str, list[str]]) -> None:
 
 def _deeper(result: multitl.Result, data: str, backend: str | None) -> dict[str, list[str]]:
     """The same run with the backbone trained as well, where that was not wanted."""
+    from multitl.runs.folders import beside
+
     recipe = Path(result.output, "recipe.toml")
     known = Recipe.read(recipe)
     if known.unfreeze != "none" or known.adapts_head:  # a head that is fitted to other features stays on them
         return {}
-    command = ["finetune", data, "--recipe", str(recipe), "--unfreeze", "auto", "--out", f"{result.output}-unfrozen"]
+    command = [
+        "finetune",
+        data,
+        "--recipe",
+        str(recipe),
+        "--unfreeze",
+        "auto",
+        "--out",
+        str(beside(result.output, "unfrozen")),
+    ]
     return {"train the backbone as well, kept only if it gains": command + (["--backend", backend] if backend else [])}
 
 

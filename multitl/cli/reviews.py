@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from multitl.reviewing.reviewing import Review
 
 SHOWN = 5  # of each kind
+LONGEST = 120  # characters of a path
 
 
 def print_review(review: Review, command: str) -> None:
@@ -23,7 +24,7 @@ def print_review(review: Review, command: str) -> None:
         seen[one["issue"]] += 1
         if seen[one["issue"]] <= SHOWN:
             label, suggested = printable(one["label"]), printable(one["suggested"])
-            grid.add_row(one["issue"], printable(one["path"]), label, suggested, f"{one['score']:.3f}")
+            grid.add_row(one["issue"], _short(printable(one["path"])), label, suggested, f"{one['score']:.3f}")
     if review.issues:
         show(grid)
     counts = ", ".join(f"{count} {kind}" for kind, count in review.about["counts"].items())
@@ -36,13 +37,18 @@ def print_review(review: Review, command: str) -> None:
         screen.print(f"    {printable(command)}", soft_wrap=True)
 
 
+def _short(path: str) -> str:
+    """Without its middle where it is very long; the table has all of it."""
+    return path if len(path) <= LONGEST else f"{path[: LONGEST // 3]} ... {path[-LONGEST // 2 :]}"
+
+
 def print_drift(drift: Drift) -> None:
     """The verdict, the two figures behind it, and the images that are furthest away."""
     about, screen = drift.about(), results()
     grid = table("image", "distance", right=["distance"], prose=["image"])
     for one in about["rows"][:SHOWN]:
         if one["unknown"]:
-            grid.add_row(printable(one["path"]), f"{one['distance']:.3f}")
+            grid.add_row(_short(printable(one["path"])), f"{one['distance']:.3f}")
     if grid.row_count:
         show(grid)
     screen.print(_unknown(drift, about["false_alarms"]), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -193,6 +194,15 @@ def warn_of_gaps(dataset: Dataset) -> list[str]:
         if examples and missing:
             warnings.append(f"The {split} part has no image of {shorten(missing)}.")
     return warnings
+
+
+def warn_of_spellings(names: Sequence[str]) -> list[str]:
+    """Classes whose names are the same but for case, blanks and the encoding of accents."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(unicodedata.normalize("NFC", " ".join(name.split())).casefold(), []).append(name)
+    pairs = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
+    return [f"Names of classes that differ in spelling alone: {shorten(pairs)}. One class?"] if pairs else []
 
 
 def warn_of_copies(dataset: Dataset) -> list[str]:

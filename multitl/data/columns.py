@@ -55,6 +55,9 @@ def parse_targets(text: str) -> list[Target]:
             f"{text!r} does not say what each head is to learn.",
             expected=f"two columns of the table or more, each with one of {', '.join(KINDS)}",
             received=text or "nothing",
+            nearest=[
+                near for pair in pairs for kind in pair[1:2] if kind not in KINDS for near in nearest_names(kind, KINDS)
+            ],
             fix='--heads "defect=class, angle=number"',
         )
     if strange := [name for name in names if Path(name).name != name or name.startswith(".") or not name.isprintable()]:

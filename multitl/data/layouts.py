@@ -15,6 +15,7 @@ from multitl.data.folders import find_files, own_images, subfolders
 from multitl.data.split_names import parse_split
 from multitl.errors import DataError, shorten
 
+SHEETS = (".xlsx", ".xls", ".ods")
 LAYOUTS = "CLASS/images, or train|validation|test/CLASS/images, or a CSV or Parquet file of path,label"
 NOT_SO = "if they are the classes all the same, list the images in a table of path,label"
 ALIKE = 0.5  # share of names that folders have in common which hold the same

@@ -27,12 +27,13 @@ from multitl.data.checks import (
     printable,
     warn_of_copies,
     warn_of_gaps,
+    warn_of_spellings,
 )
 from multitl.data.containers import TAR, holds, is_container, list_images_in, shards_in
 from multitl.data.folders import find_files, is_image
 from multitl.data.images import PLAINLY
 from multitl.data.inspection import Files, Progress, check_files
-from multitl.data.layouts import LAYOUTS
+from multitl.data.layouts import LAYOUTS, SHEETS
 from multitl.data.listings import Listing, Record, check_exists, list_folder, list_records
 from multitl.data.parts import Before, Parts, nowhere
 from multitl.data.relabelling import check_relabelling, relabelled
@@ -266,6 +267,7 @@ def place_to_train(
     check_judgeable(dataset)
     check_spread(dataset)
     warnings = (*dataset.warnings, *files.looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
+    warnings += tuple(warn_of_spellings(dataset.class_names))
     channels = next(iter(files.looks.channels)) if decoding.channels == () else 0
     return replace(dataset, warnings=warnings, channels=channels)
 
@@ -286,7 +288,9 @@ def list_data(path: Path, reading: Reading) -> Listing:
         f"{path} is neither a folder nor a table of images.",
         expected=LAYOUTS,
         received=f"a file that ends in {path.suffix or 'nothing'}",
-        fix="unpack it if it is an archive, and give the folder",
+        fix="save the sheet as UTF-8 CSV"
+        if path.suffix.lower() in SHEETS
+        else "unpack it if it is an archive, and give the folder",
     )
 
 

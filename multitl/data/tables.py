@@ -201,13 +201,14 @@ def _column(path: Path, table: Mapping[str, list[Any]], meaning: str, asked: str
     if values is None:
         if meaning == "label":
             _refuse(path, describe_columns({name: [_text(cell) for cell in cells] for name, cells in table.items()}))
-        guess = _guess(table, meaning)
+        has_header = not any(is_image(Path(name)) for name in table)
+        guess = f"--{meaning}-column {_guess(table, meaning)}, or " if has_header else ""
         raise _bad_table(
             path,
             f"has no column of the {meaning}s",
             f"a header with {meaning} (or {', '.join(COLUMNS[meaning][1:])})",
             ", ".join(table) or "no header",
-            f"--{meaning}-column {guess}, or make path,label the first line",
+            f"{guess}make path,label the first line",
         )
     return values
 

@@ -23,6 +23,8 @@ from multitl.runs.cards import Card
 from multitl.system.messages import say, warn
 from multitl.system.progress import progress_bar
 
+MOST_TOLD = 20  # files that were left out, in the terminal
+
 
 class Answering(Protocol):
     """What can classify: a run, or several heads of one network. network: pixels (n, h, w, 3) -> (n, k)."""
@@ -119,6 +121,9 @@ def tell_oddities(dataset: Dataset) -> None:
 
 
 def tell_left_out(unreadable: Iterable[Unreadable]) -> None:
-    """A line for each file."""
-    for file in unreadable:
+    """A line for each file, but for very many."""
+    files = list(unreadable)
+    for file in files[:MOST_TOLD]:
         say(f"left out: {file.path}: {file.reason}")
+    if len(files) > MOST_TOLD:
+        say(f"left out: {len(files) - MOST_TOLD:,} more")

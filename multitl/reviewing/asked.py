@@ -24,6 +24,13 @@ def find_data(run: Run, data: str | os.PathLike[str] | None) -> Path:
             received=str(run.folder),
             fix="multitl finetune DATA",
         )
+    if not data and "://" not in run.card.data.path and not os.path.lexists(run.card.data.path):
+        raise RunError(
+            f"The images of {run.folder} are no longer where they were.",
+            expected=f"them at {run.card.data.path}",
+            received="no such file or folder",
+            fix="say where they are: --data DATA",
+        )
     return Path(data or run.card.data.path)
 
 

@@ -349,13 +349,15 @@ class Started(Struct, frozen=True, kw_only=True):
     """run.json: what a run was started with, which `--resume` compares.
 
     fingerprint: of the data, "" for a network that was not trained here.  weights_sha256: of the backbone's; None in a
-    run of multitl 0.1.  from_sha256: of model.keras of the run that it goes on from; None if it began anew.
+    run of multitl 0.1.  from_sha256: of model.keras of the run that it goes on from; None if it began anew.  recipe: as
+    in recipe.toml, which people edit; None in a run of multitl 0.1.
     """
 
     backend: Literal["jax", "tensorflow", "torch"]
     fingerprint: Hex
     weights_sha256: Sha256 | None = None
     from_sha256: Sha256 | None = None
+    recipe: dict[str, Any] | None = None
 
 
 class EntryCard(Struct, frozen=True, kw_only=True):
@@ -442,7 +444,19 @@ class _Marked(Struct, frozen=True):
 
 def read_card(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> Card:
     """The card of a finished run or a translated network. Raises RunError, with the advice `missing`."""
-    return read_json_of(Path(folder, "card.json"), Card, "the card that multitl wrote when it had finished", missing)
+    try:
+        return read_json_of(
+            Path(folder, "card.json"), Card, "the card that multitl wrote when it had finished", missing
+        )
+    except RunError:
+        if not is_port(Path(folder)):
+            raise
+        raise RunError(
+            f"{folder} is an artefact that multitl port wrote, not a run.",
+            expected="the folder of a finished run",
+            received=str(folder),
+            fix="name the run that it was made of; classify.py in it classifies images",
+        ) from None
 
 
 def read_entry_card(folder: Path) -> EntryCard:

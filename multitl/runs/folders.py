@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from multitl.contracts import Result
 from multitl.errors import RunError
@@ -76,7 +79,8 @@ def start_run(
     else:
         _clear(folder)
     write_text(folder / "recipe.toml", recipe.to_toml())
-    started = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    started: dict[str, Any] = {"backend": backend, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
+    started["recipe"] = _plain(recipe)
     if from_sha256:
         started["from_sha256"] = from_sha256
     write_json(folder / "run.json", checked(started, Started))
@@ -151,13 +155,23 @@ def _check_same_run(folder: Path, recipe: Recipe, backend: str) -> None:
     started = known.backend if known else backend
     if started != backend:
         changes["backend"] = (started, backend)
+    fix = f"resume with --recipe {folder / 'recipe.toml'} --backend {started}, or choose another --out"
+    if known and known.recipe and not changes:  # people edit recipe.toml
+        asked = _plain(recipe)
+        changes = {name: (old, asked[name]) for name, old in known.recipe.items() if asked.get(name, old) != old}
+        fix = f"put {folder / 'recipe.toml'} back as it was, or choose another --out"
     if changes:
         raise RunError(
             f"{folder} was started with other options.",
             expected=", ".join(f"{name} = {old!r}" for name, (old, _) in changes.items()),
             received=", ".join(f"{name} = {new!r}" for name, (_, new) in changes.items()),
-            fix=f"resume with --recipe {folder / 'recipe.toml'} --backend {started}, or choose another --out",
+            fix=fix,
         )
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(asdict(recipe)))
 
 
 def _changed(folder: Path, what: str, key: str, known: str | None, value: str) -> RunError:

@@ -48,7 +48,7 @@ def _of_run(folder: Path, backend: str | None) -> Answerer:
             f"{folder} is an artefact, which needs no Keras.",
             expected="the folder of a finished run",
             received=str(folder),
-            fix=f"multitl serve {folder} --runtime onnx",
+            fix=f"multitl serve {folder} --runtime onnx" if (folder / "model.onnx").is_file() else "name the run",
         )
     names = list(read_heads(folder).kinds) if has_heads(folder) else []
     runs = {name: load_run(run_of(folder, name) if name else folder) for name in names or [""]}

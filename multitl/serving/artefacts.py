@@ -74,7 +74,7 @@ class _How(Struct, frozen=True):
 
 def answerer_of_artefact(given: Path) -> Answerer:
     folder = given if is_port(given) else beside(given, "onnx")  # where `multitl port` puts it
-    advice = f"multitl port {given} --to onnx"
+    advice = f"multitl port {'RUN' if is_port(given) else given} --to onnx"
     refuse_heads(given)
     if not is_present("onnxruntime"):
         raise ServeError(
@@ -86,7 +86,7 @@ def answerer_of_artefact(given: Path) -> Answerer:
     if not (folder / "model.onnx").is_file():
         raise ServeError(
             f"There is no ONNX artefact of {given}.",
-            expected=f"a folder that multitl port --to onnx made, such as {folder}",
+            expected="a folder that multitl port --to onnx made" + ("" if folder == given else f", such as {folder}"),
             received=str(given),
             fix=advice,
         )

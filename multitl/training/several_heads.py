@@ -18,6 +18,7 @@ import numpy as np
 from multitl.contracts import SPLITS, Backend, Dataset, Result, Split
 from multitl.data.columns import Placed, Target, images_of, list_targets, parse_head_weights, scan_targets, write_table
 from multitl.errors import RecipeError
+from multitl.judging.evaluation import tell_left_out
 from multitl.models.first_layer import warn_of_mean
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.weight_hashes import weights_sha256
@@ -255,6 +256,7 @@ def _introduce(job: Job, images: Dataset, backbone: str) -> None:
     sizes = ", ".join(f"{len(images.split(split))} {split}" for split in SPLITS)
     say(f"{len(job.found)} heads, {sizes} images")
     say(f"{backbone} on {job.backend.name} ({', '.join(job.backend.devices())})")
+    tell_left_out(images.unreadable)
     for name, (dataset, _) in job.found.items():
         for warning in dataset.warnings:
             warn(f"{name}: {warning}")

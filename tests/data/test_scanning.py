@@ -97,6 +97,12 @@ def test_small_classes_stay_in_train_with_a_warning(tmp_path):
     assert ["has no image of one, two" in gap for gap in gaps] == [True, True]
 
 
+def test_classes_that_differ_in_spelling_alone_are_told(tmp_path):
+    dataset = scan_simply(make_images(tmp_path, {"hat": 4, "Hat": 4, "cafe\u0301": 4, "caf\u00e9": 4, "shoe": 4}))
+    (warning,) = [one for one in dataset.warnings if "spelling" in one]
+    assert "'Hat' and 'hat'" in warning and "caf\u00e9" in warning and "shoe" not in warning
+
+
 def test_copies_in_two_splits_are_leakage(tmp_path):
     make_images(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 2, "val/b": 2, "test/a": 2, "test/b": 2})
     for number in (1, 2):
@@ -211,6 +217,9 @@ def test_paths_that_are_no_data(tmp_path):
     with pytest.raises(DataError, match="neither a folder nor a table") as error:
         scan_simply(tmp_path / "data.zip")
     assert "unpack" in error.value.fix
+    (tmp_path / "data.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="save the sheet"):
+        scan_simply(tmp_path / "data.xlsx")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty"):
         scan_simply(tmp_path / "empty")

@@ -70,6 +70,11 @@ def test_review(finished: Path, tampered: Path, tmp_path: Path, capsys: pytest.C
 def test_what_cannot_be_reviewed_is_said_at_once(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     missing = ["review", str(finished), "--data", str(tmp_path / "gone"), "--out", str(tmp_path / "out")]
     assert "Cannot find" in message_of(main(missing), *capsys.readouterr())
+    moved = Path(shutil.copytree(finished, tmp_path / "run"))
+    card = json.loads((moved / "card.json").read_text())
+    (moved / "card.json").write_text(json.dumps(card | {"data": card["data"] | {"path": str(tmp_path / "gone")}}))
+    assert "--data DATA" in message_of(main(["review", str(moved)]), *capsys.readouterr())
+    shutil.rmtree(moved)
     few = ["drift", str(finished), str(tmp_path)]
     assert "There is no image" in message_of(main(few), *capsys.readouterr())
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")

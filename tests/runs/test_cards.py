@@ -295,6 +295,12 @@ def test_other_values_in_run_json_are_refused(tmp_path: Path, change: dict[str, 
         checked(STARTED | change, Started)
 
 
+def test_an_artefact_is_no_run_and_says_so(tmp_path: Path):
+    (tmp_path / "card.json").write_text('{"port": {"to": "onnx"}}')
+    with pytest.raises(RunError, match=r"artefact(.|\n)*name the run"):
+        read_card(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", "[" * 10**6, '{"a":' * 10**5, "\xff", '{"seed": 1e999}'])
 def test_damaged_cards_are_refused(run: Path, text: str, tmp_path: Path):
     folder = Path(shutil.copytree(run, tmp_path / "run"))

@@ -70,7 +70,8 @@ def test_new_and_empty_folders_are_claimed(tmp_path: Path) -> None:
         assert claim(tmp_path / name) is False
         assert Recipe.read(tmp_path / name / "recipe.toml") == RECIPE
         started = {"backend": "jax", "fingerprint": DATA, "weights_sha256": WEIGHTS}
-        assert json.loads((tmp_path / name / "run.json").read_text()) == started
+        found = json.loads((tmp_path / name / "run.json").read_text())
+        assert {key: found[key] for key in started} == started and found["recipe"]["backbone"] == RECIPE.backbone
 
 
 def test_an_existing_run_needs_permission(tmp_path: Path) -> None:
@@ -130,6 +131,19 @@ def test_resume_with_other_options_names_them(tmp_path: Path) -> None:
         claim(tmp_path / "run", Recipe(head_epochs=6), "torch", resume=True)
     message = str(caught.value)
     assert "head_epochs = 5" in message and "head_epochs = 6" in message and "backend = 'jax'" in message
+
+
+def test_an_edited_recipe_is_not_the_runs_own(tmp_path: Path) -> None:
+    """Whoever resumes by it means the run as it was begun, or another run."""
+    claim(tmp_path / "run", Recipe(l2=0.5, label_column="a,b"))
+    assert not claim(tmp_path / "run", Recipe.read(tmp_path / "run" / "recipe.toml"), resume=True)
+    edited = (tmp_path / "run" / "recipe.toml").read_text().replace("l2 = 0.5", "l2 = 100.0")
+    (tmp_path / "run" / "recipe.toml").write_text(edited)
+    with pytest.raises(RunError, match=r"l2 = 0.5(.|\n)*l2 = 100.0(.|\n)*put .*recipe\.toml back"):
+        claim(tmp_path / "run", Recipe.read(tmp_path / "run" / "recipe.toml"), resume=True)
+    with pytest.raises(RunError, match="was started with other options"):
+        claim(tmp_path / "run", Recipe(l2=0.5, label_column="a,b"), resume=True)
+    assert claim(tmp_path / "run", Recipe(l2=100.0), overwrite=True) is False
 
 
 def test_overwrite_and_resume_exclude_each_other(tmp_path: Path) -> None:

@@ -332,15 +332,18 @@ print([name for name in ("keras", "jax", "tensorflow", "torch", "onnx") if name 
         (["{run}", "--runtime", "onxn"], "There is no runtime 'onxn'"),
         (["{run}", "--runtime", "onnx"], "multitl port {run} --to onnx"),
         (["{artefact}"], "--runtime onnx"),
+        (["{other}"], "name the run"),
         (["{run}", "--runtime", "onnx", "--backend", "jax"], "no --backend beside"),
         (["{run}", "--host", "192.0.2.1"], "Cannot listen on 192.0.2.1"),
     ],
-    ids=["missing", "runtime", "no artefact", "artefact", "backend", "address"],
+    ids=["missing", "runtime", "no artefact", "artefact", "another artefact", "backend", "address"],
 )
 def test_what_cannot_be_served_is_refused(finished: Path, tmp_path: Path, capsys, arguments: list[str], words: str):
-    (tmp_path / "artefact").mkdir()
-    write_json(tmp_path / "artefact" / "card.json", {"port": {"format": "onnx"}})
-    names = {"run": str(finished), "artefact": str(tmp_path / "artefact")}
+    for name in ("artefact", "other"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "card.json", {"port": {"format": "onnx"}})
+    (tmp_path / "artefact" / "model.onnx").touch()
+    names = {"run": str(finished), "artefact": str(tmp_path / "artefact"), "other": str(tmp_path / "other")}
     code = main(["serve", *(one.format(**names) for one in arguments), "--port", "0"])
     assert words.format(**names) in message_of(code, *capsys.readouterr())
 
