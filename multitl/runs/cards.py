@@ -442,6 +442,9 @@ class _Marked(Struct, frozen=True):
     port: dict[str, Any]
 
 
+_READS_MARK = msgspec.json.Decoder(_Marked)  # what a hostile card is read by is compiled before it
+
+
 def read_card(folder: str | os.PathLike[str], missing: str = UNFINISHED) -> Card:
     """The card of a finished run or a translated network. Raises RunError, with the advice `missing`."""
     try:
@@ -487,7 +490,7 @@ def read_started(folder: Path) -> Started | None:
 def is_port(folder: Path) -> bool:
     """Whether a folder is an artefact that multitl made."""
     try:
-        _decode(folder / "card.json", _Marked)
+        _READS_MARK.decode(read_regular(folder / "card.json", MOST_CARD))
     except (OSError, ValueError, RecursionError):
         return False
     return True
