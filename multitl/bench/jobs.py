@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from multitl.contracts import Example
 
 if TYPE_CHECKING:  # nothing here loads NumPy
     import numpy as np
 
+T = TypeVar("T")
 Stage = Literal["check", "measure", "job"]  # a whole job: images in, an accuracy out
 State = Literal["done", "not installed", "not available", "crashed", "hung", "out of time"]
 
@@ -117,7 +118,8 @@ class Job:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Job:
-        return cls(**dict(values) | {"cell": Cell(**values["cell"])})
+        """Raises ValueError for values of other types."""
+        return _converted(values, cls)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,14 @@ class Record:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Record:
-        return cls(**dict(values) | {"job": Job.from_mapping(values["job"])})
+        """Raises ValueError for values of other types."""
+        return _converted(values, cls)
+
+
+def _converted(values: Mapping[str, Any], kind: type[T]) -> T:
+    import msgspec  # not when the command line starts
+
+    return msgspec.convert(values, kind)
 
 
 class Loop(Protocol):

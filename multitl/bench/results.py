@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from multitl.bench.jobs import PHASES, Cell, Job, Record, Stage
 from multitl.errors import RunError
 from multitl.files.csv_cells import write_row
@@ -60,7 +58,7 @@ def read_results(path: str | Path) -> Results:
     try:
         first, *lines = read_regular_text(path).removesuffix("\n").split("\n")
         return Results(_head(first), latest(_records(lines)))
-    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"{path} holds no results of multitl bench.",
             expected="a results.jsonl that multitl bench wrote",
@@ -96,7 +94,7 @@ def _records(lines: list[str]) -> Iterable[Record]:
             if number == len(lines):
                 return
             raise
-        record = msgspec.convert(values, Record)
+        record = Record.from_mapping(values)
         if not _is_whole(record):
             raise ValueError(f"line {number + 1} lacks figures, or has impossible ones")
         yield record

@@ -266,8 +266,8 @@ def place_to_train(
     dataset = _dataset(listing, placed, files)
     check_judgeable(dataset)
     check_spread(dataset)
-    warnings = (*dataset.warnings, *files.looks.warnings(decoding), *warn_of_gaps(dataset), *notes)
-    warnings += tuple(warn_of_spellings(dataset.class_names))
+    warnings = (*dataset.warnings, *files.looks.warnings(decoding), *warn_of_gaps(dataset), *notes,
+                *warn_of_spellings(dataset.class_names))  # fmt: skip
     channels = next(iter(files.looks.channels)) if decoding.channels == () else 0
     return replace(dataset, warnings=warnings, channels=channels)
 

@@ -68,10 +68,8 @@ def check_folder_for_explanations(output: Path, *, overwrite: bool) -> None:
     """Raises RunError for a folder that is there, unless it holds nothing but earlier explanations to be replaced."""
     if not os.path.lexists(output):
         return
-    names = (
-        [path.name for path in output.iterdir() if not scratch.NAME.fullmatch(path.name)] if output.is_dir() else [""]
-    )
-    is_own = all(OWN_FILES.fullmatch(name) or name in LEFT_BY_SYSTEMS for name in names)
+    names = [path.name for path in output.iterdir()] if output.is_dir() else [""]
+    is_own = all(OWN_FILES.fullmatch(name) or name in LEFT_BY_SYSTEMS or scratch.NAME.fullmatch(name) for name in names)
     if is_own and overwrite:
         return
     raise RunError(

@@ -25,7 +25,7 @@ from multitl.data.scanning import scan_for_training
 from multitl.data.unlabelled import add_unlabelled
 from multitl.distribution.peers import ALONE_PEERS
 from multitl.errors import RunError
-from multitl.judging.evaluation import tell_left_out
+from multitl.judging.evaluation import tell_oddities
 from multitl.models.first_layer import warn_of_mean, with_channels
 from multitl.models.freezing import FreezePolicy, apply_policy
 from multitl.models.weight_hashes import weights_sha256
@@ -261,6 +261,4 @@ def _introduce(dataset: Dataset, pretrained: Pretrained, recipe: Recipe, backend
     say(f"{pretrained.name} on {backend.name} ({', '.join(backend.devices())})")
     if dataset.unlabelled:
         say(f"{len(dataset.unlabelled)} images without labels, to adapt to")
-    tell_left_out(dataset.unreadable)
-    for warning in dataset.warnings:
-        warn(warning)
+    tell_oddities(dataset)
